@@ -1,0 +1,26 @@
+//! The contract of Fanfare in Rust: the generated types of `fanfare.v1`, and what every program
+//! must understand alike: rooms, cursors, tokens, catalogs and browser JSON.
+//!
+//! Knows nothing of transports, storage or processes.
+
+pub mod cursor;
+pub mod room;
+pub mod token;
+
+/// The messages and services of `fanfare.v1`.
+#[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("fanfare.v1");
+}
+
+impl v1::Reason {
+    /// Whether the same request may succeed later (numbers below 2000).
+    pub const fn is_retry(self) -> bool {
+        (self as i32) < 2000
+    }
+
+    /// The stable code that browsers see: the name in lower case, e.g. `token_expired`.
+    pub fn code(self) -> String {
+        self.as_str_name().trim_start_matches("REASON_").to_ascii_lowercase()
+    }
+}

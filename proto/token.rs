@@ -1,0 +1,484 @@
+//! Tokens: how keys are read, tokens verified and claims understood, alike in server and bridge.
+//!
+//! Knows nothing of transports: callers bring the token's text and get an [`Identity`].
+
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation,
+    errors::ErrorKind,
+    jwk::{Jwk, JwkSet},
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    room::{Room, Tenant},
+    v1::Reason,
+};
+
+/// The longest token that is looked at, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// The key of `fanfare dev`. Public, therefore worthless: servers and bridges refuse it.
+pub const DEVELOPMENT_SECRET: &str = "fanfare-development-key-never-for-production";
+
+/// Where keys and claims come from.
+#[derive(Debug, Clone)]
+pub struct TokenConfig {
+    /// The keys that sign tokens; any of them may have signed.
+    pub keys: Vec<KeySource>,
+    /// Accepted values of `iss`; empty: not checked.
+    pub issuers: Vec<String>,
+    /// Accepted values of `aud`; empty: not checked.
+    pub audiences: Vec<String>,
+    /// Tolerance for `exp` and `nbf`.
+    pub leeway: Duration,
+    /// Whether tokens without `exp` are refused.
+    pub expiry_required: bool,
+    /// Which claims say what.
+    pub claims: ClaimNames,
+    /// The tenant of tokens that name none; `None` refuses them.
+    pub default_tenant: Option<Tenant>,
+}
+
+impl Default for TokenConfig {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            leeway: Duration::from_secs(5),
+            expiry_required: true,
+            claims: ClaimNames::default(),
+            default_tenant: Tenant::new("default").ok(),
+        }
+    }
+}
+
+/// One source of keys.
+#[derive(Clone)]
+pub enum KeySource {
+    /// A shared secret for HS256, HS384 and HS512.
+    Secret(String),
+    /// A PEM public key: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
+    Pem(Vec<u8>),
+    /// A JSON Web Key Set (RFC 7517); tokens choose by `kid`.
+    Jwks(Vec<u8>),
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret(…)",
+            Self::Pem(_) => "Pem(…)",
+            Self::Jwks(_) => "Jwks(…)",
+        })
+    }
+}
+
+impl KeySource {
+    /// Reads a PEM public key.
+    pub fn pem_file(path: &Path) -> Result<Self, KeyError> {
+        read(path).map(Self::Pem)
+    }
+
+    /// Reads a JSON Web Key Set.
+    pub fn jwks_file(path: &Path) -> Result<Self, KeyError> {
+        read(path).map(Self::Jwks)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
+    std::fs::read(path).map_err(|source| KeyError::Read { path: path.display().to_string(), source })
+}
+
+/// The claims by which tokens say who somebody is; of several, the first that is present counts.
+#[derive(Debug, Clone)]
+pub struct ClaimNames {
+    /// The user's id: a string or a number.
+    pub user: Vec<String>,
+    /// The tenant: a string or a number.
+    pub tenant: Vec<String>,
+    /// The user's name.
+    pub name: Vec<String>,
+    /// A service's scopes: an array, or a text separated by spaces.
+    pub scopes: Vec<String>,
+    /// The rooms a user is restricted to: an array.
+    pub rooms: Vec<String>,
+}
+
+impl Default for ClaimNames {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
+        Self {
+            user: names(&["userId", "sub", "id"]),
+            tenant: names(&["organizationId", "tenant"]),
+            name: names(&["username", "name"]),
+            scopes: names(&["scopes"]),
+            rooms: names(&["rooms"]),
+        }
+    }
+}
+
+/// What a service's token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Publish events.
+    Notify,
+    /// Read any room of the tenant.
+    Subscribe,
+    /// Everything a producer and consumer may do, and administration.
+    Admin,
+    /// Be a bridge: read every tenant and speak for users.
+    Bridge,
+}
+
+impl Scope {
+    /// The scope's text in tokens.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Notify => "notify",
+            Self::Subscribe => "subscribe",
+            Self::Admin => "admin",
+            Self::Bridge => "bridge",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Notify, Self::Subscribe, Self::Admin, Self::Bridge].into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// Which tenants a token speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TenantScope {
+    /// All of them (`*`); only tokens with scopes can have it.
+    Any,
+    /// This one.
+    One(Tenant),
+}
+
+/// Who a verified token says its bearer is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The tenants it speaks for.
+    pub tenant: TenantScope,
+    /// The user's id, as text. Absent for services without subject.
+    pub user_id: Option<String>,
+    /// The user's name.
+    pub user_name: Option<String>,
+    /// What a service may do; empty: an end user.
+    pub scopes: Vec<Scope>,
+    /// The rooms a user is restricted to, besides `org` and the user's own.
+    pub rooms: Option<Vec<Room>>,
+    /// When the token ends, in Unix seconds (leeway not included).
+    pub expires_at: Option<u64>,
+    /// All claims.
+    pub claims: Map<String, Value>,
+}
+
+impl Identity {
+    /// Whether the token carries the scope; `admin` carries `notify` and `subscribe` too.
+    pub fn allows(&self, scope: Scope) -> bool {
+        let by_admin =
+            matches!(scope, Scope::Notify | Scope::Subscribe) && self.scopes.contains(&Scope::Admin);
+        by_admin || self.scopes.contains(&scope)
+    }
+
+    /// Whether the user may read the room: `org`, the own `user:` room, and rooms of other kinds,
+    /// restricted to the token's list when it has one.
+    pub fn may_enter(&self, room: &Room) -> bool {
+        match room.kind() {
+            "org" => room.as_str() == "org",
+            "user" => {
+                self.user_id.as_deref().is_some_and(|id| room.as_str().strip_prefix("user:") == Some(id))
+            }
+            _ => self.rooms.as_ref().is_none_or(|rooms| rooms.contains(room)),
+        }
+    }
+}
+
+/// Why a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file could not be read.
+    #[error("cannot read the key file {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The secret is too short to be one.
+    #[error("the token secret has {0} bytes: want at least 16 (32 or more are better)")]
+    ShortSecret(usize),
+    /// The PEM is not a public key of a supported kind.
+    #[error("not a PEM public key of kind RSA, P-256 or Ed25519 (want \"-----BEGIN PUBLIC KEY-----\")")]
+    Pem,
+    /// The JWKS is malformed or has no usable key.
+    #[error("not a JSON Web Key Set with at least one RSA, P-256, Ed25519 or symmetric key: {0}")]
+    Jwks(String),
+    /// There is no key at all.
+    #[error("no key to verify tokens with: give a secret, a PEM public key or a JWKS file")]
+    None,
+}
+
+/// Why a token was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// There was none.
+    #[error("No token")]
+    Missing,
+    /// It has expired.
+    #[error("Token expired")]
+    Expired,
+    /// It is malformed, forged, of a refused algorithm, for others, or not yet valid. The text
+    /// is for the log, not for the peer.
+    #[error("Invalid token")]
+    Invalid(String),
+}
+
+impl TokenError {
+    /// The number of the refusal.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Missing => Reason::NoToken,
+            Self::Expired => Reason::TokenExpired,
+            Self::Invalid(_) => Reason::InvalidToken,
+        }
+    }
+}
+
+struct VerifyingKey {
+    id: Option<String>,
+    key: DecodingKey,
+    algorithms: Vec<Algorithm>,
+}
+
+/// Verifies tokens. Made once, shared.
+pub struct Verifier {
+    keys: Vec<VerifyingKey>,
+    validation: Validation,
+    claims: ClaimNames,
+    default_tenant: Option<Tenant>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Reads the keys.
+    pub fn new(config: &TokenConfig) -> Result<Self, KeyError> {
+        let mut keys = Vec::new();
+        for source in &config.keys {
+            load(source, &mut keys)?;
+        }
+        if keys.is_empty() {
+            return Err(KeyError::None);
+        }
+        let mut validation = Validation::default();
+        validation.leeway = config.leeway.as_secs();
+        validation.validate_nbf = true;
+        validation.required_spec_claims.clear();
+        if config.expiry_required {
+            validation.required_spec_claims.insert("exp".into());
+        }
+        validation.validate_aud = !config.audiences.is_empty();
+        if !config.audiences.is_empty() {
+            validation.set_audience(&config.audiences);
+            validation.required_spec_claims.insert("aud".into());
+        }
+        if !config.issuers.is_empty() {
+            validation.set_issuer(&config.issuers);
+            validation.required_spec_claims.insert("iss".into());
+        }
+        Ok(Self {
+            keys,
+            validation,
+            claims: config.claims.clone(),
+            default_tenant: config.default_tenant.clone(),
+        })
+    }
+
+    /// Verifies a token, with or without `Bearer ` before it.
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        let token = bare(token);
+        if token.is_empty() {
+            return Err(TokenError::Missing);
+        }
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Invalid(format!("longer than {TOKEN_BYTES_MAX} bytes")));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|e| TokenError::Invalid(e.to_string()))?;
+        let mut refusal =
+            TokenError::Invalid(format!("no key for algorithm {:?} and kid {:?}", header.alg, header.kid));
+        for key in &self.keys {
+            let other_id = matches!((&key.id, &header.kid), (Some(a), Some(b)) if a != b);
+            if other_id || !key.algorithms.contains(&header.alg) {
+                continue;
+            }
+            let mut validation = self.validation.clone();
+            validation.algorithms = vec![header.alg];
+            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
+                Ok(data) => return self.identity(data.claims),
+                Err(e) => match e.kind() {
+                    ErrorKind::ExpiredSignature => refusal = TokenError::Expired,
+                    _ if refusal != TokenError::Expired => refusal = TokenError::Invalid(e.to_string()),
+                    _ => {}
+                },
+            }
+        }
+        Err(refusal)
+    }
+
+    fn identity(&self, claims: Map<String, Value>) -> Result<Identity, TokenError> {
+        let names = &self.claims;
+        let user_id = text_claim(&claims, &names.user)?;
+        if let Some(id) = &user_id {
+            Room::user(id).map_err(|e| TokenError::Invalid(format!("user id: {e}")))?;
+        }
+        let scopes: Vec<Scope> = list_claim(&claims, &names.scopes, true)?
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|s| Scope::parse(s))
+            .collect();
+        let rooms = list_claim(&claims, &names.rooms, false)?
+            .map(|rooms| rooms.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>())
+            .transpose()
+            .map_err(|e| TokenError::Invalid(format!("rooms claim: {e}")))?;
+        let tenant = match text_claim(&claims, &names.tenant)? {
+            Some(any) if any == "*" && !scopes.is_empty() => TenantScope::Any,
+            Some(name) => {
+                TenantScope::One(Tenant::new(&name).map_err(|e| TokenError::Invalid(e.to_string()))?)
+            }
+            None => TenantScope::One(
+                self.default_tenant.clone().ok_or_else(|| TokenError::Invalid("names no tenant".into()))?,
+            ),
+        };
+        Ok(Identity {
+            tenant,
+            user_id,
+            user_name: text_claim(&claims, &names.name)?,
+            scopes,
+            rooms,
+            expires_at: claims.get("exp").and_then(seconds),
+            claims,
+        })
+    }
+}
+
+/// The token without `Bearer ` and white space around it.
+fn bare(token: &str) -> &str {
+    let token = token.trim();
+    match token.get(..7) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => token[7..].trim_start(),
+        _ if token.eq_ignore_ascii_case("bearer") => "",
+        _ => token,
+    }
+}
+
+/// A NumericDate (RFC 7519, section 2) may have a fraction.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn seconds(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().filter(|s| *s >= 0.0).map(|s| s as u64))
+}
+
+fn text_claim(claims: &Map<String, Value>, names: &[String]) -> Result<Option<String>, TokenError> {
+    let Some((name, value)) =
+        names.iter().find_map(|n| claims.get(n).filter(|v| !v.is_null()).map(|v| (n, v)))
+    else {
+        return Ok(None);
+    };
+    match value {
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
+        _ => Err(TokenError::Invalid(format!("claim {name} is neither a string nor an integer"))),
+    }
+}
+
+fn list_claim(
+    claims: &Map<String, Value>,
+    names: &[String],
+    spaced: bool,
+) -> Result<Option<Vec<String>>, TokenError> {
+    let Some((name, value)) =
+        names.iter().find_map(|n| claims.get(n).filter(|v| !v.is_null()).map(|v| (n, v)))
+    else {
+        return Ok(None);
+    };
+    let wrong = || TokenError::Invalid(format!("claim {name} is not a list of strings"));
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .map(|i| i.as_str().map(str::to_owned))
+            .collect::<Option<_>>()
+            .map(Some)
+            .ok_or_else(wrong),
+        Value::String(text) if spaced => Ok(Some(text.split_whitespace().map(str::to_owned).collect())),
+        _ => Err(wrong()),
+    }
+}
+
+fn load(source: &KeySource, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyError> {
+    match source {
+        KeySource::Secret(secret) => {
+            if secret.len() < 16 {
+                return Err(KeyError::ShortSecret(secret.len()));
+            }
+            keys.push(VerifyingKey {
+                id: None,
+                key: DecodingKey::from_secret(secret.as_bytes()),
+                algorithms: vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
+            });
+        }
+        KeySource::Pem(pem) => {
+            let (key, algorithm) = DecodingKey::from_rsa_pem(pem)
+                .map(|k| (k, Algorithm::RS256))
+                .or_else(|_| DecodingKey::from_ec_pem(pem).map(|k| (k, Algorithm::ES256)))
+                .or_else(|_| DecodingKey::from_ed_pem(pem).map(|k| (k, Algorithm::EdDSA)))
+                .map_err(|_| KeyError::Pem)?;
+            keys.push(VerifyingKey { id: None, key, algorithms: vec![algorithm] });
+        }
+        KeySource::Jwks(json) => {
+            let set: JwkSet = serde_json::from_slice(json).map_err(|e| KeyError::Jwks(e.to_string()))?;
+            let before = keys.len();
+            keys.extend(set.keys.iter().filter_map(from_jwk));
+            if keys.len() == before {
+                return Err(KeyError::Jwks("none of its keys can be used".into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn from_jwk(jwk: &Jwk) -> Option<VerifyingKey> {
+    use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve};
+    let possible: &[Algorithm] = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => &[Algorithm::RS256],
+        AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => &[Algorithm::ES256],
+        AlgorithmParameters::OctetKeyPair(_) => &[Algorithm::EdDSA],
+        AlgorithmParameters::OctetKey(_) => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
+        _ => &[],
+    };
+    let stated = jwk.common.key_algorithm.map(|a| a.to_string());
+    let algorithms: Vec<_> =
+        possible.iter().copied().filter(|a| stated.as_ref().is_none_or(|s| *s == format!("{a:?}"))).collect();
+    if algorithms.is_empty() {
+        return None;
+    }
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    Some(VerifyingKey { id: jwk.common.key_id.clone(), key, algorithms })
+}
+
+/// Signs a token with a secret (HS256): for development, tools and tests.
+pub fn sign(secret: &str, claims: &BTreeMap<String, Value>) -> Result<String, KeyError> {
+    if secret.len() < 16 {
+        return Err(KeyError::ShortSecret(secret.len()));
+    }
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
+        .map_err(|_| KeyError::ShortSecret(secret.len()))
+}
