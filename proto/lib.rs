@@ -3,7 +3,9 @@
 //!
 //! Knows nothing of transports, storage or processes.
 
+pub mod catalog;
 pub mod cursor;
+pub mod json;
 pub mod room;
 pub mod token;
 

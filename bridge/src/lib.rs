@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The bridge of Fanfare: browsers' sessions, and one link to a server that feeds them.
+//!
+//! Knows no catalog: names, rooms and JSON are made by the server. `link` and `rooms` know no transport,
+//! `transport` is the only place that knows Socket.IO, `bridge` the only one that knows all parts.
+
+mod bridge;
+mod config;
+mod delivery;
+mod ending;
+mod error;
+mod expiry;
+mod http;
+mod link;
+mod rooms;
+mod session;
+mod transport;
+
+pub use bridge::Bridge;
+pub use config::Config;
+pub use error::Error;

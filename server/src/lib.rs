@@ -1,1 +1,21 @@
-//! Skeleton.
+//! The server of Fanfare: producers' events come in, go into a tenant's log, and out to subscriptions
+//! and bridges.
+//!
+//! `ingest` checks and stamps, `engine` stores and orders, `hub` delivers; `grpc` is the only place that
+//! knows the protocol, `server` the only one that knows all parts.
+
+mod auth;
+mod call;
+mod config;
+mod engine;
+mod error;
+mod event;
+mod grpc;
+mod hub;
+mod ingest;
+mod probe;
+mod server;
+
+pub use config::{Config, Limits, Retention};
+pub use error::Error;
+pub use server::Server;

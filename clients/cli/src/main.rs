@@ -1,1 +1,54 @@
-fn main() {}
+//! `fanfare`: the one binary. Parses, traces, runs, and says how it ended.
+
+mod banner;
+mod check;
+mod dev;
+mod identity;
+mod logging;
+mod notify;
+mod run;
+mod settings;
+mod subscribe;
+mod token;
+
+use std::process::ExitCode;
+
+use settings::Command;
+
+fn main() -> ExitCode {
+    let cli = match settings::read(std::env::args_os()) {
+        Ok(Some(cli)) => cli,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(settings::Error::Usage(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("fanfare: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("fanfare: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async move {
+        logging::start(&cli.log)?;
+        match cli.command {
+            Command::Dev(args) => dev::dev(args).await,
+            Command::Server(args) => run::server(args).await,
+            Command::Bridge(args) => run::bridge(args).await,
+            Command::Notify(args) => notify::notify(args).await,
+            Command::Subscribe(args) => subscribe::subscribe(args).await,
+            Command::Token(args) => token::token(&args),
+            Command::Check(args) => check::check(&args),
+        }
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fanfare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The link: which rooms this bridge follows, and the one stream from a server that brings their events.
+//!
+//! Sessions *want* rooms and *release* them; the room is followed from the first want until a while after the last
+//! release. When the server is lost, the next one is asked for everything after each tenant's cursor: sessions
+//! notice nothing. Knows no transport.
+
+mod interest;
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fanfare_client::edge::{self, EdgeClient};
+use fanfare_proto::{
+    room::{Room, Tenant},
+    v1::{
+        CallRequest, CallResponse, EventBatch, LinkHello, LinkRequest, LinkResponse, Reason, link_request,
+        link_response,
+    },
+};
+use futures_util::FutureExt as _;
+use rand::RngExt as _;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::{config::Config, delivery::Delivery, ending::Ending, error::Error, rooms::Rooms};
+use interest::Interests;
+
+/// How long the first answer on a new link may take.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many heartbeats may stay away before the link counts as lost.
+const SILENT_HEARTBEATS_MAX: u32 = 3;
+/// Pauses between two tries to link.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// How often rooms that nobody wants any more are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Messages that have already arrived and are taken together, at most.
+const DRAIN_MAX: usize = 32;
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The link of a bridge.
+#[derive(Debug)]
+pub(crate) struct Link {
+    name: String,
+    servers: Vec<EdgeClient>,
+    /// The server of the current link, as an index.
+    current: Mutex<usize>,
+    up: AtomicBool,
+    interests: Interests,
+    rooms: Arc<Rooms>,
+}
+
+/// Why a call got no answer from the server.
+#[derive(Debug)]
+pub(crate) struct Unavailable;
+
+impl Link {
+    pub(crate) fn new(config: &Config, rooms: Arc<Rooms>) -> Result<Self, Error> {
+        let servers = config.servers.iter().map(|url| EdgeClient::new(url, &config.token));
+        let servers: Vec<EdgeClient> = servers.collect::<Result<_, _>>()?;
+        if servers.is_empty() {
+            return Err(Error::NoServer);
+        }
+        Ok(Self {
+            name: config.name.clone(),
+            servers,
+            current: Mutex::new(0),
+            up: AtomicBool::new(false),
+            interests: Interests::new(config.interest_linger),
+            rooms,
+        })
+    }
+
+    /// Whether a server is linked.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// Wants rooms; resolves when their events are certain to arrive. Every want needs a [`Self::release`], also one that is
+    /// dropped while waiting.
+    pub(crate) fn want(&self, tenant: &Tenant, rooms: &[Room]) -> impl Future<Output = ()> + Send + use<> {
+        self.interests.want(tenant, rooms)
+    }
+
+    /// Releases rooms that were wanted, once for each want.
+    pub(crate) fn release(&self, tenant: &Tenant, rooms: &[Room]) {
+        self.interests.release(tenant, rooms);
+    }
+
+    /// Has the server run what a browser emitted.
+    pub(crate) async fn call(&self, request: CallRequest) -> Result<CallResponse, Unavailable> {
+        if !self.is_up() {
+            return Err(Unavailable);
+        }
+        let server = self.server();
+        match tokio::time::timeout(CALL_TIMEOUT, server.call(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "call failed");
+                Err(Unavailable)
+            }
+            Err(_) => {
+                tracing::warn!("call timed out");
+                Err(Unavailable)
+            }
+        }
+    }
+
+    fn server(&self) -> EdgeClient {
+        let index = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        self.servers[index % self.servers.len()].clone()
+    }
+
+    /// Holds the link for ever, with one server after the other.
+    pub(crate) async fn run(&self) {
+        let mut pause = BACKOFF_MIN;
+        loop {
+            let linked_at = Instant::now();
+            let why = match self.hold().await {
+                Ok(()) => "the server ended the link".to_owned(),
+                Err(why) => why,
+            };
+            self.up.store(false, Ordering::Release);
+            self.interests.unlinked();
+            if linked_at.elapsed() > BACKOFF_MAX {
+                pause = BACKOFF_MIN;
+            }
+            let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            tracing::warn!(why, retry_in = ?wait, "no link to a server");
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(BACKOFF_MAX);
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        }
+    }
+
+    /// Links to the current server and serves the link until it is lost.
+    async fn hold(&self) -> Result<(), String> {
+        let timed_out = |_| format!("no answer within {WELCOME_TIMEOUT:?}");
+        let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.server().link()).await;
+        let mut link = opened.map_err(timed_out)?.map_err(|e| e.to_string())?;
+        let hello = link_request::Kind::Hello(LinkHello { bridge: self.name.clone() });
+        let mut outgoing = VecDeque::from([LinkRequest { kind: Some(hello) }]);
+        let first = tokio::time::timeout(WELCOME_TIMEOUT, link.next()).await;
+        let first = first.map_err(timed_out)?.map_err(|e| e.to_string())?;
+        let Some(LinkResponse { kind: Some(link_response::Kind::Welcome(welcome)) }) = first else {
+            return Err("the server did not begin with a welcome".into());
+        };
+        let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
+        tracing::info!(server = welcome.server, "linked");
+        outgoing.extend(self.interests.linked());
+        self.up.store(true, Ordering::Release);
+
+        let requests = link.requests.clone();
+        let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                response = link.next() => {
+                    heard = Instant::now();
+                    let Some(response) = response.map_err(|e| e.to_string())? else { return Ok(()) };
+                    self.take(response, &mut link).await?;
+                }
+                permit = requests.reserve(), if !outgoing.is_empty() => {
+                    let permit = permit.map_err(|_| "the link is closed".to_owned())?;
+                    if let Some(request) = outgoing.pop_front() {
+                        permit.send(request);
+                    }
+                }
+                () = self.interests.changed() => outgoing.extend(self.interests.additions()),
+                _ = sweeps.tick() => {
+                    outgoing.extend(self.interests.drops());
+                    if heard.elapsed() > silence_max {
+                        return Err(format!("the server was silent for {silence_max:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Handles a response and those that have arrived behind it, events of one tenant together.
+    async fn take(&self, first: LinkResponse, link: &mut edge::Link) -> Result<(), String> {
+        let mut next = Some(first);
+        let mut events = Gathered::default();
+        for _ in 0..DRAIN_MAX {
+            let Some(response) = next.take() else { break };
+            match response.kind {
+                Some(link_response::Kind::Events(batch)) => self.gather(batch, &mut events)?,
+                other => {
+                    self.deliver(&mut events);
+                    self.control(other);
+                }
+            }
+            // One that ended or failed shows again at the next wait.
+            next = match link.next().now_or_never() {
+                Some(Ok(response)) => response,
+                Some(Err(error)) => {
+                    self.deliver(&mut events);
+                    return Err(error.to_string());
+                }
+                None => None,
+            };
+        }
+        if let Some(LinkResponse { kind: Some(link_response::Kind::Events(batch)) }) = next {
+            self.gather(batch, &mut events)?;
+        } else if let Some(response) = next {
+            self.deliver(&mut events);
+            self.control(response.kind);
+        }
+        self.deliver(&mut events);
+        // Long bursts must not starve the connections' tasks.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    fn gather(&self, batch: EventBatch, events: &mut Gathered) -> Result<(), String> {
+        let tenant = Tenant::new(&batch.tenant).map_err(|e| e.to_string())?;
+        if events.tenant.as_ref() != Some(&tenant) {
+            self.deliver(events);
+            events.tenant = Some(tenant);
+        }
+        events.cursor = batch.cursor;
+        events.deliveries.extend(batch.events.into_iter().map(|event| Arc::new(Delivery::new(event))));
+        Ok(())
+    }
+
+    fn deliver(&self, events: &mut Gathered) {
+        let Some(tenant) = events.tenant.take() else { return };
+        self.rooms.deliver(&tenant, &events.deliveries);
+        events.deliveries.clear();
+        self.interests.reached(&tenant, std::mem::take(&mut events.cursor));
+    }
+
+    fn control(&self, kind: Option<link_response::Kind>) {
+        match kind {
+            Some(link_response::Kind::Applied(applied)) => self.interests.applied(applied),
+            Some(link_response::Kind::Reset(reset)) => {
+                let Ok(tenant) = Tenant::new(&reset.tenant) else { return };
+                tracing::warn!(
+                    tenant = reset.tenant,
+                    "events were lost to this bridge; its sessions start anew"
+                );
+                self.interests.reached(&tenant, reset.cursor);
+                let ending =
+                    Ending::new(Reason::Reset, "events were lost; connect again and read current state");
+                for session in self.rooms.sessions(Some(&tenant)) {
+                    session.close(&ending);
+                }
+            }
+            Some(
+                link_response::Kind::Welcome(_)
+                | link_response::Kind::Heartbeat(_)
+                | link_response::Kind::Events(_),
+            )
+            | None => {}
+        }
+    }
+}
+
+/// Events of one tenant that go out together.
+#[derive(Debug, Default)]
+struct Gathered {
+    tenant: Option<Tenant>,
+    cursor: String,
+    deliveries: Vec<Arc<Delivery>>,
+}

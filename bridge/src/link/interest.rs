@@ -1,0 +1,218 @@
+//! Which rooms are wanted, what the server has been asked for, and how far each tenant has been read.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fanfare_proto::{
+    room::{Room, Tenant},
+    v1::{Interest, InterestApplied, LinkRequest, link_request},
+};
+use tokio::sync::{Notify, oneshot};
+
+/// The lock is short: no await, no delivery under it.
+#[derive(Debug)]
+pub(super) struct Interests {
+    state: Mutex<State>,
+    changed: Notify,
+    linger: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tenants: HashMap<Tenant, Followed>,
+    /// Rooms to ask for.
+    asked: Vec<(Tenant, Room)>,
+    /// Rooms that nobody wanted at that time.
+    idle: VecDeque<(Instant, Tenant, Room)>,
+    /// Requests under way.
+    unanswered: HashMap<u64, (Tenant, Vec<Room>)>,
+    next_ref: u64,
+    linked: bool,
+}
+
+#[derive(Debug, Default)]
+struct Followed {
+    rooms: HashMap<Room, Wanted>,
+    /// How far the tenant has been read; empty before the first answer.
+    cursor: String,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    count: usize,
+    /// The server has confirmed.
+    applied: bool,
+    waiting: Vec<oneshot::Sender<()>>,
+    idle_since: Option<Instant>,
+}
+
+impl Interests {
+    pub(super) fn new(linger: Duration) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), linger }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn want(&self, tenant: &Tenant, rooms: &[Room]) -> impl Future<Output = ()> + Send + use<> {
+        let mut answers = Vec::new();
+        {
+            let mut state = self.lock();
+            for room in rooms {
+                let wanted = state.tenants.entry(tenant.clone()).or_default().rooms.entry(room.clone());
+                let is_new = matches!(wanted, std::collections::hash_map::Entry::Vacant(_));
+                let wanted = wanted.or_default();
+                wanted.count += 1;
+                wanted.idle_since = None;
+                if !wanted.applied {
+                    let (done, answer) = oneshot::channel();
+                    wanted.waiting.push(done);
+                    answers.push(answer);
+                }
+                if is_new {
+                    state.asked.push((tenant.clone(), room.clone()));
+                }
+            }
+        }
+        if !answers.is_empty() {
+            self.changed.notify_one();
+        }
+        async move {
+            for answer in answers {
+                // An answer is lost only when the bridge ends.
+                let _ended = answer.await;
+            }
+        }
+    }
+
+    pub(super) fn release(&self, tenant: &Tenant, rooms: &[Room]) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let Some(followed) = state.tenants.get_mut(tenant) else { return };
+        let mut idle = Vec::new();
+        for room in rooms {
+            let Some(wanted) = followed.rooms.get_mut(room) else { continue };
+            wanted.count = wanted.count.saturating_sub(1);
+            if wanted.count == 0 {
+                wanted.idle_since = Some(now);
+                idle.push((now, tenant.clone(), room.clone()));
+            }
+        }
+        state.idle.extend(idle);
+    }
+
+    /// Resolves when there are rooms to ask for.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Requests for the rooms to ask for; none while there is no link.
+    pub(super) fn additions(&self) -> Vec<LinkRequest> {
+        let mut state = self.lock();
+        if !state.linked {
+            return Vec::new();
+        }
+        let mut by_tenant: HashMap<Tenant, Vec<Room>> = HashMap::new();
+        for (tenant, room) in std::mem::take(&mut state.asked) {
+            by_tenant.entry(tenant).or_default().push(room);
+        }
+        by_tenant.into_iter().map(|(tenant, rooms)| state.request(tenant, rooms, String::new())).collect()
+    }
+
+    /// Requests to drop the rooms that nobody has wanted for a while.
+    pub(super) fn drops(&self) -> Vec<LinkRequest> {
+        let mut state = self.lock();
+        let mut by_tenant: HashMap<Tenant, Vec<String>> = HashMap::new();
+        while state.idle.front().is_some_and(|(since, ..)| since.elapsed() >= self.linger) {
+            let Some((since, tenant, room)) = state.idle.pop_front() else { break };
+            let Some(followed) = state.tenants.get_mut(&tenant) else { continue };
+            // Wanted again since, or idle since later: then there is a later entry.
+            if followed.rooms.get(&room).is_some_and(|w| w.idle_since == Some(since)) {
+                followed.rooms.remove(&room);
+                if followed.rooms.is_empty() {
+                    state.tenants.remove(&tenant);
+                }
+                by_tenant.entry(tenant).or_default().push(room.as_str().to_owned());
+            }
+        }
+        if !state.linked {
+            return Vec::new();
+        }
+        let request = |(tenant, drop): (Tenant, Vec<String>)| {
+            interest(Interest { tenant: tenant.as_str().to_owned(), drop, ..Interest::default() })
+        };
+        by_tenant.into_iter().map(request).collect()
+    }
+
+    /// A link is there: requests for everything, after each tenant's cursor.
+    pub(super) fn linked(&self) -> Vec<LinkRequest> {
+        let mut state = self.lock();
+        state.linked = true;
+        state.asked.clear();
+        let all = state.tenants.iter();
+        let all: Vec<_> = all
+            .map(|(t, f)| (t.clone(), f.rooms.keys().cloned().collect::<Vec<_>>(), f.cursor.clone()))
+            .collect();
+        all.into_iter().map(|(tenant, rooms, cursor)| state.request(tenant, rooms, cursor)).collect()
+    }
+
+    /// The link is gone: nothing is certain any more.
+    pub(super) fn unlinked(&self) {
+        let mut state = self.lock();
+        state.linked = false;
+        state.unanswered.clear();
+        for wanted in state.tenants.values_mut().flat_map(|f| f.rooms.values_mut()) {
+            wanted.applied = false;
+        }
+    }
+
+    /// The server has confirmed a request.
+    pub(super) fn applied(&self, answer: InterestApplied) {
+        let mut state = self.lock();
+        let Some((tenant, rooms)) = state.unanswered.remove(&answer.r#ref) else { return };
+        let Some(followed) = state.tenants.get_mut(&tenant) else { return };
+        followed.cursor = answer.cursor;
+        for room in rooms {
+            if let Some(wanted) = followed.rooms.get_mut(&room) {
+                wanted.applied = true;
+                for waiting in wanted.waiting.drain(..) {
+                    // Whoever waited may be gone.
+                    let _gone = waiting.send(());
+                }
+            }
+        }
+    }
+
+    /// A tenant's events have been delivered up to the cursor.
+    pub(super) fn reached(&self, tenant: &Tenant, cursor: String) {
+        if let Some(followed) = self.lock().tenants.get_mut(tenant) {
+            followed.cursor = cursor;
+        }
+    }
+}
+
+impl State {
+    fn request(&mut self, tenant: Tenant, rooms: Vec<Room>, after: String) -> LinkRequest {
+        self.next_ref += 1;
+        let unique: HashSet<&Room> = rooms.iter().collect();
+        let add = unique.into_iter().map(|r| r.as_str().to_owned()).collect();
+        let request = Interest {
+            tenant: tenant.as_str().to_owned(),
+            add,
+            drop: Vec::new(),
+            after,
+            r#ref: self.next_ref,
+        };
+        self.unanswered.insert(self.next_ref, (tenant, rooms));
+        interest(request)
+    }
+}
+
+fn interest(interest: Interest) -> LinkRequest {
+    LinkRequest { kind: Some(link_request::Kind::Interest(interest)) }
+}

@@ -1,0 +1,128 @@
+//! Who is in which room, and the way of events to them.
+//!
+//! An event reaches each session in any of its rooms exactly once, in the order of the link. Sessions get all they
+//! get of a batch in one go, so that each connection is written to once. No lock is held meanwhile.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fanfare_proto::{
+    room::{Room, Tenant},
+    v1::Reason,
+};
+
+use crate::{delivery::Delivery, ending::Ending, session::Session};
+
+/// The members of a room; copied on write while somebody delivers to them.
+type Members = Arc<Vec<Arc<Session>>>;
+type TenantRooms = HashMap<Room, Members>;
+
+/// The registry of all sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Rooms {
+    tenants: Mutex<HashMap<Tenant, TenantRooms>>,
+}
+
+impl Rooms {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Tenant, TenantRooms>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a session into rooms, and gives those it was not in. What `first` sends, it sends before any event of
+    /// these rooms, and everything delivered after it reaches the session.
+    pub(crate) fn enter(&self, session: &Arc<Session>, rooms: &[Room], first: impl FnOnce()) -> Vec<Room> {
+        let mut tenants = self.lock();
+        let of_tenant = tenants.entry(session.tenant.clone()).or_default();
+        let entered = session.note_entered(rooms);
+        for room in &entered {
+            Arc::make_mut(of_tenant.entry(room.clone()).or_default()).push(session.clone());
+        }
+        first();
+        entered
+    }
+
+    /// Takes a session out of rooms, and gives those it was in.
+    pub(crate) fn leave(&self, session: &Arc<Session>, rooms: &[Room]) -> Vec<Room> {
+        let mut tenants = self.lock();
+        let left = session.note_left(rooms);
+        let Some(of_tenant) = tenants.get_mut(&session.tenant) else { return left };
+        for room in &left {
+            let Some(members) = of_tenant.get_mut(room) else { continue };
+            let list = Arc::make_mut(members);
+            if let Some(at) = list.iter().position(|s| Arc::ptr_eq(s, session)) {
+                list.swap_remove(at);
+            }
+            if list.is_empty() {
+                of_tenant.remove(room);
+            }
+        }
+        if of_tenant.is_empty() {
+            tenants.remove(&session.tenant);
+        }
+        left
+    }
+
+    /// All sessions, or those of one tenant. Everybody is in `org`.
+    pub(crate) fn sessions(&self, tenant: Option<&Tenant>) -> Vec<Arc<Session>> {
+        let tenants = self.lock();
+        let chosen = tenants.iter().filter(|(t, _)| tenant.is_none_or(|wanted| wanted == *t));
+        chosen.filter_map(|(_, rooms)| rooms.get("org")).flat_map(|members| members.iter().cloned()).collect()
+    }
+
+    /// Delivers a batch of one tenant's events.
+    pub(crate) fn deliver(&self, tenant: &Tenant, batch: &[Arc<Delivery>]) {
+        let lists: Vec<Vec<Members>> = {
+            let tenants = self.lock();
+            let Some(of_tenant) = tenants.get(tenant) else { return };
+            let members = |d: &Arc<Delivery>| {
+                d.event.rooms.iter().filter_map(|r| of_tenant.get(r.as_str()).cloned()).collect()
+            };
+            batch.iter().map(members).collect()
+        };
+        match common(batch, &lists) {
+            Some(members) => members.iter().for_each(|session| send(session, batch)),
+            None => deliver_apart(batch, &lists),
+        }
+    }
+}
+
+/// The one list of members that gets all of the batch, if it is so simple.
+fn common<'l>(batch: &[Arc<Delivery>], lists: &'l [Vec<Members>]) -> Option<&'l Members> {
+    let [first] = lists.first()?.as_slice() else { return None };
+    let same = lists.iter().all(|l| matches!(l.as_slice(), [one] if Arc::ptr_eq(one, first)));
+    let open = batch.iter().all(|d| d.event.except_sessions.is_empty());
+    (same && open).then_some(first)
+}
+
+/// Collects what each session gets, then sends it.
+fn deliver_apart(batch: &[Arc<Delivery>], lists: &[Vec<Members>]) {
+    let mut places: HashMap<*const Session, usize> = HashMap::new();
+    let mut shares: Vec<(&Arc<Session>, Vec<Arc<Delivery>>)> = Vec::new();
+    for (delivery, members) in batch.iter().zip(lists) {
+        for session in members.iter().flat_map(|m| m.iter()) {
+            if delivery.event.except_sessions.contains(&session.id) {
+                continue;
+            }
+            let place = *places.entry(Arc::as_ptr(session)).or_insert_with(|| {
+                shares.push((session, Vec::new()));
+                shares.len() - 1
+            });
+            let share = &mut shares[place].1;
+            // In several of the event's rooms: once.
+            if !share.last().is_some_and(|last| Arc::ptr_eq(last, delivery)) {
+                share.push(delivery.clone());
+            }
+        }
+    }
+    for (session, share) in shares {
+        send(session, &share);
+    }
+}
+
+fn send(session: &Arc<Session>, batch: &[Arc<Delivery>]) {
+    if session.outlet.deliver(batch).is_err() && !session.is_closed() {
+        session.close(&Ending::new(Reason::Slow, "the session did not read fast enough"));
+    }
+}

@@ -1,0 +1,39 @@
+//! `fanfare check`.
+
+use std::collections::BTreeMap;
+
+use fanfare_proto::{
+    catalog::{Catalogs, Method},
+    token::Verifier,
+};
+
+use crate::{identity, settings::CheckArgs};
+
+#[allow(clippy::print_stdout, reason = "this is what the command is for")]
+pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
+    let catalogs = Catalogs::load(&args.server.catalogs.catalog)?;
+    Verifier::new(&identity::config(&args.common.tokens, true)?)?;
+    let mut events: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for event in catalogs.events() {
+        let rooms: Vec<&str> = event.rooms.iter().map(|r| r.as_str()).collect();
+        let rooms =
+            if rooms.is_empty() { "rooms named by the producer".to_owned() } else { rooms.join(", ") };
+        let kept = if event.ephemeral { ", never stored" } else { "" };
+        events.entry(&event.package).or_default().push(format!("  {:<24} {rooms}{kept}", event.name));
+    }
+    for (package, mut lines) in events {
+        lines.sort();
+        println!("{package}: {} events", lines.len());
+        lines.iter().for_each(|line| println!("{line}"));
+    }
+    let mut calls: Vec<&str> = catalogs.call_names().collect();
+    calls.sort_unstable();
+    println!("browsers may emit: {}", calls.join(", "));
+    let methods = catalogs.services().len();
+    let streams = catalogs.methods().filter(|m| matches!(m, Method::Subscribe(_))).count();
+    println!(
+        "{} catalogs, {methods} services, {streams} Subscribe methods: all right",
+        catalogs.packages().len()
+    );
+    Ok(())
+}

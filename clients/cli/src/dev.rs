@@ -1,0 +1,79 @@
+//! `fanfare dev`: everything in one process.
+
+use std::net::SocketAddr;
+
+use anyhow::bail;
+use fanfare_bridge::Bridge;
+use fanfare_proto::token::DEVELOPMENT_SECRET;
+use fanfare_server::Server;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    banner, identity,
+    run::{bridge_config, ended, server_config, stop_signal},
+    settings::DevArgs,
+};
+
+pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
+    let settings = &args.common.tokens;
+    let tokens = identity::config(settings, true)?;
+    let own_key =
+        settings.jwt_secret.is_some() || !settings.jwt_pem.is_empty() || !settings.jwt_jwks.is_empty();
+    for address in [args.server.grpc_listen, args.bridge.http_listen] {
+        refuse_public(address, own_key)?;
+    }
+    let secret = match &settings.jwt_secret {
+        Some(secret) => secret.as_str(),
+        None if own_key => bail!(
+            "fanfare dev makes tokens itself: give --jwt-secret, or run fanfare server and fanfare bridge"
+        ),
+        None => DEVELOPMENT_SECRET,
+    };
+    let origins = if args.common.cors_origin.is_empty() {
+        vec!["*".to_owned()]
+    } else {
+        args.common.cors_origin.clone()
+    };
+    let server = Server::bind(server_config(&args.server, tokens.clone(), origins.clone())?).await;
+    let server = server.map_err(|e| explain(e.into(), "--grpc-listen 127.0.0.1:0"))?;
+    let grpc = server.local_addr();
+    info!(address = %grpc, "server listening");
+    let token = identity::bridge_token(settings, secret)?;
+    let config = bridge_config(&args.bridge, vec![format!("http://{grpc}")], token, tokens, origins);
+    let bridge = Bridge::bind(config).await.map_err(|e| explain(e.into(), "--http-listen 127.0.0.1:0"))?;
+    let http = bridge.local_addr();
+    info!(address = %http, "bridge listening");
+
+    let stop = stop_signal()?;
+    let (stop_bridge, stop_server) = (CancellationToken::new(), CancellationToken::new());
+    let grace = args.common.shutdown_grace;
+    banner::print(grpc, http, secret)?;
+    let serving = server.run(stop_server.clone().cancelled_owned(), grace);
+    let bridging = bridge.run(stop_bridge.clone().cancelled_owned(), grace);
+    let bridge_then_server = async {
+        let bridge_clean = bridging.await;
+        stop_server.cancel();
+        bridge_clean
+    };
+    let stopping = async {
+        stop.await;
+        stop_bridge.cancel();
+    };
+    let (server_clean, bridge_clean, ()) = tokio::join!(serving, bridge_then_server, stopping);
+    ended("dev", server_clean? && bridge_clean?)
+}
+
+/// The development key is public, so it must not guard anything that others can reach.
+fn refuse_public(address: SocketAddr, own_key: bool) -> anyhow::Result<()> {
+    if own_key || address.ip().is_loopback() {
+        return Ok(());
+    }
+    bail!(
+        "{address} can be reached from other machines, and fanfare dev uses a public development key: give --jwt-secret, or listen on 127.0.0.1"
+    )
+}
+
+fn explain(error: anyhow::Error, flag: &str) -> anyhow::Error {
+    error.context(format!("if the port is taken, choose another, e.g. fanfare dev {flag}"))
+}

@@ -1,0 +1,113 @@
+//! Keys and tokens: from settings to the verifier's configuration, and tokens that the tools make themselves.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, bail};
+use fanfare_proto::{
+    room::Tenant,
+    token::{ClaimNames, DEVELOPMENT_SECRET, KeySource, TokenConfig, sign},
+};
+use serde_json::{Value, json};
+
+use crate::settings::{ClientArgs, TokenSettings};
+
+/// How long a bridge's own token is good. It is as secret as the key it is made from.
+const BRIDGE_TOKEN_AGE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long a tool's own token is good.
+const TOOL_TOKEN_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// The verifier's configuration. `development`: without a key, the development key is taken.
+pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Result<TokenConfig> {
+    let mut keys = Vec::new();
+    if let Some(secret) = &settings.jwt_secret {
+        if secret == DEVELOPMENT_SECRET && !development {
+            bail!("--jwt-secret is the public development key; give a secret of your own");
+        }
+        keys.push(KeySource::Secret(secret.clone()));
+    }
+    for path in &settings.jwt_pem {
+        keys.push(KeySource::pem_file(path).map_err(anyhow::Error::from)?);
+    }
+    for path in &settings.jwt_jwks {
+        keys.push(KeySource::jwks_file(path).map_err(anyhow::Error::from)?);
+    }
+    if keys.is_empty() {
+        if !development {
+            bail!(
+                "no key to verify tokens with: give --jwt-secret TEXT, --jwt-pem FILE or --jwt-jwks FILE (or run fanfare dev)"
+            );
+        }
+        keys.push(KeySource::Secret(DEVELOPMENT_SECRET.into()));
+    }
+    let default_tenant = match settings.default_tenant.as_str() {
+        "" => None,
+        name => Some(Tenant::new(name).context("--default-tenant")?),
+    };
+    Ok(TokenConfig {
+        keys,
+        issuers: settings.jwt_issuer.clone(),
+        audiences: settings.jwt_audience.clone(),
+        leeway: settings.jwt_leeway,
+        expiry_required: !settings.jwt_allow_no_expiry,
+        claims: ClaimNames {
+            user: settings.claim_user.clone(),
+            tenant: settings.claim_tenant.clone(),
+            name: settings.claim_name.clone(),
+            scopes: settings.claim_scopes.clone(),
+            rooms: settings.claim_rooms.clone(),
+        },
+        default_tenant,
+    })
+}
+
+/// Signs claims for a time from now.
+pub(crate) fn token(secret: &str, age: Duration, claims: Value) -> anyhow::Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut all: BTreeMap<String, Value> =
+        claims.as_object().cloned().unwrap_or_default().into_iter().filter(|(_, v)| !v.is_null()).collect();
+    all.insert("iat".into(), now.as_secs().into());
+    all.insert("exp".into(), now.saturating_add(age).as_secs().into());
+    Ok(sign(secret, &all)?)
+}
+
+/// The first name that each kind of claim goes by.
+fn first(names: &[String], default: &str) -> String {
+    names.first().cloned().unwrap_or_else(|| default.to_owned())
+}
+
+/// A bridge's own token, as the settings' claims and checks want it.
+pub(crate) fn bridge_token(settings: &TokenSettings, secret: &str) -> anyhow::Result<String> {
+    let claims = json!({
+        first(&settings.claim_user, "sub"): "bridge",
+        first(&settings.claim_tenant, "tenant"): "*",
+        first(&settings.claim_scopes, "scopes"): ["bridge"],
+        "iss": settings.jwt_issuer.first(),
+        "aud": settings.jwt_audience.first(),
+    });
+    token(secret, BRIDGE_TOKEN_AGE, claims)
+}
+
+/// The token of a tool: as given, or made.
+pub(crate) fn tool_token(args: &ClientArgs) -> anyhow::Result<String> {
+    if let Some(token) = &args.token {
+        return Ok(token.clone());
+    }
+    let secret = match &args.jwt_secret {
+        Some(secret) => secret,
+        None if is_local(&args.server) => DEVELOPMENT_SECRET,
+        None => bail!("no token for {}: give --token, or --jwt-secret to make one", args.server),
+    };
+    token(
+        secret,
+        TOOL_TOKEN_AGE,
+        json!({ "sub": "fanfare-cli", "tenant": args.tenant, "scopes": ["notify", "subscribe"] }),
+    )
+}
+
+fn is_local(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    ["127.", "localhost", "[::1]"].iter().any(|host| rest.starts_with(host))
+}

@@ -1,0 +1,122 @@
+//! `fanfare server` and `fanfare bridge`: from settings to running programs.
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use fanfare_bridge::Bridge;
+use fanfare_proto::{catalog::Catalogs, token::TokenConfig};
+use fanfare_server::{Limits, Retention, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    identity,
+    settings::{BridgeArgs, PeerArgs, ServerArgs, ServerCommand},
+};
+
+/// The server's configuration.
+pub(crate) fn server_config(
+    args: &ServerArgs,
+    tokens: TokenConfig,
+    cors_origins: Vec<String>,
+) -> anyhow::Result<fanfare_server::Config> {
+    let catalogs = Arc::new(Catalogs::load(&args.catalogs.catalog)?);
+    let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
+    config.cors_origins = cors_origins;
+    config.retention = Retention {
+        events_max: args.retention_events,
+        bytes_max: args.retention_bytes.0,
+        age_max: args.retention_age,
+    };
+    config.limits = Limits {
+        event_bytes_max: args.event_bytes_max.0,
+        tenants_max: args.tenants_max,
+        idempotency_age_max: args.idempotency_age,
+        streams_per_connection_max: args.streams_per_connection_max,
+        ..Limits::default()
+    };
+    config.heartbeat_interval = args.heartbeat_interval;
+    Ok(config)
+}
+
+/// The bridge's configuration.
+pub(crate) fn bridge_config(
+    args: &BridgeArgs,
+    servers: Vec<String>,
+    token: String,
+    tokens: TokenConfig,
+    cors_origins: Vec<String>,
+) -> fanfare_bridge::Config {
+    let mut config = fanfare_bridge::Config::new(args.http_listen, servers, token, tokens);
+    config.cors_origins = cors_origins;
+    config.path.clone_from(&args.socketio_path);
+    config.ping_interval = args.ping_interval;
+    config.ping_timeout = args.ping_timeout;
+    config.connect_timeout = args.connect_timeout;
+    config.write_timeout = args.write_timeout;
+    config.payload_bytes_max = args.payload_bytes_max.0;
+    config.queue_packets_max = args.queue_packets_max;
+    config.rooms_per_session_max = args.rooms_per_session_max;
+    config.connections_max = args.connections_max;
+    config
+}
+
+/// Runs a server until it is told to stop.
+pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
+    let tokens = identity::config(&args.common.tokens, false)?;
+    let config = server_config(&args.server, tokens, args.common.cors_origin)?;
+    let server = Server::bind(config).await?;
+    info!(address = %server.local_addr(), "server listening");
+    let clean = server.run(stop_signal()?, args.common.shutdown_grace).await?;
+    ended("server", clean)
+}
+
+/// Runs a bridge until it is told to stop.
+pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
+    let tokens = identity::config(&args.common.tokens, false)?;
+    let token = match (args.bridge_token, &args.common.tokens.jwt_secret) {
+        (Some(token), _) => token,
+        (None, Some(secret)) => identity::bridge_token(&args.common.tokens, secret)?,
+        (None, None) => {
+            bail!("no token towards the server: give --bridge-token (or --jwt-secret to make one)")
+        }
+    };
+    let config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
+    let bridge = Bridge::bind(config).await?;
+    info!(address = %bridge.local_addr(), "bridge listening");
+    let clean = bridge.run(stop_signal()?, args.common.shutdown_grace).await?;
+    ended("bridge", clean)
+}
+
+/// Says how a program ended.
+pub(crate) fn ended(what: &str, clean: bool) -> anyhow::Result<()> {
+    if clean {
+        info!("{what} ended cleanly");
+        return Ok(());
+    }
+    bail!("{what}: the shutdown grace ran out before everything under way had ended")
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second ends the process at once.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone().cancelled_owned();
+    #[allow(clippy::disallowed_methods, reason = "lives as long as the process")]
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if round > 0 {
+                std::process::exit(130);
+            }
+            info!("told to stop");
+            stop.cancel();
+        }
+    });
+    Ok(stopped)
+}

@@ -1,0 +1,92 @@
+//! Settings: declared once as flags, and set alike by flag, environment variable (`FANFARE_…`) or TOML file.
+//!
+//! A file's values become the flags' defaults before the command line is read; so a flag wins over the environment,
+//! the environment over the file, the file over the built-in default.
+
+mod args;
+mod duration;
+mod file;
+mod print;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+
+pub(crate) use args::{
+    BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs,
+    ServerArgs, ServerCommand, SubscribeArgs, TokenArgs, TokenSettings,
+};
+
+/// Fanfare delivers typed realtime events from gRPC producers to browsers.
+///
+/// Without a command it runs `dev`: server and bridge in one process with a development key.
+#[derive(Debug, clap::Parser)]
+#[command(name = "fanfare", version, max_term_width = 100)]
+#[command(after_help = "Every setting can be given as a flag (--grpc-listen), an environment variable \
+    (FANFARE_GRPC_LISTEN) or a key of the TOML file named by --config (grpc-listen = \"…\").\n\n\
+    Example:\n  fanfare dev\n  fanfare server --jwt-secret \"$SECRET\" --grpc-listen 0.0.0.0:50051\n  \
+    fanfare bridge --jwt-secret \"$SECRET\" --server http://127.0.0.1:50051")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// TOML file with settings; its keys are the flags' names.
+    #[arg(long, env = "FANFARE_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Prints the settings in force and where each comes from, and ends.
+    #[arg(long, global = true)]
+    pub(crate) print_config: bool,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line is wrong, or help was asked for.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The file is wrong.
+    #[error(transparent)]
+    File(#[from] file::FileError),
+}
+
+/// Reads all settings; `None` when they were only to be printed.
+pub(crate) fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Error> {
+    let args = with_default_command(args.collect());
+    let mut command = Cli::command();
+    if let Some(path) = file::path(&args) {
+        command = file::apply(command, &path)?;
+    }
+    let shape = command.clone();
+    let matches = command.try_get_matches_from(args)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    if cli.print_config {
+        let (name, inner) = chosen(&matches);
+        print::print(&shape, name, inner);
+        return Ok(None);
+    }
+    Ok(Some(cli))
+}
+
+fn chosen(matches: &ArgMatches) -> (&str, &ArgMatches) {
+    matches.subcommand().unwrap_or(("dev", matches))
+}
+
+/// `fanfare --flag` means `fanfare dev --flag`.
+fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let known = |arg: &OsString| {
+        let text = arg.to_string_lossy();
+        text == "help" || command.get_subcommands().any(|s| s.get_name() == text)
+    };
+    let general = ["--help", "-h", "--version", "-V"];
+    let bare =
+        args.iter().skip(1).all(|arg| !known(arg) && !general.contains(&arg.to_string_lossy().as_ref()));
+    if bare {
+        args.insert(1.min(args.len()), "dev".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! All commands and settings.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::duration::{Size, duration};
+
+/// What `fanfare` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Server and bridge in one process, with a development key and ready tokens (the default).
+    Dev(DevArgs),
+    /// The server: producers publish to it, bridges and consumers read from it.
+    Server(ServerCommand),
+    /// A bridge: browsers connect to it.
+    Bridge(BridgeCommand),
+    /// Publishes events.
+    Notify(NotifyArgs),
+    /// Prints the events of some rooms.
+    Subscribe(SubscribeArgs),
+    /// Makes a token.
+    Token(TokenArgs),
+    /// Checks catalogs and configuration.
+    Check(CheckArgs),
+}
+
+/// `fanfare bridge`.
+pub(crate) type BridgeCommand = PeerArgs;
+
+/// `fanfare dev`.
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) bridge: BridgeArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// `fanfare server`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerCommand {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+/// `fanfare bridge`.
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    #[command(flatten)]
+    pub(crate) bridge: BridgeArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    /// A server to link to; repeat for several, of which one is used at a time.
+    #[arg(
+        long,
+        env = "FANFARE_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:50051",
+        help_heading = "Bridge"
+    )]
+    pub(crate) server: Vec<String>,
+    /// The bridge's own token, with the scope `bridge`; made from --jwt-secret when absent.
+    #[arg(
+        long,
+        env = "FANFARE_BRIDGE_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        help_heading = "Bridge"
+    )]
+    pub(crate) bridge_token: Option<String>,
+}
+
+/// What server, bridge and dev have in common.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    pub(crate) tokens: TokenSettings,
+    /// Origin whose pages may connect, e.g. https://app.example.com; repeatable; `*` is any (`dev`: any when absent).
+    #[arg(long, env = "FANFARE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) cors_origin: Vec<String>,
+    /// How long to wait for what is under way when told to stop.
+    #[arg(long, env = "FANFARE_SHUTDOWN_GRACE", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) shutdown_grace: Duration,
+}
+
+/// The server's settings.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct ServerArgs {
+    /// Where gRPC, gRPC-Web, reflection and health are served; port 0 chooses one.
+    #[arg(long, env = "FANFARE_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    pub(crate) grpc_listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) catalogs: CatalogArgs,
+    /// Events that a tenant's log keeps.
+    #[arg(long, env = "FANFARE_RETENTION_EVENTS", value_name = "COUNT", default_value_t = 100_000)]
+    pub(crate) retention_events: usize,
+    /// Bytes that a tenant's log keeps.
+    #[arg(long, env = "FANFARE_RETENTION_BYTES", value_name = "SIZE", default_value = "64MiB")]
+    pub(crate) retention_bytes: Size,
+    /// How long a tenant's log keeps an event.
+    #[arg(long, env = "FANFARE_RETENTION_AGE", value_name = "TIME", value_parser = duration, default_value = "1h")]
+    pub(crate) retention_age: Duration,
+    /// The largest event.
+    #[arg(long, env = "FANFARE_EVENT_BYTES_MAX", value_name = "SIZE", default_value = "64KiB")]
+    pub(crate) event_bytes_max: Size,
+    /// Tenants with a log.
+    #[arg(long, env = "FANFARE_TENANTS_MAX", value_name = "COUNT", default_value_t = 100_000)]
+    pub(crate) tenants_max: usize,
+    /// How long an idempotency key is remembered.
+    #[arg(long, env = "FANFARE_IDEMPOTENCY_AGE", value_name = "TIME", value_parser = duration, default_value = "10m")]
+    pub(crate) idempotency_age: Duration,
+    /// Concurrent calls on one connection.
+    #[arg(long, env = "FANFARE_STREAMS_PER_CONNECTION_MAX", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) streams_per_connection_max: u32,
+    /// How often a silent stream says that it is alive.
+    #[arg(long, env = "FANFARE_HEARTBEAT_INTERVAL", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) heartbeat_interval: Duration,
+}
+
+/// The catalogs.
+#[derive(Debug, Args)]
+pub(crate) struct CatalogArgs {
+    /// A catalog besides the built-in ones: a .proto file, or a folder of them; repeatable.
+    #[arg(long, env = "FANFARE_CATALOG", value_name = "FILE|FOLDER", value_delimiter = ',')]
+    pub(crate) catalog: Vec<PathBuf>,
+}
+
+/// The bridge's settings.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bridge")]
+pub(crate) struct BridgeArgs {
+    /// Where browsers connect; port 0 chooses one.
+    #[arg(long, env = "FANFARE_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    pub(crate) http_listen: SocketAddr,
+    /// The path of Socket.IO.
+    #[arg(long, env = "FANFARE_SOCKETIO_PATH", value_name = "PATH", default_value = "/socket.io/")]
+    pub(crate) socketio_path: String,
+    /// How often a session is asked whether it lives.
+    #[arg(long, env = "FANFARE_PING_INTERVAL", value_name = "TIME", value_parser = duration, default_value = "25s")]
+    pub(crate) ping_interval: Duration,
+    /// How long it may take to answer.
+    #[arg(long, env = "FANFARE_PING_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
+    pub(crate) ping_timeout: Duration,
+    /// How long a connection may take to become a session.
+    #[arg(long, env = "FANFARE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) connect_timeout: Duration,
+    /// How long a peer may stop reading before its connection is closed.
+    #[arg(long, env = "FANFARE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
+    pub(crate) write_timeout: Duration,
+    /// The largest message from a browser.
+    #[arg(long, env = "FANFARE_PAYLOAD_BYTES_MAX", value_name = "SIZE", default_value = "64KiB")]
+    pub(crate) payload_bytes_max: Size,
+    /// Packets that may wait for a session before it is closed as too slow.
+    #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 4096)]
+    pub(crate) queue_packets_max: usize,
+    /// Rooms a session may be in.
+    #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128)]
+    pub(crate) rooms_per_session_max: usize,
+    /// Connections at once.
+    #[arg(long, env = "FANFARE_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 100_000)]
+    pub(crate) connections_max: usize,
+}
+
+/// How tokens are verified, and made by tools.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tokens")]
+pub(crate) struct TokenSettings {
+    /// The secret that signs tokens with HS256, HS384 or HS512; at least 16 bytes.
+    #[arg(long, env = "FANFARE_JWT_SECRET", value_name = "TEXT", hide_env_values = true)]
+    pub(crate) jwt_secret: Option<String>,
+    /// A PEM public key that verifies RS256, ES256 or EdDSA tokens; repeatable.
+    #[arg(long, env = "FANFARE_JWT_PEM", value_name = "FILE", value_delimiter = ',')]
+    pub(crate) jwt_pem: Vec<PathBuf>,
+    /// A JSON Web Key Set; repeatable.
+    #[arg(long, env = "FANFARE_JWT_JWKS", value_name = "FILE", value_delimiter = ',')]
+    pub(crate) jwt_jwks: Vec<PathBuf>,
+    /// Accepted `iss`; repeatable; absent: not checked.
+    #[arg(long, env = "FANFARE_JWT_ISSUER", value_name = "TEXT", value_delimiter = ',')]
+    pub(crate) jwt_issuer: Vec<String>,
+    /// Accepted `aud`; repeatable; absent: not checked.
+    #[arg(long, env = "FANFARE_JWT_AUDIENCE", value_name = "TEXT", value_delimiter = ',')]
+    pub(crate) jwt_audience: Vec<String>,
+    /// Tolerance for `exp` and `nbf`, in whole seconds.
+    #[arg(long, env = "FANFARE_JWT_LEEWAY", value_name = "TIME", value_parser = duration, default_value = "5s")]
+    pub(crate) jwt_leeway: Duration,
+    /// Accepts tokens without `exp`.
+    #[arg(long, env = "FANFARE_JWT_ALLOW_NO_EXPIRY")]
+    pub(crate) jwt_allow_no_expiry: bool,
+    /// Claims with the user's id, the first that is present counts.
+    #[arg(
+        long,
+        env = "FANFARE_CLAIM_USER",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "userId,sub,id"
+    )]
+    pub(crate) claim_user: Vec<String>,
+    /// Claims with the tenant.
+    #[arg(
+        long,
+        env = "FANFARE_CLAIM_TENANT",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "organizationId,tenant"
+    )]
+    pub(crate) claim_tenant: Vec<String>,
+    /// Claims with the user's name.
+    #[arg(
+        long,
+        env = "FANFARE_CLAIM_NAME",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "username,name"
+    )]
+    pub(crate) claim_name: Vec<String>,
+    /// Claims with a service's scopes.
+    #[arg(
+        long,
+        env = "FANFARE_CLAIM_SCOPES",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "scopes"
+    )]
+    pub(crate) claim_scopes: Vec<String>,
+    /// Claims with the rooms a user is restricted to.
+    #[arg(
+        long,
+        env = "FANFARE_CLAIM_ROOMS",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "rooms"
+    )]
+    pub(crate) claim_rooms: Vec<String>,
+    /// The tenant of tokens that name none; empty: they are refused.
+    #[arg(long, env = "FANFARE_DEFAULT_TENANT", value_name = "NAME", default_value = "default")]
+    pub(crate) default_tenant: String,
+}
+
+/// How logs are written.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// What is logged: a level, or a filter such as `info,fanfare_bridge=debug`.
+    #[arg(long, env = "FANFARE_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    pub(crate) log: String,
+    /// How it is written.
+    #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// To whom tools speak, and as whom.
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The server.
+    #[arg(long, env = "FANFARE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    pub(crate) server: String,
+    /// The token; made from --jwt-secret, or for a server on this machine from the development key, when absent.
+    #[arg(long, env = "FANFARE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The secret to make a token from.
+    #[arg(long, env = "FANFARE_JWT_SECRET", value_name = "TEXT", hide_env_values = true)]
+    pub(crate) jwt_secret: Option<String>,
+    /// The tenant.
+    #[arg(long, env = "FANFARE_TENANT", value_name = "NAME", default_value = "1")]
+    pub(crate) tenant: String,
+    #[command(flatten)]
+    pub(crate) catalogs: CatalogArgs,
+}
+
+/// `fanfare notify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  fanfare notify messenger.v1.NewMessage '{\"id\":1,\"chatId\":7,\"content\":\"Hello\",\"fromMe\":true,\"channel\":\"whatsapp\"}'"
+)]
+pub(crate) struct NotifyArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The event: its full name (messenger.v1.NewMessage), or its browser name where only one catalog has it.
+    #[arg(value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// The payload as browser JSON; `-` reads one a line from standard input and streams them.
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub(crate) json: String,
+    /// A room, instead of those the event declares; repeatable.
+    #[arg(long, value_name = "ROOM")]
+    pub(crate) room: Vec<String>,
+    /// Makes a retry safe.
+    #[arg(long, value_name = "KEY", default_value = "")]
+    pub(crate) idempotency_key: String,
+    /// A session that does not get it; repeatable.
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) except_session: Vec<String>,
+}
+
+/// `fanfare subscribe`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  fanfare subscribe org chat:7")]
+pub(crate) struct SubscribeArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Rooms, e.g. org or chat:7.
+    #[arg(value_name = "ROOM", required = true)]
+    pub(crate) rooms: Vec<String>,
+    /// Resume after this cursor (an event's id).
+    #[arg(long, value_name = "CURSOR", default_value = "")]
+    pub(crate) after: String,
+}
+
+/// `fanfare token`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  fanfare token --user 42 --tenant 1 --name Ada\n  fanfare token --scope notify --tenant '*' --expires 30d --jwt-secret \"$SECRET\""
+)]
+pub(crate) struct TokenArgs {
+    /// The secret that signs; the development key when absent.
+    #[arg(long, env = "FANFARE_JWT_SECRET", value_name = "TEXT", hide_env_values = true)]
+    pub(crate) jwt_secret: Option<String>,
+    /// The user's (or service's) id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<String>,
+    /// The tenant; `*` is all, for services.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// The user's name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+    /// What a service may do: notify, subscribe, admin or bridge; repeatable.
+    #[arg(long, value_name = "SCOPE", value_parser = ["notify", "subscribe", "admin", "bridge"])]
+    pub(crate) scope: Vec<String>,
+    /// Restricts a user to this room; repeatable.
+    #[arg(long, value_name = "ROOM")]
+    pub(crate) room: Vec<String>,
+    /// How long it is good.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
+    pub(crate) expires: Duration,
+    /// Another claim; the value is JSON or else text; repeatable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) claim: Vec<String>,
+}
+
+/// `fanfare check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) bridge: BridgeArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}

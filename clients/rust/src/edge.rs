@@ -1,0 +1,58 @@
+//! The bridge's side of `fanfare.v1.Edge`.
+
+use fanfare_proto::v1::{CallRequest, CallResponse, LinkRequest, LinkResponse, edge_client};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel};
+
+/// Requests that wait for the network, at most.
+const REQUESTS_WAITING_MAX: usize = 64;
+
+/// A connection to one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EdgeClient {
+    client: edge_client::EdgeClient<Channel>,
+    bearer: MetadataValue<Ascii>,
+}
+
+/// The two directions of a link.
+#[derive(Debug)]
+pub struct Link {
+    /// Requests to the server.
+    pub requests: mpsc::Sender<LinkRequest>,
+    responses: Streaming<LinkResponse>,
+}
+
+impl EdgeClient {
+    /// Prepares a connection; it is made when it is first used.
+    pub fn new(url: &str, token: &str) -> Result<Self, Error> {
+        let client = edge_client::EdgeClient::new(channel(url)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { client, bearer: bearer(token)? })
+    }
+
+    /// Opens a link.
+    pub async fn link(&self) -> Result<Link, Error> {
+        let (requests, outgoing) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let request = authorized(ReceiverStream::new(outgoing), &self.bearer);
+        let responses = self.client.clone().link(request).await?.into_inner();
+        Ok(Link { requests, responses })
+    }
+
+    /// Runs what a browser emitted.
+    pub async fn call(&self, request: CallRequest) -> Result<CallResponse, Error> {
+        Ok(self.client.clone().call(authorized(request, &self.bearer)).await?.into_inner())
+    }
+}
+
+impl Link {
+    /// The next response; `None` when the server ended the link. May be dropped while waiting.
+    pub async fn next(&mut self) -> Result<Option<LinkResponse>, Error> {
+        Ok(self.responses.message().await?)
+    }
+}

@@ -1,0 +1,138 @@
+//! Publishing and subscribing.
+
+use std::time::Duration;
+
+use fanfare_proto::v1::{
+    Event, NotifyRequest, NotifyResponse, SubscribeRequest, SubscribeResponse,
+    realtime_client::RealtimeClient, subscribe_response::Kind,
+};
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use tokio::time::Instant;
+use tonic::{
+    Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel};
+
+/// The first and the longest pause between two tries.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a Notify is tried.
+const NOTIFY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A producer and consumer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    client: RealtimeClient<Channel>,
+    bearer: MetadataValue<Ascii>,
+}
+
+impl Client {
+    /// Prepares a connection to e.g. `http://127.0.0.1:50051`; it is made when it is first used.
+    pub fn new(url: &str, token: &str) -> Result<Self, Error> {
+        let client = RealtimeClient::new(channel(url)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { client, bearer: bearer(token)? })
+    }
+
+    /// Publishes one event. While the server cannot be reached it is tried again, for 15 seconds, under an idempotency
+    /// key (made here when the request has none), so that the event is published once.
+    pub async fn notify(&self, mut request: NotifyRequest) -> Result<NotifyResponse, Error> {
+        let target = request.target.get_or_insert_default();
+        if target.idempotency_key.is_empty() {
+            target.idempotency_key = format!("{:032x}", rand::random::<u128>());
+        }
+        let deadline = Instant::now() + NOTIFY_DEADLINE;
+        let mut pause = BACKOFF_MIN;
+        loop {
+            let answer = self.client.clone().notify(authorized(request.clone(), &self.bearer)).await;
+            let error = match answer {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => Error::from(status),
+            };
+            if !error.is_retry() || Instant::now() + pause > deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Publishes a stream of events; answers come in the order of the requests. The first refusal ends the stream.
+    pub async fn notify_stream(
+        &self,
+        requests: impl Stream<Item = NotifyRequest> + Send + 'static,
+    ) -> Result<BoxStream<'static, Result<NotifyResponse, Error>>, Error> {
+        let responses = self.client.clone().notify_stream(authorized(requests, &self.bearer)).await?;
+        Ok(responses.into_inner().map(|answer| answer.map_err(Error::from)).boxed())
+    }
+
+    /// The events of some rooms, after `after` or from now on.
+    pub fn subscribe(&self, request: SubscribeRequest) -> Subscription {
+        Subscription { client: self.clone(), request, stream: None, pause: BACKOFF_MIN }
+    }
+}
+
+/// A subscription that resumes by itself with the cursor it has reached.
+#[derive(Debug)]
+pub struct Subscription {
+    client: Client,
+    /// `after` moves along.
+    request: SubscribeRequest,
+    stream: Option<Streaming<SubscribeResponse>>,
+    pause: Duration,
+}
+
+impl Subscription {
+    /// The place reached: resumes there when given as `after`. Empty before the first answer.
+    pub fn cursor(&self) -> &str {
+        &self.request.after
+    }
+
+    /// The next event. Connects and resumes as often as needed; ends only with an error that trying again does not
+    /// mend, such as [`Reason::Reset`](fanfare_proto::v1::Reason::Reset).
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        loop {
+            match self.step().await {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => {}
+                Err(error) if error.is_retry() => {
+                    tracing::debug!(%error, pause = ?self.pause, "subscription broke, resuming");
+                    self.stream = None;
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(BACKOFF_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<Event>, Error> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let request = authorized(self.request.clone(), &self.client.bearer);
+                none.insert(self.client.client.clone().subscribe(request).await?.into_inner())
+            }
+        };
+        let Some(response) = stream.message().await? else {
+            return Err(Error::Unreachable("the server ended the stream".into()));
+        };
+        self.pause = BACKOFF_MIN;
+        match response.kind {
+            Some(Kind::Event(event)) => {
+                // Ephemeral events are no places in the log.
+                if event.seq > 0 {
+                    self.request.after.clone_from(&event.id);
+                }
+                Ok(Some(event))
+            }
+            Some(Kind::Position(position)) => {
+                self.request.after = position.cursor;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Catalogs: which events exist, where they go, and what may be called, read from `.proto` files.
+//!
+//! Built-in and run-time catalogs take the same way: source text, descriptors, checks, the tables below.
+//! A catalog that breaks a rule of `fanfare/v1/catalog.proto` is refused here, so that nothing behind
+//! this module has to doubt one. Knows nothing of transports or storage.
+
+mod check;
+mod fill;
+mod source;
+mod template;
+
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
+
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
+
+use crate::json::Shape;
+
+pub use fill::Stamp;
+pub use template::{RenderError, RoomTemplate};
+
+/// The prefix of an event's `type_url` in `google.protobuf.Any`.
+pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
+
+/// All loaded catalogs.
+pub struct Catalogs {
+    pool: DescriptorPool,
+    events: HashMap<String, Arc<EventType>>,
+    methods: HashMap<String, Method>,
+    calls: HashMap<String, Arc<ClientMethod>>,
+    packages: Vec<String>,
+}
+
+impl fmt::Debug for Catalogs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalogs").field("packages", &self.packages).finish_non_exhaustive()
+    }
+}
+
+impl Catalogs {
+    /// The built-in catalogs.
+    pub fn builtin() -> Result<Self, CatalogError> {
+        Self::load(&[])
+    }
+
+    /// The built-in catalogs and those of `paths`: files, or folders whose `.proto` files are all
+    /// loaded, named relative to the folder.
+    pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogError> {
+        let sources = source::compile(paths)?;
+        check::build(&sources)
+    }
+
+    /// The descriptors of everything loaded, the contract included.
+    pub fn pool(&self) -> &DescriptorPool {
+        &self.pool
+    }
+
+    /// The event of this full message name, e.g. `messenger.v1.NewMessage`.
+    pub fn event(&self, full_name: &str) -> Option<&Arc<EventType>> {
+        self.events.get(full_name)
+    }
+
+    /// All events, in no particular order.
+    pub fn events(&self) -> impl Iterator<Item = &Arc<EventType>> {
+        self.events.values()
+    }
+
+    /// What a gRPC path such as `/messenger.v1.Messenger/NotifyNewMessage` does.
+    pub fn method(&self, path: &str) -> Option<&Method> {
+        self.methods.get(path)
+    }
+
+    /// All methods of the catalogs' services, in no particular order.
+    pub fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.methods.values()
+    }
+
+    /// What browsers call by emitting `name`.
+    pub fn call(&self, name: &str) -> Option<&Arc<ClientMethod>> {
+        self.calls.get(name)
+    }
+
+    /// All names that browsers may emit.
+    pub fn call_names(&self) -> impl Iterator<Item = &str> {
+        self.calls.keys().map(String::as_str)
+    }
+
+    /// The full names of the catalogs' services, sorted.
+    pub fn services(&self) -> Vec<String> {
+        let mut names: Vec<_> = self
+            .methods
+            .keys()
+            .filter_map(|path| path.trim_start_matches('/').split_once('/'))
+            .map(|(service, _)| service.to_owned())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The packages that are catalogs, sorted.
+    pub fn packages(&self) -> &[String] {
+        &self.packages
+    }
+}
+
+/// A declared event.
+#[derive(Debug)]
+pub struct EventType {
+    /// The message's full name, e.g. `messenger.v1.NewMessage`.
+    pub full_name: String,
+    /// [`TYPE_URL_PREFIX`] and the full name.
+    pub type_url: String,
+    /// The name browsers receive it under, e.g. `message:new`.
+    pub name: String,
+    /// The catalog, e.g. `messenger.v1`.
+    pub package: String,
+    /// Where it goes when the producer names no rooms.
+    pub rooms: Vec<RoomTemplate>,
+    /// Never stored.
+    pub ephemeral: bool,
+    /// How its bytes and browser JSON correspond.
+    pub shape: Arc<Shape>,
+    /// Its descriptor.
+    pub descriptor: MessageDescriptor,
+}
+
+/// What a catalog service's method does.
+#[derive(Debug, Clone)]
+pub enum Method {
+    /// Publishes one event.
+    Notify(Arc<NotifyMethod>),
+    /// Streams a catalog's events.
+    Subscribe(Arc<SubscribeMethod>),
+    /// What a browser may emit; over gRPC only where no session is needed.
+    Client(Arc<ClientMethod>),
+}
+
+/// A unary method whose request is a target and one event.
+#[derive(Debug)]
+pub struct NotifyMethod {
+    /// The number of the request's `fanfare.v1.Target` field.
+    pub target_field: u32,
+    /// The number of the request's event field.
+    pub event_field: u32,
+    /// The event.
+    pub event: Arc<EventType>,
+}
+
+/// A server-streaming method whose response is metadata and a oneof of events.
+#[derive(Debug)]
+pub struct SubscribeMethod {
+    /// The number of the response's `fanfare.v1.Event` field.
+    pub meta_field: u32,
+    /// The number of the response's field for each event, by the event's full name.
+    pub event_fields: HashMap<String, u32>,
+}
+
+/// A call that browsers may make.
+#[derive(Debug)]
+pub struct ClientMethod {
+    /// What the browser emits, e.g. `subscribe:chat`.
+    pub on: String,
+    /// The gRPC path.
+    pub path: String,
+    /// How the request is read.
+    pub request: Arc<Shape>,
+    /// The request's descriptor.
+    pub request_descriptor: MessageDescriptor,
+    /// How the response is written.
+    pub response: Arc<Shape>,
+    /// The response: copied from the request by field name, then filled.
+    pub response_plan: FillPlan,
+    /// The room the session joins.
+    pub join: Option<RoomTemplate>,
+    /// The room the session leaves.
+    pub leave: Option<RoomTemplate>,
+    /// The event that is sent to the caller alone, made like the response.
+    pub reply: Option<(Arc<EventType>, FillPlan)>,
+}
+
+/// How a message is made for a caller: fields copied from the request by name, fields stamped by
+/// the server, and messages in it that have stamped fields themselves.
+#[derive(Debug)]
+pub struct FillPlan {
+    /// The message that is made.
+    pub descriptor: MessageDescriptor,
+    /// Pairs of request field and the field of the same name and type that takes its value.
+    pub copies: Vec<(FieldDescriptor, FieldDescriptor)>,
+    /// Fields that the server writes.
+    pub fills: Vec<(FieldDescriptor, FillSource)>,
+    /// Singular message fields with fills inside.
+    pub nested: Vec<(FieldDescriptor, FillPlan)>,
+}
+
+/// Where a stamped value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FillSource {
+    /// The event's id.
+    EventId,
+    /// The time of the call.
+    Time,
+    /// The caller's user id.
+    UserId,
+    /// The caller's name.
+    UserName,
+    /// The caller's session id.
+    SessionId,
+    /// A claim of the caller's token.
+    Claim(String),
+    /// A fixed text.
+    Text(String),
+}
+
+/// One reason why a catalog was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file as the caller named it.
+    pub file: String,
+    /// Line and column, from 1, where known.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file, self.message),
+            None => write!(f, "{}: {}", self.file, self.message),
+        }
+    }
+}
+
+/// The catalogs were refused; all problems that were found.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct CatalogError(pub Vec<Problem>);

@@ -1,0 +1,422 @@
+//! From descriptors to tables: every rule of `fanfare/v1/catalog.proto` is checked here.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use prost_reflect::{
+    Cardinality, FileDescriptor, Kind, MessageDescriptor, MethodDescriptor, ServiceDescriptor, Value,
+};
+
+use super::{
+    CatalogError, Catalogs, ClientMethod, EventType, Method, NotifyMethod, Problem, RoomTemplate,
+    SubscribeMethod, TYPE_URL_PREFIX,
+    fill::{self, options},
+    source::Sources,
+};
+use crate::json::{Shapes, closest};
+
+/// The longest name of an event or call, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Names that Socket.IO clients keep for themselves (socket.io-client, `lib/socket.ts`, RESERVED_EVENTS).
+const RESERVED: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+/// Packages that are not for catalogs.
+const FOREIGN: [&str; 3] = ["fanfare.", "grpc.", "google."];
+
+struct Checker<'a> {
+    sources: &'a Sources,
+    shapes: Shapes,
+    problems: Vec<Problem>,
+    events: HashMap<String, Arc<EventType>>,
+    methods: HashMap<String, Method>,
+    calls: HashMap<String, Arc<ClientMethod>>,
+    packages: BTreeSet<String>,
+}
+
+/// Checks everything and makes the tables, or reports every problem.
+pub(super) fn build(sources: &Sources) -> Result<Catalogs, CatalogError> {
+    let mut checker = Checker {
+        sources,
+        shapes: Shapes::new(&sources.pool),
+        problems: Vec::new(),
+        events: HashMap::new(),
+        methods: HashMap::new(),
+        calls: HashMap::new(),
+        packages: BTreeSet::new(),
+    };
+    let files: Vec<FileDescriptor> =
+        sources.pool.files().filter(|f| sources.roots.contains_key(f.name())).collect();
+    for file in &files {
+        for message in file.messages() {
+            checker.message(file, &message);
+        }
+    }
+    checker.unique_event_names();
+    for file in &files {
+        for service in file.services() {
+            checker.service(file, &service);
+        }
+    }
+    for file in &files {
+        checker.file(file);
+    }
+    if !checker.problems.is_empty() {
+        checker.problems.sort_by(|a, b| (&a.file, a.position).cmp(&(&b.file, b.position)));
+        checker.problems.dedup();
+        return Err(CatalogError(checker.problems));
+    }
+    Ok(Catalogs {
+        pool: sources.pool.clone(),
+        events: checker.events,
+        methods: checker.methods,
+        calls: checker.calls,
+        packages: checker.packages.into_iter().collect(),
+    })
+}
+
+impl Checker<'_> {
+    fn refuse(
+        &mut self,
+        file: &FileDescriptor,
+        path: &[i32],
+        option: Option<u32>,
+        message: impl Into<String>,
+    ) {
+        self.problems.push(self.sources.problem(file, path, option, message.into()));
+    }
+
+    fn file(&mut self, file: &FileDescriptor) {
+        let package = file.package_name();
+        let is_catalog = self.packages.contains(package);
+        if is_catalog && FOREIGN.iter().any(|p| package.starts_with(p)) {
+            self.refuse(
+                file,
+                &[2],
+                None,
+                format!("package {package} is not for catalogs; choose one of your own, e.g. orders.v1"),
+            );
+        }
+        if package.is_empty() && file.messages().len() > 0 {
+            self.refuse(file, &[], None, "the file has no package; add one, e.g. `package orders.v1;`");
+        }
+    }
+
+    fn message(&mut self, file: &FileDescriptor, message: &MessageDescriptor) {
+        for child in message.child_messages() {
+            self.message(file, &child);
+        }
+        for field in message.fields() {
+            if let Err(problem) = fill::check(&field) {
+                self.refuse(file, field.path(), None, problem);
+            }
+        }
+        let Some(declared) = options::event(message) else { return };
+        let Some(shape) = self.shapes.get(message.full_name()) else { return };
+        let number = Some(options::EVENT);
+        let name = text(&declared, "name");
+        if let Err(problem) = check_name(&name, "event") {
+            self.refuse(file, message.path(), number, problem);
+        }
+        if let Some(field) = any_field(message, &mut BTreeSet::new()) {
+            let problem = format!(
+                "event {} holds {field}, a google.protobuf.Any, which has no browser type; write a oneof of messages, or a google.protobuf.Struct for free JSON",
+                message.full_name()
+            );
+            self.refuse(file, message.path(), None, problem);
+        }
+        let mut rooms = Vec::new();
+        for template in list(&declared, "rooms") {
+            match RoomTemplate::parse(&template, &shape) {
+                Ok(room) => rooms.push(room),
+                Err(problem) => self.refuse(file, message.path(), number, problem),
+            }
+        }
+        let full_name = message.full_name().to_owned();
+        self.packages.insert(message.package_name().to_owned());
+        let event = EventType {
+            type_url: format!("{TYPE_URL_PREFIX}{full_name}"),
+            full_name: full_name.clone(),
+            name,
+            package: message.package_name().to_owned(),
+            rooms,
+            ephemeral: flag(&declared, "ephemeral"),
+            shape,
+            descriptor: message.clone(),
+        };
+        self.events.insert(full_name, Arc::new(event));
+    }
+
+    fn unique_event_names(&mut self) {
+        let mut events: Vec<_> = self.events.values().cloned().collect();
+        events.sort_by(|a, b| {
+            (a.descriptor.parent_file().name(), a.descriptor.path())
+                .cmp(&(b.descriptor.parent_file().name(), b.descriptor.path()))
+        });
+        let mut seen: HashMap<(String, String), String> = HashMap::new();
+        for event in events {
+            let key = (event.package.clone(), event.name.clone());
+            if let Some(first) = seen.insert(key, event.full_name.clone()) {
+                let problem = format!(
+                    "event name {:?} is already taken by {first}; names are unique within a catalog, choose another",
+                    event.name
+                );
+                self.refuse(
+                    &event.descriptor.parent_file(),
+                    event.descriptor.path(),
+                    Some(options::EVENT),
+                    problem,
+                );
+            }
+        }
+    }
+
+    fn service(&mut self, file: &FileDescriptor, service: &ServiceDescriptor) {
+        let in_catalog = self.packages.contains(file.package_name());
+        for method in service.methods() {
+            let path = format!("/{}/{}", service.full_name(), method.name());
+            let made = match options::client(&method) {
+                Some(declared) => self.client(&method, &declared, &path),
+                None if in_catalog => self.producer(&method),
+                None => continue,
+            };
+            match made {
+                Ok(made) => {
+                    self.packages.insert(file.package_name().to_owned());
+                    self.methods.insert(path, made);
+                }
+                Err((option, problem)) => self.refuse(file, method.path(), option, problem),
+            }
+        }
+    }
+
+    fn producer(&self, method: &MethodDescriptor) -> Result<Method, (Option<u32>, String)> {
+        let (input, output, name) = (method.input(), method.output(), method.name());
+        match (method.is_client_streaming(), method.is_server_streaming()) {
+            (false, false) => self.notify(name, &input, &output).map_err(|p| (None, p)),
+            (false, true) => self.subscribe(name, &input, &output).map_err(|p| (None, p)),
+            (true, _) => Err((
+                None,
+                format!(
+                    "{name} streams requests; catalog methods are unary Notify or server-streaming Subscribe methods (fanfare.v1.Realtime.NotifyStream takes streams)"
+                ),
+            )),
+        }
+    }
+
+    fn notify(
+        &self,
+        name: &str,
+        input: &MessageDescriptor,
+        output: &MessageDescriptor,
+    ) -> Result<Method, String> {
+        if output.full_name() != "fanfare.v1.NotifyResponse" {
+            return Err(format!(
+                "{name} returns {}; a Notify method returns fanfare.v1.NotifyResponse (a browser's call needs `option (fanfare.v1.client)`)",
+                output.full_name()
+            ));
+        }
+        let (mut target, mut events) = (None, Vec::new());
+        for field in input.fields() {
+            let kind = field.kind();
+            let message = kind.as_message().filter(|_| field.cardinality() != Cardinality::Repeated);
+            match message {
+                Some(m) if m.full_name() == "fanfare.v1.Target" => target = Some(field.number()),
+                Some(m) => match self.events.get(m.full_name()) {
+                    Some(event) => events.push((field.number(), event.clone())),
+                    None => {
+                        return Err(format!(
+                            "{name}: field {} of {} is no event; give {} `option (fanfare.v1.event)`, or remove the field",
+                            field.name(),
+                            input.full_name(),
+                            m.full_name()
+                        ));
+                    }
+                },
+                None => {
+                    return Err(format!(
+                        "{name}: field {} of {} is neither a fanfare.v1.Target nor an event; put it into the event",
+                        field.name(),
+                        input.full_name()
+                    ));
+                }
+            }
+        }
+        let Some(target_field) = target else {
+            return Err(format!(
+                "{name}: {} has no target; add `fanfare.v1.Target target = N;`",
+                input.full_name()
+            ));
+        };
+        match <[_; 1]>::try_from(events) {
+            Ok([(event_field, event)]) => {
+                Ok(Method::Notify(Arc::new(NotifyMethod { target_field, event_field, event })))
+            }
+            Err(events) => Err(format!(
+                "{name}: {} has {} event fields; want exactly one, a message with `option (fanfare.v1.event)`",
+                input.full_name(),
+                events.len()
+            )),
+        }
+    }
+
+    fn subscribe(
+        &self,
+        name: &str,
+        input: &MessageDescriptor,
+        output: &MessageDescriptor,
+    ) -> Result<Method, String> {
+        if input.full_name() != "fanfare.v1.SubscribeRequest" {
+            return Err(format!(
+                "{name} takes {}; a Subscribe method takes fanfare.v1.SubscribeRequest",
+                input.full_name()
+            ));
+        }
+        let (mut meta, mut event_fields) = (None, HashMap::new());
+        for field in output.fields() {
+            let kind = field.kind();
+            let type_name = kind.as_message().map(|m| m.full_name().to_owned()).unwrap_or_default();
+            let in_oneof = field.containing_oneof().is_some();
+            if type_name == "fanfare.v1.Event" && !in_oneof && field.cardinality() != Cardinality::Repeated {
+                meta = Some(field.number());
+            } else if in_oneof && self.events.contains_key(&type_name) {
+                event_fields.insert(type_name, field.number());
+            } else if in_oneof {
+                return Err(format!(
+                    "{name}: member {} of the oneof in {} is not an event; give its message `option (fanfare.v1.event)`, or remove it",
+                    field.name(),
+                    output.full_name()
+                ));
+            } else {
+                return Err(format!(
+                    "{name}: field {} of {} must be `fanfare.v1.Event meta`, or a member of the oneof of events",
+                    field.name(),
+                    output.full_name()
+                ));
+            }
+        }
+        let meta_field = meta.ok_or_else(|| {
+            format!("{name}: {} has no metadata; add `fanfare.v1.Event meta = N;`", output.full_name())
+        })?;
+        if event_fields.is_empty() {
+            return Err(format!(
+                "{name}: {} has no oneof of events; add one, each member an event",
+                output.full_name()
+            ));
+        }
+        Ok(Method::Subscribe(Arc::new(SubscribeMethod { meta_field, event_fields })))
+    }
+
+    fn client(
+        &mut self,
+        method: &MethodDescriptor,
+        declared: &prost_reflect::DynamicMessage,
+        path: &str,
+    ) -> Result<Method, (Option<u32>, String)> {
+        let option = Some(options::CLIENT);
+        let refuse = |problem: String| (option, problem);
+        let (input, output) = (method.input(), method.output());
+        if method.is_client_streaming() || method.is_server_streaming() {
+            return Err((None, format!("{} streams; what browsers emit is unary", method.name())));
+        }
+        let on = text(declared, "on");
+        check_name(&on, "call").map_err(refuse)?;
+        if let Some(other) = self.calls.get(&on) {
+            return Err(refuse(format!(
+                "browsers' call {on:?} is already taken by {}; choose another name",
+                other.path
+            )));
+        }
+        let shape = |m: &MessageDescriptor| {
+            self.shapes.get(m.full_name()).ok_or_else(|| refuse(format!("{} is not known", m.full_name())))
+        };
+        let request = shape(&input)?;
+        let room = |name: &str| -> Result<Option<RoomTemplate>, (Option<u32>, String)> {
+            let template = text(declared, name);
+            if template.is_empty() {
+                return Ok(None);
+            }
+            let room = RoomTemplate::parse(&template, &request).map_err(refuse)?;
+            if matches!(room.kind(), "org" | "user") {
+                return Err(refuse(format!(
+                    "{name}: {template:?}: sessions are in \"org\" and their own \"user:\" room from the start and cannot {name} others; choose another kind, e.g. \"chat:{{chat_id}}\""
+                )));
+            }
+            Ok(Some(room))
+        };
+        let reply = match text(declared, "reply") {
+            name if name.is_empty() => None,
+            name => {
+                let event = self.events.get(&name).ok_or_else(|| refuse(self.no_event("reply", &name)))?;
+                Some((event.clone(), fill::plan(&input, &event.descriptor)))
+            }
+        };
+        let made = Arc::new(ClientMethod {
+            on: on.clone(),
+            path: path.to_owned(),
+            join: room("join")?,
+            leave: room("leave")?,
+            reply,
+            response: shape(&output)?,
+            response_plan: fill::plan(&input, &output),
+            request,
+            request_descriptor: input,
+        });
+        self.calls.insert(on, made.clone());
+        Ok(Method::Client(made))
+    }
+
+    fn no_event(&self, option: &str, name: &str) -> String {
+        let mut message = format!(
+            "{option}: {name:?} is not an event; write the full name of a message with `option (fanfare.v1.event)`"
+        );
+        if let Some(near) = closest(name, self.events.keys().map(String::as_str)) {
+            message.push_str(&format!(" (did you mean {near:?}?)"));
+        }
+        message
+    }
+}
+
+fn check_name(name: &str, what: &str) -> Result<(), String> {
+    if RESERVED.contains(&name) {
+        return Err(format!(
+            "{what} name {name:?} is kept by Socket.IO clients for themselves; choose another"
+        ));
+    }
+    let printable = !name.chars().any(|c| c.is_control() || c.is_whitespace());
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && printable {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} name {name:?} must be 1 to {NAME_BYTES_MAX} bytes without white space, e.g. \"order:placed\""
+    ))
+}
+
+/// The path of a `google.protobuf.Any` in the message, if it holds one.
+fn any_field(message: &MessageDescriptor, seen: &mut BTreeSet<String>) -> Option<String> {
+    if !seen.insert(message.full_name().to_owned()) {
+        return None;
+    }
+    message.fields().find_map(|field| {
+        let Kind::Message(inner) = field.kind() else { return None };
+        if inner.full_name() == "google.protobuf.Any" {
+            return Some(field.name().to_owned());
+        }
+        any_field(&inner, seen).map(|rest| format!("{}.{rest}", field.name()))
+    })
+}
+
+fn text(message: &prost_reflect::DynamicMessage, field: &str) -> String {
+    message.get_field_by_name(field).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn flag(message: &prost_reflect::DynamicMessage, field: &str) -> bool {
+    message.get_field_by_name(field).and_then(|v| v.as_bool()).unwrap_or_default()
+}
+
+fn list(message: &prost_reflect::DynamicMessage, field: &str) -> Vec<String> {
+    let value = message.get_field_by_name(field);
+    let items = value.as_deref().and_then(Value::as_list).unwrap_or_default();
+    items.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}

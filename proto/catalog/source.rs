@@ -1,0 +1,199 @@
+//! From `.proto` files to descriptors, with the places of everything for messages.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use prost_reflect::{DescriptorPool, FileDescriptor};
+use protox::{
+    Compiler,
+    file::{File, FileResolver, GoogleFileResolver},
+};
+
+use super::{CatalogError, Problem};
+
+/// The contract and the built-in catalogs.
+const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
+/// The folder of the contract, which is no catalog.
+const CONTRACT: &str = "fanfare/v1/";
+/// How deep folders of catalogs are searched.
+const FOLDER_DEPTH_MAX: usize = 16;
+
+/// Everything compiled, and the files to look for catalogs in.
+pub(super) struct Sources {
+    pub(super) pool: DescriptorPool,
+    /// Files that were asked for: import name → the name to show.
+    pub(super) roots: BTreeMap<String, String>,
+}
+
+/// Finds a file in the embedded sources, then among those asked for and in their folders, then among Google's.
+struct Resolver {
+    files: BTreeMap<String, PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl FileResolver for Resolver {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        if let Some((_, text)) = EMBEDDED.iter().find(|(n, _)| *n == name) {
+            return File::from_source(name, text);
+        }
+        if let Some(path) = self.files.get(name) {
+            return File::open(name, path);
+        }
+        for folder in &self.folders {
+            let path = folder.join(name);
+            if path.is_file() {
+                return File::open(name, &path);
+            }
+        }
+        GoogleFileResolver::new().open_file(name)
+    }
+}
+
+/// Compiles the built-in catalogs and those of `paths`.
+pub(super) fn compile(paths: &[PathBuf]) -> Result<Sources, CatalogError> {
+    let mut problems = Vec::new();
+    let mut resolver = Resolver { files: BTreeMap::new(), folders: Vec::new() };
+    for path in paths {
+        if let Err(problem) = add(path, &mut resolver) {
+            problems.push(problem);
+        }
+    }
+    let mut roots: BTreeMap<String, String> = EMBEDDED
+        .iter()
+        .filter(|(n, _)| !n.starts_with(CONTRACT))
+        .map(|(n, _)| ((*n).into(), (*n).into()))
+        .collect();
+    for (name, path) in &resolver.files {
+        roots.insert(name.clone(), path.display().to_string());
+    }
+    let shown: HashMap<String, String> = roots.iter().map(|(n, s)| (n.clone(), s.clone())).collect();
+
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).include_source_info(true);
+    let contract = EMBEDDED.iter().map(|(n, _)| *n).filter(|n| n.starts_with(CONTRACT));
+    for name in contract.chain(roots.keys().map(String::as_str)) {
+        if let Err(error) = compiler.open_file(name) {
+            problems.extend(from_protox(&error, name, &shown));
+        }
+    }
+    if problems.is_empty() {
+        Ok(Sources { pool: compiler.descriptor_pool(), roots })
+    } else {
+        Err(CatalogError(problems))
+    }
+}
+
+fn add(path: &Path, resolver: &mut Resolver) -> Result<(), Problem> {
+    let refuse = |message: String| Problem { file: path.display().to_string(), position: None, message };
+    let metadata = fs::metadata(path).map_err(|e| {
+        refuse(format!("cannot read the catalog: {e}; give a .proto file or a folder of them"))
+    })?;
+    let mut found = Vec::new();
+    let folder = if metadata.is_dir() {
+        walk(path, FOLDER_DEPTH_MAX, &mut found)
+            .map_err(|e| refuse(format!("cannot read the folder: {e}")))?;
+        if found.is_empty() {
+            return Err(refuse("the folder holds no .proto file".into()));
+        }
+        path.to_owned()
+    } else {
+        found.push(path.to_owned());
+        path.parent().map(Path::to_owned).unwrap_or_default()
+    };
+    for file in found {
+        let name = file.strip_prefix(&folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
+        if EMBEDDED.iter().any(|(n, _)| *n == name) {
+            let message =
+                format!("{name} is the name of a built-in file; rename yours, or give its folder's parent");
+            return Err(Problem { file: file.display().to_string(), position: None, message });
+        }
+        if let Some(other) = resolver.files.insert(name.clone(), file.clone()).filter(|other| *other != file)
+        {
+            let message =
+                format!("both this file and {} would be imported as {name}; rename one", other.display());
+            return Err(Problem { file: file.display().to_string(), position: None, message });
+        }
+    }
+    resolver.folders.push(folder);
+    Ok(())
+}
+
+fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::path);
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() && depth > 0 {
+            walk(&path, depth - 1, found)?;
+        } else if path.extension().is_some_and(|e| e == "proto") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The compiler's own errors, each with its place.
+fn from_protox(error: &protox::Error, asked: &str, shown: &HashMap<String, String>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    walk_diagnostic(error, error.file().unwrap_or(asked), shown, &mut problems);
+    problems
+}
+
+fn walk_diagnostic(
+    error: &dyn Diagnostic,
+    file: &str,
+    shown: &HashMap<String, String>,
+    problems: &mut Vec<Problem>,
+) {
+    let span = error.labels().and_then(|mut labels| labels.next());
+    let place = span.and_then(|label| {
+        let contents = error.source_code()?.read_span(label.inner(), 0, 0).ok()?;
+        Some((contents.line() + 1, contents.column() + 1))
+    });
+    let mut message = error.to_string();
+    if let Some(help) = error.help() {
+        message = format!("{message} ({help})");
+    }
+    if message.contains("not in any include path") || message.contains("import '") {
+        message.push_str("; give the folder that imports are relative to, as --catalog FOLDER");
+    }
+    let file = shown.get(file).cloned().unwrap_or_else(|| file.to_owned());
+    problems.push(Problem { file, position: place, message });
+    for related in error.related().into_iter().flatten() {
+        walk_diagnostic(related, "", shown, problems);
+    }
+}
+
+impl Sources {
+    /// A problem at the descriptor with this path in its file, or at an option of it.
+    pub(super) fn problem(
+        &self,
+        file: &FileDescriptor,
+        path: &[i32],
+        option: Option<u32>,
+        message: String,
+    ) -> Problem {
+        let shown = self.roots.get(file.name()).cloned().unwrap_or_else(|| file.name().to_owned());
+        let locations = file.file_descriptor_proto().source_code_info.as_ref().map(|info| &info.location[..]);
+        let find = |wanted: &[i32]| {
+            locations.unwrap_or_default().iter().find(|l| l.path.starts_with(wanted) && !l.span.is_empty())
+        };
+        let with_option = option.map(|number| {
+            let options = match path.len() {
+                2 if path[0] == 4 => 7, // DescriptorProto.options
+                4 if path[0] == 6 => 4, // MethodDescriptorProto.options
+                _ => 8,                 // FieldDescriptorProto.options
+            };
+            [path, &[options, i32::try_from(number).unwrap_or_default()]].concat()
+        });
+        let location = with_option.as_deref().and_then(find).or_else(|| find(path));
+        let position = location.map(|l| {
+            (usize::try_from(l.span[0]).unwrap_or(0) + 1, usize::try_from(l.span[1]).unwrap_or(0) + 1)
+        });
+        Problem { file: shown, position, message }
+    }
+}

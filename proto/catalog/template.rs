@@ -1,0 +1,128 @@
+//! Room templates: `org`, `chat:{chat_id}`.
+
+use std::fmt;
+
+use crate::{
+    json::{FieldPath, FieldText, PayloadError, Shape},
+    room::{AddressError, Room, check_kind},
+};
+
+/// A room with places for fields of a message.
+pub struct RoomTemplate {
+    text: String,
+    parts: Vec<Part>,
+}
+
+enum Part {
+    Text(String),
+    Field(FieldPath),
+}
+
+/// Why a message has no room by a template.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The field is empty.
+    #[error("{field} is empty, but the room {template:?} needs it")]
+    Empty {
+        /// The field's path.
+        field: String,
+        /// The template.
+        template: String,
+    },
+    /// The field's value does not make a room.
+    #[error("the room template {template:?} gives no room")]
+    Address {
+        /// The template.
+        template: String,
+        /// Why.
+        #[source]
+        source: AddressError,
+    },
+    /// The payload is not valid.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+}
+
+impl fmt::Debug for RoomTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RoomTemplate({:?})", self.text)
+    }
+}
+
+impl fmt::Display for RoomTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl RoomTemplate {
+    /// Parses a template against the message whose fields it names. The error says what is wrong.
+    pub(super) fn parse(text: &str, shape: &Shape) -> Result<Self, String> {
+        let malformed = |why: &str| {
+            format!(
+                "room template {text:?} {why}; write a kind such as \"org\", or a kind and an id such as \"chat:{{chat_id}}\""
+            )
+        };
+        let kind = text.split_once(':').map_or(text, |(kind, _)| kind);
+        check_kind(kind).map_err(|()| {
+            malformed(&format!(
+                "begins with {kind:?}, which is no kind (a-z, 0-9, '_', '-', beginning with a letter)"
+            ))
+        })?;
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let Some(open) = rest.find(['{', '}']) else {
+                parts.push(Part::Text(rest.to_owned()));
+                break;
+            };
+            let close = rest[open..].find('}').map(|at| open + at).filter(|_| rest[open..].starts_with('{'));
+            let close = close.ok_or_else(|| malformed("has a brace without its partner"))?;
+            if open > 0 {
+                parts.push(Part::Text(rest[..open].to_owned()));
+            }
+            let field =
+                shape.path(&rest[open + 1..close]).map_err(|e| format!("room template {text:?} {e}"))?;
+            parts.push(Part::Field(field));
+            rest = &rest[close + 1..];
+        }
+        let template = Self { text: text.to_owned(), parts };
+        let example: String =
+            template.parts.iter().map(|p| if let Part::Text(t) = p { t } else { "1" }).collect();
+        Room::new(&example).map_err(|e| malformed(&format!("cannot make a room: {e}")))?;
+        Ok(template)
+    }
+
+    /// The kind of the rooms it makes.
+    pub fn kind(&self) -> &str {
+        self.text.split_once(':').map_or(&self.text, |(kind, _)| kind)
+    }
+
+    /// The template's text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The room for a message's bytes; `None` when a field with presence is unset.
+    pub fn render(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
+        let mut text = String::with_capacity(self.text.len() + 16);
+        for part in &self.parts {
+            match part {
+                Part::Text(fixed) => text.push_str(fixed),
+                Part::Field(field) => match field.text(message)? {
+                    FieldText::Unset => return Ok(None),
+                    FieldText::Value(value) if value.is_empty() => {
+                        return Err(RenderError::Empty {
+                            field: field.to_string(),
+                            template: self.text.clone(),
+                        });
+                    }
+                    FieldText::Value(value) => text.push_str(&value),
+                },
+            }
+        }
+        let room = Room::new(&text)
+            .map_err(|source| RenderError::Address { template: self.text.clone(), source })?;
+        Ok(Some(room))
+    }
+}

@@ -1,0 +1,129 @@
+//! Paths to a field, for room templates.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    PayloadError, closest,
+    shape::{FieldKind, Repetition, Shape, Table},
+    write::{Found, Integer, enum_text, integer, utf8},
+};
+
+/// A resolved path of field names, ending at a string, integer or enum field.
+#[derive(Clone)]
+pub struct FieldPath {
+    text: String,
+    table: Arc<Table>,
+    /// Message index and field index of each step.
+    steps: Vec<(usize, usize)>,
+}
+
+/// A field's value as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldText {
+    /// The field has presence and is not set, or a message on the way is not.
+    Unset,
+    /// Its value; may be empty.
+    Value(String),
+}
+
+/// Why a path names no usable field. The text follows the name of what holds the path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// A name on the path is no field.
+    #[error("names no field of {message}{}", hint(.near))]
+    Unknown {
+        /// The message that was looked in.
+        message: String,
+        /// A field with a similar name.
+        near: Option<String>,
+    },
+    /// The field is repeated, a map, or of a type that has no text.
+    #[error("names {field}, which is not a singular string, integer or enum field")]
+    Kind {
+        /// The field's name.
+        field: String,
+    },
+}
+
+fn hint(near: &Option<String>) -> String {
+    near.as_ref().map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default()
+}
+
+impl fmt::Debug for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FieldPath({:?})", self.text)
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FieldPath {
+    pub(super) fn resolve(shape: &Shape, path: &str) -> Result<Self, PathError> {
+        let table = shape.table.clone();
+        let (mut at, mut steps) = (shape.index, Vec::new());
+        let names: Vec<&str> = path.split('.').collect();
+        for (depth, name) in names.iter().enumerate() {
+            let message = &table.messages[at];
+            let Some(index) = message.fields.iter().position(|f| f.name == *name) else {
+                let near = closest(name, message.fields.iter().map(|f| f.name.as_str())).map(str::to_owned);
+                return Err(PathError::Unknown { message: message.full_name.clone(), near });
+            };
+            steps.push((at, index));
+            let field = &message.fields[index];
+            let is_last = depth + 1 == names.len();
+            let singular = matches!(field.repetition, Repetition::Singular { .. });
+            match field.kind {
+                FieldKind::Message(inner) if singular && !is_last => at = inner,
+                FieldKind::Message(_)
+                | FieldKind::Bool
+                | FieldKind::Bytes
+                | FieldKind::Double
+                | FieldKind::Float => {
+                    return Err(PathError::Kind { field: field.name.clone() });
+                }
+                _ if singular && is_last => {}
+                _ => return Err(PathError::Kind { field: field.name.clone() }),
+            }
+        }
+        Ok(Self { text: path.to_owned(), table, steps })
+    }
+
+    /// The field's value in a message's bytes.
+    pub fn text(&self, bytes: &[u8]) -> Result<FieldText, PayloadError> {
+        let mut bytes = std::borrow::Cow::Borrowed(bytes);
+        for (message, index) in &self.steps {
+            let shape = &self.table.messages[*message];
+            let field = &shape.fields[*index];
+            let found = Found::scan(shape, &bytes)?;
+            if let FieldKind::Message(_) = field.kind {
+                let Some(inner) = found.message(*index, field)? else { return Ok(FieldText::Unset) };
+                bytes = inner.into_owned().into();
+                continue;
+            }
+            let presence = field.repetition == (Repetition::Singular { presence: true });
+            let text = match found.last(*index) {
+                None if presence => return Ok(FieldText::Unset),
+                None if field.kind == FieldKind::String => String::new(),
+                None if matches!(field.kind, FieldKind::Enum(_)) => String::new(),
+                None => "0".to_owned(),
+                Some(value) => match (field.kind, integer(field.kind, value)?) {
+                    (_, Some(Integer::Signed(v))) => v.to_string(),
+                    (_, Some(Integer::Unsigned(v))) => v.to_string(),
+                    (FieldKind::Enum(index), None) => match value {
+                        super::wire::WireValue::Varint(v) => {
+                            enum_text(&self.table, index, v, true)?.to_owned()
+                        }
+                        _ => String::new(),
+                    },
+                    (_, None) => utf8(value)?.to_owned(),
+                },
+            };
+            return Ok(FieldText::Value(text));
+        }
+        Ok(FieldText::Unset)
+    }
+}

@@ -1,0 +1,714 @@
+//! From browser JSON to protobuf bytes, in one pass over the text.
+
+use std::{cell::RefCell, fmt};
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use chrono::DateTime;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::{
+    DEPTH_MAX, PayloadError, closest,
+    shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
+    write::{Integer, check_safe, is_js_number},
+};
+
+/// Reads one JSON value as a message.
+pub(super) fn message(table: &Table, index: usize, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    if json.is_empty() {
+        return Ok(Vec::new());
+    }
+    let context = Context { table, path: RefCell::default(), refusal: RefCell::default() };
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let seed = MessageSeed { context: &context, index, depth: 0 };
+    let read = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    read.map(Option::unwrap_or_default).map_err(|error| {
+        let message = context.refusal.take().unwrap_or_else(|| format!("not valid JSON: {error}"));
+        context.path.into_inner().into_iter().rev().fold(PayloadError::new(message), |error, step| match step
+        {
+            Step::Field(name) => error.within(&name),
+            Step::Index(index) => error.at(index),
+        })
+    })
+}
+
+struct Context<'t> {
+    table: &'t Table,
+    /// Where the walk is; left as it is when something is refused.
+    path: RefCell<Vec<Step>>,
+    refusal: RefCell<Option<String>>,
+}
+
+enum Step {
+    Field(String),
+    Index(usize),
+}
+
+impl Context<'_> {
+    fn refuse<E: serde::de::Error>(&self, message: impl Into<String>) -> E {
+        let message = message.into();
+        let error = E::custom(&message);
+        self.refusal.replace(Some(message));
+        error
+    }
+
+    fn within<T, E>(&self, step: Step, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.path.borrow_mut().push(step);
+        let value = read()?;
+        self.path.borrow_mut().pop();
+        Ok(value)
+    }
+}
+
+/// A value that is not there: `null`.
+type OrNull<T> = Option<T>;
+
+struct MessageSeed<'c, 't> {
+    context: &'c Context<'t>,
+    index: usize,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for MessageSeed<'_, '_> {
+    type Value = OrNull<Vec<u8>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if self.depth > DEPTH_MAX {
+            return Err(self.context.refuse(format!("nests deeper than {DEPTH_MAX}")));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'c, 't> MessageSeed<'c, 't> {
+    fn shape(&self) -> &'t MessageShape {
+        &self.context.table.messages[self.index]
+    }
+
+    fn field(&self, field: &'t FieldShape) -> FieldSeed<'c, 't> {
+        FieldSeed { context: self.context, field, depth: self.depth + 1 }
+    }
+
+    fn wanted(&self) -> &'static str {
+        match self.shape().special {
+            Special::None => "an object",
+            Special::Timestamp => "a time such as \"2026-01-31T12:00:00.000Z\"",
+            Special::Duration => "a duration such as \"1.5s\"",
+            Special::FieldMask => "field names separated by commas",
+            Special::Value => "a JSON value",
+            Special::Any => "nothing: google.protobuf.Any has no browser JSON",
+            Special::Transparent => match self.shape().fields[0].repetition {
+                Repetition::Map => "an object",
+                Repetition::Repeated => "an array",
+                Repetition::Singular { .. } => FieldSeed::scalar_wanted(self.shape().fields[0].kind),
+            },
+        }
+    }
+
+    fn wrong<E: serde::de::Error>(&self, got: &str) -> E {
+        self.context.refuse(format!("want {}, got {got}", self.wanted()))
+    }
+
+    /// A scalar for a message that has a scalar's JSON.
+    fn simple<E: serde::de::Error>(self, value: &Simple<'_>) -> Result<OrNull<Vec<u8>>, E> {
+        let shape = self.shape();
+        let mut out = Vec::new();
+        match (shape.special, value) {
+            (Special::Timestamp, Simple::Text(text)) => {
+                let time = DateTime::parse_from_rfc3339(text).map_err(|_| self.wrong::<E>(&value.shown()))?;
+                let nanos = i64::from(time.timestamp_subsec_nanos().min(999_999_999));
+                seconds_and_nanos(time.timestamp(), nanos, &mut out);
+            }
+            (Special::Duration, Simple::Text(text)) => {
+                let (seconds, nanos) = duration(text).ok_or_else(|| self.wrong::<E>(&value.shown()))?;
+                seconds_and_nanos(seconds, nanos, &mut out);
+            }
+            (Special::FieldMask, Simple::Text(text)) => {
+                for path in text.split(',').filter(|p| !p.is_empty()) {
+                    put_bytes(1, snake(path).as_bytes(), &mut out);
+                }
+            }
+            (Special::Transparent, _)
+                if matches!(shape.fields[0].repetition, Repetition::Singular { .. }) =>
+            {
+                self.field(&shape.fields[0]).scalar(value, &mut out)?;
+            }
+            // google.protobuf.Value: null 1, number 2, string 3, bool 4, struct 5, list 6.
+            (Special::Value, _) => match value {
+                Simple::Bool(value) => {
+                    encode_key(4, WireType::Varint, &mut out);
+                    encode_varint(u64::from(*value), &mut out);
+                }
+                Simple::Text(text) => put_bytes(3, text.as_bytes(), &mut out),
+                number => {
+                    encode_key(2, WireType::SixtyFourBit, &mut out);
+                    out.extend_from_slice(&number.as_f64().to_le_bytes());
+                }
+            },
+            _ => return Err(self.wrong(&value.shown())),
+        }
+        Ok(Some(out))
+    }
+}
+
+impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
+    type Value = OrNull<Vec<u8>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.wanted())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        // In a google.protobuf.Value, null is a value: null_value = 0.
+        Ok((self.shape().special == Special::Value).then(|| vec![0x08, 0x00]))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        self.simple(&Simple::Bool(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        self.simple(&Simple::Unsigned(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        self.simple(&Simple::Signed(value))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        self.simple(&Simple::Float(value))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Self::Value, E> {
+        self.simple(&Simple::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        let shape = self.shape();
+        let mut out = Vec::new();
+        match shape.special {
+            Special::Transparent if shape.fields[0].repetition == Repetition::Repeated => {
+                self.field(&shape.fields[0]).visit_seq(seq).map(Some)
+            }
+            Special::Value => {
+                let list = nested(&shape.fields[5]).ok_or_else(|| self.wrong::<A::Error>("an array"))?;
+                let seed = MessageSeed { context: self.context, index: list, depth: self.depth + 1 };
+                put_bytes(6, &seed.visit_seq(seq)?.unwrap_or_default(), &mut out);
+                Ok(Some(out))
+            }
+            _ => Err(self.wrong("an array")),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let shape = self.shape();
+        match shape.special {
+            Special::None => self.object(map).map(Some),
+            Special::Transparent if shape.fields[0].repetition == Repetition::Map => {
+                self.field(&shape.fields[0]).visit_map(map).map(Some)
+            }
+            Special::Value => {
+                let object = nested(&shape.fields[4]).ok_or_else(|| self.wrong::<A::Error>("an object"))?;
+                let seed = MessageSeed { context: self.context, index: object, depth: self.depth + 1 };
+                let mut out = Vec::new();
+                put_bytes(5, &seed.visit_map(map)?.unwrap_or_default(), &mut out);
+                Ok(Some(out))
+            }
+            _ => Err(self.wrong("an object")),
+        }
+    }
+}
+
+impl MessageSeed<'_, '_> {
+    fn object<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<u8>, A::Error> {
+        let (shape, context) = (self.shape(), self.context);
+        let mut seen = vec![false; shape.fields.len()];
+        let mut members: Vec<Option<usize>> = vec![None; shape.oneofs];
+        let mut out = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let known = shape.by_name.get(&key).copied().filter(|i| !shape.fields[*i].internal);
+            let Some(index) = known else { return Err(context.refuse(unknown(shape, &key))) };
+            let field = &shape.fields[index];
+            if std::mem::replace(&mut seen[index], true) {
+                return Err(context.refuse(format!("the field {:?} is there twice", field.json_name)));
+            }
+            let written = out.len();
+            context.within(Step::Field(field.json_name.clone()), || {
+                let bytes = map.next_value_seed(self.field(field))?;
+                out.extend_from_slice(&bytes);
+                Ok::<_, A::Error>(())
+            })?;
+            if let Some(oneof) = field.oneof.filter(|_| out.len() > written) {
+                if let Some(other) = members[oneof].replace(index) {
+                    return Err(context.refuse(format!(
+                        "{:?} and {:?} exclude each other; send one",
+                        shape.fields[other].json_name, field.json_name
+                    )));
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn unknown(shape: &MessageShape, key: &str) -> String {
+    let visible = shape.fields.iter().filter(|f| !f.internal).map(|f| f.json_name.as_str());
+    let near = closest(key, visible).map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
+    let key: String = key.chars().take(80).collect();
+    format!("{} has no field {key:?}{near}", shape.full_name)
+}
+
+/// The message type of a field, if it is one.
+fn nested(field: &FieldShape) -> Option<usize> {
+    match field.kind {
+        FieldKind::Message(index) => Some(index),
+        _ => None,
+    }
+}
+
+/// Reads a field's value into its bytes, key included; nothing for `null`.
+struct FieldSeed<'c, 't> {
+    context: &'c Context<'t>,
+    field: &'t FieldShape,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldSeed<'_, '_> {
+    type Value = Vec<u8>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
+        match (self.field.repetition, self.field.kind) {
+            (Repetition::Singular { .. }, FieldKind::Message(index)) => {
+                let seed = MessageSeed { context: self.context, index, depth: self.depth };
+                let mut out = Vec::new();
+                if let Some(bytes) = seed.deserialize(deserializer)? {
+                    put_bytes(self.field.number, &bytes, &mut out);
+                }
+                Ok(out)
+            }
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+/// A JSON scalar.
+enum Simple<'a> {
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(&'a str),
+}
+
+impl Simple<'_> {
+    fn shown(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Unsigned(value) => format!("the number {value}"),
+            Self::Signed(value) => format!("the number {value}"),
+            Self::Float(value) => format!("the number {value}"),
+            Self::Text(text) => format!("the string {:?}", text.chars().take(80).collect::<String>()),
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn as_f64(&self) -> f64 {
+        match self {
+            Self::Unsigned(value) => *value as f64,
+            Self::Signed(value) => *value as f64,
+            Self::Float(value) => *value,
+            Self::Bool(_) | Self::Text(_) => f64::NAN,
+        }
+    }
+
+    /// The value as an integer; decimal strings and integral floats are integers too.
+    #[allow(clippy::cast_possible_truncation)]
+    fn as_integer(&self) -> Option<i128> {
+        match self {
+            Self::Unsigned(value) => Some(i128::from(*value)),
+            Self::Signed(value) => Some(i128::from(*value)),
+            Self::Float(value) => (value.fract() == 0.0 && value.abs() < 1e19).then_some(*value as i128),
+            Self::Text(text) => text.parse().ok().filter(|_| !text.starts_with('+')),
+            Self::Bool(_) => None,
+        }
+    }
+}
+
+impl FieldSeed<'_, '_> {
+    fn scalar_wanted(kind: FieldKind) -> &'static str {
+        match kind {
+            FieldKind::Bool => "true or false",
+            FieldKind::String => "a string",
+            FieldKind::Bytes => "bytes as base64 text",
+            FieldKind::Enum(_) => "one of the enum's texts",
+            FieldKind::Message(_) => "an object",
+            FieldKind::Double | FieldKind::Float => "a number",
+            _ => "an integer",
+        }
+    }
+
+    fn wanted(&self) -> String {
+        match (self.field.repetition, self.field.kind) {
+            (Repetition::Repeated, _) => "an array".to_owned(),
+            (Repetition::Map, _) => "an object".to_owned(),
+            (_, FieldKind::Enum(index)) => format!("one of {}", self.context.table.enums[index].choices()),
+            (_, kind) => Self::scalar_wanted(kind).to_owned(),
+        }
+    }
+
+    fn wrong<E: serde::de::Error>(&self, got: &str) -> E {
+        self.context.refuse(format!("want {}, got {got}", self.wanted()))
+    }
+
+    fn singular<E: serde::de::Error>(self, value: &Simple<'_>) -> Result<Vec<u8>, E> {
+        let mut out = Vec::new();
+        if !matches!(self.field.repetition, Repetition::Singular { .. }) {
+            return Err(self.wrong(&value.shown()));
+        }
+        self.scalar(value, &mut out)?;
+        Ok(out)
+    }
+
+    /// Writes key and value of a scalar.
+    fn scalar<E: serde::de::Error>(&self, value: &Simple<'_>, out: &mut Vec<u8>) -> Result<(), E> {
+        let number = self.field.number;
+        match (self.field.kind, value) {
+            (FieldKind::String, Simple::Text(text)) => put_bytes(number, text.as_bytes(), out),
+            (FieldKind::Bytes, Simple::Text(text)) => {
+                let bytes = base64(text).ok_or_else(|| self.wrong::<E>(&value.shown()))?;
+                put_bytes(number, &bytes, out);
+            }
+            (FieldKind::Bool, Simple::Bool(value)) => put_varint(number, u64::from(*value), out),
+            (FieldKind::Enum(index), _) => put_varint(number, self.enumeration(index, value)?, out),
+            (FieldKind::Double, _) => {
+                encode_key(number, WireType::SixtyFourBit, out);
+                out.extend_from_slice(&self.float::<E>(value)?.to_le_bytes());
+            }
+            (FieldKind::Float, _) => {
+                encode_key(number, WireType::ThirtyTwoBit, out);
+                out.extend_from_slice(&self.float32::<E>(value)?.to_le_bytes());
+            }
+            (FieldKind::String | FieldKind::Bytes | FieldKind::Bool | FieldKind::Message(_), _) => {
+                return Err(self.wrong(&value.shown()));
+            }
+            (kind, _) => self.integer(kind, value, out)?,
+        }
+        Ok(())
+    }
+
+    fn float<E: serde::de::Error>(&self, value: &Simple<'_>) -> Result<f64, E> {
+        match value {
+            Simple::Bool(_) => Err(self.wrong(&value.shown())),
+            Simple::Text("NaN") => Ok(f64::NAN),
+            Simple::Text("Infinity") => Ok(f64::INFINITY),
+            Simple::Text("-Infinity") => Ok(f64::NEG_INFINITY),
+            Simple::Text(text) => {
+                let parsed = text.parse().ok().filter(|v: &f64| v.is_finite());
+                parsed.ok_or_else(|| self.wrong(&value.shown()))
+            }
+            number => Ok(number.as_f64()),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn float32<E: serde::de::Error>(&self, value: &Simple<'_>) -> Result<f32, E> {
+        let wide = self.float::<E>(value)?;
+        let narrow = wide as f32;
+        if wide.is_finite() && !narrow.is_finite() {
+            return Err(self.context.refuse(format!("{wide} does not fit a float")));
+        }
+        Ok(narrow)
+    }
+
+    #[allow(clippy::cast_sign_loss)]
+    fn enumeration<E: serde::de::Error>(&self, index: usize, value: &Simple<'_>) -> Result<u64, E> {
+        let shape = &self.context.table.enums[index];
+        let number = match value {
+            Simple::Text(text) => shape.numbers.get(*text).copied(),
+            Simple::Bool(_) => None,
+            number => number
+                .as_integer()
+                .and_then(|n| i32::try_from(n).ok())
+                .filter(|n| shape.texts.contains_key(n)),
+        };
+        let number = number.ok_or_else(|| self.wrong::<E>(&value.shown()))?;
+        Ok(i64::from(number) as u64)
+    }
+
+    /// Checks the range of the kind, and of JavaScript where that matters.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn integer<E: serde::de::Error>(
+        &self,
+        kind: FieldKind,
+        value: &Simple<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), E> {
+        let read = value.as_integer().ok_or_else(|| self.wrong::<E>(&value.shown()))?;
+        let (signed, wide) = match kind {
+            FieldKind::Int32 | FieldKind::Sint32 | FieldKind::Sfixed32 => (true, false),
+            FieldKind::Uint32 | FieldKind::Fixed32 => (false, false),
+            FieldKind::Int64 { .. } | FieldKind::Sint64 { .. } | FieldKind::Sfixed64 { .. } => (true, true),
+            _ => (false, true),
+        };
+        let (low, high) = match (signed, wide) {
+            (true, false) => (i128::from(i32::MIN), i128::from(i32::MAX)),
+            (false, false) => (0, i128::from(u32::MAX)),
+            (true, true) => (i128::from(i64::MIN), i128::from(i64::MAX)),
+            (false, true) => (0, i128::from(u64::MAX)),
+        };
+        if !(low..=high).contains(&read) {
+            return Err(self.context.refuse(format!("{read} is out of range: want {low} to {high}")));
+        }
+        if is_js_number(kind) {
+            let integer = if signed { Integer::Signed(read as i64) } else { Integer::Unsigned(read as u64) };
+            check_safe(integer).map_err(|e| self.context.refuse::<E>(e.message))?;
+        }
+        let number = self.field.number;
+        match kind {
+            FieldKind::Sint32 | FieldKind::Sint64 { .. } => {
+                let value = read as i64;
+                put_varint(number, ((value << 1) ^ (value >> 63)) as u64, out);
+            }
+            FieldKind::Fixed32 | FieldKind::Sfixed32 => {
+                encode_key(number, WireType::ThirtyTwoBit, out);
+                out.extend_from_slice(&(read as u32).to_le_bytes());
+            }
+            FieldKind::Fixed64 { .. } | FieldKind::Sfixed64 { .. } => {
+                encode_key(number, WireType::SixtyFourBit, out);
+                out.extend_from_slice(&(read as u64).to_le_bytes());
+            }
+            _ => put_varint(number, read as u64, out),
+        }
+        Ok(())
+    }
+
+    /// The map's key from its text.
+    fn key<E: serde::de::Error>(&self, entry: &FieldShape, text: &str, out: &mut Vec<u8>) -> Result<(), E> {
+        let seed = FieldSeed { context: self.context, field: entry, depth: self.depth };
+        match (entry.kind, text) {
+            (FieldKind::Bool, "true") => seed.scalar(&Simple::Bool(true), out),
+            (FieldKind::Bool, "false") => seed.scalar(&Simple::Bool(false), out),
+            _ => seed.scalar(&Simple::Text(text), out),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.wanted())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Vec<u8>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Vec<u8>, E> {
+        self.singular(&Simple::Bool(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Vec<u8>, E> {
+        self.singular(&Simple::Unsigned(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Vec<u8>, E> {
+        self.singular(&Simple::Signed(value))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Vec<u8>, E> {
+        self.singular(&Simple::Float(value))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Vec<u8>, E> {
+        self.singular(&Simple::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+        if self.field.repetition != Repetition::Repeated {
+            return Err(self.wrong("an array"));
+        }
+        let mut out = Vec::new();
+        for index in 0.. {
+            let item = ItemSeed { context: self.context, field: self.field, depth: self.depth };
+            let more = self.context.within(Step::Index(index), || seq.next_element_seed(item))?;
+            match more {
+                Some(bytes) => out.extend_from_slice(&bytes),
+                None => break,
+            }
+        }
+        Ok(out)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<u8>, A::Error> {
+        let (Repetition::Map, FieldKind::Message(entry)) = (self.field.repetition, self.field.kind) else {
+            return Err(self.wrong("an object"));
+        };
+        let entry = &self.context.table.messages[entry];
+        let mut seen = std::collections::HashSet::new();
+        let mut out = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let mut pair = Vec::new();
+            self.context.within(Step::Field(key.clone()), || {
+                self.key(&entry.fields[0], &key, &mut pair)?;
+                if !seen.insert(pair.clone()) {
+                    return Err(self.context.refuse("the key is there twice"));
+                }
+                let value = ItemSeed { context: self.context, field: &entry.fields[1], depth: self.depth };
+                pair.extend_from_slice(&map.next_value_seed(value)?);
+                Ok::<_, A::Error>(())
+            })?;
+            put_bytes(self.field.number, &pair, &mut out);
+        }
+        Ok(out)
+    }
+}
+
+/// An element of an array or the value of a map: like a singular field, but never `null`.
+struct ItemSeed<'c, 't> {
+    context: &'c Context<'t>,
+    field: &'t FieldShape,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ItemSeed<'_, '_> {
+    type Value = Vec<u8>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let mut out = Vec::new();
+        match self.field.kind {
+            FieldKind::Message(index) => {
+                let seed = MessageSeed { context: self.context, index, depth: self.depth };
+                let bytes = seed.deserialize(deserializer)?;
+                let bytes = bytes
+                    .ok_or_else(|| self.context.refuse::<D::Error>("null cannot stand in a list or map"))?;
+                put_bytes(self.field.number, &bytes, &mut out);
+            }
+            _ => {
+                let scalar = deserializer.deserialize_any(ScalarVisitor(&self))?;
+                out = scalar;
+            }
+        }
+        Ok(out)
+    }
+}
+
+struct ScalarVisitor<'s, 'c, 't>(&'s ItemSeed<'c, 't>);
+
+impl ScalarVisitor<'_, '_, '_> {
+    fn read<E: serde::de::Error>(&self, value: &Simple<'_>) -> Result<Vec<u8>, E> {
+        let item = self.0;
+        let mut out = Vec::new();
+        FieldSeed { context: item.context, field: item.field, depth: item.depth }
+            .scalar_item(value, &mut out)?;
+        Ok(out)
+    }
+}
+
+impl FieldSeed<'_, '_> {
+    /// As [`Self::scalar`], with messages that speak of the element rather than the list.
+    fn scalar_item<E: serde::de::Error>(&self, value: &Simple<'_>, out: &mut Vec<u8>) -> Result<(), E> {
+        let fits = !matches!(
+            (self.field.kind, value),
+            (
+                FieldKind::String | FieldKind::Bytes,
+                Simple::Bool(_) | Simple::Unsigned(_) | Simple::Signed(_) | Simple::Float(_)
+            ) | (
+                FieldKind::Bool,
+                Simple::Text(_) | Simple::Unsigned(_) | Simple::Signed(_) | Simple::Float(_)
+            )
+        );
+        if fits {
+            return self.scalar(value, out);
+        }
+        Err(self.context.refuse(format!(
+            "want {}, got {}",
+            Self::scalar_wanted(self.field.kind),
+            value.shown()
+        )))
+    }
+}
+
+impl<'de> Visitor<'de> for ScalarVisitor<'_, '_, '_> {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(FieldSeed::scalar_wanted(self.0.field.kind))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Vec<u8>, E> {
+        self.read(&Simple::Bool(value))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Vec<u8>, E> {
+        self.read(&Simple::Unsigned(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Vec<u8>, E> {
+        self.read(&Simple::Signed(value))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Vec<u8>, E> {
+        self.read(&Simple::Float(value))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Vec<u8>, E> {
+        self.read(&Simple::Text(value))
+    }
+}
+
+fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {
+    encode_key(number, WireType::Varint, out);
+    encode_varint(value, out);
+}
+
+fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+#[allow(clippy::cast_sign_loss)]
+fn seconds_and_nanos(seconds: i64, nanos: i64, out: &mut Vec<u8>) {
+    if seconds != 0 {
+        put_varint(1, seconds as u64, out);
+    }
+    if nanos != 0 {
+        put_varint(2, nanos as u64, out);
+    }
+}
+
+/// Seconds and nanoseconds of a text such as `-1.5s`.
+fn duration(text: &str) -> Option<(i64, i64)> {
+    let number = text.strip_suffix('s')?;
+    let (sign, number) = number.strip_prefix('-').map_or((1, number), |rest| (-1, rest));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let seconds: i64 = whole.parse().ok().filter(|s| *s <= 315_576_000_000)?;
+    let nanos: i64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
+    Some((sign * seconds, sign * nanos))
+}
+
+fn snake(path: &str) -> String {
+    let mut out = String::new();
+    for c in path.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// Standard or URL-safe base64, padded or not, as the canonical mapping wants it.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+    GeneralPurpose::new(alphabet, config).decode(text).ok()
+}

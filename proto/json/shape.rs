@@ -1,0 +1,331 @@
+//! The plan of a message type: everything the mapping needs, looked up once at load.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use prost_reflect::{
+    DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value,
+};
+
+use super::{FieldPath, PathError, PayloadError, read, write};
+
+/// All shapes of a descriptor pool.
+#[derive(Debug)]
+pub struct Shapes {
+    table: Arc<Table>,
+}
+
+/// The plan of one message type. Cheap to clone.
+#[derive(Clone)]
+pub struct Shape {
+    pub(super) table: Arc<Table>,
+    pub(super) index: usize,
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shape({})", self.table.messages[self.index].full_name)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) messages: Vec<MessageShape>,
+    pub(super) enums: Vec<EnumShape>,
+    by_name: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct MessageShape {
+    pub(super) full_name: String,
+    pub(super) special: Special,
+    /// In the order of the `.proto`.
+    pub(super) fields: Vec<FieldShape>,
+    /// Field number → index in `fields`, sorted.
+    by_number: Vec<(u32, usize)>,
+    /// JSON name and protobuf name → index in `fields`.
+    pub(super) by_name: HashMap<String, usize>,
+    pub(super) oneofs: usize,
+}
+
+/// Messages with a JSON form of their own (protobuf.dev, "ProtoJSON Format").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Special {
+    None,
+    Timestamp,
+    Duration,
+    /// The JSON of the only field: Struct, ListValue and the wrappers.
+    Transparent,
+    Value,
+    FieldMask,
+    Any,
+}
+
+#[derive(Debug)]
+pub(super) struct FieldShape {
+    pub(super) number: u32,
+    pub(super) name: String,
+    pub(super) json_name: String,
+    /// The JSON name as a key, with quotes and colon.
+    pub(super) json_key: String,
+    pub(super) kind: FieldKind,
+    pub(super) repetition: Repetition,
+    pub(super) oneof: Option<usize>,
+    pub(super) internal: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repetition {
+    /// `presence`: can be told unset from default.
+    Singular {
+        presence: bool,
+    },
+    Repeated,
+    /// The kind is the entry message: key 1, value 2.
+    Map,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FieldKind {
+    Double,
+    Float,
+    Int32,
+    Int64 { js_number: bool },
+    Uint32,
+    Uint64 { js_number: bool },
+    Sint32,
+    Sint64 { js_number: bool },
+    Fixed32,
+    Fixed64 { js_number: bool },
+    Sfixed32,
+    Sfixed64 { js_number: bool },
+    Bool,
+    String,
+    Bytes,
+    Enum(usize),
+    Message(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct EnumShape {
+    pub(super) full_name: String,
+    /// Number → its text, without quotes.
+    pub(super) texts: BTreeMap<i32, String>,
+    /// Text or protobuf name → number.
+    pub(super) numbers: HashMap<String, i32>,
+    /// The zero value says "unset": it has no text, others have.
+    pub(super) zero_is_unset: bool,
+    /// google.protobuf.NullValue.
+    pub(super) is_null: bool,
+}
+
+impl Shapes {
+    /// Makes the shapes of all messages of the pool.
+    pub fn new(pool: &DescriptorPool) -> Self {
+        let text = pool.get_extension_by_name("fanfare.v1.text");
+        let internal = pool.get_extension_by_name("fanfare.v1.internal");
+        let messages: Vec<MessageDescriptor> = pool.all_messages().collect();
+        let enums: Vec<EnumDescriptor> = pool.all_enums().collect();
+        let names = Names {
+            messages: messages.iter().enumerate().map(|(i, m)| (m.full_name().to_owned(), i)).collect(),
+            enums: enums.iter().enumerate().map(|(i, e)| (e.full_name().to_owned(), i)).collect(),
+        };
+        let table = Table {
+            messages: messages.iter().map(|m| message_shape(m, &names, internal.as_ref())).collect(),
+            enums: enums.iter().map(|e| enum_shape(e, text.as_ref())).collect(),
+            by_name: names.messages,
+        };
+        Self { table: Arc::new(table) }
+    }
+
+    /// The shape of a message by its full name.
+    pub fn get(&self, full_name: &str) -> Option<Arc<Shape>> {
+        let index = *self.table.by_name.get(full_name)?;
+        Some(Arc::new(Shape { table: self.table.clone(), index }))
+    }
+}
+
+impl Shape {
+    /// Checks bytes received from a producer: valid protobuf, and every value has browser JSON.
+    /// Unknown fields are no error; they stay in the bytes and do not appear in JSON.
+    pub fn validate(&self, bytes: &[u8]) -> Result<(), PayloadError> {
+        write::message(&self.table, self.index, bytes, &mut std::io::sink(), 0)
+    }
+
+    /// Appends the browser JSON of the bytes. The error is one that [`Shape::validate`] gives too;
+    /// `out` may hold a part then.
+    pub fn write_json(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PayloadError> {
+        write::message(&self.table, self.index, bytes, out, 0)
+    }
+
+    /// Reads browser JSON into protobuf bytes. Refuses unknown and repeated keys, wrong types, values out of range and
+    /// several members of a oneof; `null` is unset, and empty input the empty message.
+    pub fn read_json(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
+        read::message(&self.table, self.index, json)
+    }
+
+    /// Resolves a path of field names such as `chat_id` or `message.chat_id`, ending at a string, integer or enum.
+    pub fn path(&self, path: &str) -> Result<FieldPath, PathError> {
+        FieldPath::resolve(self, path)
+    }
+}
+
+impl MessageShape {
+    pub(super) fn by_number(&self, number: u32) -> Option<usize> {
+        // Most messages number their fields 1, 2, 3 …
+        let guess = number as usize - 1;
+        if let Some((found, index)) = self.by_number.get(guess).filter(|(n, _)| *n == number) {
+            debug_assert_eq!(*found, number);
+            return Some(*index);
+        }
+        self.by_number.binary_search_by_key(&number, |(n, _)| *n).ok().map(|at| self.by_number[at].1)
+    }
+}
+
+struct Names {
+    messages: HashMap<String, usize>,
+    enums: HashMap<String, usize>,
+}
+
+fn message_shape(
+    message: &MessageDescriptor,
+    names: &Names,
+    internal: Option<&ExtensionDescriptor>,
+) -> MessageShape {
+    let oneofs: Vec<String> = message.oneofs().map(|o| o.name().to_owned()).collect();
+    let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
+    descriptors.sort_by(|a, b| a.path().cmp(b.path()));
+    let fields: Vec<FieldShape> =
+        descriptors.iter().map(|f| field_shape(f, names, &oneofs, internal)).collect();
+    let mut by_number: Vec<_> = fields.iter().enumerate().map(|(i, f)| (f.number, i)).collect();
+    by_number.sort_unstable();
+    let mut by_name = HashMap::new();
+    for (index, field) in fields.iter().enumerate() {
+        by_name.insert(field.name.clone(), index);
+    }
+    for (index, field) in fields.iter().enumerate() {
+        by_name.insert(field.json_name.clone(), index);
+    }
+    MessageShape {
+        full_name: message.full_name().to_owned(),
+        special: special(message.full_name()),
+        oneofs: oneofs.len(),
+        fields,
+        by_number,
+        by_name,
+    }
+}
+
+fn special(full_name: &str) -> Special {
+    match full_name {
+        "google.protobuf.Timestamp" => Special::Timestamp,
+        "google.protobuf.Duration" => Special::Duration,
+        "google.protobuf.Value" => Special::Value,
+        "google.protobuf.FieldMask" => Special::FieldMask,
+        "google.protobuf.Any" => Special::Any,
+        "google.protobuf.Struct"
+        | "google.protobuf.ListValue"
+        | "google.protobuf.DoubleValue"
+        | "google.protobuf.FloatValue"
+        | "google.protobuf.Int64Value"
+        | "google.protobuf.UInt64Value"
+        | "google.protobuf.Int32Value"
+        | "google.protobuf.UInt32Value"
+        | "google.protobuf.BoolValue"
+        | "google.protobuf.StringValue"
+        | "google.protobuf.BytesValue" => Special::Transparent,
+        _ => Special::None,
+    }
+}
+
+fn field_shape(
+    field: &FieldDescriptor,
+    names: &Names,
+    oneofs: &[String],
+    internal: Option<&ExtensionDescriptor>,
+) -> FieldShape {
+    let options = field.options();
+    // FieldOptions.jstype: JS_NORMAL 0, JS_STRING 1, JS_NUMBER 2.
+    let js_number = options.get_field_by_name("jstype").is_some_and(|v| v.as_enum_number() == Some(2));
+    let internal = internal.is_some_and(|e| options.get_extension(e).as_bool() == Some(true));
+    let repetition = if field.is_map() {
+        Repetition::Map
+    } else if field.is_list() {
+        Repetition::Repeated
+    } else {
+        Repetition::Singular { presence: field.supports_presence() }
+    };
+    let json_name = field.json_name().to_owned();
+    FieldShape {
+        number: field.number(),
+        name: field.name().to_owned(),
+        json_key: format!("{}:", Value::String(json_name.clone()).as_str().map(quoted).unwrap_or_default()),
+        json_name,
+        kind: kind(&field.kind(), js_number, names),
+        repetition,
+        oneof: field.containing_oneof().and_then(|o| oneofs.iter().position(|n| n == o.name())),
+        internal,
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn kind(kind: &Kind, js_number: bool, names: &Names) -> FieldKind {
+    match kind {
+        Kind::Double => FieldKind::Double,
+        Kind::Float => FieldKind::Float,
+        Kind::Int32 => FieldKind::Int32,
+        Kind::Int64 => FieldKind::Int64 { js_number },
+        Kind::Uint32 => FieldKind::Uint32,
+        Kind::Uint64 => FieldKind::Uint64 { js_number },
+        Kind::Sint32 => FieldKind::Sint32,
+        Kind::Sint64 => FieldKind::Sint64 { js_number },
+        Kind::Fixed32 => FieldKind::Fixed32,
+        Kind::Fixed64 => FieldKind::Fixed64 { js_number },
+        Kind::Sfixed32 => FieldKind::Sfixed32,
+        Kind::Sfixed64 => FieldKind::Sfixed64 { js_number },
+        Kind::Bool => FieldKind::Bool,
+        Kind::String => FieldKind::String,
+        Kind::Bytes => FieldKind::Bytes,
+        // The pool holds every type that its fields name.
+        Kind::Message(m) => {
+            FieldKind::Message(names.messages.get(m.full_name()).copied().unwrap_or_default())
+        }
+        Kind::Enum(e) => FieldKind::Enum(names.enums.get(e.full_name()).copied().unwrap_or_default()),
+    }
+}
+
+fn enum_shape(descriptor: &EnumDescriptor, text: Option<&ExtensionDescriptor>) -> EnumShape {
+    let (mut texts, mut numbers) = (BTreeMap::new(), HashMap::new());
+    let mut with_text = Vec::new();
+    for value in descriptor.values() {
+        numbers.entry(value.name().to_owned()).or_insert(value.number());
+        let own = text.filter(|e| value.options().has_extension(e));
+        let own = own.and_then(|e| value.options().get_extension(e).as_str().map(str::to_owned));
+        if let Some(own) = &own {
+            with_text.push(value.number());
+            numbers.insert(own.clone(), value.number());
+        }
+        texts.entry(value.number()).or_insert_with(|| own.unwrap_or_else(|| value.name().to_owned()));
+    }
+    EnumShape {
+        full_name: descriptor.full_name().to_owned(),
+        zero_is_unset: !with_text.is_empty() && !with_text.contains(&0),
+        is_null: descriptor.full_name() == "google.protobuf.NullValue",
+        texts,
+        numbers,
+    }
+}
+
+impl EnumShape {
+    /// The texts that may stand in JSON, for messages.
+    pub(super) fn choices(&self) -> String {
+        let choices = self.texts.iter().filter(|(n, _)| !(self.zero_is_unset && **n == 0));
+        choices.map(|(_, t)| format!("{t:?}")).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,566 @@
+//! From protobuf bytes to browser JSON. Validation is the same walk with the output thrown away.
+
+use std::io::Write;
+
+use base64::Engine as _;
+use chrono::{DateTime, SecondsFormat};
+
+use super::{
+    DEPTH_MAX, PayloadError, SAFE_INTEGER_MAX,
+    shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
+    wire::{Reader, WireValue},
+};
+
+type Result<T> = std::result::Result<T, PayloadError>;
+
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z in Unix seconds (google/protobuf/timestamp.proto).
+const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// ±10,000 years (google/protobuf/duration.proto).
+const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
+
+/// What the bytes hold of one field.
+#[derive(Clone, Copy)]
+struct Slot<'a> {
+    count: usize,
+    /// The offset of the first occurrence that counts.
+    start: usize,
+    last: WireValue<'a>,
+}
+
+/// Where each field of a message is in its bytes. Small messages need no allocation.
+pub(super) struct Found<'a> {
+    bytes: &'a [u8],
+    few: [Option<Slot<'a>>; Found::FEW],
+    many: Vec<Option<Slot<'a>>>,
+}
+
+fn io(_: std::io::Error) -> PayloadError {
+    PayloadError::new("the JSON could not be written")
+}
+
+impl<'a> Found<'a> {
+    const FEW: usize = 16;
+
+    /// Walks the bytes once. Of several members of a oneof, the last one counts.
+    pub(super) fn scan(shape: &MessageShape, bytes: &'a [u8]) -> Result<Self> {
+        let many = if shape.fields.len() > Self::FEW { vec![None; shape.fields.len()] } else { Vec::new() };
+        let mut found = Self { bytes, few: [None; Self::FEW], many };
+        let mut members = if shape.oneofs > 0 { vec![None; shape.oneofs] } else { Vec::new() };
+        let mut reader = Reader::new(bytes);
+        while !reader.is_done() {
+            let start = reader.offset();
+            let (number, value) = reader.field()?;
+            let Some(index) = shape.by_number(number) else { continue };
+            if let Some(oneof) = shape.fields[index].oneof {
+                match members[oneof].replace(index) {
+                    Some(other) if other != index => *found.slot(other) = None,
+                    _ => {}
+                }
+            }
+            let slot = found.slot(index);
+            *slot = Some(match slot {
+                None => Slot { count: 1, start, last: value },
+                Some(slot) => Slot { count: slot.count + 1, start: slot.start, last: value },
+            });
+        }
+        Ok(found)
+    }
+
+    fn slot(&mut self, index: usize) -> &mut Option<Slot<'a>> {
+        if self.many.is_empty() { &mut self.few[index] } else { &mut self.many[index] }
+    }
+
+    fn get(&self, index: usize) -> Option<Slot<'a>> {
+        if self.many.is_empty() { self.few[index] } else { self.many[index] }
+    }
+
+    /// The last occurrence of a scalar.
+    pub(super) fn last(&self, index: usize) -> Option<WireValue<'a>> {
+        self.get(index).map(|slot| slot.last)
+    }
+
+    /// All occurrences, in order.
+    fn each(
+        &self,
+        index: usize,
+        number: u32,
+        mut visit: impl FnMut(WireValue<'a>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(slot) = self.get(index) else { return Ok(()) };
+        if slot.count == 1 {
+            return visit(slot.last);
+        }
+        let mut reader = Reader::new(&self.bytes[slot.start..]);
+        while !reader.is_done() {
+            let (found, value) = reader.field()?;
+            if found == number {
+                visit(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a message field; several occurrences merge, which for bytes means one after the other.
+    pub(super) fn message(
+        &self,
+        index: usize,
+        field: &FieldShape,
+    ) -> Result<Option<std::borrow::Cow<'a, [u8]>>> {
+        let Some(slot) = self.get(index) else { return Ok(None) };
+        if slot.count == 1 {
+            return bytes(slot.last).map(|b| Some(b.into()));
+        }
+        let mut merged = Vec::new();
+        self.each(index, field.number, |value| {
+            merged.extend_from_slice(bytes(value)?);
+            Ok(())
+        })?;
+        Ok(Some(merged.into()))
+    }
+}
+
+fn wrong_wire_type(wanted: &str) -> PayloadError {
+    PayloadError::new(format!("not valid protobuf: the wire type is not that of {wanted}"))
+}
+
+fn bytes(value: WireValue<'_>) -> Result<&[u8]> {
+    match value {
+        WireValue::Bytes(bytes) => Ok(bytes),
+        _ => Err(wrong_wire_type("a string, bytes or message")),
+    }
+}
+
+/// A string field's text.
+pub(super) fn utf8(value: WireValue<'_>) -> Result<&str> {
+    std::str::from_utf8(bytes(value)?).map_err(|_| PayloadError::new("the string is not UTF-8"))
+}
+
+/// Writes a message.
+pub(super) fn message<W: Write>(
+    table: &Table,
+    index: usize,
+    bytes: &[u8],
+    out: &mut W,
+    depth: usize,
+) -> Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(PayloadError::new(format!("messages nest deeper than {DEPTH_MAX}")));
+    }
+    let shape = &table.messages[index];
+    let found = Found::scan(shape, bytes)?;
+    match shape.special {
+        Special::None => {
+            out.write_all(b"{").map_err(io)?;
+            let mut first = true;
+            for (i, f) in shape.fields.iter().enumerate() {
+                field(table, (i, f), &found, out, depth, &mut first).map_err(|e| e.within(&f.json_name))?;
+            }
+            out.write_all(b"}").map_err(io)
+        }
+        Special::Transparent => content(table, (0, &shape.fields[0]), &found, out, depth),
+        Special::Value => value(table, shape, &found, out, depth),
+        Special::Timestamp => timestamp(&found, out),
+        Special::Duration => duration(&found, out),
+        Special::FieldMask => field_mask(shape, &found, out),
+        Special::Any => Err(PayloadError::new("google.protobuf.Any has no browser JSON")),
+    }
+}
+
+fn field<W: Write>(
+    table: &Table,
+    (index, field): (usize, &FieldShape),
+    found: &Found<'_>,
+    out: &mut W,
+    depth: usize,
+    first: &mut bool,
+) -> Result<()> {
+    let present = found.get(index).is_some();
+    if !present && field.repetition == (Repetition::Singular { presence: true }) {
+        return Ok(());
+    }
+    if field.internal {
+        // Not for browsers, but it must be valid.
+        return content(table, (index, field), found, &mut std::io::sink(), depth);
+    }
+    if !std::mem::replace(first, false) {
+        out.write_all(b",").map_err(io)?;
+    }
+    out.write_all(field.json_key.as_bytes()).map_err(io)?;
+    content(table, (index, field), found, out, depth)
+}
+
+/// The value of a field that is present or has a default.
+fn content<W: Write>(
+    table: &Table,
+    (index, field): (usize, &FieldShape),
+    found: &Found<'_>,
+    out: &mut W,
+    depth: usize,
+) -> Result<()> {
+    match (field.repetition, field.kind) {
+        (Repetition::Map, FieldKind::Message(entry)) => map(table, (index, field), entry, found, out, depth),
+        (Repetition::Map | Repetition::Repeated, _) => list(table, (index, field), found, out, depth),
+        (Repetition::Singular { .. }, FieldKind::Message(inner)) => {
+            let bytes = found.message(index, field)?.unwrap_or_default();
+            message(table, inner, &bytes, out, depth + 1)
+        }
+        (Repetition::Singular { presence }, kind) => {
+            let value = found.last(index).unwrap_or_else(|| default(kind));
+            scalar(table, kind, value, !presence, out)
+        }
+    }
+}
+
+fn list<W: Write>(
+    table: &Table,
+    (index, field): (usize, &FieldShape),
+    found: &Found<'_>,
+    out: &mut W,
+    depth: usize,
+) -> Result<()> {
+    out.write_all(b"[").map_err(io)?;
+    let mut count = 0;
+    let mut item = |value: WireValue<'_>, count: &mut usize| -> Result<()> {
+        if *count > 0 {
+            out.write_all(b",").map_err(io)?;
+        }
+        let written = match field.kind {
+            FieldKind::Message(inner) => bytes(value).and_then(|b| message(table, inner, b, out, depth + 1)),
+            kind => scalar(table, kind, value, false, out),
+        };
+        written.map_err(|e| e.at(*count))?;
+        *count += 1;
+        Ok(())
+    };
+    found.each(index, field.number, |value| match (value, packed(field.kind)) {
+        (WireValue::Bytes(packed), Some(next)) => {
+            let mut reader = Reader::new(packed);
+            while !reader.is_done() {
+                item(next(&mut reader)?, &mut count)?;
+            }
+            Ok(())
+        }
+        _ => item(value, &mut count),
+    })?;
+    out.write_all(b"]").map_err(io)
+}
+
+type Next = for<'a> fn(&mut Reader<'a>) -> Result<WireValue<'a>>;
+
+/// How the values of a packed field follow each other; `None` for kinds that are never packed.
+fn packed(kind: FieldKind) -> Option<Next> {
+    match kind {
+        FieldKind::String | FieldKind::Bytes | FieldKind::Message(_) => None,
+        FieldKind::Double | FieldKind::Fixed64 { .. } | FieldKind::Sfixed64 { .. } => {
+            Some(|r| r.fixed64().map(WireValue::Fixed64))
+        }
+        FieldKind::Float | FieldKind::Fixed32 | FieldKind::Sfixed32 => {
+            Some(|r| r.fixed32().map(WireValue::Fixed32))
+        }
+        FieldKind::Int32
+        | FieldKind::Int64 { .. }
+        | FieldKind::Uint32
+        | FieldKind::Uint64 { .. }
+        | FieldKind::Sint32
+        | FieldKind::Sint64 { .. }
+        | FieldKind::Bool
+        | FieldKind::Enum(_) => Some(|r| r.varint().map(WireValue::Varint)),
+    }
+}
+
+/// Maps are written in the order of their first occurrence; of equal keys the last value counts.
+fn map<W: Write>(
+    table: &Table,
+    (index, field): (usize, &FieldShape),
+    entry: usize,
+    found: &Found<'_>,
+    out: &mut W,
+    depth: usize,
+) -> Result<()> {
+    let entry = &table.messages[entry];
+    let mut entries: Vec<(String, Found<'_>)> = Vec::new();
+    let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+    found.each(index, field.number, |value| {
+        let found = Found::scan(entry, bytes(value)?)?;
+        let key = map_key(table, entry, &found)?;
+        match places.get(&key) {
+            Some(place) => entries[*place].1 = found,
+            None => {
+                places.insert(key.clone(), entries.len());
+                entries.push((key, found));
+            }
+        }
+        Ok(())
+    })?;
+    out.write_all(b"{").map_err(io)?;
+    for (place, (key, found)) in entries.iter().enumerate() {
+        if place > 0 {
+            out.write_all(b",").map_err(io)?;
+        }
+        serde_json::to_writer(&mut *out, key).map_err(|e| io(e.into()))?;
+        out.write_all(b":").map_err(io)?;
+        content(table, (1, &entry.fields[1]), found, out, depth).map_err(|e| e.within(key))?;
+    }
+    out.write_all(b"}").map_err(io)
+}
+
+fn map_key(table: &Table, entry: &MessageShape, found: &Found<'_>) -> Result<String> {
+    let kind = entry.fields[0].kind;
+    let value = found.last(0).unwrap_or_else(|| default(kind));
+    if kind == FieldKind::String {
+        return utf8(value).map(str::to_owned);
+    }
+    let mut text = Vec::new();
+    scalar(table, kind, value, false, &mut text)?;
+    Ok(String::from_utf8_lossy(&text).trim_matches('"').to_owned())
+}
+
+const fn default(kind: FieldKind) -> WireValue<'static> {
+    match kind {
+        FieldKind::Double | FieldKind::Fixed64 { .. } | FieldKind::Sfixed64 { .. } => WireValue::Fixed64(0),
+        FieldKind::Float | FieldKind::Fixed32 | FieldKind::Sfixed32 => WireValue::Fixed32(0),
+        FieldKind::String | FieldKind::Bytes | FieldKind::Message(_) => WireValue::Bytes(b""),
+        _ => WireValue::Varint(0),
+    }
+}
+
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+}
+
+/// An integer kind's value, as signed or unsigned 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Integer {
+    Signed(i64),
+    Unsigned(u64),
+}
+
+/// The value of an integer kind; `None` for other kinds. 32-bit kinds take the low bits, as protobuf has it.
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn integer(kind: FieldKind, value: WireValue<'_>) -> Result<Option<Integer>> {
+    use Integer::{Signed, Unsigned};
+    use WireValue::{Fixed32, Fixed64, Varint};
+    let read = match (kind, value) {
+        (FieldKind::Int32, Varint(v)) => Signed(i64::from((v as u32).cast_signed())),
+        (FieldKind::Int64 { .. }, Varint(v)) => Signed(v.cast_signed()),
+        (FieldKind::Uint32, Varint(v)) => Unsigned(u64::from(v as u32)),
+        (FieldKind::Uint64 { .. }, Varint(v)) | (FieldKind::Fixed64 { .. }, Fixed64(v)) => Unsigned(v),
+        (FieldKind::Sint32, Varint(v)) => Signed(unzigzag(u64::from(v as u32))),
+        (FieldKind::Sint64 { .. }, Varint(v)) => Signed(unzigzag(v)),
+        (FieldKind::Fixed32, Fixed32(v)) => Unsigned(u64::from(v)),
+        (FieldKind::Sfixed32, Fixed32(v)) => Signed(i64::from(v.cast_signed())),
+        (FieldKind::Sfixed64 { .. }, Fixed64(v)) => Signed(v.cast_signed()),
+        (
+            FieldKind::Double
+            | FieldKind::Float
+            | FieldKind::Bool
+            | FieldKind::String
+            | FieldKind::Bytes
+            | FieldKind::Enum(_)
+            | FieldKind::Message(_),
+            _,
+        ) => return Ok(None),
+        _ => return Err(wrong_wire_type("an integer of the declared kind")),
+    };
+    Ok(Some(read))
+}
+
+/// Refuses what a JavaScript number cannot hold.
+pub(super) fn check_safe(value: Integer) -> Result<()> {
+    let safe = match value {
+        Integer::Signed(v) => v.unsigned_abs() <= SAFE_INTEGER_MAX.unsigned_abs(),
+        Integer::Unsigned(v) => v <= SAFE_INTEGER_MAX.unsigned_abs(),
+    };
+    if safe {
+        return Ok(());
+    }
+    let (Integer::Signed(_) | Integer::Unsigned(_)) = value;
+    let shown = match value {
+        Integer::Signed(v) => v.to_string(),
+        Integer::Unsigned(v) => v.to_string(),
+    };
+    Err(PayloadError::new(format!(
+        "{shown} is beyond ±{SAFE_INTEGER_MAX}, which JavaScript numbers hold exactly; declare the field without jstype = JS_NUMBER to send larger values as strings"
+    )))
+}
+
+const fn is_quoted(kind: FieldKind) -> bool {
+    matches!(
+        kind,
+        FieldKind::Int64 { js_number: false }
+            | FieldKind::Uint64 { js_number: false }
+            | FieldKind::Sint64 { js_number: false }
+            | FieldKind::Fixed64 { js_number: false }
+            | FieldKind::Sfixed64 { js_number: false }
+    )
+}
+
+pub(super) const fn is_js_number(kind: FieldKind) -> bool {
+    matches!(
+        kind,
+        FieldKind::Int64 { js_number: true }
+            | FieldKind::Uint64 { js_number: true }
+            | FieldKind::Sint64 { js_number: true }
+            | FieldKind::Fixed64 { js_number: true }
+            | FieldKind::Sfixed64 { js_number: true }
+    )
+}
+
+fn scalar<W: Write>(
+    table: &Table,
+    kind: FieldKind,
+    value: WireValue<'_>,
+    implicit: bool,
+    out: &mut W,
+) -> Result<()> {
+    if let Some(integer) = integer(kind, value)? {
+        if is_js_number(kind) {
+            check_safe(integer)?;
+        }
+        let quote = if is_quoted(kind) { "\"" } else { "" };
+        return match integer {
+            Integer::Signed(v) => write!(out, "{quote}{v}{quote}"),
+            Integer::Unsigned(v) => write!(out, "{quote}{v}{quote}"),
+        }
+        .map_err(io);
+    }
+    match (kind, value) {
+        (FieldKind::Bool, WireValue::Varint(v)) => {
+            out.write_all(if v == 0 { b"false" } else { b"true" }).map_err(io)
+        }
+        (FieldKind::Double, WireValue::Fixed64(v)) => float(f64::from_bits(v), out),
+        (FieldKind::Float, WireValue::Fixed32(v)) => {
+            let v = f32::from_bits(v);
+            if v.is_finite() {
+                serde_json::to_writer(out, &v).map_err(|e| io(e.into()))
+            } else {
+                float(v.into(), out)
+            }
+        }
+        (FieldKind::String, _) => serde_json::to_writer(out, utf8(value)?).map_err(|e| io(e.into())),
+        (FieldKind::Bytes, _) => {
+            write!(out, "\"{}\"", base64::engine::general_purpose::STANDARD.encode(bytes(value)?)).map_err(io)
+        }
+        (FieldKind::Enum(index), WireValue::Varint(v)) => enumeration(table, index, v, implicit, out),
+        _ => Err(wrong_wire_type("the declared kind")),
+    }
+}
+
+fn float<W: Write>(value: f64, out: &mut W) -> Result<()> {
+    let special = match value {
+        v if v.is_nan() => "\"NaN\"",
+        f64::INFINITY => "\"Infinity\"",
+        f64::NEG_INFINITY => "\"-Infinity\"",
+        v => return serde_json::to_writer(out, &v).map_err(|e| io(e.into())),
+    };
+    out.write_all(special.as_bytes()).map_err(io)
+}
+
+/// The text of an enum number; refuses numbers that are no value, and an unset field where every value has a text.
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn enum_text(table: &Table, index: usize, value: u64, implicit: bool) -> Result<&str> {
+    let shape = &table.enums[index];
+    let number = (value as u32).cast_signed();
+    if implicit && number == 0 && shape.zero_is_unset {
+        return Err(PayloadError::new(format!("is unset: want one of {}", shape.choices())));
+    }
+    shape.texts.get(&number).map(String::as_str).ok_or_else(|| {
+        let message =
+            format!("{number} is not a value of {}: want one of {}", shape.full_name, shape.choices());
+        PayloadError::new(message)
+    })
+}
+
+fn enumeration<W: Write>(table: &Table, index: usize, value: u64, implicit: bool, out: &mut W) -> Result<()> {
+    if table.enums[index].is_null {
+        return out.write_all(b"null").map_err(io);
+    }
+    serde_json::to_writer(out, enum_text(table, index, value, implicit)?).map_err(|e| io(e.into()))
+}
+
+/// google.protobuf.Value: null 1, number 2, string 3, bool 4, struct 5, list 6.
+fn value<W: Write>(
+    table: &Table,
+    shape: &MessageShape,
+    found: &Found<'_>,
+    out: &mut W,
+    depth: usize,
+) -> Result<()> {
+    let set = shape.fields.iter().enumerate().find(|(i, _)| found.get(*i).is_some());
+    let (index, field) = set.ok_or_else(|| {
+        PayloadError::new("a google.protobuf.Value holds nothing; want null_value at least")
+    })?;
+    match (field.kind, found.last(index)) {
+        (FieldKind::Double, Some(WireValue::Fixed64(v))) if !f64::from_bits(v).is_finite() => {
+            Err(PayloadError::new("a google.protobuf.Value cannot hold NaN or Infinity"))
+        }
+        _ => content(table, (index, field), found, out, depth),
+    }
+}
+
+/// The fields 1 (int64 seconds) and 2 (int32 nanos).
+fn seconds_and_nanos(found: &Found<'_>) -> Result<(i64, i64)> {
+    let part = |index, kind| match found.last(index).map(|v| integer(kind, v)).transpose()?.flatten() {
+        Some(Integer::Signed(v)) => Ok(v),
+        _ => Ok(0),
+    };
+    Ok((part(0, FieldKind::Int64 { js_number: false })?, part(1, FieldKind::Int32)?))
+}
+
+fn timestamp<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
+    let (seconds, nanos) = seconds_and_nanos(found)?;
+    let time = u32::try_from(nanos)
+        .ok()
+        .filter(|n| *n < 1_000_000_000 && TIMESTAMP_SECONDS.contains(&seconds))
+        .and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
+    let time = time.ok_or_else(|| {
+        PayloadError::new(format!(
+            "{seconds} seconds and {nanos} nanoseconds are no time: want years 1 to 9999 and nanoseconds from 0 to 999999999"
+        ))
+    })?;
+    write!(out, "\"{}\"", time.to_rfc3339_opts(SecondsFormat::Millis, true)).map_err(io)
+}
+
+fn duration<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
+    let (seconds, nanos) = seconds_and_nanos(found)?;
+    let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
+    if mixed || nanos.abs() > 999_999_999 || seconds.unsigned_abs() > DURATION_SECONDS_MAX {
+        return Err(PayloadError::new(format!("{seconds} seconds and {nanos} nanoseconds are no duration")));
+    }
+    let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
+    let (seconds, nanos) = (seconds.unsigned_abs(), nanos.unsigned_abs());
+    if nanos == 0 {
+        return write!(out, "\"{sign}{seconds}s\"").map_err(io);
+    }
+    let fraction = format!("{nanos:09}");
+    // 3, 6 or 9 digits.
+    let digits = if nanos.is_multiple_of(1_000_000) {
+        3
+    } else if nanos.is_multiple_of(1000) {
+        6
+    } else {
+        9
+    };
+    write!(out, "\"{sign}{seconds}.{}s\"", &fraction[..digits]).map_err(io)
+}
+
+fn field_mask<W: Write>(shape: &MessageShape, found: &Found<'_>, out: &mut W) -> Result<()> {
+    let mut paths: Vec<String> = Vec::new();
+    found.each(0, shape.fields[0].number, |value| {
+        let mut path = String::new();
+        let mut upper = false;
+        for c in utf8(value)?.chars() {
+            match c {
+                '_' => upper = true,
+                c if upper => {
+                    path.extend(c.to_uppercase());
+                    upper = false;
+                }
+                c => path.push(c),
+            }
+        }
+        paths.push(path);
+        Ok(())
+    })?;
+    serde_json::to_writer(out, &paths.join(",")).map_err(|e| io(e.into()))
+}

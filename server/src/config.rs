@@ -1,0 +1,92 @@
+//! The server's settings as plain values; where they come from is the caller's business.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use fanfare_proto::{catalog::Catalogs, token::TokenConfig};
+
+/// Everything a server needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gRPC, gRPC-Web and the health pages are served. Port 0 chooses one.
+    pub listen: SocketAddr,
+    /// The name in logs and towards bridges.
+    pub name: String,
+    /// The catalogs that are served.
+    pub catalogs: Arc<Catalogs>,
+    /// How tokens are verified.
+    pub tokens: TokenConfig,
+    /// Origins whose pages may call over gRPC-Web; `*` is any.
+    pub cors_origins: Vec<String>,
+    /// What the log of a tenant keeps.
+    pub retention: Retention,
+    /// Bounds on what callers may do.
+    pub limits: Limits,
+    /// How often a silent Subscribe or Link stream says that it is alive.
+    pub heartbeat_interval: Duration,
+}
+
+/// What the log of a tenant keeps: an event goes when any bound is exceeded.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Events a tenant.
+    pub events_max: usize,
+    /// Payload and envelope bytes a tenant.
+    pub bytes_max: usize,
+    /// The oldest event.
+    pub age_max: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { events_max: 100_000, bytes_max: 64 << 20, age_max: Duration::from_secs(3600) }
+    }
+}
+
+/// Bounds on what callers may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest event payload, in bytes.
+    pub event_bytes_max: usize,
+    /// Tenants with a log.
+    pub tenants_max: usize,
+    /// How long an idempotency key is remembered.
+    pub idempotency_age_max: Duration,
+    /// Idempotency keys remembered a tenant; the oldest go first.
+    pub idempotency_keys_max: usize,
+    /// Concurrent streams (calls) on one HTTP/2 connection.
+    pub streams_per_connection_max: u32,
+    /// Events in a tenant's window, from which live subscriptions read.
+    pub window_events_max: usize,
+    /// Bytes in a tenant's window.
+    pub window_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_bytes_max: 64 << 10,
+            tenants_max: 100_000,
+            idempotency_age_max: Duration::from_secs(600),
+            idempotency_keys_max: 100_000,
+            streams_per_connection_max: 10_000,
+            window_events_max: 8_192,
+            window_bytes_max: 8 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// Settings with the defaults for everything that has one.
+    pub fn new(listen: SocketAddr, catalogs: Arc<Catalogs>, tokens: TokenConfig) -> Self {
+        Self {
+            listen,
+            name: "server".into(),
+            catalogs,
+            tokens,
+            cors_origins: Vec::new(),
+            retention: Retention::default(),
+            limits: Limits::default(),
+            heartbeat_interval: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The engine: the only seam to storage. Owns each tenant's log and its order.
+
+pub(crate) mod memory;
+
+use std::{fmt, sync::Arc};
+
+use fanfare_proto::{cursor::Cursor, room::Tenant};
+use futures_util::future::BoxFuture;
+use prost_types::Timestamp;
+
+use crate::{
+    error::Refusal,
+    event::{Draft, Event},
+    hub::Interest,
+};
+
+/// The answer to an append.
+#[derive(Debug, Clone)]
+pub(crate) struct Appended {
+    pub(crate) id: String,
+    pub(crate) seq: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) duplicate: bool,
+}
+
+/// Some consecutive part of a log, reduced to some rooms.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) events: Vec<Arc<Event>>,
+    /// Everything up to this seq has been looked at.
+    pub(crate) upto: u64,
+}
+
+/// Storage of logs. Per tenant: one order, `seq` 1, 2, 3 … without holes, an epoch that changes when history was
+/// lost. An engine hands every appended event to the hub exactly once, in log order, before
+/// it answers the append.
+pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// Stores the event (ephemeral ones only pass through) and gives it its place. A known
+    /// idempotency key gets its first answer again.
+    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>>;
+
+    /// The events after `after` that `interest` wants, at most `limit`; [`Refusal::Reset`] when the log does
+    /// not reach back that far or has another epoch.
+    fn read<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        interest: &'a Interest,
+        after: Cursor,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, Refusal>>;
+
+    /// The end of the tenant's log.
+    fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>>;
+}

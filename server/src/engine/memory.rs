@@ -1,0 +1,198 @@
+//! The engine in memory: fast, bounded, gone with the process (then the epoch changes).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use fanfare_proto::{
+    cursor::{Cursor, Epoch},
+    room::Tenant,
+};
+use futures_util::future::{BoxFuture, FutureExt as _};
+
+use super::{Appended, Engine, Page};
+use crate::{
+    config::{Limits, Retention},
+    error::Refusal,
+    event::{Draft, Event},
+    hub::{Hub, Interest},
+};
+
+/// All logs. The locks are short and never held across an await; a tenant's lock is held while the hub takes
+/// an event over, which makes the hub's order the log's.
+#[derive(Debug)]
+pub(crate) struct MemoryEngine {
+    tenants: RwLock<HashMap<Tenant, Arc<Mutex<Log>>>>,
+    retention: Retention,
+    limits: Limits,
+    hub: Arc<Hub>,
+}
+
+#[derive(Debug)]
+struct Log {
+    epoch: Epoch,
+    /// The seq of the newest event.
+    head: u64,
+    /// The seqs `head - entries.len() + 1 ..= head`.
+    entries: VecDeque<(Instant, Arc<Event>)>,
+    bytes: usize,
+    keys: HashMap<String, Appended>,
+    /// Keys by age; each is in `keys`.
+    key_ages: VecDeque<(Instant, String)>,
+}
+
+impl MemoryEngine {
+    pub(crate) fn new(retention: Retention, limits: Limits, hub: Arc<Hub>) -> Self {
+        Self { tenants: RwLock::default(), retention, limits, hub }
+    }
+
+    fn log(&self, tenant: &Tenant) -> Result<Arc<Mutex<Log>>, Refusal> {
+        if let Some(log) = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
+            return Ok(log.clone());
+        }
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        if tenants.len() >= self.limits.tenants_max && !tenants.contains_key(tenant) {
+            return Err(Refusal::TooManyTenants(self.limits.tenants_max));
+        }
+        Ok(tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(Log::new()))).clone())
+    }
+
+    fn append_now(&self, draft: Draft) -> Result<Appended, Refusal> {
+        let log = self.log(&draft.tenant)?;
+        let now = Instant::now();
+        let (answer, wakeups) = {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.forget_keys(now, self.limits.idempotency_age_max, self.limits.idempotency_keys_max);
+            if let Some(first) = log.keys.get(&draft.idempotency_key) {
+                return Ok(Appended { duplicate: true, ..first.clone() });
+            }
+            let event = log.admit(draft);
+            let draft = &event.draft;
+            let answer =
+                Appended { id: event.id.clone(), seq: event.seq, time: draft.time, duplicate: false };
+            if !draft.idempotency_key.is_empty() {
+                log.keys.insert(draft.idempotency_key.clone(), answer.clone());
+                log.key_ages.push_back((now, draft.idempotency_key.clone()));
+            }
+            if !event.is_ephemeral() {
+                log.push(now, event.clone());
+                log.trim(now, &self.retention);
+            }
+            let epoch = log.epoch;
+            (answer, self.hub.publish(epoch, event))
+        };
+        wakeups.wake();
+        Ok(answer)
+    }
+
+    /// Lets go of what is too old, in all logs. Called now and then; appends do it for their own log.
+    pub(crate) fn sweep(&self) {
+        let logs: Vec<_> =
+            self.tenants.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let now = Instant::now();
+        for log in logs {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.trim(now, &self.retention);
+            log.forget_keys(now, self.limits.idempotency_age_max, self.limits.idempotency_keys_max);
+        }
+    }
+}
+
+impl Log {
+    fn new() -> Self {
+        Self {
+            epoch: Epoch::random(),
+            head: 0,
+            entries: VecDeque::new(),
+            bytes: 0,
+            keys: HashMap::new(),
+            key_ages: VecDeque::new(),
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor { epoch: self.epoch, seq: self.head }
+    }
+
+    fn admit(&mut self, draft: Draft) -> Arc<Event> {
+        if draft.kind.ephemeral {
+            return Arc::new(Event::new(format!("~{:016x}", rand::random::<u64>()), 0, draft));
+        }
+        self.head += 1;
+        Arc::new(Event::new(self.cursor().to_string(), self.head, draft))
+    }
+
+    fn push(&mut self, now: Instant, event: Arc<Event>) {
+        self.bytes += event.cost_bytes();
+        self.entries.push_back((now, event));
+    }
+
+    fn trim(&mut self, now: Instant, retention: &Retention) {
+        while let Some((time, event)) = self.entries.front() {
+            let old = now.saturating_duration_since(*time) > retention.age_max;
+            if !old && self.entries.len() <= retention.events_max && self.bytes <= retention.bytes_max {
+                break;
+            }
+            self.bytes -= event.cost_bytes();
+            self.entries.pop_front();
+        }
+    }
+
+    fn forget_keys(&mut self, now: Instant, age_max: Duration, keys_max: usize) {
+        while let Some((time, key)) = self.key_ages.front() {
+            if now.saturating_duration_since(*time) <= age_max && self.key_ages.len() <= keys_max {
+                break;
+            }
+            self.keys.remove(key);
+            self.key_ages.pop_front();
+        }
+    }
+
+    fn read(&self, interest: &Interest, after: Cursor, limit: usize) -> Result<Page, Refusal> {
+        let held = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+        let base = self.head - held;
+        if after.epoch != self.epoch || after.seq > self.head || after.seq < base {
+            return Err(Refusal::Reset(self.cursor()));
+        }
+        if interest.is_empty() {
+            return Ok(Page { events: Vec::new(), upto: after.seq });
+        }
+        let skip = usize::try_from(after.seq - base).unwrap_or(usize::MAX);
+        let mut events = Vec::new();
+        for (_, event) in self.entries.range(skip..) {
+            if interest.wants_logged(event) {
+                events.push(event.clone());
+                if events.len() == limit {
+                    return Ok(Page { upto: event.seq, events });
+                }
+            }
+        }
+        Ok(Page { events, upto: self.head })
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>> {
+        std::future::ready(self.append_now(draft)).boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        interest: &'a Interest,
+        after: Cursor,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, Refusal>> {
+        let page = self
+            .log(tenant)
+            .and_then(|log| log.lock().unwrap_or_else(PoisonError::into_inner).read(interest, after, limit));
+        std::future::ready(page).boxed()
+    }
+
+    fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        let head = self.log(tenant).map(|log| log.lock().unwrap_or_else(PoisonError::into_inner).cursor());
+        std::future::ready(head).boxed()
+    }
+}

@@ -1,0 +1,110 @@
+//! Events as the server keeps them: once, shared, with the encoded forms that recipients share.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use fanfare_proto::{
+    catalog::EventType,
+    room::{Room, Tenant},
+    v1,
+};
+use prost::Message as _;
+use prost_types::{Any, Timestamp};
+
+/// What ingest hands to the engine: everything but the place in the log.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) tenant: Tenant,
+    pub(crate) rooms: Vec<Room>,
+    pub(crate) time: Timestamp,
+    pub(crate) sender: String,
+    pub(crate) kind: Arc<EventType>,
+    pub(crate) payload: Bytes,
+    pub(crate) except_sessions: Vec<String>,
+    /// Empty: none.
+    pub(crate) idempotency_key: String,
+}
+
+/// An accepted event. Its encoded forms are made when first needed, once for all recipients.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) id: String,
+    /// 0 for ephemeral events.
+    pub(crate) seq: u64,
+    pub(crate) draft: Draft,
+    generic: OnceLock<Bytes>,
+    meta: OnceLock<Bytes>,
+    delivery: OnceLock<Bytes>,
+}
+
+impl Event {
+    pub(crate) const fn new(id: String, seq: u64, draft: Draft) -> Self {
+        Self { id, seq, draft, generic: OnceLock::new(), meta: OnceLock::new(), delivery: OnceLock::new() }
+    }
+
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.seq == 0
+    }
+
+    pub(crate) fn rooms(&self) -> &[Room] {
+        &self.draft.rooms
+    }
+
+    /// What the event costs in a bounded store: payload, names and a share of the envelope.
+    pub(crate) fn cost_bytes(&self) -> usize {
+        const ENVELOPE: usize = 256;
+        let draft = &self.draft;
+        let rooms: usize = draft.rooms.iter().map(|r| r.as_str().len() + 16).sum();
+        ENVELOPE + draft.payload.len() + rooms + draft.sender.len() + draft.idempotency_key.len()
+    }
+
+    /// The event as a whole `fanfare.v1.SubscribeResponse`.
+    pub(crate) fn generic(&self) -> &Bytes {
+        self.generic.get_or_init(|| {
+            let payload =
+                Any { type_url: self.draft.kind.type_url.clone(), value: self.draft.payload.to_vec() };
+            let event = v1::Event { payload: Some(payload), ..self.metadata() };
+            let kind = Some(v1::subscribe_response::Kind::Event(event));
+            v1::SubscribeResponse { kind }.encode_to_vec().into()
+        })
+    }
+
+    /// The event as a `fanfare.v1.Event` without payload.
+    pub(crate) fn meta(&self) -> &Bytes {
+        self.meta.get_or_init(|| self.metadata().encode_to_vec().into())
+    }
+
+    /// The event as a `fanfare.v1.Delivery`; empty when it has no browser JSON, which validation excludes.
+    pub(crate) fn delivery(&self) -> &Bytes {
+        self.delivery.get_or_init(|| {
+            let draft = &self.draft;
+            let mut json = Vec::with_capacity(draft.payload.len() * 2 + 64);
+            if let Err(error) = draft.kind.shape.write_json(&draft.payload, &mut json) {
+                tracing::error!(event = %self.id, type_name = draft.kind.full_name, %error, "a validated event has no browser JSON");
+                return Bytes::new();
+            }
+            let delivery = v1::Delivery {
+                id: self.id.clone(),
+                name: draft.kind.name.clone(),
+                json: json.into(),
+                rooms: draft.rooms.iter().map(|r| r.as_str().to_owned()).collect(),
+                except_sessions: draft.except_sessions.clone(),
+                ephemeral: self.is_ephemeral(),
+            };
+            delivery.encode_to_vec().into()
+        })
+    }
+
+    fn metadata(&self) -> v1::Event {
+        let draft = &self.draft;
+        v1::Event {
+            id: self.id.clone(),
+            seq: self.seq,
+            tenant: draft.tenant.as_str().to_owned(),
+            rooms: draft.rooms.iter().map(|r| r.as_str().to_owned()).collect(),
+            time: Some(draft.time),
+            sender: draft.sender.clone(),
+            payload: None,
+        }
+    }
+}

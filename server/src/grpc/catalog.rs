@@ -1,0 +1,104 @@
+//! The methods of catalog services, served from their descriptors.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use fanfare_proto::{
+    catalog::{NotifyMethod, SubscribeMethod},
+    v1::{SubscribeRequest, Target},
+};
+use futures_util::FutureExt as _;
+use http::Response;
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+use tonic::{Request, Status, body::Body, server::Grpc};
+use tower::service_fn;
+
+use super::{
+    REQUEST_BYTES_MAX, Services,
+    codec::{Frame, FrameCodec, RawCodec},
+    realtime::ResponseStream,
+    status::malformed,
+    subscribe::{self, Form},
+};
+
+pub(super) async fn notify(
+    services: Arc<Services>,
+    method: Arc<NotifyMethod>,
+    request: http::Request<Body>,
+) -> Response<Body> {
+    let method = service_fn(move |request: Request<Bytes>| {
+        let (services, method) = (services.clone(), method.clone());
+        async move {
+            let identity = services.identify(request.metadata())?;
+            let (target, event) = split(request.into_inner(), &method)?;
+            let response = services.ingest.publish(&identity, &method.event, target, event).await?;
+            Ok::<_, Status>(tonic::Response::new(Frame::message(&response)))
+        }
+        .boxed()
+    });
+    Grpc::new(RawCodec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+}
+
+pub(super) async fn subscribe(
+    services: Arc<Services>,
+    method: Arc<SubscribeMethod>,
+    request: http::Request<Body>,
+) -> Response<Body> {
+    let method = service_fn(move |request: Request<SubscribeRequest>| {
+        let (services, method) = (services.clone(), method.clone());
+        async move {
+            let identity = services.identify(request.metadata())?;
+            let stream =
+                subscribe::open(services, identity, request.into_inner(), Form::Typed(method)).await?;
+            let stream: ResponseStream<Frame> = Box::pin(stream);
+            Ok::<_, Status>(tonic::Response::new(stream))
+        }
+        .boxed()
+    });
+    let codec = FrameCodec::<SubscribeRequest>::default();
+    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).server_streaming(method, request).await
+}
+
+/// Takes a typed Notify request apart: its target, and its event's bytes as they are. A message field that
+/// occurs several times is merged, which for its bytes means one after the other.
+fn split(mut request: Bytes, method: &NotifyMethod) -> Result<(Target, Bytes), Status> {
+    let broken = |e: prost::DecodeError| malformed(format!("the request is not valid protobuf: {e}"));
+    let mut target = Target::default();
+    let mut event: Option<Bytes> = None;
+    while request.has_remaining() {
+        let (number, wire_type) = decode_key(&mut request).map_err(broken)?;
+        if number != method.target_field && number != method.event_field {
+            skip_field(wire_type, number, &mut request, DecodeContext::default()).map_err(broken)?;
+            continue;
+        }
+        if wire_type != WireType::LengthDelimited {
+            return Err(malformed(format!("field {number} of the request is not a message")));
+        }
+        let length = decode_varint(&mut request).map_err(broken)?;
+        let length = usize::try_from(length).ok().filter(|l| *l <= request.remaining());
+        let length = length.ok_or_else(|| malformed(format!("field {number} of the request is cut off")))?;
+        let bytes = request.split_to(length);
+        if number == method.target_field {
+            target.merge(bytes).map_err(broken)?;
+        } else {
+            event = Some(match event {
+                None => bytes,
+                Some(first) => {
+                    let mut merged = BytesMut::from(&first[..]);
+                    merged.extend_from_slice(&bytes);
+                    merged.freeze()
+                }
+            });
+        }
+    }
+    let event = event.ok_or_else(|| {
+        malformed(format!(
+            "the request has no event: set its field {} ({})",
+            method.event_field, method.event.full_name
+        ))
+    })?;
+    Ok((target, event))
+}

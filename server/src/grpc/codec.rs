@@ -1,0 +1,155 @@
+//! Codecs that send shared bytes instead of encoding a message for each recipient.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use bytes::{Buf as _, BufMut, Bytes};
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+};
+use tonic::{
+    Status,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
+
+use crate::event::Event;
+
+/// A response message whose bytes are at hand, or can be put together from bytes at hand.
+#[derive(Debug, Clone)]
+pub(super) enum Frame {
+    /// A whole message.
+    Whole(Bytes),
+    /// A `fanfare.v1.SubscribeResponse` with an event.
+    Generic(Arc<Event>),
+    /// A catalog's response: metadata under one field, the event under another.
+    Typed { meta_field: u32, event_field: u32, event: Arc<Event> },
+    /// A `fanfare.v1.LinkResponse` with events.
+    Link { tenant: String, cursor: String, events: Vec<Arc<Event>> },
+}
+
+impl Frame {
+    pub(super) fn message(message: &impl Message) -> Self {
+        Self::Whole(message.encode_to_vec().into())
+    }
+
+    fn encode(&self, buf: &mut impl BufMut) {
+        match self {
+            Self::Whole(bytes) => buf.put_slice(bytes),
+            Self::Generic(event) => buf.put_slice(event.generic()),
+            Self::Typed { meta_field, event_field, event } => {
+                put(*meta_field, event.meta(), buf);
+                put(*event_field, &event.draft.payload, buf);
+            }
+            Self::Link { tenant, cursor, events } => {
+                // LinkResponse.events = 2; EventBatch.tenant = 1, .cursor = 2, .events = 3.
+                let deliveries: usize = events.iter().map(|e| put_len(3, e.delivery().len())).sum();
+                let batch = put_len(1, tenant.len()) + put_len(2, cursor.len()) + deliveries;
+                encode_key(2, WireType::LengthDelimited, buf);
+                encode_varint(batch as u64, buf);
+                put(1, tenant.as_bytes(), buf);
+                put(2, cursor.as_bytes(), buf);
+                for event in events {
+                    put(3, event.delivery(), buf);
+                }
+            }
+        }
+    }
+}
+
+fn put(field: u32, bytes: &[u8], buf: &mut impl BufMut) {
+    encode_key(field, WireType::LengthDelimited, buf);
+    encode_varint(bytes.len() as u64, buf);
+    buf.put_slice(bytes);
+}
+
+fn put_len(field: u32, len: usize) -> usize {
+    key_len(field) + encoded_len_varint(len as u64) + len
+}
+
+/// Encodes frames.
+#[derive(Debug, Default)]
+pub(super) struct FrameEncoder;
+
+impl Encoder for FrameEncoder {
+    type Item = Frame;
+    type Error = Status;
+
+    fn encode(&mut self, frame: Frame, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        frame.encode(dst);
+        Ok(())
+    }
+}
+
+/// Takes a request's bytes as they are, copied out of the read buffer so that keeping a part does not pin it.
+#[derive(Debug, Default)]
+pub(super) struct BytesDecoder;
+
+impl Decoder for BytesDecoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let mut bytes = vec![0; src.remaining()];
+        src.copy_to_slice(&mut bytes);
+        Ok(Some(bytes.into()))
+    }
+}
+
+/// Decodes a message.
+#[derive(Debug)]
+pub(super) struct MessageDecoder<M>(PhantomData<M>);
+
+impl<M: Message + Default> Decoder for MessageDecoder<M> {
+    type Item = M;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
+        M::decode(src)
+            .map(Some)
+            .map_err(|e| super::status::malformed(format!("the request is not valid protobuf: {e}")))
+    }
+}
+
+/// Bytes in, frames out.
+#[derive(Debug, Default)]
+pub(super) struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Frame;
+    type Decode = Bytes;
+    type Encoder = FrameEncoder;
+    type Decoder = BytesDecoder;
+
+    fn encoder(&mut self) -> FrameEncoder {
+        FrameEncoder
+    }
+
+    fn decoder(&mut self) -> BytesDecoder {
+        BytesDecoder
+    }
+}
+
+/// Messages in, frames out.
+#[derive(Debug)]
+pub(super) struct FrameCodec<M>(PhantomData<M>);
+
+impl<M> Default for FrameCodec<M> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M: Message + Default + 'static> Codec for FrameCodec<M> {
+    type Encode = Frame;
+    type Decode = M;
+    type Encoder = FrameEncoder;
+    type Decoder = MessageDecoder<M>;
+
+    fn encoder(&mut self) -> FrameEncoder {
+        FrameEncoder
+    }
+
+    fn decoder(&mut self) -> MessageDecoder<M> {
+        MessageDecoder(PhantomData)
+    }
+}

@@ -1,0 +1,161 @@
+//! The response stream of every Subscribe method.
+//!
+//! The transport pulls it: nothing is read from the log for a client that does not read, and no task runs for one
+//! that waits.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use fanfare_proto::{
+    catalog::SubscribeMethod,
+    cursor::Cursor,
+    room::Room,
+    token::{Identity, TokenError},
+    v1::{self, SubscribeRequest},
+};
+use futures_util::{Stream, stream};
+use prost::Message as _;
+use tokio::time::{Instant, Interval};
+use tonic::Status;
+
+use super::{Services, codec::Frame};
+use crate::{
+    auth,
+    error::Refusal,
+    event::Event,
+    hub::{Inbox, Subscription},
+};
+
+/// Rooms of one subscription.
+const ROOMS_MAX: usize = 256;
+/// The farthest expiry that is waited for; longer ones are looked at again then.
+const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How events become response messages.
+#[derive(Debug)]
+pub(super) enum Form {
+    /// `fanfare.v1.SubscribeResponse`.
+    Generic,
+    /// A catalog's response; events that its oneof does not have are left out.
+    Typed(Arc<SubscribeMethod>),
+}
+
+impl Form {
+    fn event(&self, event: Arc<Event>) -> Option<Frame> {
+        match self {
+            Self::Generic => Some(Frame::Generic(event)),
+            Self::Typed(method) => {
+                let event_field = *method.event_fields.get(&event.draft.kind.full_name)?;
+                Some(Frame::Typed { meta_field: method.meta_field, event_field, event })
+            }
+        }
+    }
+
+    fn position(&self, cursor: Cursor) -> Frame {
+        let cursor = cursor.to_string();
+        match self {
+            Self::Generic => {
+                let kind = Some(v1::subscribe_response::Kind::Position(v1::Position { cursor }));
+                Frame::message(&v1::SubscribeResponse { kind })
+            }
+            Self::Typed(method) => {
+                let meta = v1::Event { id: cursor, ..v1::Event::default() }.encode_to_vec();
+                let mut bytes = Vec::with_capacity(meta.len() + 8);
+                prost::encoding::bytes::encode(method.meta_field, &meta, &mut bytes);
+                Frame::Whole(bytes.into())
+            }
+        }
+    }
+}
+
+struct Reader {
+    services: Arc<Services>,
+    subscription: Subscription,
+    inbox: Arc<Inbox>,
+    form: Form,
+    identity: Arc<Identity>,
+    pending: VecDeque<Frame>,
+    more: bool,
+    heartbeat: Interval,
+    ended: bool,
+}
+
+/// Opens a subscription as the request asks and the identity allows.
+pub(super) async fn open(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: SubscribeRequest,
+    form: Form,
+) -> Result<impl Stream<Item = Result<Frame, Status>> + Send + 'static + use<>, Refusal> {
+    let tenant = auth::tenant(&identity, &request.tenant)?;
+    if request.rooms.is_empty() || request.rooms.len() > ROOMS_MAX {
+        return Err(Refusal::Invalid(format!(
+            "rooms has {} entries: want 1 to {ROOMS_MAX}, e.g. \"org\"",
+            request.rooms.len()
+        )));
+    }
+    let rooms = request.rooms.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>()?;
+    auth::may_read(&identity, &rooms)?;
+    let after = if request.after.is_empty() { None } else { Some(request.after.parse::<Cursor>()?) };
+    let inbox = Arc::new(Inbox::default());
+    let subscription =
+        Subscription::open(&services.hub, services.engine.clone(), &tenant, rooms, after, &inbox, 0).await?;
+    let pending = VecDeque::from([form.position(subscription.cursor())]);
+    let period = services.heartbeat_interval;
+    let mut heartbeat = tokio::time::interval_at(Instant::now() + period, period);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let reader = Reader {
+        services,
+        subscription,
+        inbox,
+        form,
+        identity,
+        pending,
+        more: false,
+        heartbeat,
+        ended: false,
+    };
+    Ok(stream::unfold(reader, Reader::step))
+}
+
+impl Reader {
+    async fn step(mut self) -> Option<(Result<Frame, Status>, Self)> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            if let Some(frame) = self.pending.pop_front() {
+                return Some((Ok(frame), self));
+            }
+            if let Err(refusal) = self.fill().await {
+                self.ended = true;
+                return Some((Err(refusal.into()), self));
+            }
+        }
+    }
+
+    /// Waits for something to send.
+    async fn fill(&mut self) -> Result<(), Refusal> {
+        let mut beat = false;
+        if !self.more {
+            let remaining =
+                self.services.auth.remaining(&self.identity).unwrap_or(EXPIRY_MAX).min(EXPIRY_MAX);
+            tokio::select! {
+                biased;
+                () = self.services.closing.cancelled() => return Err(Refusal::Shutdown),
+                () = tokio::time::sleep(remaining) => {
+                    let expired = self.services.auth.remaining(&self.identity) == Some(Duration::ZERO);
+                    return if expired { Err(TokenError::Expired.into()) } else { Ok(()) };
+                }
+                _ = self.inbox.ready() => {}
+                _ = self.heartbeat.tick() => beat = true,
+            }
+        }
+        let batch = self.subscription.next().await?;
+        self.more = batch.more;
+        self.pending.extend(batch.events.into_iter().filter_map(|event| self.form.event(event)));
+        if self.pending.is_empty() && beat {
+            self.pending.push_back(self.form.position(batch.cursor));
+        }
+        Ok(())
+    }
+}

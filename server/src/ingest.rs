@@ -1,0 +1,169 @@
+//! Ingest: from a producer's request to a draft that is right in every respect.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use fanfare_proto::{
+    catalog::{Catalogs, EventType, TYPE_URL_PREFIX},
+    json::closest,
+    room::Room,
+    token::{Identity, Scope},
+    v1::{NotifyRequest, NotifyResponse, Target},
+};
+use prost_types::Timestamp;
+
+use crate::{auth, engine::Engine, error::Refusal, event::Draft};
+
+/// Rooms an event can be sent to.
+const ROOMS_MAX: usize = 64;
+/// Sessions an event can leave out.
+const EXCEPT_SESSIONS_MAX: usize = 64;
+/// The longest session id and idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 128;
+
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    catalogs: Arc<Catalogs>,
+    engine: Arc<dyn Engine>,
+    event_bytes_max: usize,
+}
+
+impl Ingest {
+    pub(crate) fn new(catalogs: Arc<Catalogs>, engine: Arc<dyn Engine>, event_bytes_max: usize) -> Self {
+        Self { catalogs, engine, event_bytes_max }
+    }
+
+    /// Publishes an event given as `Any`.
+    pub(crate) async fn notify(
+        &self,
+        identity: &Identity,
+        request: NotifyRequest,
+    ) -> Result<NotifyResponse, Refusal> {
+        let event = request.event.ok_or_else(|| {
+            Refusal::Invalid(
+                "event is missing: give an event of a loaded catalog as google.protobuf.Any".into(),
+            )
+        })?;
+        let kind = self.kind(&event.type_url)?.clone();
+        let target = request.target.unwrap_or_default();
+        self.publish(identity, &kind, target, event.value.into()).await
+    }
+
+    /// Publishes an event of a known type.
+    pub(crate) async fn publish(
+        &self,
+        identity: &Identity,
+        kind: &Arc<EventType>,
+        target: Target,
+        payload: Bytes,
+    ) -> Result<NotifyResponse, Refusal> {
+        auth::require(identity, Scope::Notify)?;
+        let tenant = auth::tenant(identity, &target.tenant)?;
+        if payload.len() > self.event_bytes_max {
+            return Err(Refusal::TooLarge { size: payload.len(), max: self.event_bytes_max });
+        }
+        kind.shape
+            .validate(&payload)
+            .map_err(|source| Refusal::Payload { type_name: kind.full_name.clone(), source })?;
+        check_keys(&target)?;
+        let draft = Draft {
+            tenant,
+            rooms: rooms(kind, &target, &payload)?,
+            time: now(),
+            sender: auth::sender(identity),
+            kind: kind.clone(),
+            payload,
+            except_sessions: target.except_sessions,
+            idempotency_key: target.idempotency_key,
+        };
+        let appended = self.engine.append(draft).await?;
+        Ok(NotifyResponse {
+            id: appended.id,
+            seq: appended.seq,
+            time: Some(appended.time),
+            duplicate: appended.duplicate,
+        })
+    }
+
+    fn kind(&self, type_url: &str) -> Result<&Arc<EventType>, Refusal> {
+        // As protobuf has it: what follows the last slash is the type's name.
+        let name = type_url.rsplit('/').next().unwrap_or_default();
+        if !type_url.contains('/') {
+            let shown: String = type_url.chars().take(160).collect();
+            return Err(Refusal::Invalid(format!(
+                "event.type_url {shown:?} is malformed: want {TYPE_URL_PREFIX:?} and the full name of an event, e.g. {TYPE_URL_PREFIX}messenger.v1.NewMessage"
+            )));
+        }
+        self.catalogs.event(name).ok_or_else(|| {
+            let shown: String = name.chars().take(160).collect();
+            let near = closest(&shown, self.catalogs.events().map(|e| e.full_name.as_str()));
+            let hint = near.map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
+            Refusal::UnknownEvent(format!("no loaded catalog declares the event {shown:?}{hint}"))
+        })
+    }
+}
+
+fn check_keys(target: &Target) -> Result<(), Refusal> {
+    if target.idempotency_key.len() > KEY_BYTES_MAX {
+        let size = target.idempotency_key.len();
+        return Err(Refusal::Invalid(format!(
+            "target.idempotency_key has {size} bytes; the limit is {KEY_BYTES_MAX}"
+        )));
+    }
+    if target.except_sessions.len() > EXCEPT_SESSIONS_MAX {
+        let count = target.except_sessions.len();
+        return Err(Refusal::Invalid(format!(
+            "target.except_sessions has {count} entries; the limit is {EXCEPT_SESSIONS_MAX}"
+        )));
+    }
+    if target.except_sessions.iter().any(|s| s.len() > KEY_BYTES_MAX) {
+        return Err(Refusal::Invalid(format!(
+            "target.except_sessions has an entry over {KEY_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// The rooms of the target, or those the event's type declares; each once.
+fn rooms(kind: &EventType, target: &Target, payload: &[u8]) -> Result<Vec<Room>, Refusal> {
+    if target.rooms.len() > ROOMS_MAX {
+        return Err(Refusal::Invalid(format!(
+            "target.rooms has {} rooms; the limit is {ROOMS_MAX}",
+            target.rooms.len()
+        )));
+    }
+    let mut rooms = Vec::with_capacity(target.rooms.len().max(kind.rooms.len()));
+    for text in &target.rooms {
+        rooms.push(Room::new(text)?);
+    }
+    if target.rooms.is_empty() {
+        for template in &kind.rooms {
+            rooms.extend(template.render(payload)?);
+        }
+    }
+    if rooms.is_empty() {
+        let templates: Vec<_> = kind.rooms.iter().map(|t| format!("{:?}", t.as_str())).collect();
+        let why = if templates.is_empty() {
+            "declares no rooms".to_owned()
+        } else {
+            format!("leaves the fields of {} unset", templates.join(", "))
+        };
+        return Err(Refusal::Invalid(format!(
+            "this {} {why}: name where it goes in target.rooms, e.g. \"org\" or \"user:42\"",
+            kind.full_name
+        )));
+    }
+    if rooms.len() > 1 {
+        rooms.sort_unstable();
+        rooms.dedup();
+    }
+    Ok(rooms)
+}
+
+/// The clock, as protobuf has it.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now().max(UNIX_EPOCH))
+}
