@@ -280,9 +280,8 @@ impl Verifier {
         if keys.is_empty() {
             return Err(KeyError::None);
         }
-        let mut validation = Validation::default();
-        validation.leeway = config.leeway.as_secs();
-        validation.validate_nbf = true;
+        let mut validation =
+            Validation { leeway: config.leeway.as_secs(), validate_nbf: true, ..Validation::default() };
         validation.required_spec_claims.clear();
         if config.expiry_required {
             validation.required_spec_claims.insert("exp".into());

@@ -241,13 +241,12 @@ impl MessageSeed<'_, '_> {
                 out.extend_from_slice(&bytes);
                 Ok::<_, A::Error>(())
             })?;
-            if let Some(oneof) = field.oneof.filter(|_| out.len() > written) {
-                if let Some(other) = members[oneof].replace(index) {
-                    return Err(context.refuse(format!(
-                        "{:?} and {:?} exclude each other; send one",
-                        shape.fields[other].json_name, field.json_name
-                    )));
-                }
+            let Some(oneof) = field.oneof.filter(|_| out.len() > written) else { continue };
+            if let Some(other) = members[oneof].replace(index) {
+                return Err(context.refuse(format!(
+                    "{:?} and {:?} exclude each other; send one",
+                    shape.fields[other].json_name, field.json_name
+                )));
             }
         }
         Ok(out)

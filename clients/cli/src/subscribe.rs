@@ -63,5 +63,5 @@ fn line(catalogs: &Catalogs, event: &Event) -> anyhow::Result<String> {
     // The payload's text as it is, so that the order of its fields stays.
     let payload: &RawValue = serde_json::from_str(&payload)?;
     let head = head.to_string();
-    Ok(format!("{},\"payload\":{payload}}}", head.trim_end_matches('}')))
+    Ok(format!("{},\"payload\":{payload}}}", head.strip_suffix('}').unwrap_or(&head)))
 }

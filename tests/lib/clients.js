@@ -1,0 +1,58 @@
+// Stock clients, with waits that end.
+
+import { io } from "socket.io-client";
+import { within } from "./fanfare.js";
+
+/** A connected stock client that records every event in `events` as [name, ...arguments]. */
+export async function connect(url, token, options = {}, connector = io) {
+  const socket = connector(url, { auth: { token }, transports: ["websocket"], forceNew: true, reconnection: false, ...options });
+  record(socket);
+  await within(
+    new Promise((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("connect_error", (error) => {
+        socket.close();
+        reject(error);
+      });
+    }),
+    "the client to connect",
+  );
+  return socket;
+}
+
+function record(socket) {
+  socket.events = [];
+  const waiting = new Set();
+  socket.onAny((...event) => {
+    socket.events.push(event);
+    for (const look of [...waiting]) if (look()) waiting.delete(look);
+  });
+  /** Resolves with the first event that matches, also one that has come already. */
+  socket.event = (name, matches = () => true) =>
+    within(
+      new Promise((resolve) => {
+        const look = () => {
+          const found = socket.events.find((e) => e[0] === name && matches(e[1]));
+          if (found) resolve(found);
+          return Boolean(found);
+        };
+        if (!look()) waiting.add(look);
+      }),
+      `event ${name}`,
+    );
+}
+
+/** Emits and waits for the acknowledgement. */
+export const call = (socket, name, ...args) =>
+  within(new Promise((resolve) => socket.emit(name, ...args, resolve)), `the acknowledgement of ${name}`);
+
+/** The error with which a connection is refused. */
+export async function refusal(url, options, connector = io) {
+  try {
+    const socket = await connect(url, undefined, options, connector);
+    socket.close();
+  } catch (error) {
+    return error;
+  }
+  throw new Error("the connection was accepted");
+}

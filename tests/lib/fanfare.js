@@ -1,0 +1,137 @@
+// Starts and stops real Fanfare processes on ports of their own, and reads their logs.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import assert from "node:assert/strict";
+
+export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+export const BINARY = process.env.FANFARE_BIN ?? path.join(ROOT, "target/debug/fanfare");
+export const SECRET = "a-secret-of-the-tests-0123456789abcdef";
+/** Every wait ends by this time, in milliseconds. */
+export const DEADLINE = 20_000;
+
+/** A promise that fails when `promise` does not settle in time. */
+export function within(promise, what, ms = DEADLINE) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`timed out after ${ms} ms: ${what}`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** Asks again until `probe` gives something truthy. */
+export async function until(probe, what, ms = DEADLINE) {
+  const end = Date.now() + ms;
+  for (;;) {
+    const value = await probe();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`timed out after ${ms} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** One `fanfare` process. */
+export class Process {
+  constructor(args, env = {}) {
+    this.logs = [];
+    this.stdout = "";
+    this.waiting = [];
+    this.child = spawn(BINARY, args, {
+      env: { ...process.env, FANFARE_LOG_FORMAT: "json", ...env },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    this.ended = once(this.child, "exit").then(([code, signal]) => ({ code, signal }));
+    this.child.stdout.on("data", (data) => (this.stdout += data));
+    createInterface({ input: this.child.stderr }).on("line", (line) => {
+      let entry = { message: line };
+      try {
+        entry = JSON.parse(line);
+      } catch {
+        // Not a log line: an error message or a panic.
+      }
+      this.logs.push({ line, ...entry });
+      this.waiting = this.waiting.filter((look) => !look());
+    });
+    process.on("exit", () => this.child.kill("SIGKILL"));
+  }
+
+  /** The first log entry with this message. */
+  log(message) {
+    return within(
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const entry = this.logs.find((e) => e.message === message);
+          if (entry) resolve(entry);
+          return Boolean(entry);
+        };
+        if (!look()) this.waiting.push(look);
+        this.ended.then(() => reject(new Error(`ended before logging ${message}:\n${this.text()}`)));
+      }),
+      `log entry ${message}`,
+    );
+  }
+
+  text() {
+    return this.logs.map((e) => e.line).join("\n");
+  }
+
+  /** Stops it as a service manager would; fails when it was not clean or its log tells of a fault. */
+  async stop(signal = "SIGTERM") {
+    this.child.kill(signal);
+    const { code } = await within(this.ended, "the process to end");
+    assert.equal(code, 0, this.text());
+    this.assertHealthy();
+  }
+
+  async kill() {
+    this.child.kill("SIGKILL");
+    await this.ended;
+  }
+
+  assertHealthy() {
+    const faults = this.logs.filter((e) => e.level === "ERROR" || e.line.includes("panicked"));
+    assert.deepEqual(faults, []);
+  }
+}
+
+export async function startServer(args = [], listen = "127.0.0.1:0") {
+  const server = new Process(["server", "--grpc-listen", listen, "--jwt-secret", SECRET, ...args]);
+  server.address = (await server.log("server listening")).address;
+  server.url = `http://${server.address}`;
+  return server;
+}
+
+export async function startBridge(server, args = []) {
+  const bridge = new Process([
+    "bridge", "--http-listen", "127.0.0.1:0", "--server", server.url, "--jwt-secret", SECRET, ...args,
+  ]);
+  bridge.address = (await bridge.log("bridge listening")).address;
+  bridge.url = `http://${bridge.address}`;
+  await bridge.log("linked");
+  return bridge;
+}
+
+/** A server and a bridge, as in production. */
+export async function start({ serverArgs = [], bridgeArgs = [] } = {}) {
+  const server = await startServer(serverArgs);
+  const bridge = await startBridge(server, bridgeArgs);
+  const stop = async () => {
+    await bridge.stop();
+    await server.stop();
+  };
+  return { server, bridge, stop };
+}
+
+/** Runs a command to its end. */
+export async function run(args, { env = {}, input } = {}) {
+  const child = spawn(BINARY, args, { env: { ...process.env, ...env }, stdio: ["pipe", "pipe", "pipe"] });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (data) => (stdout += data));
+  child.stderr.on("data", (data) => (stderr += data));
+  child.stdin.end(input);
+  const [code] = await within(once(child, "close"), `fanfare ${args.join(" ")}`);
+  return { code, stdout, stderr };
+}

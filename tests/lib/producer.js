@@ -1,0 +1,68 @@
+// A producer in Python: the typed stubs that grpcio-tools makes from the protos.
+
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { ROOT, within } from "./fanfare.js";
+
+const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
+const STUBS = path.join(ROOT, "target/tests/stubs");
+
+function protos(folder) {
+  return readdirSync(folder, { recursive: true }).filter((f) => f.endsWith(".proto"));
+}
+
+/** Generates stubs for the contract, the catalogs, and the catalogs of the tests. */
+export function generateStubs() {
+  mkdirSync(STUBS, { recursive: true });
+  const folders = [path.join(ROOT, "proto"), path.join(ROOT, "tests/catalogs")];
+  const includes = folders.map((f) => `-I${f}`);
+  const outputs = [`--python_out=${STUBS}`, `--grpc_python_out=${STUBS}`];
+  execFileSync(PYTHON, ["-m", "grpc_tools.protoc", ...includes, ...outputs, ...folders.flatMap(protos)]);
+}
+
+export class Producer {
+  constructor(target) {
+    this.target = target;
+    this.pending = new Map();
+    this.next = 1;
+    this.child = spawn(PYTHON, [path.join(ROOT, "tests/python/producer.py")], {
+      env: { ...process.env, PYTHONPATH: STUBS },
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    createInterface({ input: this.child.stdout }).on("line", (line) => {
+      const answer = JSON.parse(line);
+      const waiting = this.pending.get(answer.id);
+      if (answer.started) return waiting.started?.(answer.started);
+      this.pending.delete(answer.id);
+      if (answer.error) waiting.reject(Object.assign(new Error(answer.error.message), answer.error));
+      else waiting.resolve(answer.ok);
+    });
+    process.on("exit", () => this.child.kill());
+  }
+
+  send(line, started) {
+    const id = this.next++;
+    const answer = new Promise((resolve, reject) => this.pending.set(id, { resolve, reject, started }));
+    this.child.stdin.write(JSON.stringify({ id, target: this.target, ...line }) + "\n");
+    return within(answer, `the answer to ${line.method ?? line.special}`);
+  }
+
+  /** Calls a typed method. */
+  call(token, method, request) {
+    return this.send({ token, method, request });
+  }
+
+  /** Opens a typed stream; `started` resolves with its first message, `messages` with the first `collect`. */
+  stream(token, method, request, collect) {
+    let begun;
+    const started = new Promise((resolve) => (begun = resolve));
+    const messages = this.send({ token, method, request, collect }, begun);
+    return { started: Promise.race([started, messages]), messages };
+  }
+
+  close() {
+    this.child.stdin.end();
+  }
+}
