@@ -33,6 +33,9 @@ export async function until(probe, what, ms = DEADLINE) {
   }
 }
 
+const CHILDREN = new Set();
+process.on("exit", () => CHILDREN.forEach((child) => child.kill("SIGKILL")));
+
 /** One `fanfare` process. */
 export class Process {
   constructor(args, env = {}) {
@@ -55,7 +58,7 @@ export class Process {
       this.logs.push({ line, ...entry });
       this.waiting = this.waiting.filter((look) => !look());
     });
-    process.on("exit", () => this.child.kill("SIGKILL"));
+    CHILDREN.add(this.child);
   }
 
   /** The first log entry with this message. */

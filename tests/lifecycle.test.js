@@ -1,0 +1,162 @@
+// How programs start, are configured, lose each other and end.
+
+import { test } from "node:test";
+import assert from "node:assert/strict";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { call, connect } from "./lib/clients.js";
+import { Process, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { producer, user } from "./lib/tokens.js";
+
+const MESSAGE = '{"id":1,"chatId":7,"content":"Hello","fromMe":true,"channel":"whatsapp","timestamp":"2026-01-31T12:00:00Z"}';
+const notify = (url, ...args) => run(["notify", "message:new", MESSAGE, "--server", url, "--jwt-secret", SECRET, ...args]);
+
+for (const signal of ["SIGTERM", "SIGINT"]) {
+  test(`${signal} ends server, bridge and dev cleanly, with sessions and streams open`, async () => {
+    const { server, bridge } = await start();
+    const socket = await connect(bridge.url, user(42, 1));
+    const subscriber = new Process(["subscribe", "org", "--server", server.url, "--jwt-secret", SECRET]);
+    await until(async () => {
+      await notify(server.url);
+      return subscriber.stdout.includes("message:new");
+    }, "the subscription");
+    const gone = new Promise((resolve) => socket.once("disconnect", resolve));
+    await bridge.stop(signal);
+    assert.equal(await within(gone, "the disconnect"), "transport close", "clients reconnect by themselves");
+    await server.stop(signal);
+    await subscriber.stop("SIGINT");
+
+    const dev = new Process(["dev", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    await dev.log("linked");
+    await dev.stop(signal);
+  });
+}
+
+test("health and readiness tell the truth", async () => {
+  const server = await startServer();
+  const bridge = await startBridge(server, ["--connect-timeout", "500ms"]);
+  const status = async (url) => (await fetch(url)).status;
+  for (const program of [server, bridge]) {
+    assert.equal(await status(`${program.url}/healthz`), 200);
+    assert.equal(await status(`${program.url}/readyz`), 200);
+  }
+  const socket = await connect(bridge.url, user(42, 1));
+  await server.kill();
+  await until(async () => (await status(`${bridge.url}/readyz`)) === 503, "the bridge to notice");
+  assert.equal(await status(`${bridge.url}/healthz`), 200);
+  assert.equal((await call(socket, "subscribe:chat", { chatId: 7 })).error.code, "unavailable");
+  assert.equal(socket.connected, true);
+  await assert.rejects(connect(bridge.url, user(42, 1)), (error) => error.message === "Service unavailable" && error.data.code === "unavailable");
+  socket.close();
+  await bridge.stop();
+});
+
+test("a bridge resumes at a server that comes back, and says so when events were lost", async () => {
+  const server = await startServer();
+  const bridge = await startBridge(server);
+  const socket = await connect(bridge.url, user(42, 1), { reconnection: true, reconnectionDelay: 50 });
+  await notify(server.url);
+  await socket.event("message:new");
+  await server.kill();
+  const again = new Promise((resolve) => socket.once("disconnect", () => socket.once("connect", resolve)));
+  const back = await startServer([], server.address);
+  await until(async () => (await fetch(`${bridge.url}/readyz`)).status === 200, "the link");
+  // The memory engine lost its log, and the bridge must not hide it: sessions start anew.
+  await within(again, "the session to start anew");
+  socket.events.length = 0;
+  await notify(back.url);
+  await socket.event("message:new");
+  socket.close();
+  await bridge.stop();
+  await back.stop();
+});
+
+test("a link that breaks while the server lives loses and doubles nothing", async () => {
+  const server = await startServer();
+  // A proxy of the test's own, whose connections it can cut.
+  const sockets = new Set();
+  const [host, port] = server.address.split(":");
+  const proxy = net.createServer((near) => {
+    const far = net.connect(Number(port), host);
+    for (const [from, to] of [[near, far], [far, near]]) {
+      sockets.add(from);
+      from.pipe(to);
+      from.on("error", () => to.destroy());
+      from.on("close", () => to.destroy());
+    }
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  const bridge = await startBridge({ url: `http://127.0.0.1:${proxy.address().port}` });
+  const socket = await connect(bridge.url, user(42, 1));
+  const lines = (from, count) =>
+    Array.from({ length: count }, (_, i) => JSON.stringify({ id: from + i, chatId: 7, content: "x", fromMe: true, channel: "waba" })).join("\n");
+  const send = (from, count) => run(["notify", "message:new", "-", "--server", server.url, "--jwt-secret", SECRET], { input: lines(from, count) });
+  for (let round = 0; round < 3; round++) {
+    const sent = send(round * 500, 500);
+    await socket.event("message:new", (m) => m.id >= round * 500);
+    for (const one of sockets) one.destroy();
+    sockets.clear();
+    assert.equal((await sent).code, 0);
+  }
+  await socket.event("message:new", (m) => m.id === 1499);
+  assert.deepStrictEqual(socket.events.map((e) => e[1].id), Array.from({ length: 1500 }, (_, i) => i));
+  socket.close();
+  await bridge.stop();
+  proxy.close();
+  await server.stop();
+});
+
+test("settings come from flag, environment and file, in this order", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "fanfare-"));
+  const file = path.join(folder, "fanfare.toml");
+  writeFileSync(file, 'retention-events = 5\nretention-age = "2h"\ntenants-max = 7\njwt-secret = "0123456789abcdef"\n');
+  const args = ["server", "--config", file, "--retention-events", "9", "--print-config"];
+  const { code, stdout } = await run(args, { env: { FANFARE_TENANTS_MAX: "8" } });
+  assert.equal(code, 0);
+  assert.match(stdout, /^retention-events = "9" {2}# flag$/m);
+  assert.match(stdout, /^tenants-max = "8" {2}# environment$/m);
+  assert.match(stdout, /^retention-age = "2h" {2}# file or default$/m);
+  assert.match(stdout, /^# jwt-secret is set and not shown/m);
+  assert.ok(!stdout.includes("0123456789abcdef"));
+  // What is printed can be read again.
+  const printed = path.join(folder, "printed.toml");
+  writeFileSync(printed, stdout);
+  assert.equal((await run(["server", "--config", printed, "--print-config"])).code, 0);
+});
+
+test("what cannot work is refused with a remedy", async () => {
+  const refused = async (args, text) => {
+    const { code, stderr } = await run(args);
+    assert.notEqual(code, 0);
+    assert.match(stderr, text);
+  };
+  await refused(["server"], /no key.*--jwt-secret/);
+  await refused(["server", "--jwt-secret", "short"], /has 5 bytes: want at least 16/);
+  await refused(["server", "--jwt-secret", "fanfare-development-key-never-for-production"], /public development key/);
+  await refused(["dev", "--http-listen", "0.0.0.0:0"], /public development key: give --jwt-secret/);
+  await refused(["bridge", "--jwt-secret", SECRET, "--server", "no url"], /want e\.g\. "http/);
+  await refused(["notify", "message:mew"], /did you mean "message:new"/);
+  await refused(["notify", "new_message"], /chat\.v1\.NewMessage, dialogs\.v1\.NewMessage/);
+  await refused(["notify", "message:new", '{"chatId":"x"}'], /chatId: want an integer, got the string "x"/);
+  await refused(["notify", "message:new", "--server", "http://example.invalid:1"], /no token.*--token/);
+});
+
+test("notify, subscribe and token work together, and keys make retries safe", async () => {
+  const server = await startServer();
+  const made = await run(["token", "--scope", "notify", "--scope", "subscribe", "--tenant", "9", "--jwt-secret", SECRET]);
+  const token = made.stdout.trim();
+  const first = JSON.parse((await notify(server.url, "--tenant", "9", "--token", token, "--idempotency-key", "k")).stdout);
+  const again = JSON.parse((await notify(server.url, "--tenant", "9", "--token", token, "--idempotency-key", "k")).stdout);
+  assert.deepStrictEqual([first.seq, first.duplicate], [1, false]);
+  assert.deepStrictEqual(again, { ...first, duplicate: true });
+  const refused = await notify(server.url, "--tenant", "8", "--token", token);
+  assert.match(refused.stderr, /the token is for tenant "9", not "8"/);
+  const second = JSON.parse((await notify(server.url, "--tenant", "9", "--token", token, "--room", "chat:8")).stdout);
+  const subscriber = new Process(["subscribe", "org", "chat:8", "--after", first.id, "--server", server.url, "--tenant", "9", "--token", producer("9")]);
+  const line = JSON.parse(await until(() => subscriber.stdout.split("\n")[0], "the replay"));
+  assert.deepStrictEqual([line.id, line.name, line.rooms, line.payload.content], [second.id, "message:new", ["chat:8"], "Hello"]);
+  await subscriber.stop("SIGINT");
+  await server.stop();
+});

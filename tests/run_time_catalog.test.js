@@ -1,0 +1,95 @@
+// Catalogs that are no part of Fanfare: a right one works end to end without a rebuild, wrong ones are refused.
+
+import { after, before, test } from "node:test";
+import assert from "node:assert/strict";
+import path from "node:path";
+import { call, connect } from "./lib/clients.js";
+import { ROOT, run, start } from "./lib/fanfare.js";
+import { generateStubs, Producer } from "./lib/producer.js";
+import { producer, user } from "./lib/tokens.js";
+
+const ORDER = { ref: { orderId: "o-1" }, customerId: "42", total: { currency: "EUR", cents: "1999" }, number: "18446744073709551615", quantities: { tea: 2 } };
+const SEEN = { ref: { orderId: "o-1" }, total: { currency: "EUR", cents: 1999 }, number: "18446744073709551615", quantities: { tea: 2 } };
+
+let fanfare, python;
+
+before(async () => {
+  generateStubs();
+  fanfare = await start({ serverArgs: ["--catalog", path.join(ROOT, "tests/catalogs")] });
+  python = new Producer(fanfare.server.address);
+});
+
+after(async () => {
+  python?.close();
+  await fanfare?.stop();
+});
+
+test("a typed stub goes in, a Socket.IO event comes out, and a typed stream", async () => {
+  const customer = await connect(fanfare.bridge.url, user(42, 1));
+  const watcher = await connect(fanfare.bridge.url, user(43, 1));
+  assert.deepStrictEqual(await call(watcher, "order:watch", { orderId: "o-1" }), { orderId: "o-1" });
+  const stream = python.stream(producer("1"), "orders.v1.Orders/Subscribe", { rooms: ["order:o-1"] }, 2);
+  const first = await stream.started;
+  assert.ok(first.meta.id, "the first message is a position");
+
+  const answer = await python.call(producer("1"), "orders.v1.Orders/NotifyOrderPlaced", { order: ORDER });
+  assert.deepStrictEqual((await customer.event("order:placed"))[1], SEEN);
+  assert.deepStrictEqual((await watcher.event("order:placed"))[1], SEEN);
+  const [, event] = await stream.messages;
+  assert.deepStrictEqual(event.orderPlaced, ORDER);
+  assert.equal(event.meta.id, answer.id);
+  assert.deepStrictEqual(event.meta.rooms, ["order:o-1", "user:42"]);
+
+  // Replay: after the position before the event, the event comes again.
+  const replay = python.stream(producer("1"), "orders.v1.Orders/Subscribe", { rooms: ["order:o-1"], after: first.meta.id }, 2);
+  assert.deepStrictEqual((await replay.messages)[1].orderPlaced, ORDER);
+  customer.close();
+  watcher.close();
+});
+
+test("reflection and health list the catalog", async () => {
+  for (const special of ["services", "services_v1"]) {
+    const services = await python.send({ special });
+    for (const wanted of ["orders.v1.Orders", "orders.v1.OrdersClient", "messenger.v1.Messenger", "fanfare.v1.Realtime"]) {
+      assert.ok(services.includes(wanted), `${special}: ${wanted} in ${services}`);
+    }
+  }
+  assert.equal(await python.send({ special: "file", symbol: "orders.v1.OrderPlaced" }), "orders/v1/orders.proto");
+  assert.equal(await python.send({ special: "health", service: "orders.v1.Orders" }), "SERVING");
+  assert.equal(await python.send({ special: "health", service: "fanfare.v1.Realtime" }), "SERVING");
+});
+
+// [file, line, what is said]
+const BROKEN = [
+  ["any_field", 5, "has no browser type; write a oneof"],
+  ["duplicate_call", 6, "already taken by /chat.v1.ChatClient/JoinChat; choose another name"],
+  ["duplicate_name", 6, "already taken by broken.v1.A"],
+  ["fill_type", 6, "want a google.protobuf.Timestamp"],
+  ["joins_org", 6, "choose another kind"],
+  ["no_event", 8, "want exactly one"],
+  ["no_target", 8, "add `fanfare.v1.Target target = N;`"],
+  ["oneof_non_event", 12, "is not an event; give its message"],
+  ["repeated_in_template", 5, "not a singular string, integer or enum field"],
+  ["reply_no_event", 7, 'did you mean "broken.v1.A"?'],
+  ["reserved_name", 5, "kept by Socket.IO clients for themselves; choose another"],
+  ["spaced_name", 5, 'without white space, e.g. "order:placed"'],
+  ["streams_requests", 8, "catalog methods are unary"],
+  ["syntax", 5, "expected an integer"],
+  ["unbalanced_template", 5, "a brace without its partner; write"],
+  ["unknown_field", 5, 'did you mean "chat_id"?'],
+  ["unknown_import", 3, "give the folder that imports are relative to"],
+  ["unknown_type", 6, "'Missing' is not defined"],
+  ["wrong_kind", 5, "which is no kind"],
+];
+
+for (const [name, line, remedy] of BROKEN) {
+  test(`a broken catalog is refused: ${name}`, async () => {
+    const file = path.join(ROOT, `tests/catalogs-broken/${name}.proto`);
+    for (const command of [["check"], ["server", "--grpc-listen", "127.0.0.1:0", "--jwt-secret", "0123456789abcdef"]]) {
+      const { code, stderr } = await run([...command, "--catalog", file]);
+      assert.notEqual(code, 0);
+      assert.ok(stderr.includes(`${file}:${line}:`), stderr);
+      assert.ok(stderr.includes(remedy), stderr);
+    }
+  });
+}
