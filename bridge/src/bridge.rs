@@ -39,6 +39,7 @@ pub struct Bridge {
     rooms: Arc<Rooms>,
     expiry: Arc<Expiry>,
     tasks: TaskTracker,
+    stop: CancellationToken,
     connections: Arc<Semaphore>,
     write_timeout: Duration,
 }
@@ -50,6 +51,7 @@ impl Bridge {
         let rooms = Arc::new(Rooms::default());
         let link = Arc::new(Link::new(&config, rooms.clone())?);
         let (expiry, tasks) = (Arc::new(Expiry::default()), TaskTracker::new());
+        let stop = CancellationToken::new();
         let (listen, write_timeout) = (config.listen, config.write_timeout);
         let connections = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
         let handler = SocketIo {
@@ -59,12 +61,13 @@ impl Bridge {
             link: link.clone(),
             expiry: expiry.clone(),
             tasks: tasks.clone(),
+            stopping: stop.clone(),
         };
         let router = http::router(Arc::new(handler), link.clone())?;
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, router, link, rooms, expiry, tasks, connections, write_timeout })
+        Ok(Self { listener, address, router, link, rooms, expiry, tasks, stop, connections, write_timeout })
     }
 
     /// Where it listens.
@@ -79,7 +82,7 @@ impl Bridge {
         shutdown: impl Future<Output = ()> + Send,
         grace: Duration,
     ) -> Result<bool, Error> {
-        let stop = CancellationToken::new();
+        let stop = self.stop.clone();
         let (link, expiry) = (self.link.clone(), self.expiry.clone());
         self.tasks.spawn(stop.clone().run_until_cancelled_owned(async move { link.run().await }));
         self.tasks.spawn(stop.clone().run_until_cancelled_owned(async move { expiry.run().await }));

@@ -21,18 +21,8 @@ use crate::{
 
 /// Headers that the transports need. Engine.IO keeps a handshake's headers as long as the connection lives, so
 /// all others are dropped.
-const KEPT_HEADERS: [HeaderName; 10] = [
-    header::HOST,
-    header::ORIGIN,
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::SEC_WEBSOCKET_KEY,
-    header::SEC_WEBSOCKET_VERSION,
-    header::CONTENT_TYPE,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-];
+const KEPT_HEADERS: [HeaderName; 3] =
+    [header::AUTHORIZATION, header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
 
 /// Which origins may connect.
 #[derive(Debug, Clone)]
@@ -126,10 +116,15 @@ async fn admit(State(origins): State<Origins>, request: Request, next: Next) -> 
 }
 
 async fn strip(mut request: Request, next: Next) -> Response {
+    // Copies: what hyper parsed are slices that would keep its whole read buffer.
+    if let Ok(uri) = request.uri().to_string().parse() {
+        *request.uri_mut() = uri;
+    }
     let headers = std::mem::take(request.headers_mut());
-    let kept = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
-    for (name, value) in kept.filter(|(name, _)| KEPT_HEADERS.contains(name)) {
-        request.headers_mut().append(name, value);
+    for name in KEPT_HEADERS {
+        if let Some(value) = headers.get(&name).and_then(|v| HeaderValue::from_bytes(v.as_bytes()).ok()) {
+            request.headers_mut().insert(name, value);
+        }
     }
     next.run(request).await
 }

@@ -42,6 +42,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(3);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Messages that have already arrived and are taken together, at most.
 const DRAIN_MAX: usize = 32;
+/// Events that a session gets in one go: enough that the write is shared, few enough that what a connection
+/// buffers stays small.
+const ROUND_EVENTS_MAX: usize = 128;
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -192,9 +195,9 @@ impl Link {
         for _ in 0..DRAIN_MAX {
             let Some(response) = next.take() else { break };
             match response.kind {
-                Some(link_response::Kind::Events(batch)) => self.gather(batch, &mut events)?,
+                Some(link_response::Kind::Events(batch)) => self.gather(batch, &mut events).await?,
                 other => {
-                    self.deliver(&mut events);
+                    self.deliver(&mut events).await;
                     self.control(other);
                 }
             }
@@ -202,28 +205,26 @@ impl Link {
             next = match link.next().now_or_never() {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => {
-                    self.deliver(&mut events);
+                    self.deliver(&mut events).await;
                     return Err(error.to_string());
                 }
                 None => None,
             };
         }
         if let Some(LinkResponse { kind: Some(link_response::Kind::Events(batch)) }) = next {
-            self.gather(batch, &mut events)?;
+            self.gather(batch, &mut events).await?;
         } else if let Some(response) = next {
-            self.deliver(&mut events);
+            self.deliver(&mut events).await;
             self.control(response.kind);
         }
-        self.deliver(&mut events);
-        // Long bursts must not starve the connections' tasks.
-        tokio::task::yield_now().await;
+        self.deliver(&mut events).await;
         Ok(())
     }
 
-    fn gather(&self, batch: EventBatch, events: &mut Gathered) -> Result<(), String> {
+    async fn gather(&self, batch: EventBatch, events: &mut Gathered) -> Result<(), String> {
         let tenant = Tenant::new(&batch.tenant).map_err(|e| e.to_string())?;
         if events.tenant.as_ref() != Some(&tenant) {
-            self.deliver(events);
+            self.deliver(events).await;
             events.tenant = Some(tenant);
         }
         events.cursor = batch.cursor;
@@ -231,9 +232,13 @@ impl Link {
         Ok(())
     }
 
-    fn deliver(&self, events: &mut Gathered) {
+    async fn deliver(&self, events: &mut Gathered) {
         let Some(tenant) = events.tenant.take() else { return };
-        self.rooms.deliver(&tenant, &events.deliveries);
+        for round in events.deliveries.chunks(ROUND_EVENTS_MAX) {
+            self.rooms.deliver(&tenant, round);
+            // The connections' tasks must write meanwhile, or a long burst fills the queues of those who read.
+            tokio::task::yield_now().await;
+        }
         events.deliveries.clear();
         self.interests.reached(&tenant, std::mem::take(&mut events.cursor));
     }

@@ -122,7 +122,117 @@ fn deliver_apart(batch: &[Arc<Delivery>], lists: &[Vec<Members>]) {
 }
 
 fn send(session: &Arc<Session>, batch: &[Arc<Delivery>]) {
-    if session.outlet.deliver(batch).is_err() && !session.is_closed() {
+    // One that was told to go, e.g. for an expired token, may linger until its peer closes: it gets nothing more.
+    if session.is_closed() {
+        return;
+    }
+    if session.outlet.deliver(batch).is_err() {
         session.close(&Ending::new(Reason::Slow, "the session did not read fast enough"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_proto::{
+        token::{Identity, TenantScope},
+        v1,
+    };
+
+    use super::*;
+    use crate::session::{Outlet, Overflow};
+
+    #[derive(Clone)]
+    struct Heard {
+        names: Arc<Mutex<Vec<String>>>,
+        endings: Arc<Mutex<Vec<Reason>>>,
+        room_for: usize,
+    }
+
+    impl Outlet for Heard {
+        fn deliver(&self, batch: &[Arc<Delivery>]) -> Result<(), Overflow> {
+            let mut names = self.names.lock().unwrap();
+            for delivery in batch {
+                if names.len() == self.room_for {
+                    return Err(Overflow);
+                }
+                names.push(delivery.event.name.clone());
+            }
+            Ok(())
+        }
+
+        fn close(&self, ending: &Ending) {
+            self.endings.lock().unwrap().push(ending.reason);
+        }
+    }
+
+    fn session(id: &str, room_for: usize) -> (Arc<Session>, Heard) {
+        let heard = Heard { names: Arc::default(), endings: Arc::default(), room_for };
+        let tenant = Tenant::new("1").unwrap();
+        let identity = Identity {
+            tenant: TenantScope::One(tenant.clone()),
+            user_id: Some(id.to_owned()),
+            user_name: None,
+            scopes: Vec::new(),
+            rooms: None,
+            expires_at: None,
+            claims: serde_json::Map::new(),
+        };
+        (Arc::new(Session::new(id.to_owned(), tenant, identity, Box::new(heard.clone()))), heard)
+    }
+
+    fn delivery(name: &str, rooms: &[&str], except: &[&str]) -> Arc<Delivery> {
+        let texts = |texts: &[&str]| texts.iter().map(|&t| t.to_owned()).collect();
+        let event = v1::Delivery {
+            name: name.to_owned(),
+            rooms: texts(rooms),
+            except_sessions: texts(except),
+            ..v1::Delivery::default()
+        };
+        Arc::new(Delivery::new(event))
+    }
+
+    fn rooms(texts: &[&str]) -> Vec<Room> {
+        texts.iter().map(|t| Room::new(t).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_event_reaches_a_session_once_and_in_order() {
+        let registry = Rooms::default();
+        let (a, heard_a) = session("a", 99);
+        let (b, heard_b) = session("b", 99);
+        registry.enter(&a, &rooms(&["org", "chat:7"]), || {});
+        registry.enter(&b, &rooms(&["org"]), || {});
+        let tenant = Tenant::new("1").unwrap();
+        let batch = [
+            delivery("1", &["org", "chat:7"], &[]),
+            delivery("2", &["chat:7"], &[]),
+            delivery("3", &["org"], &["a"]),
+            delivery("4", &["chat:8"], &[]),
+            delivery("5", &["org"], &[]),
+        ];
+        registry.deliver(&tenant, &batch);
+        registry.deliver(&Tenant::new("2").unwrap(), &batch);
+        assert_eq!(*heard_a.names.lock().unwrap(), ["1", "2", "5"]);
+        assert_eq!(*heard_b.names.lock().unwrap(), ["1", "3", "5"]);
+        registry.leave(&a, &rooms(&["org", "chat:7"]));
+        registry.leave(&b, &rooms(&["org"]));
+        assert!(registry.lock().is_empty(), "empty rooms cost nothing");
+    }
+
+    #[test]
+    fn a_full_session_is_closed_and_hears_nothing_more() {
+        let registry = Rooms::default();
+        let (slow, heard) = session("a", 2);
+        let (good, heard_good) = session("b", 99);
+        registry.enter(&slow, &rooms(&["org"]), || {});
+        registry.enter(&good, &rooms(&["org"]), || {});
+        let tenant = Tenant::new("1").unwrap();
+        let batch: Vec<_> = ["1", "2", "3"].iter().map(|name| delivery(name, &["org"], &[])).collect();
+        registry.deliver(&tenant, &batch);
+        heard.names.lock().unwrap().clear();
+        registry.deliver(&tenant, &batch);
+        assert_eq!(*heard.endings.lock().unwrap(), [Reason::Slow]);
+        assert!(heard.names.lock().unwrap().is_empty());
+        assert_eq!(heard_good.names.lock().unwrap().len(), 6);
     }
 }

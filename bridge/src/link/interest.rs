@@ -44,6 +44,8 @@ struct Followed {
 #[derive(Debug, Default)]
 struct Wanted {
     count: usize,
+    /// The latest request that asked for it; an answer to an earlier one, from before it was dropped, says nothing.
+    asked: u64,
     /// The server has confirmed.
     applied: bool,
     waiting: Vec<oneshot::Sender<()>>,
@@ -74,7 +76,8 @@ impl Interests {
                     wanted.waiting.push(done);
                     answers.push(answer);
                 }
-                if is_new {
+                // A new link asks for everything anyhow.
+                if is_new && state.linked {
                     state.asked.push((tenant.clone(), room.clone()));
                 }
             }
@@ -119,7 +122,10 @@ impl Interests {
         }
         let mut by_tenant: HashMap<Tenant, Vec<Room>> = HashMap::new();
         for (tenant, room) in std::mem::take(&mut state.asked) {
-            by_tenant.entry(tenant).or_default().push(room);
+            // Nobody may want it any more.
+            if state.tenants.get(&tenant).is_some_and(|followed| followed.rooms.contains_key(&room)) {
+                by_tenant.entry(tenant).or_default().push(room);
+            }
         }
         by_tenant.into_iter().map(|(tenant, rooms)| state.request(tenant, rooms, String::new())).collect()
     }
@@ -178,7 +184,7 @@ impl Interests {
         let Some(followed) = state.tenants.get_mut(&tenant) else { return };
         followed.cursor = answer.cursor;
         for room in rooms {
-            if let Some(wanted) = followed.rooms.get_mut(&room) {
+            if let Some(wanted) = followed.rooms.get_mut(&room).filter(|w| w.asked == answer.r#ref) {
                 wanted.applied = true;
                 for waiting in wanted.waiting.drain(..) {
                     // Whoever waited may be gone.
@@ -208,6 +214,13 @@ impl State {
             after,
             r#ref: self.next_ref,
         };
+        if let Some(followed) = self.tenants.get_mut(&tenant) {
+            for room in &rooms {
+                if let Some(wanted) = followed.rooms.get_mut(room) {
+                    wanted.asked = self.next_ref;
+                }
+            }
+        }
         self.unanswered.insert(self.next_ref, (tenant, rooms));
         interest(request)
     }
@@ -215,4 +228,106 @@ impl State {
 
 fn interest(interest: Interest) -> LinkRequest {
     LinkRequest { kind: Some(link_request::Kind::Interest(interest)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn names(tenant: &str, rooms: &[&str]) -> (Tenant, Vec<Room>) {
+        (Tenant::new(tenant).unwrap(), rooms.iter().map(|r| Room::new(r).unwrap()).collect())
+    }
+
+    fn read(requests: Vec<LinkRequest>) -> Vec<Interest> {
+        let kind = |request: LinkRequest| match request.kind {
+            Some(link_request::Kind::Interest(interest)) => interest,
+            other => panic!("not an interest: {other:?}"),
+        };
+        requests.into_iter().map(kind).collect()
+    }
+
+    fn answer(interests: &Interests, request: &Interest, cursor: &str) {
+        let (r#ref, tenant) = (request.r#ref, request.tenant.clone());
+        interests.applied(InterestApplied { r#ref, tenant, cursor: cursor.to_owned() });
+    }
+
+    #[test]
+    fn a_want_is_certain_once_the_server_has_answered() {
+        let interests = Interests::new(Duration::ZERO);
+        assert!(interests.linked().is_empty());
+        let (tenant, rooms) = names("1", &["org", "user:7"]);
+        let mut want = Box::pin(interests.want(&tenant, &rooms));
+        let asked = read(interests.additions());
+        assert_eq!((asked.len(), asked[0].add.len(), asked[0].after.as_str()), (1, 2, ""));
+        assert!((&mut want).now_or_never().is_none());
+        answer(&interests, &asked[0], "c1");
+        assert!(want.now_or_never().is_some());
+        // Others who want the same need not wait, and nothing is asked twice.
+        assert!(interests.want(&tenant, &rooms).now_or_never().is_some());
+        assert!(interests.additions().is_empty());
+    }
+
+    #[test]
+    fn a_new_link_asks_for_everything_after_the_cursor_once() {
+        let interests = Interests::new(Duration::ZERO);
+        interests.linked();
+        let (tenant, rooms) = names("1", &["org"]);
+        let _certain = interests.want(&tenant, &rooms);
+        answer(&interests, &read(interests.additions())[0], "c1");
+        interests.reached(&tenant, "c2".into());
+        interests.unlinked();
+        let (_, more) = names("1", &["chat:7"]);
+        let mut waits = Box::pin(interests.want(&tenant, &more));
+        assert!(interests.additions().is_empty());
+        let asked = read(interests.linked());
+        assert_eq!((asked.len(), asked[0].add.len(), asked[0].after.as_str()), (1, 2, "c2"));
+        assert!((&mut waits).now_or_never().is_none());
+        answer(&interests, &asked[0], "c2");
+        assert!(waits.now_or_never().is_some());
+        assert!(interests.additions().is_empty());
+    }
+
+    #[test]
+    fn an_answer_from_before_the_drop_says_nothing_about_the_room_wanted_again() {
+        let interests = Interests::new(Duration::ZERO);
+        interests.linked();
+        let (tenant, rooms) = names("1", &["chat:7"]);
+        let _gone = interests.want(&tenant, &rooms);
+        let first = read(interests.additions());
+        interests.release(&tenant, &rooms);
+        assert_eq!(read(interests.drops())[0].drop, ["chat:7"]);
+        let mut again = Box::pin(interests.want(&tenant, &rooms));
+        let second = read(interests.additions());
+        answer(&interests, &first[0], "c1");
+        assert!((&mut again).now_or_never().is_none(), "certain before the server has it");
+        answer(&interests, &second[0], "c2");
+        assert!(again.now_or_never().is_some());
+    }
+
+    #[test]
+    fn wants_without_a_link_leave_nothing_behind() {
+        let interests = Interests::new(Duration::ZERO);
+        let (tenant, rooms) = names("1", &["user:7"]);
+        for _ in 0..100 {
+            let _gone = interests.want(&tenant, &rooms);
+            interests.release(&tenant, &rooms);
+            assert!(interests.drops().is_empty());
+        }
+        let state = interests.lock();
+        assert!(state.asked.is_empty() && state.tenants.is_empty() && state.idle.is_empty());
+    }
+
+    #[test]
+    fn a_room_wanted_again_while_it_lingers_is_not_dropped() {
+        let interests = Interests::new(Duration::ZERO);
+        interests.linked();
+        let (tenant, rooms) = names("1", &["chat:7"]);
+        let _first = interests.want(&tenant, &rooms);
+        answer(&interests, &read(interests.additions())[0], "c1");
+        interests.release(&tenant, &rooms);
+        assert!(interests.want(&tenant, &rooms).now_or_never().is_some());
+        assert!(interests.drops().is_empty());
+    }
 }

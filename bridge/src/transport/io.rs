@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -24,11 +24,14 @@ pub(crate) struct WriteDeadline {
     _place: OwnedSemaphorePermit,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// The peer was given up: reads fail too, so that whoever waits for a read learns of it.
+    failed: bool,
+    reader: Option<Waker>,
 }
 
 impl WriteDeadline {
     pub(crate) const fn new(stream: TcpStream, timeout: Duration, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, timeout, _place: place, stalled: None }
+        Self { stream, timeout, _place: place, stalled: None, failed: false, reader: None }
     }
 
     fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -39,8 +42,16 @@ impl WriteDeadline {
         let timeout = self.timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+        self.failed = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Err(timed_out()))
     }
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")
 }
 
 impl AsyncRead for WriteDeadline {
@@ -49,7 +60,14 @@ impl AsyncRead for WriteDeadline {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.failed {
+            return Poll::Ready(Err(timed_out()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && !self.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+        read
     }
 }
 

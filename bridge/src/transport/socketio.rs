@@ -19,7 +19,7 @@ use engineioxide::{
     service::EngineIoService,
 };
 use fanfare_proto::{token::Verifier, v1::Reason};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
@@ -44,6 +44,8 @@ pub(crate) struct SocketIo {
     pub(crate) link: Arc<Link>,
     pub(crate) expiry: Arc<Expiry>,
     pub(crate) tasks: TaskTracker,
+    /// Cancelled when the bridge has said farewell to its sessions.
+    pub(crate) stopping: CancellationToken,
 }
 
 impl fmt::Debug for SocketIo {
@@ -103,10 +105,11 @@ impl EngineIoHandler for SocketIo {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, socket: EngineSocket) {
-        let timeout = self.config.connect_timeout;
+        let (timeout, stopping) = (self.config.connect_timeout, self.stopping.clone());
         self.tasks.spawn(async move {
             tokio::select! {
                 () = socket.closed() => return,
+                () = stopping.cancelled() => {}
                 () = tokio::time::sleep(timeout) => {}
             }
             if matches!(&*socket.data.lock(), State::New | State::Closed) {
@@ -131,6 +134,8 @@ impl EngineIoHandler for SocketIo {
             Ok(Incoming::Disconnect { namespace }) => {
                 if namespace == "/" {
                     self.depart(&socket);
+                    // Nothing else can live on this connection.
+                    socket.close(DisconnectReason::TransportClose);
                 }
             }
             Ok(Incoming::Ack) => tracing::debug!("acknowledgement of nothing ignored"),

@@ -1,5 +1,7 @@
 //! Packets in and out.
 
+use std::sync::PoisonError;
+
 use engineioxide::Str;
 use fanfare_proto::v1::{Delivery, Reason};
 use serde_json::{json, value::RawValue};
@@ -14,6 +16,10 @@ use crate::session::Emitted;
 
 /// The longest name that is looked at, in bytes; catalogs allow shorter ones only.
 const NAME_BYTES_MAX: usize = 256;
+
+/// Names that Socket.IO keeps for itself; stock clients refuse to emit them.
+const RESERVED_NAMES: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// What a browser sent.
 #[derive(Debug)]
@@ -48,8 +54,13 @@ pub(super) fn decode(text: Str) -> Result<Incoming, Refused> {
     let (config, state) = (ParseConfig::default(), ParserState::default());
     let packet = match CommonParser.decode_str(&config, &state, text) {
         Ok(packet) => packet,
-        Err(ParseError::NeedsMoreBinaryData | ParseError::TooManyAttachments { .. }) => {
-            return Err(binary(None));
+        Err(ParseError::NeedsMoreBinaryData) => {
+            let partial = state.partial_bin_packet.into_inner().unwrap_or_else(PoisonError::into_inner);
+            return match partial.map(|partial| partial.packet.inner) {
+                Some(PacketData::BinaryEvent(_, ack)) => Err(binary(ack)),
+                // The acknowledgement of something we never asked for.
+                _ => Ok(Incoming::Ack),
+            };
         }
         Err(_) => return Err(Refused::Packet),
     };
@@ -90,6 +101,9 @@ fn emitted(data: Value, ack: Option<i64>) -> Result<Emitted, Refused> {
         return Err(refuse(&format!(
             "the event's name must be 1 to {NAME_BYTES_MAX} bytes without control characters"
         )));
+    }
+    if RESERVED_NAMES.contains(&name.as_str()) {
+        return Err(refuse(&format!("{name:?} is reserved by Socket.IO; choose another name")));
     }
     let json = arguments.get(1).map(|argument| argument.get()).filter(|argument| *argument != "null");
     Ok(Emitted { name, json: json.unwrap_or_default().as_bytes().to_vec(), ack })
@@ -183,6 +197,20 @@ mod tests {
         ] {
             assert!(matches!(decode_text(text), Err(Refused::Event { .. })), "{text:?}");
         }
+    }
+
+    #[test]
+    fn binary_events_are_refused_under_their_ack() {
+        for text in [r#"51-12["a",{"_placeholder":true,"num":0}]"#, r#"50-12["a"]"#] {
+            assert!(matches!(decode_text(text), Err(Refused::Event { ack: Some(12), .. })), "{text:?}");
+        }
+        let acknowledgement = r#"61-12[{"_placeholder":true,"num":0}]"#;
+        assert!(matches!(decode_text(acknowledgement), Ok(Incoming::Ack)));
+    }
+
+    #[test]
+    fn reserved_names_are_refused() {
+        assert!(matches!(decode_text(r#"27["disconnect"]"#), Err(Refused::Event { ack: Some(7), .. })));
     }
 
     proptest! {
