@@ -60,7 +60,7 @@ impl Config {
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             payload_bytes_max: 64 << 10,
-            queue_packets_max: 4096,
+            queue_packets_max: 8192,
             rooms_per_session_max: 128,
             calls_waiting_max: 64,
             connections_max: 100_000,

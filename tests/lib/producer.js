@@ -42,11 +42,11 @@ export class Producer {
     process.on("exit", () => this.child.kill());
   }
 
-  send(line, started) {
+  send(line, started, ms) {
     const id = this.next++;
     const answer = new Promise((resolve, reject) => this.pending.set(id, { resolve, reject, started }));
     this.child.stdin.write(JSON.stringify({ id, target: this.target, ...line }) + "\n");
-    return within(answer, `the answer to ${line.method ?? line.special}`);
+    return within(answer, `the answer to ${line.method ?? line.special}`, ms);
   }
 
   /** Calls a typed method. */

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from google.protobuf import json_format
+from google.protobuf import empty_pb2, json_format  # noqa: F401 (known to the JSON parser)
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -116,6 +116,23 @@ def health(line):
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
+def burst(line):
+    """Publishes NewMessages through one NotifyStream; answers with their seqs."""
+    from fanfare.v1 import realtime_pb2, realtime_pb2_grpc
+    from messenger.v1 import messenger_pb2
+
+    def requests():
+        for event in line["events"]:
+            message = json_format.ParseDict(event["message"], messenger_pb2.NewMessage())
+            request = realtime_pb2.NotifyRequest(target=realtime_pb2.Target(rooms=event["rooms"]))
+            request.event.Pack(message)
+            yield request
+
+    stub = realtime_pb2_grpc.RealtimeStub(grpc.insecure_channel(line["target"], [("grpc.use_local_subchannel_pool", 1)]))
+    metadata = [("authorization", f"Bearer {line['token']}")]
+    return [answer.seq for answer in stub.NotifyStream(requests(), metadata=metadata, timeout=60)]
+
+
 def emit(answer):
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
@@ -123,7 +140,7 @@ def emit(answer):
 
 def serve(line):
     try:
-        special = {"services": services, "file": reflected_file, "services_v1": reflected_v1, "health": health}
+        special = {"services": services, "file": reflected_file, "services_v1": reflected_v1, "health": health, "burst": burst}
         emit({"id": line["id"], "ok": special.get(line.get("special"), call)(line)})
     except grpc.RpcError as error:
         answer = {"code": error.code().name, "message": error.details(), "reason": reason(error)}

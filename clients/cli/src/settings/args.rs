@@ -158,7 +158,7 @@ pub(crate) struct BridgeArgs {
     #[arg(long, env = "FANFARE_PAYLOAD_BYTES_MAX", value_name = "SIZE", default_value = "64KiB")]
     pub(crate) payload_bytes_max: Size,
     /// Packets that may wait for a session before it is closed as too slow.
-    #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 4096)]
+    #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 8192)]
     pub(crate) queue_packets_max: usize,
     /// Rooms a session may be in.
     #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128)]
