@@ -32,6 +32,8 @@ pub(super) struct Found<'a> {
     bytes: &'a [u8],
     few: [Option<Slot<'a>>; Found::FEW],
     many: Vec<Option<Slot<'a>>>,
+    /// Something was overwritten or merged, so that not everything in the bytes will be looked at.
+    hides: bool,
 }
 
 fn io(_: std::io::Error) -> PayloadError {
@@ -44,18 +46,26 @@ impl<'a> Found<'a> {
     /// Walks the bytes once. Of several members of a oneof, the last one counts.
     pub(super) fn scan(shape: &MessageShape, bytes: &'a [u8]) -> Result<Self> {
         let many = if shape.fields.len() > Self::FEW { vec![None; shape.fields.len()] } else { Vec::new() };
-        let mut found = Self { bytes, few: [None; Self::FEW], many };
+        let mut found = Self { bytes, few: [None; Self::FEW], many, hides: false };
         let mut members = if shape.oneofs > 0 { vec![None; shape.oneofs] } else { Vec::new() };
         let mut reader = Reader::new(bytes);
         while !reader.is_done() {
             let start = reader.offset();
             let (number, value) = reader.field()?;
             let Some(index) = shape.by_number(number) else { continue };
-            if let Some(oneof) = shape.fields[index].oneof {
+            let field = &shape.fields[index];
+            fits(field, value).map_err(|e| e.within(&field.json_name))?;
+            if let Some(oneof) = field.oneof {
                 match members[oneof].replace(index) {
-                    Some(other) if other != index => *found.slot(other) = None,
+                    Some(other) if other != index => {
+                        *found.slot(other) = None;
+                        found.hides = true;
+                    }
                     _ => {}
                 }
+            }
+            if matches!(field.repetition, Repetition::Singular { .. }) && found.get(index).is_some() {
+                found.hides = true;
             }
             let slot = found.slot(index);
             *slot = Some(match slot {
@@ -119,6 +129,41 @@ impl<'a> Found<'a> {
     }
 }
 
+/// Whether a value's wire type is one that the field may have.
+fn fits(field: &FieldShape, value: WireValue<'_>) -> Result<()> {
+    let own = match default(field.kind) {
+        WireValue::Varint(_) => matches!(value, WireValue::Varint(_)),
+        WireValue::Fixed64(_) => matches!(value, WireValue::Fixed64(_)),
+        WireValue::Fixed32(_) => matches!(value, WireValue::Fixed32(_)),
+        WireValue::Bytes(_) => matches!(value, WireValue::Bytes(_)),
+    };
+    let packed = field.repetition == Repetition::Repeated && packed(field.kind).is_some();
+    if own || (packed && matches!(value, WireValue::Bytes(_))) {
+        return Ok(());
+    }
+    Err(wrong_wire_type("the declared type"))
+}
+
+/// Checks everything in the bytes, also what is overwritten or merged: any protobuf library must be able to read them.
+fn check(table: &Table, index: usize, bytes: &[u8], depth: usize) -> Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(PayloadError::new(format!("messages nest deeper than {DEPTH_MAX}")));
+    }
+    let shape = &table.messages[index];
+    let mut reader = Reader::new(bytes);
+    while !reader.is_done() {
+        let (number, value) = reader.field()?;
+        let Some(field) = shape.by_number(number).map(|at| &shape.fields[at]) else { continue };
+        let checked = fits(field, value).and_then(|()| match (field.kind, value) {
+            (FieldKind::String, _) => utf8(value).map(drop),
+            (FieldKind::Message(inner), WireValue::Bytes(bytes)) => check(table, inner, bytes, depth + 1),
+            _ => Ok(()),
+        });
+        checked.map_err(|e| e.within(&field.json_name))?;
+    }
+    Ok(())
+}
+
 fn wrong_wire_type(wanted: &str) -> PayloadError {
     PayloadError::new(format!("not valid protobuf: the wire type is not that of {wanted}"))
 }
@@ -148,6 +193,9 @@ pub(super) fn message<W: Write>(
     }
     let shape = &table.messages[index];
     let found = Found::scan(shape, bytes)?;
+    if found.hides {
+        check(table, index, bytes, depth)?;
+    }
     match shape.special {
         Special::None => {
             out.write_all(b"{").map_err(io)?;
@@ -272,19 +320,25 @@ fn packed(kind: FieldKind) -> Option<Next> {
 fn map<W: Write>(
     table: &Table,
     (index, field): (usize, &FieldShape),
-    entry: usize,
+    entry_index: usize,
     found: &Found<'_>,
     out: &mut W,
     depth: usize,
 ) -> Result<()> {
-    let entry = &table.messages[entry];
+    let entry = &table.messages[entry_index];
     let mut entries: Vec<(String, Found<'_>)> = Vec::new();
     let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
     found.each(index, field.number, |value| {
         let found = Found::scan(entry, bytes(value)?)?;
+        if found.hides {
+            check(table, entry_index, found.bytes, depth + 1)?;
+        }
         let key = map_key(table, entry, &found)?;
         match places.get(&key) {
-            Some(place) => entries[*place].1 = found,
+            Some(place) => {
+                let hidden = std::mem::replace(&mut entries[*place].1, found);
+                check(table, entry_index, hidden.bytes, depth + 1)?;
+            }
             None => {
                 places.insert(key.clone(), entries.len());
                 entries.push((key, found));

@@ -18,10 +18,7 @@ use std::{
     },
 };
 
-use fanfare_proto::{
-    cursor::{Cursor, Epoch},
-    room::{Room, Tenant},
-};
+use fanfare_proto::room::{Room, Tenant};
 use tokio::sync::Notify;
 
 use crate::{config::Limits, event::Event};
@@ -45,7 +42,6 @@ pub(crate) struct Channel {
 
 #[derive(Debug)]
 struct State {
-    epoch: Epoch,
     window: Window,
     /// Copied on write when a publisher still holds the list.
     listeners: HashMap<Room, Arc<Vec<Arc<Listener>>>>,
@@ -78,8 +74,8 @@ impl Hub {
         Self { channels: RwLock::default(), limits }
     }
 
-    /// The tenant's channel; `head` is the end of its log, read before this call.
-    pub(crate) fn channel(&self, tenant: &Tenant, head: Cursor) -> Arc<Channel> {
+    /// The tenant's channel; `head` is the newest seq of its log, read before this call.
+    pub(crate) fn channel(&self, tenant: &Tenant, head: u64) -> Arc<Channel> {
         if let Some(channel) = self.channels.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return channel.clone();
         }
@@ -89,16 +85,15 @@ impl Hub {
     }
 
     /// Takes an event over. Engines call it in log order, once an event.
-    pub(crate) fn publish(&self, epoch: Epoch, event: Arc<Event>) -> Wakeups {
-        let before = Cursor { epoch, seq: event.seq.saturating_sub(1) };
-        self.channel(&event.draft.tenant, before).publish(event)
+    pub(crate) fn publish(&self, event: Arc<Event>) -> Wakeups {
+        self.channel(&event.draft.tenant, event.seq.saturating_sub(1)).publish(event)
     }
 }
 
 impl Channel {
-    fn new(tenant: Tenant, head: Cursor, limits: &Limits) -> Self {
-        let window = Window::new(head.seq, limits.window_events_max, limits.window_bytes_max);
-        Self { tenant, state: Mutex::new(State { epoch: head.epoch, window, listeners: HashMap::new() }) }
+    fn new(tenant: Tenant, head: u64, limits: &Limits) -> Self {
+        let window = Window::new(head, limits.window_events_max, limits.window_bytes_max);
+        Self { tenant, state: Mutex::new(State { window, listeners: HashMap::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -80,8 +80,7 @@ impl MemoryEngine {
                 log.push(now, event.clone());
                 log.trim(now, &self.retention);
             }
-            let epoch = log.epoch;
-            (answer, self.hub.publish(epoch, event))
+            (answer, self.hub.publish(event))
         };
         wakeups.wake();
         Ok(answer)

@@ -91,7 +91,7 @@ impl Subscription {
         key: u64,
     ) -> Result<Self, Refusal> {
         let head = engine.head(tenant).await?;
-        let channel = hub.channel(tenant, head);
+        let channel = hub.channel(tenant, head.seq);
         let listener = Arc::new(Listener { ready: AtomicBool::new(false), key, inbox: inbox.clone() });
         let interest = Interest::default();
         let mut subscription =
@@ -154,6 +154,11 @@ impl Subscription {
         self.interest.rooms.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn channel_listeners(&self) -> usize {
+        self.channel.lock().listeners.len()
+    }
+
     /// The place reached so far.
     pub(crate) fn cursor(&self) -> Cursor {
         let (Place::Log(seq) | Place::Live { seq, .. }) = self.place;
@@ -164,6 +169,9 @@ impl Subscription {
     pub(crate) async fn next(&mut self) -> Result<Batch, Refusal> {
         // Before reading, so that whatever is published from here on wakes again.
         self.listener.ready.store(false, Ordering::Release);
+        if self.interest.is_empty() {
+            self.skip_to_end();
+        }
         loop {
             match self.place {
                 Place::Live { position, seq } => match self.read_window(position) {
