@@ -1,0 +1,107 @@
+//! The programs of the targets: built or installed before anything is measured, and what versions they are.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::target::Kind;
+
+/// Where the programs are.
+#[derive(Debug)]
+pub(crate) struct Binaries {
+    workspace: PathBuf,
+    /// Cargo's folder of release binaries, in which the harness is too.
+    release: PathBuf,
+    fanfare: Option<PathBuf>,
+    socketioxide: Option<PathBuf>,
+}
+
+impl Binaries {
+    /// Builds what the targets need, in release mode; `fanfare` is used as it is when given.
+    pub(crate) fn prepare(kinds: &[Kind], fanfare: Option<PathBuf>) -> anyhow::Result<Self> {
+        let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = bench.parent().context("bench/ has no parent")?.to_owned();
+        let own = std::env::current_exe()?;
+        let target = own.ancestors().nth(2).context("the harness is not in a target folder of cargo")?;
+        let mut binaries =
+            Self { workspace, release: target.join("release"), fanfare: None, socketioxide: None };
+        for kind in kinds {
+            match kind {
+                Kind::Fanfare => {
+                    binaries.fanfare = Some(fanfare.clone().map_or_else(|| binaries.build("fanfare"), Ok)?);
+                }
+                Kind::Socketioxide => {
+                    binaries.socketioxide = Some(binaries.build("fanfare-bench-socketioxide")?);
+                }
+                Kind::Node => binaries.install()?,
+            }
+        }
+        Ok(binaries)
+    }
+
+    pub(crate) fn fanfare(&self) -> anyhow::Result<&Path> {
+        self.fanfare.as_deref().context("fanfare was not built")
+    }
+
+    pub(crate) fn socketioxide(&self) -> anyhow::Result<&Path> {
+        self.socketioxide.as_deref().context("the socketioxide peer was not built")
+    }
+
+    pub(crate) fn node_server(&self) -> PathBuf {
+        self.node_folder().join("server.js")
+    }
+
+    /// The version, and the commit that the workspace is at.
+    pub(crate) fn fanfare_version(&self) -> String {
+        let mut git = Command::new("git");
+        git.args(["describe", "--always", "--dirty"]).current_dir(&self.workspace);
+        let commit = git.output().ok().filter(|output| output.status.success());
+        let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        format!("fanfare {} ({})", env!("CARGO_PKG_VERSION"), commit.as_deref().unwrap_or("no commit"))
+    }
+
+    /// The version in the workspace's lock file.
+    pub(crate) fn socketioxide_version(&self) -> String {
+        let lock = fs::read_to_string(self.workspace.join("Cargo.lock")).unwrap_or_default();
+        let version = |name: &str| {
+            let after = lock.split(&format!("name = \"{name}\"\nversion = \"")).nth(1)?;
+            after.split('"').next()
+        };
+        let [own, engine] = ["socketioxide", "engineioxide"].map(|name| version(name).unwrap_or("?"));
+        format!("socketioxide {own}, engineioxide {engine}, axum {}", version("axum").unwrap_or("?"))
+    }
+
+    fn build(&self, package: &str) -> anyhow::Result<PathBuf> {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--release", "--locked", "--package", package, "--bin", package]);
+        build.arg("--target-dir").arg(self.release.parent().context("no target folder")?);
+        run(build.current_dir(&self.workspace))?;
+        Ok(self.release.join(package))
+    }
+
+    fn install(&self) -> anyhow::Result<()> {
+        if self.node_folder().join("node_modules").exists() {
+            return Ok(());
+        }
+        run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(self.node_folder()))
+    }
+
+    fn node_folder(&self) -> PathBuf {
+        self.workspace.join("bench/peers/node")
+    }
+}
+
+/// Runs a command to its end, its output on the standard error of the harness.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdout(std::io::stderr()).status();
+    let status = status.with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
