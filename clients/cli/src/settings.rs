@@ -53,7 +53,9 @@ pub(crate) enum Error {
 /// Reads all settings; `None` when they were only to be printed.
 pub(crate) fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Error> {
     let args = with_default_command(args.collect());
-    let mut command = Cli::command();
+    // Each flag's variable is its name, which the help says once instead of at each.
+    let mut command = Cli::command().mut_subcommands(|sub| sub.mut_args(|arg| arg.hide_env(true)));
+    command = command.mut_args(|arg| arg.hide_env(true));
     if let Some(path) = file::path(&args) {
         command = file::apply(command, &path)?;
     }

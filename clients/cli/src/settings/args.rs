@@ -81,7 +81,7 @@ pub(crate) struct PeerArgs {
 pub(crate) struct CommonArgs {
     #[command(flatten)]
     pub(crate) tokens: TokenSettings,
-    /// Origin whose pages may connect, e.g. https://app.example.com; repeatable; `*` is any (`dev`: any when absent).
+    /// Origin whose pages may connect, e.g. `https://app.example.com`; repeatable; `*` is any (`dev`: any when absent).
     #[arg(long, env = "FANFARE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) cors_origin: Vec<String>,
     /// How long to wait for what is under way when told to stop.
