@@ -13,7 +13,7 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
-use crate::json::Shape;
+use crate::{json::Shape, room::Room};
 
 pub use fill::Stamp;
 pub use template::{RenderError, RoomTemplate};
@@ -135,15 +135,15 @@ pub enum Method {
     Client(Arc<ClientMethod>),
 }
 
-/// A unary method whose request is a target and one event.
+/// A unary method whose request is a target and one event, of one or of several types.
 #[derive(Debug)]
 pub struct NotifyMethod {
     /// The number of the request's `fanfare.v1.Target` field.
     pub target_field: u32,
-    /// The number of the request's event field.
-    pub event_field: u32,
-    /// The event.
-    pub event: Arc<EventType>,
+    /// The event for each of the request's event fields, by number.
+    pub events: HashMap<u32, Arc<EventType>>,
+    /// Where the events go when the producer names no rooms; empty: where their types declare.
+    pub rooms: Vec<Room>,
 }
 
 /// A server-streaming method whose response is metadata and a oneof of events.

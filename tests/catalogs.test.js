@@ -38,8 +38,6 @@ const EVENTS = [
     { userId: "42", type: "info", message: "Hi", data: { a: [1, null, { b: true }], c: "x" } },
     { type: "info", message: "Hi", data: { a: [1, null, { b: true }], c: "x" } }, "user"],
   ["messenger.v1.Messenger", "NotifyUser", "user:notification", { userId: "42", type: "info", message: "Hi" }, { type: "info", message: "Hi" }, "user"],
-  ["messenger.v1.Messenger", "BroadcastToOrganization", "organization:notification",
-    { type: "maintenance", message: "Tonight" }, { type: "maintenance", message: "Tonight" }, "org"],
   ["messenger.v1.Messenger", "NotifyTypingStart", "typing:start", { chatId: "7", userId: "5" }, { chatId: 7, userId: "5" }, "chat"],
   ["messenger.v1.Messenger", "NotifyTypingStop", "typing:stop", { chatId: "7", userId: "5" }, { chatId: 7, userId: "5" }, "chat"],
   ["messenger.v1.Messenger", "NotifyOperatorJoined", "operator:joined", { chatId: "7", userId: "5" }, { chatId: 7, userId: "5" }, "chat"],
@@ -128,10 +126,10 @@ for (const [service, method, name, event, seen, audience, rooms] of EVENTS) {
     // A fence for each tenant: what comes before it has come, and nothing else will.
     const fence = `fence-${Math.random()}`;
     for (const tenant of ["1", "2", "default"]) {
-      await python.call(producer(), "messenger.v1.Messenger/BroadcastToOrganization", { target: { tenant }, event: { type: fence } });
+      await python.call(producer(), "messenger.v1.Messenger/BroadcastToOrganization", { target: { tenant }, userNotification: { type: fence } });
     }
     for (const [who, session] of sessions) {
-      await session.event("organization:notification", (payload) => payload.type === fence);
+      await session.event("user:notification", (payload) => payload.type === fence);
       const got = session.events.filter(([, payload]) => payload.type !== fence);
       assert.deepStrictEqual(got, AUDIENCES[audience].includes(who) ? [[name, seen]] : [], who);
       const keys = got.length ? Object.keys(got[0][1]).sort() : null;
@@ -139,6 +137,18 @@ for (const [service, method, name, event, seen, audience, rooms] of EVENTS) {
     }
   });
 }
+
+test("BroadcastToOrganization sends any event of the catalog to everybody in the organization", async () => {
+  for (const session of sessions.values()) session.events.length = 0;
+  const event = { typingStart: { chatId: "7", userId: "5" } };
+  await python.call(producer("1"), "messenger.v1.Messenger/BroadcastToOrganization", event);
+  await python.call(producer("1"), "messenger.v1.Messenger/BroadcastToOrganization", { userNotification: { type: "all", message: "Tonight" } });
+  for (const who of AUDIENCES.org) {
+    await sessions.get(who).event("user:notification");
+    assert.deepStrictEqual(sessions.get(who).events, [["typing:start", { chatId: 7, userId: "5" }], ["user:notification", { type: "all", message: "Tonight" }]], who);
+  }
+  await assert.rejects(python.call(producer("1"), "messenger.v1.Messenger/BroadcastToOrganization", {}), /has no event/);
+});
 
 test("the table names every event of the catalogs", async () => {
   const { run } = await import("./lib/fanfare.js");

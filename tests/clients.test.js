@@ -27,7 +27,7 @@ after(async () => {
 });
 
 const notice = (text, tenant = "1") =>
-  python.call(producer(), "messenger.v1.Messenger/BroadcastToOrganization", { target: { tenant }, event: { type: text } });
+  python.call(producer(), "messenger.v1.Messenger/BroadcastToOrganization", { target: { tenant }, userNotification: { type: text } });
 
 for (const [version, io] of [["4", io4], ["3", io3]]) {
   for (const transports of [["websocket"], ["polling"], ["polling", "websocket"]]) {
@@ -42,8 +42,8 @@ for (const [version, io] of [["4", io4], ["3", io3]]) {
       assert.deepStrictEqual(await call(socket, "unsubscribe:chat", { chatId: 7 }), { chatId: 7 });
       await python.call(producer("1"), "messenger.v1.Messenger/NotifyTypingStop", { event: { chatId: "7", userId: "5" } });
       await notice("fence");
-      await socket.event("organization:notification");
-      assert.deepStrictEqual(socket.events.map((e) => e[0]), ["typing:start", "organization:notification"]);
+      await socket.event("user:notification");
+      assert.deepStrictEqual(socket.events.map((e) => e[0]), ["typing:start", "user:notification"]);
       socket.close();
     });
   }
@@ -168,7 +168,7 @@ test("join answers with joined, and join_chat and leave_chat work", async () => 
   await call(socket, "leave_chat", { chatId: "c-7" });
   await say("2");
   await notice("fence", "default");
-  await socket.event("organization:notification");
+  await socket.event("user:notification");
   assert.equal(socket.events.filter((e) => e[0] === "user_joined_chat").length, 1);
   socket.close();
 });
@@ -185,8 +185,8 @@ test("a producer can leave sessions out", async () => {
   const target = { exceptSessions: [one.id] };
   await python.call(producer("1"), "messenger.v1.Messenger/NotifyUserOnline", { target, event: { userId: "1" } });
   await notice("fence");
-  await one.event("organization:notification");
-  await other.event("organization:notification");
+  await one.event("user:notification");
+  await other.event("user:notification");
   assert.equal(one.events.length, 1);
   assert.equal(other.events.length, 2);
   one.close();

@@ -58,9 +58,9 @@ test(`${PRODUCERS} producers, ${SESSIONS} sessions, ${PRODUCERS * EVENTS_EACH} e
   assert.equal(new Set(seqs.values()).size, all.length, "every event has its own place in the log");
   assert.equal(Math.max(...seqs.values()), all.length, "without holes");
   all.sort((a, b) => seqs.get(a.id) - seqs.get(b.id));
-  await python.call(token, "messenger.v1.Messenger/BroadcastToOrganization", { event: { type: "fence" } });
+  await python.call(token, "messenger.v1.Messenger/BroadcastToOrganization", { userNotification: { type: "fence" } });
   for (const [number, socket] of sessions.entries()) {
-    await socket.event("organization:notification");
+    await socket.event("user:notification");
     const mine = new Set(["org", ...chatsOf(number).map((c) => `chat:${c}`)]);
     const expected = all.filter((e) => e.rooms.some((room) => mine.has(room))).map((e) => e.id);
     const got = socket.events.filter(([name]) => name === "message:new").map(([, payload]) => payload.id);

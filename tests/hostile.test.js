@@ -20,14 +20,14 @@ before(async () => {
 });
 
 const notice = (type, tenant = "1") =>
-  python.call(producer(), "messenger.v1.Messenger/BroadcastToOrganization", { target: { tenant }, event: { type } });
+  python.call(producer(), "messenger.v1.Messenger/BroadcastToOrganization", { target: { tenant }, userNotification: { type } });
 
 // Before and after every attack the witness hears what it should.
 for (const around of [beforeEach, afterEach]) {
   around(async () => {
     const type = `still here ${count++}`;
     await notice(type);
-    await witness.event("organization:notification", (payload) => payload.type === type);
+    await witness.event("user:notification", (payload) => payload.type === type);
     witness.events.length = 0;
   });
 }
@@ -273,7 +273,7 @@ test("sessions that come and go in all ways leave nothing behind", async () => {
   const one = await connect(fanfare.bridge.url, identity);
   await call(one, "subscribe:chat", { chatId: 7 });
   await notice("after the rush");
-  await one.event("organization:notification");
+  await one.event("user:notification");
   assert.equal(one.events.length, 1);
   one.close();
 }, { timeout: DEADLINE * 2 });

@@ -15,7 +15,10 @@ use super::{
     fill::{self, options},
     source::Sources,
 };
-use crate::json::{Shapes, closest};
+use crate::{
+    json::{Shapes, closest},
+    room::Room,
+};
 
 /// The longest name of an event or call, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -194,7 +197,7 @@ impl Checker<'_> {
     fn producer(&self, method: &MethodDescriptor) -> Result<Method, (Option<u32>, String)> {
         let (input, output, name) = (method.input(), method.output(), method.name());
         match (method.is_client_streaming(), method.is_server_streaming()) {
-            (false, false) => self.notify(name, &input, &output).map_err(|p| (None, p)),
+            (false, false) => self.notify(method),
             (false, true) => self.subscribe(name, &input, &output).map_err(|p| (None, p)),
             (true, _) => Err((
                 None,
@@ -205,60 +208,58 @@ impl Checker<'_> {
         }
     }
 
-    fn notify(
-        &self,
-        name: &str,
-        input: &MessageDescriptor,
-        output: &MessageDescriptor,
-    ) -> Result<Method, String> {
+    fn notify(&self, method: &MethodDescriptor) -> Result<Method, (Option<u32>, String)> {
+        let (name, input, output) = (method.name(), method.input(), method.output());
+        let request = input.full_name();
+        let refuse = |problem: String| (None, problem);
         if output.full_name() != "fanfare.v1.NotifyResponse" {
-            return Err(format!(
+            return Err(refuse(format!(
                 "{name} returns {}; a Notify method returns fanfare.v1.NotifyResponse (a browser's call needs `option (fanfare.v1.client)`)",
                 output.full_name()
-            ));
+            )));
         }
-        let (mut target, mut events) = (None, Vec::new());
+        let (mut target, mut events, mut oneofs) = (None, HashMap::new(), BTreeSet::new());
         for field in input.fields() {
             let kind = field.kind();
             let message = kind.as_message().filter(|_| field.cardinality() != Cardinality::Repeated);
-            match message {
-                Some(m) if m.full_name() == "fanfare.v1.Target" => target = Some(field.number()),
-                Some(m) => match self.events.get(m.full_name()) {
-                    Some(event) => events.push((field.number(), event.clone())),
-                    None => {
-                        return Err(format!(
-                            "{name}: field {} of {} is no event; give {} `option (fanfare.v1.event)`, or remove the field",
-                            field.name(),
-                            input.full_name(),
-                            m.full_name()
-                        ));
-                    }
-                },
-                None => {
-                    return Err(format!(
-                        "{name}: field {} of {} is neither a fanfare.v1.Target nor an event; put it into the event",
-                        field.name(),
-                        input.full_name()
-                    ));
-                }
+            let Some(message) = message else {
+                return Err(refuse(format!(
+                    "{name}: field {} of {request} is neither a fanfare.v1.Target nor an event; put it into the event",
+                    field.name()
+                )));
+            };
+            if message.full_name() == "fanfare.v1.Target" {
+                target = Some(field.number());
+                continue;
             }
+            let event = self.events.get(message.full_name()).ok_or_else(|| {
+                refuse(format!(
+                    "{name}: field {} of {request} is no event; give {} `option (fanfare.v1.event)`, or remove the field",
+                    field.name(),
+                    message.full_name()
+                ))
+            })?;
+            oneofs.insert(
+                field
+                    .containing_oneof()
+                    .map(|o| o.name().to_owned())
+                    .unwrap_or_else(|| format!("={}", field.number())),
+            );
+            events.insert(field.number(), event.clone());
         }
-        let Some(target_field) = target else {
-            return Err(format!(
-                "{name}: {} has no target; add `fanfare.v1.Target target = N;`",
-                input.full_name()
-            ));
-        };
-        match <[_; 1]>::try_from(events) {
-            Ok([(event_field, event)]) => {
-                Ok(Method::Notify(Arc::new(NotifyMethod { target_field, event_field, event })))
-            }
-            Err(events) => Err(format!(
-                "{name}: {} has {} event fields; want exactly one, a message with `option (fanfare.v1.event)`",
-                input.full_name(),
+        let target_field = target.ok_or_else(|| {
+            refuse(format!("{name}: {request} has no target; add `fanfare.v1.Target target = N;`"))
+        })?;
+        if oneofs.len() != 1 {
+            return Err(refuse(format!(
+                "{name}: {request} has {} event fields; want exactly one, a message with `option (fanfare.v1.event)`, or one oneof of them",
                 events.len()
-            )),
+            )));
         }
+        let declared = options::notify(method).map(|o| list(&o, "rooms")).unwrap_or_default();
+        let rooms = declared.iter().map(|room| Room::new(room)).collect::<Result<_, _>>();
+        let rooms = rooms.map_err(|e| (Some(options::NOTIFY), format!("{name}: rooms: {e}")))?;
+        Ok(Method::Notify(Arc::new(NotifyMethod { target_field, events, rooms })))
     }
 
     fn subscribe(

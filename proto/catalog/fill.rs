@@ -14,6 +14,7 @@ pub(super) mod options {
 
     pub(in crate::catalog) const EVENT: u32 = 50201;
     pub(in crate::catalog) const CLIENT: u32 = 50201;
+    pub(in crate::catalog) const NOTIFY: u32 = 50202;
 
     fn extension(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Option<Value> {
         let extension = pool.get_extension_by_name(name)?;
@@ -34,6 +35,11 @@ pub(super) mod options {
     pub(in crate::catalog) fn client(descriptor: &MethodDescriptor) -> Option<DynamicMessage> {
         let pool = descriptor.parent_pool();
         message(extension(pool, &descriptor.options(), "fanfare.v1.client"))
+    }
+
+    pub(in crate::catalog) fn notify(descriptor: &MethodDescriptor) -> Option<DynamicMessage> {
+        let pool = descriptor.parent_pool();
+        message(extension(pool, &descriptor.options(), "fanfare.v1.notify"))
     }
 
     pub(in crate::catalog) fn fill(field: &FieldDescriptor) -> Option<FillSource> {

@@ -49,14 +49,15 @@ impl Ingest {
         })?;
         let kind = self.kind(&event.type_url)?.clone();
         let target = request.target.unwrap_or_default();
-        self.publish(identity, &kind, target, event.value.into()).await
+        self.publish(identity, &kind, &[], target, event.value.into()).await
     }
 
-    /// Publishes an event of a known type.
+    /// Publishes an event of a known type: to the target's rooms, else to `instead`, else where the type declares.
     pub(crate) async fn publish(
         &self,
         identity: &Identity,
         kind: &Arc<EventType>,
+        instead: &[Room],
         target: Target,
         payload: Bytes,
     ) -> Result<NotifyResponse, Refusal> {
@@ -71,7 +72,7 @@ impl Ingest {
         check_keys(&target)?;
         let draft = Draft {
             tenant,
-            rooms: rooms(kind, &target, &payload)?,
+            rooms: rooms(kind, instead, &target, &payload)?,
             time: now(),
             sender: auth::sender(identity),
             kind: kind.clone(),
@@ -127,8 +128,8 @@ fn check_keys(target: &Target) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The rooms of the target, or those the event's type declares; each once.
-fn rooms(kind: &EventType, target: &Target, payload: &[u8]) -> Result<Vec<Room>, Refusal> {
+/// The rooms of the target, or those instead, or those the event's type declares; each once.
+fn rooms(kind: &EventType, instead: &[Room], target: &Target, payload: &[u8]) -> Result<Vec<Room>, Refusal> {
     if target.rooms.len() > ROOMS_MAX {
         return Err(Refusal::Invalid(format!(
             "target.rooms has {} rooms; the limit is {ROOMS_MAX}",
@@ -140,6 +141,9 @@ fn rooms(kind: &EventType, target: &Target, payload: &[u8]) -> Result<Vec<Room>,
         rooms.push(Room::new(text)?);
     }
     if target.rooms.is_empty() {
+        rooms.extend_from_slice(instead);
+    }
+    if rooms.is_empty() {
         for template in &kind.rooms {
             rooms.extend(template.render(payload)?);
         }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use fanfare_proto::{
-    catalog::{NotifyMethod, SubscribeMethod},
+    catalog::{EventType, NotifyMethod, SubscribeMethod},
     v1::{SubscribeRequest, Target},
 };
 use futures_util::FutureExt as _;
@@ -33,8 +33,8 @@ pub(super) async fn notify(
         let (services, method) = (services.clone(), method.clone());
         async move {
             let identity = services.identify(request.metadata())?;
-            let (target, event) = split(request.into_inner(), &method)?;
-            let response = services.ingest.publish(&identity, &method.event, target, event).await?;
+            let (target, kind, event) = split(request.into_inner(), &method)?;
+            let response = services.ingest.publish(&identity, kind, &method.rooms, target, event).await?;
             Ok::<_, Status>(tonic::Response::new(Frame::message(&response)))
         }
         .boxed()
@@ -62,15 +62,16 @@ pub(super) async fn subscribe(
     Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).server_streaming(method, request).await
 }
 
-/// Takes a typed Notify request apart: its target, and its event's bytes as they are. A message field that
-/// occurs several times is merged, which for its bytes means one after the other.
-fn split(mut request: Bytes, method: &NotifyMethod) -> Result<(Target, Bytes), Status> {
+/// Takes a typed Notify request apart: its target, its event's type, and the event's bytes as they are. A message
+/// field that occurs several times is merged, which for its bytes means one after the other; of several members of a
+/// oneof the last one counts.
+fn split(mut request: Bytes, method: &NotifyMethod) -> Result<(Target, &Arc<EventType>, Bytes), Status> {
     let broken = |e: prost::DecodeError| malformed(format!("the request is not valid protobuf: {e}"));
     let mut target = Target::default();
-    let mut event: Option<Bytes> = None;
+    let mut event: Option<(u32, Bytes)> = None;
     while request.has_remaining() {
         let (number, wire_type) = decode_key(&mut request).map_err(broken)?;
-        if number != method.target_field && number != method.event_field {
+        if number != method.target_field && !method.events.contains_key(&number) {
             skip_field(wire_type, number, &mut request, DecodeContext::default()).map_err(broken)?;
             continue;
         }
@@ -83,22 +84,20 @@ fn split(mut request: Bytes, method: &NotifyMethod) -> Result<(Target, Bytes), S
         let bytes = request.split_to(length);
         if number == method.target_field {
             target.merge(bytes).map_err(broken)?;
-        } else {
-            event = Some(match event {
-                None => bytes,
-                Some(first) => {
-                    let mut merged = BytesMut::from(&first[..]);
-                    merged.extend_from_slice(&bytes);
-                    merged.freeze()
-                }
-            });
+            continue;
         }
+        event = Some(match event {
+            Some((same, first)) if same == number => (number, [first, bytes].concat().into()),
+            _ => (number, bytes),
+        });
     }
-    let event = event.ok_or_else(|| {
-        malformed(format!(
-            "the request has no event: set its field {} ({})",
-            method.event_field, method.event.full_name
-        ))
+    let (number, bytes) = event.ok_or_else(|| {
+        let mut wanted: Vec<_> =
+            method.events.iter().map(|(n, e)| format!("{n} ({})", e.full_name)).collect();
+        wanted.sort();
+        malformed(format!("the request has no event: set field {}", wanted.join(" or ")))
     })?;
-    Ok((target, event))
+    let kind =
+        method.events.get(&number).ok_or_else(|| Status::internal("the event's field is not known"))?;
+    Ok((target, kind, bytes))
 }
