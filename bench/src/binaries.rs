@@ -55,8 +55,11 @@ impl Binaries {
         self.node_folder().join("server.js")
     }
 
-    /// The version, and the commit that the workspace is at.
+    /// The commit that the workspace is at, or where the program came from.
     pub(crate) fn fanfare_version(&self) -> String {
+        if let Some(given) = self.fanfare.as_ref().filter(|path| !path.starts_with(&self.release)) {
+            return format!("fanfare of {}", given.display());
+        }
         let mut git = Command::new("git");
         git.args(["describe", "--always", "--dirty"]).current_dir(&self.workspace);
         let commit = git.output().ok().filter(|output| output.status.success());

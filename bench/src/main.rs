@@ -18,6 +18,7 @@ use anyhow::{bail, ensure};
 use clap::Parser;
 
 use binaries::Binaries;
+use measure::Others;
 use report::Results;
 use target::{Kind, Target};
 use trial::{Phase, Stage};
@@ -25,6 +26,8 @@ use trial::{Phase, Stage};
 /// The interval of steady events: 20 a second.
 const STEADY_INTERVAL: Duration = Duration::from_millis(50);
 const STEADY_EVENTS_PER_SECOND: u32 = 20;
+/// With more than this going on besides, figures are not to be quoted.
+const OTHERS_CORES_MAX: f64 = 0.1;
 
 /// Measures Fanfare and its peers side by side on this machine.
 #[derive(Debug, Parser)]
@@ -83,12 +86,18 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     args.check()?;
     let binaries = Binaries::prepare(&args.only, args.fanfare.clone())?;
-    let machine = measure::machine();
+    let others = Others::watch()?;
     let mut results = deliveries(&args, &binaries).await?;
+    let others = others.cores()?;
     if args.idle_sessions > 0 {
         idle(&args, &binaries, &mut results).await?;
     }
+    let machine =
+        format!("{}; other processes kept {others:.2} cores busy while CPU was measured", measure::machine());
     report::print(&results, &args.conditions(), &machine);
+    if others > OTHERS_CORES_MAX {
+        eprintln!("the machine was not idle: compare the columns of this run, and do not quote its figures");
+    }
     if !results.iter().all(Results::is_exact) {
         bail!("not every session got every event once and in order: see the last row");
     }

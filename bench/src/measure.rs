@@ -2,7 +2,10 @@
 //!
 //! Knows nothing of targets: it is given process ids.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,9 +15,7 @@ const OWN_FILES: u64 = 256;
 
 /// The CPU time, user and system, of a process and its descendants, with that of children that ended.
 pub(crate) fn cpu(root: u32) -> anyhow::Result<Duration> {
-    let ticks: u64 = tree(root)?.iter().map(|process| process.ticks).sum();
-    let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(rustix::param::clock_ticks_per_second());
-    Ok(Duration::from_nanos(u64::try_from(nanos)?))
+    duration(tree(root)?.iter().map(|process| process.ticks).sum())
 }
 
 /// The resident memory of a process and its descendants, in KiB.
@@ -85,9 +86,52 @@ pub(crate) fn allow_sockets(count: usize) -> anyhow::Result<()> {
     }
 }
 
+/// How busy the machine is with something else than the measurement.
+#[derive(Debug)]
+pub(crate) struct Others {
+    since: Instant,
+    before: Duration,
+}
+
+impl Others {
+    pub(crate) fn watch() -> anyhow::Result<Self> {
+        Ok(Self { since: Instant::now(), before: Self::cpu()? })
+    }
+
+    /// The cores that others kept busy since [`Others::watch`], on average.
+    pub(crate) fn cores(&self) -> anyhow::Result<f64> {
+        let used = Self::cpu()?.saturating_sub(self.before);
+        Ok(used.as_secs_f64() / self.since.elapsed().as_secs_f64())
+    }
+
+    /// The whole machine's time less that of the harness and its children, living or ended.
+    fn cpu() -> anyhow::Result<Duration> {
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let fields: Vec<u64> = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        // user, nice, system, idle, iowait, irq, softirq, steal: all but idle and iowait.
+        let [user, nice, system, _, _, irq, softirq, steal, ..] = fields[..] else {
+            bail!("/proc/stat does not begin with the times of all cores")
+        };
+        let all = duration(user + nice + system + irq + softirq + steal)?;
+        Ok(all.saturating_sub(cpu(std::process::id())?))
+    }
+}
+
+/// Of ticks of the CPU clock.
+fn duration(ticks: u64) -> anyhow::Result<Duration> {
+    let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(rustix::param::clock_ticks_per_second());
+    Ok(Duration::from_nanos(u64::try_from(nanos)?))
+}
+
 /// The machine in one line.
 pub(crate) fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default();
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo
@@ -95,12 +139,7 @@ pub(crate) fn machine() -> String {
         .find(|line| line.starts_with("model name"))
         .and_then(|line| line.split(':').nth(1))
         .map_or("unknown CPU", str::trim);
-    let load = read("/proc/loadavg");
-    let load = load.split(' ').next().unwrap_or("?");
-    format!(
-        "{cores} cores of {model}, Linux {}, load {load} before",
-        read("/proc/sys/kernel/osrelease").trim()
-    )
+    format!("{cores} cores of {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }
 
 #[cfg(test)]
