@@ -11,9 +11,11 @@
 //! Besides, fields marked `(fanfare.v1.internal)` are never seen, and timestamps have exactly three digits
 //! of fraction. Works on the wire bytes by a plan made at load; no dynamic message stands between.
 
+mod found;
 mod path;
 mod read;
 mod shape;
+mod special;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -4,8 +4,10 @@ use std::{fmt, sync::Arc};
 
 use super::{
     PayloadError, closest,
+    found::{Found, utf8},
     shape::{FieldKind, Repetition, Shape, Table},
-    write::{Found, Integer, enum_text, integer, utf8},
+    wire::WireValue,
+    write::{Integer, enum_text, integer},
 };
 
 /// A resolved path of field names, ending at a string, integer or enum field.
@@ -114,9 +116,7 @@ impl FieldPath {
                     (_, Some(Integer::Signed(v))) => v.to_string(),
                     (_, Some(Integer::Unsigned(v))) => v.to_string(),
                     (FieldKind::Enum(index), None) => match value {
-                        super::wire::WireValue::Varint(v) => {
-                            enum_text(&self.table, index, v, true)?.to_owned()
-                        }
+                        WireValue::Varint(v) => enum_text(&self.table, index, v, true)?.to_owned(),
                         _ => String::new(),
                     },
                     (_, None) => utf8(value)?.to_owned(),

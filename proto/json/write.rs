@@ -3,181 +3,20 @@
 use std::io::Write;
 
 use base64::Engine as _;
-use chrono::{DateTime, SecondsFormat};
 
 use super::{
     DEPTH_MAX, PayloadError, SAFE_INTEGER_MAX,
+    found::{Found, bytes, check, utf8, wrong_wire_type},
     shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
+    special::{duration, field_mask, timestamp},
     wire::{Reader, WireValue},
 };
 
 type Result<T> = std::result::Result<T, PayloadError>;
 
-/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z in Unix seconds (google/protobuf/timestamp.proto).
-const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-/// ±10,000 years (google/protobuf/duration.proto).
-const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
-
-/// What the bytes hold of one field.
-#[derive(Clone, Copy)]
-struct Slot<'a> {
-    count: usize,
-    /// The offset of the first occurrence that counts.
-    start: usize,
-    last: WireValue<'a>,
-}
-
-/// Where each field of a message is in its bytes. Small messages need no allocation.
-pub(super) struct Found<'a> {
-    bytes: &'a [u8],
-    few: [Option<Slot<'a>>; Found::FEW],
-    many: Vec<Option<Slot<'a>>>,
-    /// Something was overwritten or merged, so that not everything in the bytes will be looked at.
-    hides: bool,
-}
-
-fn io(_: std::io::Error) -> PayloadError {
+/// Writing to memory does not fail, and to nowhere even less.
+pub(super) fn io(_: std::io::Error) -> PayloadError {
     PayloadError::new("the JSON could not be written")
-}
-
-impl<'a> Found<'a> {
-    const FEW: usize = 16;
-
-    /// Walks the bytes once. Of several members of a oneof, the last one counts.
-    pub(super) fn scan(shape: &MessageShape, bytes: &'a [u8]) -> Result<Self> {
-        let many = if shape.fields.len() > Self::FEW { vec![None; shape.fields.len()] } else { Vec::new() };
-        let mut found = Self { bytes, few: [None; Self::FEW], many, hides: false };
-        let mut members = if shape.oneofs > 0 { vec![None; shape.oneofs] } else { Vec::new() };
-        let mut reader = Reader::new(bytes);
-        while !reader.is_done() {
-            let start = reader.offset();
-            let (number, value) = reader.field()?;
-            let Some(index) = shape.by_number(number) else { continue };
-            let field = &shape.fields[index];
-            fits(field, value).map_err(|e| e.within(&field.json_name))?;
-            if let Some(oneof) = field.oneof {
-                match members[oneof].replace(index) {
-                    Some(other) if other != index => {
-                        *found.slot(other) = None;
-                        found.hides = true;
-                    }
-                    _ => {}
-                }
-            }
-            if matches!(field.repetition, Repetition::Singular { .. }) && found.get(index).is_some() {
-                found.hides = true;
-            }
-            let slot = found.slot(index);
-            *slot = Some(match slot {
-                None => Slot { count: 1, start, last: value },
-                Some(slot) => Slot { count: slot.count + 1, start: slot.start, last: value },
-            });
-        }
-        Ok(found)
-    }
-
-    fn slot(&mut self, index: usize) -> &mut Option<Slot<'a>> {
-        if self.many.is_empty() { &mut self.few[index] } else { &mut self.many[index] }
-    }
-
-    fn get(&self, index: usize) -> Option<Slot<'a>> {
-        if self.many.is_empty() { self.few[index] } else { self.many[index] }
-    }
-
-    /// The last occurrence of a scalar.
-    pub(super) fn last(&self, index: usize) -> Option<WireValue<'a>> {
-        self.get(index).map(|slot| slot.last)
-    }
-
-    /// All occurrences, in order.
-    fn each(
-        &self,
-        index: usize,
-        number: u32,
-        mut visit: impl FnMut(WireValue<'a>) -> Result<()>,
-    ) -> Result<()> {
-        let Some(slot) = self.get(index) else { return Ok(()) };
-        if slot.count == 1 {
-            return visit(slot.last);
-        }
-        let mut reader = Reader::new(&self.bytes[slot.start..]);
-        while !reader.is_done() {
-            let (found, value) = reader.field()?;
-            if found == number {
-                visit(value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The bytes of a message field; several occurrences merge, which for bytes means one after the other.
-    pub(super) fn message(
-        &self,
-        index: usize,
-        field: &FieldShape,
-    ) -> Result<Option<std::borrow::Cow<'a, [u8]>>> {
-        let Some(slot) = self.get(index) else { return Ok(None) };
-        if slot.count == 1 {
-            return bytes(slot.last).map(|b| Some(b.into()));
-        }
-        let mut merged = Vec::new();
-        self.each(index, field.number, |value| {
-            merged.extend_from_slice(bytes(value)?);
-            Ok(())
-        })?;
-        Ok(Some(merged.into()))
-    }
-}
-
-/// Whether a value's wire type is one that the field may have.
-fn fits(field: &FieldShape, value: WireValue<'_>) -> Result<()> {
-    let own = match default(field.kind) {
-        WireValue::Varint(_) => matches!(value, WireValue::Varint(_)),
-        WireValue::Fixed64(_) => matches!(value, WireValue::Fixed64(_)),
-        WireValue::Fixed32(_) => matches!(value, WireValue::Fixed32(_)),
-        WireValue::Bytes(_) => matches!(value, WireValue::Bytes(_)),
-    };
-    let packed = field.repetition == Repetition::Repeated && packed(field.kind).is_some();
-    if own || (packed && matches!(value, WireValue::Bytes(_))) {
-        return Ok(());
-    }
-    Err(wrong_wire_type("the declared type"))
-}
-
-/// Checks everything in the bytes, also what is overwritten or merged: any protobuf library must be able to read them.
-fn check(table: &Table, index: usize, bytes: &[u8], depth: usize) -> Result<()> {
-    if depth > DEPTH_MAX {
-        return Err(PayloadError::new(format!("messages nest deeper than {DEPTH_MAX}")));
-    }
-    let shape = &table.messages[index];
-    let mut reader = Reader::new(bytes);
-    while !reader.is_done() {
-        let (number, value) = reader.field()?;
-        let Some(field) = shape.by_number(number).map(|at| &shape.fields[at]) else { continue };
-        let checked = fits(field, value).and_then(|()| match (field.kind, value) {
-            (FieldKind::String, _) => utf8(value).map(drop),
-            (FieldKind::Message(inner), WireValue::Bytes(bytes)) => check(table, inner, bytes, depth + 1),
-            _ => Ok(()),
-        });
-        checked.map_err(|e| e.within(&field.json_name))?;
-    }
-    Ok(())
-}
-
-fn wrong_wire_type(wanted: &str) -> PayloadError {
-    PayloadError::new(format!("not valid protobuf: the wire type is not that of {wanted}"))
-}
-
-fn bytes(value: WireValue<'_>) -> Result<&[u8]> {
-    match value {
-        WireValue::Bytes(bytes) => Ok(bytes),
-        _ => Err(wrong_wire_type("a string, bytes or message")),
-    }
-}
-
-/// A string field's text.
-pub(super) fn utf8(value: WireValue<'_>) -> Result<&str> {
-    std::str::from_utf8(bytes(value)?).map_err(|_| PayloadError::new("the string is not UTF-8"))
 }
 
 /// Writes a message.
@@ -293,10 +132,10 @@ fn list<W: Write>(
     out.write_all(b"]").map_err(io)
 }
 
-type Next = for<'a> fn(&mut Reader<'a>) -> Result<WireValue<'a>>;
+pub(super) type Next = for<'a> fn(&mut Reader<'a>) -> Result<WireValue<'a>>;
 
 /// How the values of a packed field follow each other; `None` for kinds that are never packed.
-fn packed(kind: FieldKind) -> Option<Next> {
+pub(super) fn packed(kind: FieldKind) -> Option<Next> {
     match kind {
         FieldKind::String | FieldKind::Bytes | FieldKind::Message(_) => None,
         FieldKind::Double | FieldKind::Fixed64 { .. } | FieldKind::Sfixed64 { .. } => {
@@ -369,7 +208,7 @@ fn map_key(table: &Table, entry: &MessageShape, found: &Found<'_>) -> Result<Str
     Ok(String::from_utf8_lossy(&text).trim_matches('"').to_owned())
 }
 
-const fn default(kind: FieldKind) -> WireValue<'static> {
+pub(super) const fn default(kind: FieldKind) -> WireValue<'static> {
     match kind {
         FieldKind::Double | FieldKind::Fixed64 { .. } | FieldKind::Sfixed64 { .. } => WireValue::Fixed64(0),
         FieldKind::Float | FieldKind::Fixed32 | FieldKind::Sfixed32 => WireValue::Fixed32(0),
@@ -550,71 +389,4 @@ fn value<W: Write>(
         }
         _ => content(table, (index, field), found, out, depth),
     }
-}
-
-/// The fields 1 (int64 seconds) and 2 (int32 nanos).
-fn seconds_and_nanos(found: &Found<'_>) -> Result<(i64, i64)> {
-    let part = |index, kind| match found.last(index).map(|v| integer(kind, v)).transpose()?.flatten() {
-        Some(Integer::Signed(v)) => Ok(v),
-        _ => Ok(0),
-    };
-    Ok((part(0, FieldKind::Int64 { js_number: false })?, part(1, FieldKind::Int32)?))
-}
-
-fn timestamp<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
-    let (seconds, nanos) = seconds_and_nanos(found)?;
-    let time = u32::try_from(nanos)
-        .ok()
-        .filter(|n| *n < 1_000_000_000 && TIMESTAMP_SECONDS.contains(&seconds))
-        .and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
-    let time = time.ok_or_else(|| {
-        PayloadError::new(format!(
-            "{seconds} seconds and {nanos} nanoseconds are no time: want years 1 to 9999 and nanoseconds from 0 to 999999999"
-        ))
-    })?;
-    write!(out, "\"{}\"", time.to_rfc3339_opts(SecondsFormat::Millis, true)).map_err(io)
-}
-
-fn duration<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
-    let (seconds, nanos) = seconds_and_nanos(found)?;
-    let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
-    if mixed || nanos.abs() > 999_999_999 || seconds.unsigned_abs() > DURATION_SECONDS_MAX {
-        return Err(PayloadError::new(format!("{seconds} seconds and {nanos} nanoseconds are no duration")));
-    }
-    let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
-    let (seconds, nanos) = (seconds.unsigned_abs(), nanos.unsigned_abs());
-    if nanos == 0 {
-        return write!(out, "\"{sign}{seconds}s\"").map_err(io);
-    }
-    let fraction = format!("{nanos:09}");
-    // 3, 6 or 9 digits.
-    let digits = if nanos.is_multiple_of(1_000_000) {
-        3
-    } else if nanos.is_multiple_of(1000) {
-        6
-    } else {
-        9
-    };
-    write!(out, "\"{sign}{seconds}.{}s\"", &fraction[..digits]).map_err(io)
-}
-
-fn field_mask<W: Write>(shape: &MessageShape, found: &Found<'_>, out: &mut W) -> Result<()> {
-    let mut paths: Vec<String> = Vec::new();
-    found.each(0, shape.fields[0].number, |value| {
-        let mut path = String::new();
-        let mut upper = false;
-        for c in utf8(value)?.chars() {
-            match c {
-                '_' => upper = true,
-                c if upper => {
-                    path.extend(c.to_uppercase());
-                    upper = false;
-                }
-                c => path.push(c),
-            }
-        }
-        paths.push(path);
-        Ok(())
-    })?;
-    serde_json::to_writer(out, &paths.join(",")).map_err(|e| io(e.into()))
 }
