@@ -32,10 +32,10 @@ use crate::{
     hub::{Inbox, Subscription},
 };
 
-/// Rooms in one Interest.
-const INTEREST_ROOMS_MAX: usize = 100_000;
-/// Rooms of one link.
+/// Rooms of one link. A bridge that resumes names all of a tenant's at once.
 const LINK_ROOMS_MAX: usize = 1_000_000;
+/// The largest request, in bytes: so many rooms of an ordinary length.
+const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn call(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
     let method = service_fn(move |request: Request<CallRequest>| {
@@ -71,8 +71,7 @@ pub(super) async fn link(services: Arc<Services>, request: http::Request<Body>) 
         .boxed()
     });
     let codec = FrameCodec::<LinkRequest>::default();
-    // An Interest of a bridge that resumes names all its rooms.
-    Grpc::new(codec).max_decoding_message_size(16 * REQUEST_BYTES_MAX).streaming(method, request).await
+    Grpc::new(codec).max_decoding_message_size(LINK_REQUEST_BYTES_MAX).streaming(method, request).await
 }
 
 /// One bridge's stream. The transport pulls it; a bridge that does not read is not read for.
@@ -179,10 +178,10 @@ impl Link {
 
     async fn interest(&mut self, interest: Interest) -> Result<(), Refusal> {
         let tenant = auth::tenant(&self.identity, &interest.tenant)?;
-        let (count, held) = (interest.add.len() + interest.drop.len(), self.rooms + interest.add.len());
-        if count > INTEREST_ROOMS_MAX || held > LINK_ROOMS_MAX {
+        let held = self.rooms + interest.add.len();
+        if held > LINK_ROOMS_MAX || interest.drop.len() > LINK_ROOMS_MAX {
             return Err(Refusal::Invalid(format!(
-                "an Interest has at most {INTEREST_ROOMS_MAX} rooms, a link {LINK_ROOMS_MAX}; this would be {count} and {held}"
+                "a link has at most {LINK_ROOMS_MAX} rooms; this would be {held}"
             )));
         }
         let add = interest.add.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>()?;
