@@ -17,7 +17,8 @@ pub struct Config {
     pub token: String,
     /// How users' tokens are verified.
     pub tokens: TokenConfig,
-    /// Origins whose pages may connect; `*` is any. Requests without `Origin` (not from browsers) always may.
+    /// Origins whose pages may connect; `*` is any. Empty: no page of another origin may use polling (there are no CORS
+    /// headers), any may use WebSocket. Requests without `Origin` (not from browsers) always may.
     pub cors_origins: Vec<String>,
     /// The path of Socket.IO.
     pub path: String,

@@ -91,7 +91,10 @@ async fn admit(State(origins): State<Origins>, request: Request, next: Next) -> 
         (status, axum::Json(json!({ "code": code, "message": message }))).into_response()
     };
     // Browsers do not apply CORS to WebSockets, so the server must (RFC 6455, section 10.2).
-    if let (Origins::Listed(list), Some(origin)) = (&origins, request.headers().get(header::ORIGIN)) {
+    // Without a list everybody may, as with Socket.IO on Node: who a caller is says the token, never a cookie.
+    if let (Origins::Listed(list), Some(origin)) = (&origins, request.headers().get(header::ORIGIN))
+        && !list.is_empty()
+    {
         let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
         let same = origin.as_bytes().splitn(3, |b| *b == b'/').nth(2) == host && host.is_some();
         if !same && !list.contains(origin) {

@@ -81,7 +81,7 @@ pub(crate) struct PeerArgs {
 pub(crate) struct CommonArgs {
     #[command(flatten)]
     pub(crate) tokens: TokenSettings,
-    /// Origin whose pages may connect, e.g. `https://app.example.com`; repeatable; `*` is any (`dev`: any when absent).
+    /// Origin whose pages may connect, e.g. `https://app.example.com`; repeatable; `*` is any. Absent: no CORS (`dev`: any).
     #[arg(long, env = "FANFARE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) cors_origin: Vec<String>,
     /// How long to wait for what is under way when told to stop.
@@ -160,7 +160,7 @@ pub(crate) struct BridgeArgs {
     /// Packets that may wait for a session before it is closed as too slow.
     #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 8192)]
     pub(crate) queue_packets_max: usize,
-    /// Rooms a session may be in.
+    /// Rooms a session may be in, besides `org` and its user's.
     #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128)]
     pub(crate) rooms_per_session_max: usize,
     /// Connections at once.
