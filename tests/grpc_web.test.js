@@ -9,10 +9,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
-import { ROOT, startServer, until } from "./lib/fanfare.js";
+import { DEADLINE, ROOT, startServer, until, within } from "./lib/fanfare.js";
+import { PYTHON } from "./lib/producer.js";
 import { producer, soon, token, user } from "./lib/tokens.js";
 
-const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
 const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
@@ -28,7 +28,7 @@ async function bundle() {
   const protos = ["fanfare/v1/realtime.proto", "fanfare/v1/catalog.proto", "messenger/v1/messenger.proto"];
   execFileSync(PYTHON, [
     "-m", "grpc_tools.protoc", `-I${ROOT}/proto`, `--plugin=protoc-gen-es=${plugin}`, `--es_out=${out}`, "--es_opt=target=js", ...protos,
-  ]);
+  ], { timeout: DEADLINE });
   const result = await build({
     entryPoints: [path.join(ROOT, "tests/browser/page.js")],
     bundle: true, format: "iife", write: false, nodePaths: [path.join(ROOT, "tests/node_modules")],
@@ -60,20 +60,23 @@ after(async () => {
   await server?.stop();
 });
 
-const stopAll = () => page.evaluate(() => window.stops.splice(0).forEach((stop) => stop()));
+/** Runs a function in the page, whose waits have no end of their own. */
+const inPage = (run, args) => within(page.evaluate(run, args), "the page");
+const stopAll = () => inPage(() => window.stops.splice(0).forEach((stop) => stop()));
 afterEach(stopAll);
 
 /** Opens a subscription in the page and gives a way to look at it. */
 async function subscribe(service, bearer, request) {
-  const handle = await page.evaluateHandle(([s, u, t, r]) => window.subscribe(s, u, t, r), [service, server.url, bearer, request]);
-  const look = () => handle.jsonValue();
+  const open = ([s, u, t, r]) => window.subscribe(s, u, t, r);
+  const handle = await within(page.evaluateHandle(open, [service, server.url, bearer, request]), "the page");
+  const look = () => within(handle.jsonValue(), "the page");
   return {
     look,
     until: (matches, what) => until(async () => { const state = await look(); return matches(state) ? state : null; }, what),
   };
 }
 const notify = (kind, bearer, message) =>
-  page.evaluate(([k, u, t, m]) => window.notify(k, u, t, m), [kind, server.url, bearer, { chatId: 7, channel: 1, ...message }]);
+  inPage(([k, u, t, m]) => window.notify(k, u, t, m), [kind, server.url, bearer, { chatId: 7, channel: 1, ...message }]);
 
 test("subscribe and notify, generic and typed", async () => {
   const generic = await subscribe("Realtime", user(42, 1), { rooms: ["org"] });

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import WebSocket from "ws";
 import { call, connect, refusal } from "./lib/clients.js";
-import { DEADLINE, start, within } from "./lib/fanfare.js";
+import { DEADLINE, get, start, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, soon, token, user } from "./lib/tokens.js";
 
@@ -151,6 +151,20 @@ for (const [what, packet, code, message] of EVENTS) {
   });
 }
 
+test("what a browser says of itself counts for nothing beside its token", async () => {
+  const forged = { token: user(66, 2), userId: 1, organizationId: 1, tenant: "1", rooms: ["org", "user:1"], scopes: ["admin"] };
+  const socket = await connect(fanfare.bridge.url, undefined, { auth: forged, query: { tenant: "1", organizationId: "1" } });
+  await call(socket, "subscribe:chat", { chatId: 7 });
+  const event = { userNotification: { type: "for tenant 1" } };
+  for (const target of [{}, { rooms: ["chat:7"] }, { rooms: ["user:1"] }]) {
+    await python.call(producer("1"), "messenger.v1.Messenger/BroadcastToOrganization", { target, ...event });
+  }
+  await notice("fence", "2");
+  await socket.event("user:notification");
+  assert.deepStrictEqual(socket.events, [["user:notification", { type: "fence", message: "" }]]);
+  socket.close();
+});
+
 test("binary payloads are refused", async () => {
   const socket = await connect(fanfare.bridge.url, user(66, 1));
   socket.emit("subscribe:chat", { chatId: Buffer.from("x") });
@@ -173,20 +187,20 @@ test("oversized payloads end their connection, over WebSocket and polling", asyn
   socket.send(`42["subscribe:chat",{"x":"${"x".repeat(10 << 20)}"}]`);
   await within(socket.closed, "the close");
   const polling = `${fanfare.bridge.url}/socket.io/?EIO=4&transport=polling`;
-  const open = await (await fetch(polling)).text();
+  const open = await (await get(polling)).text();
   const { sid } = JSON.parse(open.slice(1));
-  const answer = await fetch(`${polling}&sid=${sid}`, { method: "POST", body: `40${"x".repeat(200_000)}` }).catch(() => ({ status: 413 }));
+  const answer = await get(`${polling}&sid=${sid}`, { method: "POST", body: `40${"x".repeat(200_000)}` }).catch(() => ({ status: 413 }));
   assert.equal(answer.status, 413);
 });
 
 test("garbage over polling is refused", async () => {
   const polling = `${fanfare.bridge.url}/socket.io/?EIO=4&transport=polling`;
-  const status = async (url, options) => (await fetch(url, options)).status;
+  const status = async (url, options) => (await get(url, options)).status;
   assert.equal(await status(`${polling}&sid=nonsense`), 400);
   assert.equal(await status(`${fanfare.bridge.url}/socket.io/`), 400);
   assert.equal(await status(`${fanfare.bridge.url}/socket.io/?EIO=4&transport=carrier-pigeon`), 400);
   assert.equal(await status(polling, { method: "POST", body: "x" }), 400);
-  const { sid } = JSON.parse((await (await fetch(polling)).text()).slice(1));
+  const { sid } = JSON.parse((await (await get(polling)).text()).slice(1));
   assert.equal(await status(`${polling}&sid=${sid}`, { method: "POST", body: "\xff\xfe garbage" }), 400);
 });
 
@@ -194,7 +208,7 @@ const NEW_MESSAGE = { id: "1", chatId: "7", content: "x", fromMe: true, channel:
 const METHOD = "messenger.v1.Messenger/NotifyNewMessage";
 const refused = async (promise, code, reason, message) => {
   const error = await promise.then(() => assert.fail("accepted"), (e) => e);
-  assert.deepStrictEqual([error.code, error.reason], [code, reason], error.message);
+  assert.deepStrictEqual([error.code, error.domain, error.reason], [code, "fanfare", reason], error.message);
   assert.match(error.message, message);
 };
 
@@ -228,6 +242,15 @@ const NOTIFIES = [
 for (const [what, bearer, method, request, code, reason, message] of NOTIFIES) {
   test(`a call ${what} is refused`, () => refused(python.send({ token: bearer, method, request, collect: 1 }), code, reason, message));
 }
+
+test("a subscription after a cursor of another log is told where it can start", async () => {
+  const method = "messenger.v1.Messenger/Subscribe";
+  const subscribe = (after) => python.send({ token: producer("1"), method, request: { rooms: ["org"], after }, collect: 1 });
+  const error = await subscribe("0123456789ab-7").then(() => assert.fail("accepted"), (e) => e);
+  assert.deepStrictEqual([error.code, error.reason], ["OUT_OF_RANGE", "REASON_RESET"]);
+  const [first] = await subscribe(error.metadata.cursor);
+  assert.equal(first.meta.id, error.metadata.cursor);
+});
 
 const bytes = (...parts) => Buffer.concat(parts.map((p) => Buffer.from(p))).toString("base64");
 const RAW = {

@@ -2,12 +2,13 @@
 
 import { test } from "node:test";
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { call, connect } from "./lib/clients.js";
-import { Process, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { call, connect, refusal } from "./lib/clients.js";
+import { get, Process, ROOT, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { producer, user } from "./lib/tokens.js";
 
 const MESSAGE = '{"id":1,"chatId":7,"content":"Hello","fromMe":true,"channel":"whatsapp","timestamp":"2026-01-31T12:00:00Z"}';
@@ -34,10 +35,56 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
   });
 }
 
+test("a server that is told to stop says so to a producer that waits", async () => {
+  const server = await startServer();
+  const publisher = new Process(["notify", "message:new", "-", "--server", server.url, "--jwt-secret", SECRET]);
+  publisher.child.stdin.write(`${MESSAGE}\n`);
+  await until(() => publisher.printed().length === 1, "the answer");
+  // Its input stays open: only the server can end the stream.
+  await server.stop();
+  assert.equal((await within(publisher.ended, "the publisher to give up")).code, 1);
+  assert.match(publisher.text(), /the server is shutting down/);
+});
+
+test("a server that is told to stop while producers publish keeps its word", async () => {
+  const { server, bridge } = await start({ serverArgs: ["--shutdown-grace", "3s"] });
+  const socket = await connect(bridge.url, user(42, 1));
+  const tool = (...args) => new Process([...args, "--server", server.url, "--jwt-secret", SECRET]);
+  const subscriber = tool("subscribe", "org");
+  const publisher = tool("notify", "message:new", "-");
+  // The pipe breaks when the publisher gives up.
+  publisher.child.stdin.on("error", () => {});
+  let sent = 0;
+  const publish = () => publisher.child.stdin.write(`${JSON.stringify({ ...JSON.parse(MESSAGE), id: ++sent })}\n`);
+  await until(() => publish() && subscriber.stdout.includes("message:new"), "the subscription");
+  // Far more than there is time for; and its input stays open, so that only the server can end the stream.
+  while (sent < 40_000) publish();
+  await until(() => publisher.printed().length > 500, "some answers");
+  await server.stop();
+  assert.equal((await within(publisher.ended, "the publisher to give up")).code, 1);
+  const answered = publisher.printed().map(({ seq }) => seq);
+  assert.ok(answered.length < sent, "it was stopped under way");
+  assert.deepStrictEqual(answered, answered.map((_, i) => i + 1));
+  const heard = subscriber.printed().map(({ seq }) => seq);
+  assert.deepStrictEqual(heard, heard.map((_, i) => heard[0] + i));
+  const seen = socket.events.map(([, payload]) => payload.id);
+  assert.ok(seen.length > 0);
+  assert.deepStrictEqual(seen, seen.map((_, i) => i + 1));
+  // A stream that ends with a reason has had all its answers, so nobody heard more than was acknowledged. (A connection
+  // that breaks under what was still on its way tells the producer nothing.)
+  if (publisher.text().includes("the server is shutting down")) {
+    assert.ok(Math.max(heard.at(-1), seen.at(-1)) <= answered.length);
+  }
+  assert.equal(socket.connected, true, "sessions outlive a server");
+  socket.close();
+  await subscriber.stop("SIGINT");
+  await bridge.stop();
+});
+
 test("health and readiness tell the truth", async () => {
   const server = await startServer();
   const bridge = await startBridge(server, ["--connect-timeout", "500ms"]);
-  const status = async (url) => (await fetch(url)).status;
+  const status = async (url) => (await get(url)).status;
   for (const program of [server, bridge]) {
     assert.equal(await status(`${program.url}/healthz`), 200);
     assert.equal(await status(`${program.url}/readyz`), 200);
@@ -62,7 +109,7 @@ test("a bridge resumes at a server that comes back, and says so when events were
   await server.kill();
   const again = new Promise((resolve) => socket.once("disconnect", () => socket.once("connect", resolve)));
   const back = await startServer([], server.address);
-  await until(async () => (await fetch(`${bridge.url}/readyz`)).status === 200, "the link");
+  await until(async () => (await get(`${bridge.url}/readyz`)).status === 200, "the link");
   // The memory engine lost its log, and the bridge must not hide it: sessions start anew.
   await within(again, "the session to start anew");
   socket.events.length = 0;
@@ -126,6 +173,22 @@ test("settings come from flag, environment and file, in this order", async () =>
   assert.equal((await run(["server", "--config", printed, "--print-config"])).code, 0);
 });
 
+test("environment and file are enough to run by", async () => {
+  const server = await startServer();
+  const file = path.join(mkdtempSync(path.join(tmpdir(), "fanfare-")), "bridge.toml");
+  writeFileSync(file, `server = ["${server.url}"]\nrooms-per-session-max = 1\n`);
+  const env = { FANFARE_HTTP_LISTEN: "127.0.0.1:0", FANFARE_JWT_SECRET: SECRET, FANFARE_CONFIG: file };
+  const bridge = new Process(["bridge"], env);
+  const { address } = await bridge.log("bridge listening");
+  await bridge.log("linked");
+  const socket = await connect(`http://${address}`, user(42, 1));
+  assert.deepStrictEqual(await call(socket, "subscribe:chat", { chatId: 7 }), { chatId: 7 });
+  assert.equal((await call(socket, "subscribe:chat", { chatId: 8 })).error.code, "limit");
+  socket.close();
+  await bridge.stop();
+  await server.stop();
+});
+
 test("what cannot work is refused with a remedy", async () => {
   const refused = async (args, text) => {
     const { code, stderr } = await run(args);
@@ -156,7 +219,58 @@ test("notify, subscribe and token work together, and keys make retries safe", as
   const second = JSON.parse((await notify(server.url, "--tenant", "9", "--token", token, "--room", "chat:8")).stdout);
   const subscriber = new Process(["subscribe", "org", "chat:8", "--after", first.id, "--server", server.url, "--tenant", "9", "--token", producer("9")]);
   const line = JSON.parse(await until(() => subscriber.stdout.split("\n")[0], "the replay"));
-  assert.deepStrictEqual([line.id, line.name, line.rooms, line.payload.content], [second.id, "message:new", ["chat:8"], "Hello"]);
+  assert.ok(Math.abs(Date.now() - new Date(line.time)) < 60_000, line.time);
+  const payload = { ...JSON.parse(MESSAGE), timestamp: "2026-01-31T12:00:00.000Z" };
+  const seen = { id: second.id, seq: 2, tenant: "9", rooms: ["chat:8"], time: line.time, sender: line.sender };
+  assert.deepStrictEqual(line, { ...seen, type: "messenger.v1.NewMessage", name: "message:new", payload });
   await subscriber.stop("SIGINT");
   await server.stop();
+});
+
+test("a token that the tool makes says what it was told, and is as good as any other", async () => {
+  const { bridge, stop } = await start();
+  const make = async (...args) => (await run(["token", "--user", "42", "--tenant", "1", ...args])).stdout.trim();
+  const token = await make("--name", "Ada", "--room", "chat:7", "--claim", "level=3", "--expires", "1h", "--jwt-secret", SECRET);
+  const { iat, exp, ...claims } = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));
+  assert.deepStrictEqual(claims, { sub: "42", tenant: "1", name: "Ada", rooms: ["chat:7"], level: 3 });
+  assert.equal(exp - iat, 3600);
+  const socket = await connect(bridge.url, token);
+  assert.deepStrictEqual(await call(socket, "subscribe:chat", { chatId: 7 }), { chatId: 7 });
+  assert.equal((await call(socket, "subscribe:chat", { chatId: 8 })).error.code, "forbidden");
+  socket.close();
+  // Without a secret it is signed with the development key, which only `fanfare dev` accepts.
+  assert.equal((await refusal(bridge.url, { auth: { token: await make() } })).data.code, "invalid_token");
+  await stop();
+});
+
+test("what dev prints can be pasted: every way out shows what the way in publishes", async (t) => {
+  const dev = new Process(["dev", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+  const shells = [];
+  t.after(async () => {
+    for (const { pid } of shells) process.kill(-pid, "SIGKILL");
+    await dev.stop();
+  });
+  await until(() => dev.stdout.includes("Stop with Ctrl-C"), "what dev prints");
+  const exports = dev.stdout.match(/^ {2}export .*$/gm);
+  assert.equal(exports.length, 2);
+  // A command is a run of lines that are indented by four or more.
+  const commands = dev.stdout.match(/(^ {4}.*\n)+/gm);
+  const named = (text) => commands.find((command) => command.includes(text));
+  const paste = (command) => {
+    const shell = spawn("bash", ["-c", `${exports.join("\n")}\n${command}`], { cwd: path.join(ROOT, "tests"), detached: true });
+    shells.push(shell);
+    shell.output = "";
+    shell.stdout.on("data", (data) => (shell.output += data));
+    shell.stderr.on("data", (data) => (shell.output += data));
+    shell.ended = new Promise((resolve) => shell.once("close", resolve));
+    return shell;
+  };
+  const outs = ["socket.io-client", "fanfare subscribe", "curl"].map((text) => paste(named(text)));
+  // They do not say when they are connected, so it is published until all have seen it.
+  await until(async () => {
+    const notify = paste(named("fanfare notify"));
+    assert.equal(await within(notify.ended, "notify"), 0, notify.output);
+    shells.splice(shells.indexOf(notify), 1);
+    return outs.every((out) => out.output.includes("Hello"));
+  }, "all ways out");
 });

@@ -2,6 +2,7 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { readdirSync } from "node:fs";
 import path from "node:path";
 import { call, connect } from "./lib/clients.js";
 import { ROOT, run, start } from "./lib/fanfare.js";
@@ -64,16 +65,21 @@ const BROKEN = [
   ["any_field", 5, "has no browser type; write a oneof"],
   ["duplicate_call", 6, "already taken by /chat.v1.ChatClient/JoinChat; choose another name"],
   ["duplicate_name", 6, "already taken by broken.v1.A"],
+  ["empty_name", 5, 'must be 1 to 64 bytes without white space, e.g. "order:placed"'],
   ["fill_type", 6, "want a google.protobuf.Timestamp"],
   ["joins_org", 6, "choose another kind"],
+  ["joins_user", 6, "choose another kind"],
   ["no_event", 8, "want exactly one"],
+  ["no_package", 1, "add one, e.g. `package orders.v1;`"],
   ["no_target", 8, "add `fanfare.v1.Target target = N;`"],
+  ["notify_non_event", 9, "is no event; give broken.v1.Plain `option (fanfare.v1.event)`"],
   ["oneof_non_event", 12, "is not an event; give its message"],
   ["repeated_in_template", 5, "not a singular string, integer or enum field"],
   ["reply_no_event", 7, 'did you mean "broken.v1.A"?'],
   ["reserved_name", 5, "kept by Socket.IO clients for themselves; choose another"],
   ["spaced_name", 5, 'without white space, e.g. "order:placed"'],
   ["streams_requests", 8, "catalog methods are unary"],
+  ["subscribe_without_meta", 8, "add `fanfare.v1.Event meta = N;`"],
   ["syntax", 5, "expected an integer"],
   ["unbalanced_template", 5, "a brace without its partner; write"],
   ["unknown_field", 5, 'did you mean "chat_id"?'],
@@ -81,6 +87,11 @@ const BROKEN = [
   ["unknown_type", 6, "'Missing' is not defined"],
   ["wrong_kind", 5, "which is no kind"],
 ];
+
+test("the table has every broken catalog", () => {
+  const files = readdirSync(path.join(ROOT, "tests/catalogs-broken")).map((file) => file.replace(/\.proto$/, ""));
+  assert.deepStrictEqual(files.sort(), BROKEN.map(([name]) => name));
+});
 
 for (const [name, line, remedy] of BROKEN) {
   test(`a broken catalog is refused: ${name}`, async () => {

@@ -3,7 +3,10 @@
 import { io } from "socket.io-client";
 import { within } from "./fanfare.js";
 
-/** A connected stock client that records every event in `events` as [name, ...arguments]. */
+/**
+ * A connected stock client that records every event in `events` as [name, ...arguments], and its packets in `texts` as
+ * they came: "2" and the JSON of the event.
+ */
 export async function connect(url, token, options = {}, connector = io) {
   const socket = connector(url, { auth: { token }, transports: ["websocket"], forceNew: true, reconnection: false, ...options });
   record(socket);
@@ -22,21 +25,23 @@ export async function connect(url, token, options = {}, connector = io) {
 
 function record(socket) {
   socket.events = [];
+  socket.texts = [];
   const waiting = new Set();
+  socket.once("connect", () => socket.io.engine.on("data", (text) => socket.texts.push(text)));
   socket.onAny((...event) => {
     socket.events.push(event);
-    for (const look of [...waiting]) if (look()) waiting.delete(look);
+    for (const look of [...waiting]) if (look(event)) waiting.delete(look);
   });
   /** Resolves with the first event that matches, also one that has come already. */
   socket.event = (name, matches = () => true) =>
     within(
       new Promise((resolve) => {
-        const look = () => {
-          const found = socket.events.find((e) => e[0] === name && matches(e[1]));
-          if (found) resolve(found);
-          return Boolean(found);
+        const look = (event) => {
+          const found = event[0] === name && matches(event[1]);
+          if (found) resolve(event);
+          return found;
         };
-        if (!look()) waiting.add(look);
+        if (!socket.events.some(look)) waiting.add(look);
       }),
       `event ${name}`,
     );

@@ -33,8 +33,13 @@ export async function until(probe, what, ms = DEADLINE) {
   }
 }
 
+/** `fetch` that fails when no answer comes in time. */
+export const get = (url, options) => fetch(url, { signal: AbortSignal.timeout(DEADLINE), ...options });
+
 const CHILDREN = new Set();
 process.on("exit", () => CHILDREN.forEach((child) => child.kill("SIGKILL")));
+// The runner ends a file that hangs with SIGTERM, which would leave the children alive.
+process.once("SIGTERM", () => process.exit(143));
 
 /** One `fanfare` process. */
 export class Process {
@@ -77,6 +82,11 @@ export class Process {
     );
   }
 
+  /** What it has printed, each whole line as JSON. */
+  printed() {
+    return this.stdout.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+  }
+
   text() {
     return this.logs.map((e) => e.line).join("\n");
   }
@@ -89,14 +99,17 @@ export class Process {
     this.assertHealthy();
   }
 
+  /** Ends it without warning, as a crash would. */
   async kill() {
     this.child.kill("SIGKILL");
-    await this.ended;
+    await within(this.ended, "the process to end");
+    this.assertHealthy();
   }
 
+  /** Fails when the log tells of a fault. */
   assertHealthy() {
     const faults = this.logs.filter((e) => e.level === "ERROR" || e.line.includes("panicked"));
-    assert.deepEqual(faults, []);
+    assert.deepStrictEqual(faults, []);
   }
 }
 
@@ -128,13 +141,16 @@ export async function start({ serverArgs = [], bridgeArgs = [] } = {}) {
   return { server, bridge, stop };
 }
 
-/** Runs a command to its end. */
+/** Runs a command to its end; fails when it panics. */
 export async function run(args, { env = {}, input } = {}) {
   const child = spawn(BINARY, args, { env: { ...process.env, ...env }, stdio: ["pipe", "pipe", "pipe"] });
   let [stdout, stderr] = ["", ""];
   child.stdout.on("data", (data) => (stdout += data));
   child.stderr.on("data", (data) => (stderr += data));
   child.stdin.end(input);
+  CHILDREN.add(child);
   const [code] = await within(once(child, "close"), `fanfare ${args.join(" ")}`);
+  CHILDREN.delete(child);
+  assert.ok(!stderr.includes("panicked"), stderr);
   return { code, stdout, stderr };
 }

@@ -4,9 +4,9 @@ import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import { ROOT, within } from "./fanfare.js";
+import { DEADLINE, ROOT, within } from "./fanfare.js";
 
-const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
+export const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
 const STUBS = path.join(ROOT, "target/tests/stubs");
 
 function protos(folder) {
@@ -19,7 +19,8 @@ export function generateStubs() {
   const folders = [path.join(ROOT, "proto"), path.join(ROOT, "tests/catalogs")];
   const includes = folders.map((f) => `-I${f}`);
   const outputs = [`--python_out=${STUBS}`, `--grpc_python_out=${STUBS}`];
-  execFileSync(PYTHON, ["-m", "grpc_tools.protoc", ...includes, ...outputs, ...folders.flatMap(protos)]);
+  const args = ["-m", "grpc_tools.protoc", ...includes, ...outputs, ...folders.flatMap(protos)];
+  execFileSync(PYTHON, args, { timeout: DEADLINE });
 }
 
 export class Producer {

@@ -2,7 +2,7 @@
 
 {"id", "target", "token", "method": "messenger.v1.Messenger/NotifyNewMessage", "request": {...}} calls the stub's method;
 "raw" (base64) instead of "request" sends these bytes, "collect": N reads N messages of a stream, "special" runs one
-of the named functions. The answer holds "ok" or "error" with "code", "message" and "reason".
+of the named functions. The answer holds "ok" or "error" with "code", "message", "domain", "reason" and "metadata".
 """
 
 import base64
@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from google.protobuf import empty_pb2, json_format  # noqa: F401 (known to the JSON parser)
+from google.protobuf import empty_pb2, json_format, message_factory  # noqa: F401 (empty_pb2: known to the JSON parser)
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -45,22 +46,14 @@ def find(method):
     raise LookupError(method)
 
 
-def message_class(descriptor):
-    from google.protobuf import message_factory
-
-    return message_factory.GetMessageClass(descriptor)
-
-
-def reason(error):
-    """The reason of the google.rpc.ErrorInfo in the status details, found without the generated type."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            start = value.find(b"REASON_")
-            end = start
-            while end < len(value) and (chr(value[end]).isupper() or chr(value[end]) == "_"):
-                end += 1
-            return value[start:end].decode() if start >= 0 else None
-    return None
+def error_info(error):
+    """What the google.rpc.ErrorInfo in the status details says."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    info = error_details_pb2.ErrorInfo()
+    for detail in status_pb2.Status.FromString(details).details:
+        if detail.Unpack(info):
+            return {"domain": info.domain, "reason": info.reason, "metadata": dict(info.metadata)}
+    return {}
 
 
 def as_json(message):
@@ -74,7 +67,7 @@ def call(line):
         path = "/" + line["method"]
         raw = channel(line["target"]).unary_unary(path)
         return {"bytes": len(raw(base64.b64decode(line["raw"]), metadata=metadata, timeout=15))}
-    request = json_format.ParseDict(line["request"], message_class(descriptor.input_type)())
+    request = json_format.ParseDict(line["request"], message_factory.GetMessageClass(descriptor.input_type)())
     method = getattr(stub(channel(line["target"])), descriptor.name)
     if descriptor.server_streaming:
         stream, messages = method(request, metadata=metadata, timeout=15), []
@@ -128,9 +121,11 @@ def burst(line):
             request.event.Pack(message)
             yield request
 
-    stub = realtime_pb2_grpc.RealtimeStub(grpc.insecure_channel(line["target"], [("grpc.use_local_subchannel_pool", 1)]))
     metadata = [("authorization", f"Bearer {line['token']}")]
-    return [answer.seq for answer in stub.NotifyStream(requests(), metadata=metadata, timeout=60)]
+    # A connection of its own, as another producer would have.
+    with grpc.insecure_channel(line["target"], [("grpc.use_local_subchannel_pool", 1)]) as own:
+        answers = realtime_pb2_grpc.RealtimeStub(own).NotifyStream(requests(), metadata=metadata, timeout=60)
+        return [answer.seq for answer in answers]
 
 
 def emit(answer):
@@ -143,8 +138,7 @@ def serve(line):
         special = {"services": services, "file": reflected_file, "services_v1": reflected_v1, "health": health, "burst": burst}
         emit({"id": line["id"], "ok": special.get(line.get("special"), call)(line)})
     except grpc.RpcError as error:
-        answer = {"code": error.code().name, "message": error.details(), "reason": reason(error)}
-        emit({"id": line["id"], "error": answer})
+        emit({"id": line["id"], "error": {"code": error.code().name, "message": error.details(), **error_info(error)}})
     except Exception as error:  # the test shows it
         emit({"id": line["id"], "error": {"code": type(error).__name__, "message": str(error)}})
 

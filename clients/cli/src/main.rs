@@ -44,6 +44,8 @@ fn main() -> ExitCode {
             Command::Check(args) => check::check(&args),
         }
     });
+    // Not to wait for a thread that waits for standard input.
+    runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
