@@ -28,8 +28,11 @@ pub use shape::{Shape, Shapes};
 
 /// The largest integer that a JavaScript number holds exactly, and its negative the smallest.
 pub const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
-/// How deep messages may nest in protobuf bytes and in JSON.
+/// How deep messages may nest in protobuf bytes and in JSON, a map's entries counted.
 pub const DEPTH_MAX: usize = 64;
+
+/// How much of a text from outside an error repeats, in characters.
+const NAME_CHARS_MAX: usize = 80;
 
 /// Why a payload was refused: where and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +63,9 @@ impl PayloadError {
     /// The same error, seen from the message that holds the field.
     fn within(mut self, field: &str) -> Self {
         let joint = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
-        self.path = format!("{field}{joint}{}", self.path);
+        // A map's key may be as long as the payload.
+        let end = field.char_indices().nth(NAME_CHARS_MAX).map_or(field.len(), |(at, _)| at);
+        self.path = format!("{}{joint}{}", &field[..end], self.path);
         self
     }
 

@@ -6,7 +6,7 @@ use super::{
     DEPTH_MAX, PayloadError,
     shape::{FieldKind, FieldShape, MessageShape, Repetition, Table},
     wire::{Reader, WireValue},
-    write::{default, packed},
+    write::{default, packed, unpack},
 };
 
 type Result<T> = std::result::Result<T, PayloadError>;
@@ -142,6 +142,10 @@ pub(super) fn check(table: &Table, index: usize, bytes: &[u8], depth: usize) -> 
         let checked = fits(field, value).and_then(|()| match (field.kind, value) {
             (FieldKind::String, _) => utf8(value).map(drop),
             (FieldKind::Message(inner), WireValue::Bytes(bytes)) => check(table, inner, bytes, depth + 1),
+            (kind, WireValue::Bytes(bytes)) => match packed(kind) {
+                Some(next) => unpack(bytes, next, |_| Ok(())),
+                None => Ok(()),
+            },
             _ => Ok(()),
         });
         checked.map_err(|e| e.within(&field.json_name))?;

@@ -1,13 +1,13 @@
 //! Paths to a field, for room templates.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{
     PayloadError, closest,
     found::{Found, utf8},
     shape::{FieldKind, Repetition, Shape, Table},
     wire::WireValue,
-    write::{Integer, enum_text, integer},
+    write::{Integer, default, enum_text, integer},
 };
 
 /// A resolved path of field names, ending at a string, integer or enum field.
@@ -94,36 +94,48 @@ impl FieldPath {
         Ok(Self { text: path.to_owned(), table, steps })
     }
 
-    /// The field's value in a message's bytes.
+    /// The field's value in a message's bytes. A field without presence that is not there has its default's text.
     pub fn text(&self, bytes: &[u8]) -> Result<FieldText, PayloadError> {
-        let mut bytes = std::borrow::Cow::Borrowed(bytes);
-        for (message, index) in &self.steps {
+        let mut bytes = Cow::Borrowed(bytes);
+        for (depth, (message, index)) in self.steps.iter().enumerate() {
             let shape = &self.table.messages[*message];
             let field = &shape.fields[*index];
-            let found = Found::scan(shape, &bytes)?;
+            let found = Found::scan(shape, &bytes).map_err(|e| self.place(depth, e))?;
             if let FieldKind::Message(_) = field.kind {
-                let Some(inner) = found.message(*index, field)? else { return Ok(FieldText::Unset) };
+                let inner = found.message(*index, field).map_err(|e| self.place(depth + 1, e))?;
+                let Some(inner) = inner else { return Ok(FieldText::Unset) };
                 bytes = inner.into_owned().into();
                 continue;
             }
-            let presence = field.repetition == (Repetition::Singular { presence: true });
-            let text = match found.last(*index) {
-                None if presence => return Ok(FieldText::Unset),
-                None if field.kind == FieldKind::String => String::new(),
-                None if matches!(field.kind, FieldKind::Enum(_)) => String::new(),
-                None => "0".to_owned(),
-                Some(value) => match (field.kind, integer(field.kind, value)?) {
-                    (_, Some(Integer::Signed(v))) => v.to_string(),
-                    (_, Some(Integer::Unsigned(v))) => v.to_string(),
-                    (FieldKind::Enum(index), None) => match value {
-                        WireValue::Varint(v) => enum_text(&self.table, index, v, true)?.to_owned(),
-                        _ => String::new(),
-                    },
-                    (_, None) => utf8(value)?.to_owned(),
-                },
-            };
-            return Ok(FieldText::Value(text));
+            let implicit = field.repetition == (Repetition::Singular { presence: false });
+            let value = found.last(*index).or_else(|| implicit.then(|| default(field.kind)));
+            let Some(value) = value else { return Ok(FieldText::Unset) };
+            return self.scalar(field.kind, value, implicit).map_err(|e| self.place(depth + 1, e));
         }
         Ok(FieldText::Unset)
+    }
+
+    fn scalar(
+        &self,
+        kind: FieldKind,
+        value: WireValue<'_>,
+        implicit: bool,
+    ) -> Result<FieldText, PayloadError> {
+        let text = match (kind, value, integer(kind, value)?) {
+            (_, _, Some(Integer::Signed(v))) => v.to_string(),
+            (_, _, Some(Integer::Unsigned(v))) => v.to_string(),
+            (FieldKind::Enum(index), WireValue::Varint(v), None) => {
+                enum_text(&self.table, index, v, implicit)?.to_owned()
+            }
+            _ => utf8(value)?.to_owned(),
+        };
+        Ok(FieldText::Value(text))
+    }
+
+    /// The error as seen from the message at which the path begins.
+    fn place(&self, steps: usize, error: PayloadError) -> PayloadError {
+        self.steps[..steps].iter().rev().fold(error, |error, (message, index)| {
+            error.within(&self.table.messages[*message].fields[*index].json_name)
+        })
     }
 }

@@ -8,13 +8,13 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use chrono::DateTime;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    DEPTH_MAX, PayloadError, closest,
+    DEPTH_MAX, NAME_CHARS_MAX, PayloadError, closest,
     shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
+    special::{read_duration, read_timestamp, snake},
 };
 
 /// Reads one JSON value as a message.
@@ -58,6 +58,13 @@ impl Context<'_> {
         error
     }
 
+    fn check_depth<E: serde::de::Error>(&self, depth: usize) -> Result<(), E> {
+        if depth > DEPTH_MAX {
+            return Err(self.refuse(format!("nests deeper than {DEPTH_MAX}")));
+        }
+        Ok(())
+    }
+
     fn within<T, E>(&self, step: Step, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         self.path.borrow_mut().push(step);
         let value = read()?;
@@ -79,9 +86,7 @@ impl<'de> DeserializeSeed<'de> for MessageSeed<'_, '_> {
     type Value = OrNull<Vec<u8>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        if self.depth > DEPTH_MAX {
-            return Err(self.context.refuse(format!("nests deeper than {DEPTH_MAX}")));
-        }
+        self.context.check_depth(self.depth)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -92,7 +97,14 @@ impl<'c, 't> MessageSeed<'c, 't> {
     }
 
     fn field(&self, field: &'t FieldShape) -> FieldSeed<'c, 't> {
-        FieldSeed { context: self.context, field, depth: self.depth + 1 }
+        FieldSeed { context: self.context, field, depth: self.depth + 1, is_element: false }
+    }
+
+    /// The seed of a message in this one, if it may nest so deep.
+    fn inner<E: serde::de::Error>(&self, field: &FieldShape, got: &str) -> Result<Self, E> {
+        let FieldKind::Message(index) = field.kind else { return Err(self.wrong(got)) };
+        self.context.check_depth(self.depth + 1)?;
+        Ok(Self { context: self.context, index, depth: self.depth + 1 })
     }
 
     fn wanted(&self) -> &'static str {
@@ -100,7 +112,7 @@ impl<'c, 't> MessageSeed<'c, 't> {
             Special::None => "an object",
             Special::Timestamp => "a time such as \"2026-01-31T12:00:00.000Z\"",
             Special::Duration => "a duration such as \"1.5s\"",
-            Special::FieldMask => "field names separated by commas",
+            Special::FieldMask => "field names in lowerCamelCase, separated by commas",
             Special::Value => "a JSON value",
             Special::Any => "nothing: google.protobuf.Any has no browser JSON",
             Special::Transparent => match self.shape().fields[0].repetition {
@@ -121,16 +133,18 @@ impl<'c, 't> MessageSeed<'c, 't> {
         let mut out = Vec::new();
         match (shape.special, value) {
             (Special::Timestamp, Simple::Text(text)) => {
-                let time = DateTime::parse_from_rfc3339(text).map_err(|_| self.wrong::<E>(&value.shown()))?;
-                let nanos = i64::from(time.timestamp_subsec_nanos().min(999_999_999));
-                seconds_and_nanos(time.timestamp(), nanos, &mut out);
+                let (seconds, nanos) = read_timestamp(text).ok_or_else(|| self.wrong::<E>(&value.shown()))?;
+                seconds_and_nanos(seconds, nanos, &mut out);
             }
             (Special::Duration, Simple::Text(text)) => {
-                let (seconds, nanos) = duration(text).ok_or_else(|| self.wrong::<E>(&value.shown()))?;
+                let (seconds, nanos) = read_duration(text).ok_or_else(|| self.wrong::<E>(&value.shown()))?;
                 seconds_and_nanos(seconds, nanos, &mut out);
             }
             (Special::FieldMask, Simple::Text(text)) => {
-                for path in text.split(',').filter(|p| !p.is_empty()) {
+                for path in text.split(',').filter(|_| !text.is_empty()) {
+                    if path.is_empty() || path.contains('_') {
+                        return Err(self.wrong(&value.shown()));
+                    }
                     put_bytes(1, snake(path).as_bytes(), &mut out);
                 }
             }
@@ -197,8 +211,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
                 self.field(&shape.fields[0]).visit_seq(seq).map(Some)
             }
             Special::Value => {
-                let list = nested(&shape.fields[5]).ok_or_else(|| self.wrong::<A::Error>("an array"))?;
-                let seed = MessageSeed { context: self.context, index: list, depth: self.depth + 1 };
+                let seed = self.inner::<A::Error>(&shape.fields[5], "an array")?;
                 put_bytes(6, &seed.visit_seq(seq)?.unwrap_or_default(), &mut out);
                 Ok(Some(out))
             }
@@ -214,8 +227,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
                 self.field(&shape.fields[0]).visit_map(map).map(Some)
             }
             Special::Value => {
-                let object = nested(&shape.fields[4]).ok_or_else(|| self.wrong::<A::Error>("an object"))?;
-                let seed = MessageSeed { context: self.context, index: object, depth: self.depth + 1 };
+                let seed = self.inner::<A::Error>(&shape.fields[4], "an object")?;
                 let mut out = Vec::new();
                 put_bytes(5, &seed.visit_map(map)?.unwrap_or_default(), &mut out);
                 Ok(Some(out))
@@ -259,16 +271,8 @@ impl MessageSeed<'_, '_> {
 fn unknown(shape: &MessageShape, key: &str) -> String {
     let visible = shape.fields.iter().filter(|f| !f.internal).map(|f| f.json_name.as_str());
     let near = closest(key, visible).map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
-    let key: String = key.chars().take(80).collect();
+    let key: String = key.chars().take(NAME_CHARS_MAX).collect();
     format!("{} has no field {key:?}{near}", shape.full_name)
-}
-
-/// The message type of a field, if it is one.
-fn nested(field: &FieldShape) -> Option<usize> {
-    match field.kind {
-        FieldKind::Message(index) => Some(index),
-        _ => None,
-    }
 }
 
 fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {
@@ -290,31 +294,6 @@ fn seconds_and_nanos(seconds: i64, nanos: i64, out: &mut Vec<u8>) {
     if nanos != 0 {
         put_varint(2, nanos as u64, out);
     }
-}
-
-/// Seconds and nanoseconds of a text such as `-1.5s`.
-fn duration(text: &str) -> Option<(i64, i64)> {
-    let number = text.strip_suffix('s')?;
-    let (sign, number) = number.strip_prefix('-').map_or((1, number), |rest| (-1, rest));
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return None;
-    }
-    let seconds: i64 = whole.parse().ok().filter(|s| *s <= 315_576_000_000)?;
-    let nanos: i64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
-    Some((sign * seconds, sign * nanos))
-}
-
-fn snake(path: &str) -> String {
-    let mut out = String::new();
-    for c in path.chars() {
-        if c.is_ascii_uppercase() {
-            out.push('_');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
 }
 
 /// Standard or URL-safe base64, padded or not, as the canonical mapping wants it.

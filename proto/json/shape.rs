@@ -7,7 +7,7 @@ use std::{
 };
 
 use prost_reflect::{
-    DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value,
+    DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
 };
 
 use super::{FieldPath, PathError, PayloadError, read, write};
@@ -195,7 +195,9 @@ fn message_shape(
     names: &Names,
     internal: Option<&ExtensionDescriptor>,
 ) -> MessageShape {
-    let oneofs: Vec<String> = message.oneofs().map(|o| o.name().to_owned()).collect();
+    // `optional` makes a oneof of one member, which excludes nothing.
+    let oneofs: Vec<String> =
+        message.oneofs().filter(|o| !o.is_synthetic()).map(|o| o.name().to_owned()).collect();
     let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
     descriptors.sort_by(|a, b| a.path().cmp(b.path()));
     let fields: Vec<FieldShape> =
@@ -262,17 +264,13 @@ fn field_shape(
     FieldShape {
         number: field.number(),
         name: field.name().to_owned(),
-        json_key: format!("{}:", Value::String(json_name.clone()).as_str().map(quoted).unwrap_or_default()),
+        json_key: format!("{}:", serde_json::Value::from(json_name.as_str())),
         json_name,
         kind: kind(&field.kind(), js_number, names),
         repetition,
         oneof: field.containing_oneof().and_then(|o| oneofs.iter().position(|n| n == o.name())),
         internal,
     }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 fn kind(kind: &Kind, js_number: bool, names: &Names) -> FieldKind {

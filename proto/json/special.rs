@@ -1,11 +1,11 @@
-//! Messages with a JSON form of their own: times, durations, field masks.
+//! Messages with a JSON form of their own, out and in: times, durations, field masks.
 
 use std::io::Write;
 
 use chrono::{DateTime, SecondsFormat};
 
 use super::{
-    PayloadError,
+    NAME_CHARS_MAX, PayloadError,
     found::{Found, utf8},
     shape::{FieldKind, MessageShape},
     write::{Integer, integer, io},
@@ -67,20 +67,65 @@ pub(super) fn duration<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
 pub(super) fn field_mask<W: Write>(shape: &MessageShape, found: &Found<'_>, out: &mut W) -> Result<()> {
     let mut paths: Vec<String> = Vec::new();
     found.each(0, shape.fields[0].number, |value| {
-        let mut path = String::new();
-        let mut upper = false;
-        for c in utf8(value)?.chars() {
-            match c {
-                '_' => upper = true,
-                c if upper => {
-                    path.extend(c.to_uppercase());
-                    upper = false;
-                }
-                c => path.push(c),
-            }
+        let path = utf8(value)?;
+        let camel = camel(path);
+        if path.is_empty() || path.contains(',') || snake(&camel) != path {
+            let shown: String = path.chars().take(NAME_CHARS_MAX).collect();
+            return Err(PayloadError::new(format!(
+                "the path {shown:?} has no browser JSON: want names in lower_snake_case"
+            )));
         }
-        paths.push(path);
+        paths.push(camel);
         Ok(())
     })?;
     serde_json::to_writer(out, &paths.join(",")).map_err(|e| io(e.into()))
+}
+
+fn camel(path: &str) -> String {
+    let (mut out, mut upper) = (String::with_capacity(path.len()), false);
+    for c in path.chars() {
+        match c {
+            '_' => upper = true,
+            c => out.push(if std::mem::take(&mut upper) { c.to_ascii_uppercase() } else { c }),
+        }
+    }
+    out
+}
+
+/// The names of a field mask as protobuf has them.
+pub(super) fn snake(path: &str) -> String {
+    let mut out = String::with_capacity(path.len() + 4);
+    for c in path.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// Seconds and nanoseconds of an RFC 3339 text; a leap second is the last nanosecond before it.
+pub(super) fn read_timestamp(text: &str) -> Option<(i64, i64)> {
+    let date_time = text.as_bytes().get(10).filter(|c| c.eq_ignore_ascii_case(&b'T'));
+    let fraction = text.get(19..)?.strip_prefix('.').unwrap_or_default();
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    date_time.filter(|_| digits <= 9)?;
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    let seconds = Some(time.timestamp()).filter(|s| TIMESTAMP_SECONDS.contains(s))?;
+    Some((seconds, i64::from(time.timestamp_subsec_nanos().min(999_999_999))))
+}
+
+/// Seconds and nanoseconds of a text such as `-1.5s`.
+pub(super) fn read_duration(text: &str) -> Option<(i64, i64)> {
+    let number = text.strip_suffix('s')?;
+    let (sign, number) = number.strip_prefix('-').map_or((1, number), |rest| (-1, rest));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 || number.ends_with('.')
+    {
+        return None;
+    }
+    let seconds: i64 = whole.parse().ok().filter(|s: &i64| s.unsigned_abs() <= DURATION_SECONDS_MAX)?;
+    let nanos: i64 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
+    Some((sign * seconds, sign * nanos))
 }

@@ -1,3 +1,5 @@
+mod oracle;
+
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
@@ -11,7 +13,9 @@ const PROTO: &str = r#"
 syntax = "proto3";
 package t;
 import "fanfare/v1/catalog.proto";
+import "google/protobuf/any.proto";
 import "google/protobuf/duration.proto";
+import "google/protobuf/empty.proto";
 import "google/protobuf/field_mask.proto";
 import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
@@ -28,8 +32,24 @@ message All {
   oneof choice { string c_string = 28; int64 c_int64 = 29; All c_child = 30; }
   google.protobuf.Timestamp time = 31; google.protobuf.Duration duration = 32; google.protobuf.Struct object = 33;
   google.protobuf.Value value = 34; google.protobuf.StringValue w_string = 35; google.protobuf.Int64Value w_int64 = 36;
-  google.protobuf.FieldMask mask = 37; repeated fixed64 r_fixed64 = 38;
+  google.protobuf.FieldMask mask = 37; repeated fixed64 r_fixed64 = 38; map<string, Plain> m_enum = 39; repeated Plain r_enum = 40;
+  google.protobuf.ListValue list = 41; google.protobuf.BytesValue w_bytes = 42; google.protobuf.BoolValue w_bool = 43;
+  google.protobuf.DoubleValue w_double = 44; google.protobuf.UInt32Value w_uint32 = 45; google.protobuf.Empty empty = 46;
+  repeated google.protobuf.Duration durations = 47; map<string, google.protobuf.Value> m_value = 48;
 }
+// Nothing but what the wire format itself says of right and wrong, with maps and without.
+message Raw {
+  int32 a = 1; sint64 b = 2; fixed32 c = 3; double d = 4; string e = 5; bytes f = 6; optional bool g = 7;
+  repeated uint32 h = 8; repeated float i = 9; repeated sfixed64 j = 10; repeated string k = 11; Raw l = 12; repeated Raw m = 13;
+  map<string, Raw> n = 14; map<uint64, bytes> o = 15; oneof p { string q = 16; Raw r = 17; uint64 s = 18; }
+  repeated sint32 t = 2047 [packed = false];
+}
+message Bare {
+  int32 a = 1; sint64 b = 2; fixed32 c = 3; double d = 4; string e = 5; bytes f = 6; optional bool g = 7;
+  repeated uint32 h = 8; repeated float i = 9; repeated sfixed64 j = 10; repeated string k = 11; Bare l = 12; repeated Bare m = 13;
+  oneof p { string q = 16; Bare r = 17; uint64 s = 18; } repeated sint32 t = 2047 [packed = false];
+}
+message Holds { google.protobuf.Any any = 1; google.protobuf.NullValue null = 2; repeated google.protobuf.NullValue nulls = 3; }
 message Ours {
   int64 id = 1 [jstype = JS_NUMBER];
   optional uint64 count = 2 [jstype = JS_NUMBER];
@@ -242,6 +262,10 @@ fn json_is_refused_with_place_and_remedy() {
         (r#"{} {}"#, "not valid JSON: trailing characters"),
         (r#"{"id":1"#, "not valid JSON: EOF"),
         ("[]", "want an object, got an array"),
+        (r#"{"at":"0000-12-31T23:59:59Z"}"#, "at: want a time"),
+        (r#"{"at":"9999-12-31T23:59:59-00:01"}"#, "at: want a time"),
+        (r#"{"at":"2026-01-31 12:00:00Z"}"#, "at: want a time"),
+        (r#"{"at":"2026-01-31T12:00:00.0000000001Z"}"#, "at: want a time"),
     ] {
         let refused = refusal("t.Ours", json);
         assert!(refused.starts_with(message), "{json}: {refused}");
@@ -251,6 +275,145 @@ fn json_is_refused_with_place_and_remedy() {
         refusal("t.Ours", &deep).contains("recursion limit exceeded"),
         "the parser's own bound is 128 levels of JSON"
     );
+}
+
+#[test]
+fn values_of_lists_and_maps_are_refused_for_what_they_are() {
+    let long = "k".repeat(100_000);
+    for (json, message) in [
+        (r#"{"rInt32":7}"#, "rInt32: want an array, got the number 7"),
+        (r#"{"rInt32":[1,"x"]}"#, r#"rInt32[1]: want an integer, got the string "x""#),
+        (r#"{"rInt32":[1,[2]]}"#, "rInt32[1]: want an integer, got an array"),
+        (
+            r#"{"rInt32":[2147483648]}"#,
+            "rInt32[0]: 2147483648 is out of range: want -2147483648 to 2147483647",
+        ),
+        (r#"{"rString":[null]}"#, "rString[0]: null cannot stand in a list or map"),
+        (r#"{"rString":[{}]}"#, "rString[0]: want a string, got an object"),
+        (r#"{"rDouble":["x"]}"#, r#"rDouble[0]: want a number, got the string "x""#),
+        (r#"{"rEnum":["x"]}"#, r#"rEnum[0]: want one of "PLAIN_ZERO", "PLAIN_ONE", got the string "x""#),
+        (r#"{"rChild":[{},3]}"#, "rChild[1]: want an object, got the number 3"),
+        (r#"{"mString":[]}"#, "mString: want an object, got an array"),
+        (r#"{"mString":{"a":null}}"#, "mString.a: null cannot stand in a list or map"),
+        (r#"{"mString":{"a":[]}}"#, "mString.a: want an integer, got an array"),
+        (r#"{"mString":{"a":1,"a":2}}"#, "mString.a: the key is there twice"),
+        (r#"{"mBool":{"yes":""}}"#, r#"mBool.yes: want true or false, got the string "yes""#),
+        (r#"{"mChild":{"1":{},"01":{}}}"#, "mChild.01: the key is there twice"),
+        (r#"{"mEnum":{"a":7}}"#, "mEnum.a: want one of"),
+        (r#"{"fInt32":1,"f_int32":1}"#, r#"the field "fInt32" is there twice"#),
+        (
+            r#"{"fUint64":1e30}"#,
+            "fUint64: 1000000000000000019884624838656 is out of range: want 0 to 18446744073709551615",
+        ),
+        (r#"{"fFloat":1e39}"#, "fFloat: 1000000000000000000000000000000000000000 does not fit a float"),
+        (r#"{"fBytes":"*"}"#, r#"fBytes: want bytes as base64 text, got the string "*""#),
+        (r#"{"mask":"a_b"}"#, "mask: want field names in lowerCamelCase"),
+        (r#"{"duration":"1."}"#, "duration: want a duration"),
+        (r#"{"duration":"1.s"}"#, "duration: want a duration"),
+    ] {
+        let refused = refusal("t.All", json);
+        assert!(refused.starts_with(message), "{json}: {refused}");
+    }
+    let refused = refusal("t.All", &format!(r#"{{"mString":{{"{long}":true}}}}"#));
+    assert!(refused.len() < 200, "a long key is cut: {} bytes", refused.len());
+    for json in
+        [r#"{"fUint64":1.8e19}"#, r#"{"fInt32":-0}"#, r#"{"fInt32":1e3}"#, r#"{"rInt32":["7",7.0]}"#, ""]
+    {
+        shape("t.All").read_json(json.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn base64_is_read_in_all_its_spellings() {
+    for text in ["-_8=", "-_8", "+/8=", "+/8"] {
+        let bytes = shape("t.All").read_json(format!(r#"{{"fBytes":"{text}"}}"#).as_bytes()).unwrap();
+        assert_eq!(bytes, [0x7a, 2, 0xfb, 0xff]);
+    }
+}
+
+#[test]
+fn numbers_that_json_has_not_are_texts() {
+    let json = r#"{"fDouble":"-Infinity","fFloat":"NaN","rDouble":["Infinity"],"wDouble":"Infinity"}"#;
+    let written: serde_json::Value = serde_json::from_str(&round("t.All", json)).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(json).unwrap();
+    for field in ["fDouble", "fFloat", "rDouble", "wDouble"] {
+        assert_eq!(written[field], expected[field]);
+    }
+    // A google.protobuf.Value is any JSON, and so never one of them.
+    let mut infinite = vec![0x92, 2, 9, 0x11];
+    infinite.extend(f64::INFINITY.to_le_bytes());
+    let refused = shape("t.All").validate(&infinite).unwrap_err().to_string();
+    assert_eq!(refused, "value: a google.protobuf.Value cannot hold NaN or Infinity");
+}
+
+#[test]
+fn any_is_refused_and_null_values_are_null() {
+    let refused = shape("t.Holds").validate(&[0x0a, 0]).unwrap_err().to_string();
+    assert_eq!(refused, "any: google.protobuf.Any has no browser JSON");
+    assert_eq!(round("t.Holds", r#"{"nulls":[null,null]}"#), r#"{"null":null,"nulls":[null,null]}"#);
+    assert!(refusal("t.Holds", r#"{"any":{}}"#).starts_with("any: want nothing"));
+}
+
+#[test]
+fn masks_without_json_are_refused() {
+    let mask = |path: &str| {
+        let inner = [&[0x0a, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat();
+        [&[0xaa, 2, u8::try_from(inner.len()).unwrap()], inner.as_slice()].concat()
+    };
+    assert_eq!(shape("t.All").validate(&mask("chat_id.name")), Ok(()));
+    for path in ["chatId", "chat__id", "chat_", "a,b", ""] {
+        let refused = shape("t.All").validate(&mask(path)).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("mask: the path {path:?} has no browser JSON")), "{refused}");
+    }
+}
+
+/// `levels` messages in each other, each in the field that `wrap` writes.
+fn nested(levels: usize, wrap: impl Fn(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
+    (0..levels).fold(Vec::new(), |inner, _| wrap(inner))
+}
+
+fn delimited(field: u32, inner: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut out);
+    prost::encoding::encode_varint(inner.len() as u64, &mut out);
+    out.extend_from_slice(inner);
+    out
+}
+
+#[test]
+fn what_is_valid_nests_no_deeper_than_protobuf_libraries_read() {
+    let raw = shape("t.Raw");
+    let child = |inner: Vec<u8>| delimited(12, &inner);
+    let in_map = |inner: Vec<u8>| delimited(14, &delimited(2, &inner));
+    assert_eq!(raw.validate(&nested(DEPTH_MAX, child)), Ok(()));
+    assert!(raw.validate(&nested(DEPTH_MAX + 1, child)).unwrap_err().message.contains("deeper than 64"));
+    assert!(raw.validate(&nested(100_000, child)).is_err());
+    for levels in 1..=DEPTH_MAX {
+        let bytes = nested(levels, in_map);
+        let valid = raw.validate(&bytes);
+        assert_eq!(valid.is_ok(), levels <= DEPTH_MAX / 2, "{levels}");
+        if valid.is_ok() {
+            DynamicMessage::decode(pool().get_message_by_name("t.Raw").unwrap(), bytes.as_slice()).unwrap();
+            let json = json_of("t.Raw", &bytes).unwrap();
+            assert_eq!(json_of("t.Raw", &raw.read_json(json.as_bytes()).unwrap()).unwrap(), json);
+        }
+    }
+    for levels in 1..70 {
+        let json = format!(r#"{{"value":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        if let Ok(bytes) = shape("t.All").read_json(json.as_bytes()) {
+            assert_eq!(shape("t.All").validate(&bytes), Ok(()), "{levels}");
+        }
+    }
+}
+
+#[test]
+fn what_is_overwritten_must_be_valid_too() {
+    // A member of the oneof whose packed list ends in the middle of a number, then another member.
+    let hidden = [delimited(17, &[0x42, 1, 0x80]), vec![0x90, 1, 1]].concat();
+    let refused = shape("t.Raw").validate(&hidden).unwrap_err().to_string();
+    assert!(refused.starts_with("r.h: not valid protobuf: the bytes end"), "{refused}");
+    let wrong_type = shape("t.Raw").validate(&[0x0d, 0, 0, 0, 0]).unwrap_err().to_string();
+    assert!(wrong_type.starts_with("a: not valid protobuf: the wire type"), "{wrong_type}");
 }
 
 #[test]
@@ -291,6 +454,21 @@ fn paths_give_text_or_say_why_not() {
     assert_eq!(text("color", &[0x18, 2]), FieldText::Value("blue".into()));
     assert_eq!(text("at.seconds", &[0x32, 2, 0x08, 5]), FieldText::Value("5".into()));
     assert_eq!(text("at.seconds", &[]), FieldText::Unset);
+    assert_eq!(text("text", &[]), FieldText::Value(String::new()));
+    assert_eq!(text("id", &[]), FieldText::Value("0".into()));
+    assert_eq!(text("shade", &[]), FieldText::Unset);
+    assert_eq!(text("shade", &[0x20, 0]), FieldText::Value("COLOR_UNSPECIFIED".into()));
+    // Absent and zero are the same where there is no presence.
+    for bytes in [&[][..], &[0x18, 0]] {
+        let refused = ours.path("color").unwrap().text(bytes).unwrap_err().to_string();
+        assert!(refused.starts_with(r#"color: is unset: want one of "red""#), "{refused}");
+    }
+    for bytes in [&[][..], &[0x80, 1, 0]] {
+        let plain = shape("t.All").path("f_enum").unwrap().text(bytes).unwrap();
+        assert_eq!(plain, FieldText::Value("PLAIN_ZERO".into()));
+    }
+    let refused = ours.path("at.seconds").unwrap().text(&[0x32, 2, 0x0a, 0]).unwrap_err().to_string();
+    assert!(refused.starts_with("at.seconds: not valid protobuf"), "{refused}");
     let error = |path: &str| ours.path(path).unwrap_err().to_string();
     assert_eq!(error("colr"), r#"names no field of t.Ours (did you mean "color"?)"#);
     assert_eq!(error("more"), "names more, which is not a singular string, integer or enum field");

@@ -120,16 +120,23 @@ fn list<W: Write>(
         Ok(())
     };
     found.each(index, field.number, |value| match (value, packed(field.kind)) {
-        (WireValue::Bytes(packed), Some(next)) => {
-            let mut reader = Reader::new(packed);
-            while !reader.is_done() {
-                item(next(&mut reader)?, &mut count)?;
-            }
-            Ok(())
-        }
+        (WireValue::Bytes(packed), Some(next)) => unpack(packed, next, |value| item(value, &mut count)),
         _ => item(value, &mut count),
     })?;
     out.write_all(b"]").map_err(io)
+}
+
+/// Visits the values of a packed field.
+pub(super) fn unpack<'a>(
+    packed: &'a [u8],
+    next: Next,
+    mut visit: impl FnMut(WireValue<'a>) -> Result<()>,
+) -> Result<()> {
+    let mut reader = Reader::new(packed);
+    while !reader.is_done() {
+        visit(next(&mut reader)?)?;
+    }
+    Ok(())
 }
 
 pub(super) type Next = for<'a> fn(&mut Reader<'a>) -> Result<WireValue<'a>>;
@@ -155,7 +162,8 @@ pub(super) fn packed(kind: FieldKind) -> Option<Next> {
     }
 }
 
-/// Maps are written in the order of their first occurrence; of equal keys the last value counts.
+/// Maps are written in the order of their first occurrence; of equal keys the last value counts. An entry is a level of
+/// nesting, as it is for protobuf libraries, whose bound is 100.
 fn map<W: Write>(
     table: &Table,
     (index, field): (usize, &FieldShape),
@@ -192,7 +200,7 @@ fn map<W: Write>(
         }
         serde_json::to_writer(&mut *out, key).map_err(|e| io(e.into()))?;
         out.write_all(b":").map_err(io)?;
-        content(table, (1, &entry.fields[1]), found, out, depth).map_err(|e| e.within(key))?;
+        content(table, (1, &entry.fields[1]), found, out, depth + 1).map_err(|e| e.within(key))?;
     }
     out.write_all(b"}").map_err(io)
 }

@@ -14,6 +14,7 @@ use fanfare_proto::{
     v1::{NotifyRequest, NotifyResponse, Target},
 };
 use prost_types::Timestamp;
+use tokio_util::task::TaskTracker;
 
 use crate::{auth, engine::Engine, error::Refusal, event::Draft};
 
@@ -29,11 +30,23 @@ pub(crate) struct Ingest {
     catalogs: Arc<Catalogs>,
     engine: Arc<dyn Engine>,
     event_bytes_max: usize,
+    /// Closed when the server shuts down; then empty once everything that was taken has been answered.
+    under_way: TaskTracker,
 }
 
 impl Ingest {
     pub(crate) fn new(catalogs: Arc<Catalogs>, engine: Arc<dyn Engine>, event_bytes_max: usize) -> Self {
-        Self { catalogs, engine, event_bytes_max }
+        Self { catalogs, engine, event_bytes_max, under_way: TaskTracker::new() }
+    }
+
+    /// Takes no more events.
+    pub(crate) fn close(&self) {
+        self.under_way.close();
+    }
+
+    /// Resolves when no more events will come: it is closed and all that were taken are in the log.
+    pub(crate) async fn finished(&self) {
+        self.under_way.wait().await;
     }
 
     /// Publishes an event given as `Any`.
@@ -61,6 +74,11 @@ impl Ingest {
         target: Target,
         payload: Bytes,
     ) -> Result<NotifyResponse, Refusal> {
+        // Before the question, so that whoever waits for the end waits for this one.
+        let _under_way = self.under_way.token();
+        if self.under_way.is_closed() {
+            return Err(Refusal::Shutdown);
+        }
         auth::require(identity, Scope::Notify)?;
         let tenant = auth::tenant(identity, &target.tenant)?;
         if payload.len() > self.event_bytes_max {

@@ -116,6 +116,7 @@ impl Server {
             result = &mut serving => Some(result),
             () = &mut shutdown => None,
         };
+        self.services.ingest.close();
         closing.cancel();
         let clean = match ended {
             Some(result) => result.map(|()| true)?,

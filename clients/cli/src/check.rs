@@ -1,6 +1,6 @@
 //! `fanfare check`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write as _};
 
 use fanfare_proto::{
     catalog::{Catalogs, Method},
@@ -9,7 +9,15 @@ use fanfare_proto::{
 
 use crate::{identity, settings::CheckArgs};
 
-#[allow(clippy::print_stdout, reason = "this is what the command is for")]
+/// Prints a line; a reader that has gone is no fault.
+macro_rules! say {
+    ($($line:tt)*) => {
+        if writeln!(std::io::stdout(), $($line)*).is_err() {
+            return Ok(());
+        }
+    };
+}
+
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let catalogs = Catalogs::load(&args.server.catalogs.catalog)?;
     Verifier::new(&identity::config(&args.common.tokens, true)?)?;
@@ -23,15 +31,17 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     }
     for (package, mut lines) in events {
         lines.sort();
-        println!("{package}: {} events", lines.len());
-        lines.iter().for_each(|line| println!("{line}"));
+        say!("{package}: {} events", lines.len());
+        for line in lines {
+            say!("{line}");
+        }
     }
     let mut calls: Vec<&str> = catalogs.call_names().collect();
     calls.sort_unstable();
-    println!("browsers may emit: {}", calls.join(", "));
+    say!("browsers may emit: {}", calls.join(", "));
     let methods = catalogs.services().len();
     let streams = catalogs.methods().filter(|m| matches!(m, Method::Subscribe(_))).count();
-    println!(
+    say!(
         "{} catalogs, {methods} services, {streams} Subscribe methods: all right",
         catalogs.packages().len()
     );

@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{
     super::{
+        NAME_CHARS_MAX,
         shape::{FieldKind, FieldShape, Repetition},
         write::{Integer, check_safe, is_js_number},
     },
@@ -17,24 +18,28 @@ use super::{
 pub(super) struct FieldSeed<'c, 't> {
     pub(super) context: &'c Context<'t>,
     pub(super) field: &'t FieldShape,
+    /// How deep a message in the field is.
     pub(super) depth: usize,
+    /// One value of a list or map, which is never `null`.
+    pub(super) is_element: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for FieldSeed<'_, '_> {
     type Value = Vec<u8>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
-        match (self.field.repetition, self.field.kind) {
-            (Repetition::Singular { .. }, FieldKind::Message(index)) => {
-                let seed = MessageSeed { context: self.context, index, depth: self.depth };
-                let mut out = Vec::new();
-                if let Some(bytes) = seed.deserialize(deserializer)? {
-                    put_bytes(self.field.number, &bytes, &mut out);
-                }
-                Ok(out)
-            }
-            _ => deserializer.deserialize_any(self),
+        let FieldKind::Message(index) = self.field.kind else { return deserializer.deserialize_any(self) };
+        if !self.is_single() {
+            return deserializer.deserialize_any(self);
         }
+        let seed = MessageSeed { context: self.context, index, depth: self.depth };
+        let mut out = Vec::new();
+        match seed.deserialize(deserializer)? {
+            Some(bytes) => put_bytes(self.field.number, &bytes, &mut out),
+            None if self.is_element => return Err(self.no_null()),
+            None => {}
+        }
+        Ok(out)
     }
 }
 
@@ -54,7 +59,9 @@ impl Simple<'_> {
             Self::Unsigned(value) => format!("the number {value}"),
             Self::Signed(value) => format!("the number {value}"),
             Self::Float(value) => format!("the number {value}"),
-            Self::Text(text) => format!("the string {:?}", text.chars().take(80).collect::<String>()),
+            Self::Text(text) => {
+                format!("the string {:?}", text.chars().take(NAME_CHARS_MAX).collect::<String>())
+            }
         }
     }
 
@@ -74,7 +81,7 @@ impl Simple<'_> {
         match self {
             Self::Unsigned(value) => Some(i128::from(*value)),
             Self::Signed(value) => Some(i128::from(*value)),
-            Self::Float(value) => (value.fract() == 0.0 && value.abs() < 1e19).then_some(*value as i128),
+            Self::Float(value) => (value.fract() == 0.0 && value.abs() < 1e38).then_some(*value as i128),
             Self::Text(text) => text.parse().ok().filter(|_| !text.starts_with('+')),
             Self::Bool(_) => None,
         }
@@ -94,10 +101,19 @@ impl FieldSeed<'_, '_> {
         }
     }
 
+    /// Whether one value is wanted, not a list or map.
+    fn is_single(&self) -> bool {
+        self.is_element || matches!(self.field.repetition, Repetition::Singular { .. })
+    }
+
+    fn no_null<E: serde::de::Error>(&self) -> E {
+        self.context.refuse("null cannot stand in a list or map")
+    }
+
     fn wanted(&self) -> String {
         match (self.field.repetition, self.field.kind) {
-            (Repetition::Repeated, _) => "an array".to_owned(),
-            (Repetition::Map, _) => "an object".to_owned(),
+            (Repetition::Repeated, _) if !self.is_element => "an array".to_owned(),
+            (Repetition::Map, _) if !self.is_element => "an object".to_owned(),
             (_, FieldKind::Enum(index)) => format!("one of {}", self.context.table.enums[index].choices()),
             (_, kind) => Self::scalar_wanted(kind).to_owned(),
         }
@@ -109,7 +125,7 @@ impl FieldSeed<'_, '_> {
 
     fn singular<E: serde::de::Error>(self, value: &Simple<'_>) -> Result<Vec<u8>, E> {
         let mut out = Vec::new();
-        if !matches!(self.field.repetition, Repetition::Singular { .. }) {
+        if !self.is_single() {
             return Err(self.wrong(&value.shown()));
         }
         self.scalar(value, &mut out)?;
@@ -231,7 +247,7 @@ impl FieldSeed<'_, '_> {
 
     /// The map's key from its text.
     fn key<E: serde::de::Error>(&self, entry: &FieldShape, text: &str, out: &mut Vec<u8>) -> Result<(), E> {
-        let seed = FieldSeed { context: self.context, field: entry, depth: self.depth };
+        let seed = FieldSeed { context: self.context, field: entry, depth: self.depth, is_element: true };
         match (entry.kind, text) {
             (FieldKind::Bool, "true") => seed.scalar(&Simple::Bool(true), out),
             (FieldKind::Bool, "false") => seed.scalar(&Simple::Bool(false), out),
@@ -248,7 +264,16 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Vec<u8>, E> {
-        Ok(Vec::new())
+        let mut out = Vec::new();
+        match self.field.kind {
+            // In a google.protobuf.NullValue, null is the value.
+            FieldKind::Enum(index) if self.is_single() && self.context.table.enums[index].is_null => {
+                put_varint(self.field.number, 0, &mut out);
+            }
+            _ if self.is_element => return Err(self.no_null()),
+            _ => {}
+        }
+        Ok(out)
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Vec<u8>, E> {
@@ -272,12 +297,12 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
-        if self.field.repetition != Repetition::Repeated {
+        if self.is_single() || self.field.repetition != Repetition::Repeated {
             return Err(self.wrong("an array"));
         }
         let mut out = Vec::new();
         for index in 0.. {
-            let item = ItemSeed { context: self.context, field: self.field, depth: self.depth };
+            let item = FieldSeed { is_element: true, ..self };
             let more = self.context.within(Step::Index(index), || seq.next_element_seed(item))?;
             match more {
                 Some(bytes) => out.extend_from_slice(&bytes),
@@ -301,105 +326,14 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
                 if !seen.insert(pair.clone()) {
                     return Err(self.context.refuse("the key is there twice"));
                 }
-                let value = ItemSeed { context: self.context, field: &entry.fields[1], depth: self.depth };
+                // For protobuf, a map's entry is a message too.
+                let (field, depth) = (&entry.fields[1], self.depth + 1);
+                let value = FieldSeed { context: self.context, field, depth, is_element: true };
                 pair.extend_from_slice(&map.next_value_seed(value)?);
                 Ok::<_, A::Error>(())
             })?;
             put_bytes(self.field.number, &pair, &mut out);
         }
         Ok(out)
-    }
-}
-
-/// An element of an array or the value of a map: like a singular field, but never `null`.
-struct ItemSeed<'c, 't> {
-    context: &'c Context<'t>,
-    field: &'t FieldShape,
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for ItemSeed<'_, '_> {
-    type Value = Vec<u8>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let mut out = Vec::new();
-        match self.field.kind {
-            FieldKind::Message(index) => {
-                let seed = MessageSeed { context: self.context, index, depth: self.depth };
-                let bytes = seed.deserialize(deserializer)?;
-                let bytes = bytes
-                    .ok_or_else(|| self.context.refuse::<D::Error>("null cannot stand in a list or map"))?;
-                put_bytes(self.field.number, &bytes, &mut out);
-            }
-            _ => {
-                let scalar = deserializer.deserialize_any(ScalarVisitor(&self))?;
-                out = scalar;
-            }
-        }
-        Ok(out)
-    }
-}
-
-struct ScalarVisitor<'s, 'c, 't>(&'s ItemSeed<'c, 't>);
-
-impl ScalarVisitor<'_, '_, '_> {
-    fn read<E: serde::de::Error>(&self, value: &Simple<'_>) -> Result<Vec<u8>, E> {
-        let item = self.0;
-        let mut out = Vec::new();
-        FieldSeed { context: item.context, field: item.field, depth: item.depth }
-            .scalar_item(value, &mut out)?;
-        Ok(out)
-    }
-}
-
-impl FieldSeed<'_, '_> {
-    /// As [`Self::scalar`], with messages that speak of the element rather than the list.
-    fn scalar_item<E: serde::de::Error>(&self, value: &Simple<'_>, out: &mut Vec<u8>) -> Result<(), E> {
-        let fits = !matches!(
-            (self.field.kind, value),
-            (
-                FieldKind::String | FieldKind::Bytes,
-                Simple::Bool(_) | Simple::Unsigned(_) | Simple::Signed(_) | Simple::Float(_)
-            ) | (
-                FieldKind::Bool,
-                Simple::Text(_) | Simple::Unsigned(_) | Simple::Signed(_) | Simple::Float(_)
-            )
-        );
-        if fits {
-            return self.scalar(value, out);
-        }
-        Err(self.context.refuse(format!(
-            "want {}, got {}",
-            Self::scalar_wanted(self.field.kind),
-            value.shown()
-        )))
-    }
-}
-
-impl<'de> Visitor<'de> for ScalarVisitor<'_, '_, '_> {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(FieldSeed::scalar_wanted(self.0.field.kind))
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Vec<u8>, E> {
-        self.read(&Simple::Bool(value))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Vec<u8>, E> {
-        self.read(&Simple::Unsigned(value))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Vec<u8>, E> {
-        self.read(&Simple::Signed(value))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Vec<u8>, E> {
-        self.read(&Simple::Float(value))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Vec<u8>, E> {
-        self.read(&Simple::Text(value))
     }
 }

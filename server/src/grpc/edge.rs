@@ -153,7 +153,7 @@ impl Link {
         }
         tokio::select! {
             biased;
-            () = self.services.closing.cancelled() => return Err(Refusal::Shutdown.into()),
+            () = self.services.closing.cancelled() => self.finish().await?,
             request = self.requests.message() => match request? {
                 Some(request) => self.request(request).await?,
                 None => return Ok(false),
@@ -162,6 +162,16 @@ impl Link {
             _ = self.heartbeat.tick() => self.beat().await?,
         }
         Ok(true)
+    }
+
+    /// The server shuts down: everything that was acknowledged is still sent, then the end.
+    async fn finish(&mut self) -> Result<(), Refusal> {
+        self.services.ingest.finished().await;
+        let keys: Vec<u64> = self.subscriptions.keys().copied().collect();
+        for key in keys {
+            self.read(key).await?;
+        }
+        if self.pending.is_empty() { Err(Refusal::Shutdown) } else { Ok(()) }
     }
 
     async fn request(&mut self, request: LinkRequest) -> Result<(), Status> {

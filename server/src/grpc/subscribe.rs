@@ -133,6 +133,18 @@ impl Reader {
         }
     }
 
+    /// The server shuts down: everything that was acknowledged is still sent, then the end.
+    async fn finish(&mut self) -> Result<(), Refusal> {
+        self.services.ingest.finished().await;
+        let batch = self.subscription.next().await?;
+        if batch.events.is_empty() {
+            return Err(Refusal::Shutdown);
+        }
+        self.more = batch.more;
+        self.pending.extend(batch.events.into_iter().filter_map(|event| self.form.event(event)));
+        Ok(())
+    }
+
     /// Waits for something to send.
     async fn fill(&mut self) -> Result<(), Refusal> {
         let mut beat = false;
@@ -141,7 +153,7 @@ impl Reader {
                 self.services.auth.remaining(&self.identity).unwrap_or(EXPIRY_MAX).min(EXPIRY_MAX);
             tokio::select! {
                 biased;
-                () = self.services.closing.cancelled() => return Err(Refusal::Shutdown),
+                () = self.services.closing.cancelled() => return self.finish().await,
                 () = tokio::time::sleep(remaining) => {
                     let expired = self.services.auth.remaining(&self.identity) == Some(Duration::ZERO);
                     return if expired { Err(TokenError::Expired.into()) } else { Ok(()) };
