@@ -21,6 +21,10 @@ pub use template::{RenderError, RoomTemplate};
 /// The prefix of an event's `type_url` in `google.protobuf.Any`.
 pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 
+/// Names that Socket.IO clients keep for themselves (socket.io-client, `lib/socket.ts`, RESERVED_EVENTS).
+pub const RESERVED_NAMES: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
 /// All loaded catalogs.
 pub struct Catalogs {
     pool: DescriptorPool,

@@ -30,6 +30,13 @@ pub struct Cursor {
 #[error("not a cursor: give back the id of an event or the cursor of a position, unchanged")]
 pub struct InvalidCursor;
 
+impl Cursor {
+    /// Reads a request's `after`: empty means from now on.
+    pub fn after(text: &str) -> Result<Option<Self>, InvalidCursor> {
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:012x}-{}", self.epoch.0, self.seq)

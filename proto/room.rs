@@ -36,7 +36,7 @@ fn printable(text: &str) -> bool {
 }
 
 /// Cuts what a peer sent to a length that a message or a log line can bear.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     text.chars().take(160).collect()
 }
 

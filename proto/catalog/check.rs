@@ -10,8 +10,8 @@ use prost_reflect::{
 };
 
 use super::{
-    CatalogError, Catalogs, ClientMethod, EventType, Method, NotifyMethod, Problem, RoomTemplate,
-    SubscribeMethod, TYPE_URL_PREFIX,
+    CatalogError, Catalogs, ClientMethod, EventType, Method, NotifyMethod, Problem, RESERVED_NAMES,
+    RoomTemplate, SubscribeMethod, TYPE_URL_PREFIX,
     fill::{self, options},
     source::Sources,
 };
@@ -22,9 +22,6 @@ use crate::{
 
 /// The longest name of an event or call, in bytes.
 const NAME_BYTES_MAX: usize = 64;
-/// Names that Socket.IO clients keep for themselves (socket.io-client, `lib/socket.ts`, RESERVED_EVENTS).
-const RESERVED: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 /// Packages that are not for catalogs.
 const FOREIGN: [&str; 3] = ["fanfare.", "grpc.", "google."];
 
@@ -380,7 +377,7 @@ impl Checker<'_> {
 }
 
 fn check_name(name: &str, what: &str) -> Result<(), String> {
-    if RESERVED.contains(&name) {
+    if RESERVED_NAMES.contains(&name) {
         return Err(format!(
             "{what} name {name:?} is kept by Socket.IO clients for themselves; choose another"
         ));

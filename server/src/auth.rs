@@ -7,7 +7,7 @@ use std::{
 };
 
 use fanfare_proto::{
-    room::{Room, Tenant},
+    room::{Room, Tenant, shown},
     token::{Identity, Scope, TenantScope, TokenConfig, TokenError, Verifier},
 };
 
@@ -59,8 +59,7 @@ pub(crate) fn tenant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal
         TenantScope::Any => Ok(Tenant::new(asked)?),
         TenantScope::One(own) if asked.is_empty() || asked == own.as_str() => Ok(own.clone()),
         TenantScope::One(own) => {
-            let asked = asked.chars().take(160).collect();
-            Err(Refusal::OtherTenant { own: own.as_str().to_owned(), asked })
+            Err(Refusal::OtherTenant { own: own.as_str().to_owned(), asked: shown(asked) })
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fanfare_proto::{
     catalog::{Catalogs, ClientMethod, FillPlan, RenderError, RoomTemplate, Stamp},
     json::{PayloadError, Shape, closest},
-    room::Room,
+    room::{Room, shown},
     v1::{CallError, CallOk, CallRequest, Caller, Delivery, Reason},
 };
 use prost::Message as _;
@@ -42,7 +42,7 @@ impl Calls {
     }
 
     fn unknown(&self, name: &str) -> CallError {
-        let shown: String = name.chars().take(80).collect();
+        let shown = shown(name);
         let near = closest(&shown, self.catalogs.call_names());
         let hint = near.map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
         let message = format!("no catalog declares that browsers may emit {shown:?}{hint}");

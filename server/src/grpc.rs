@@ -12,9 +12,11 @@ use std::{sync::Arc, time::Duration};
 
 use fanfare_proto::{
     catalog::{Catalogs, Method},
+    room::shown,
     token::{Identity, TokenError},
 };
 use http::{Request, Response};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, metadata::MetadataMap};
 
@@ -47,6 +49,14 @@ impl Services {
         Ok(self.auth.identify(token)?)
     }
 
+    /// The clock by which a silent stream says that it is alive.
+    fn heartbeat(&self) -> Interval {
+        let period = self.heartbeat_interval;
+        let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
     /// Refuses an identity whose token has expired since it was verified.
     fn check_expiry(&self, identity: &Identity) -> Result<(), Refusal> {
         match self.auth.remaining(identity) {
@@ -73,8 +83,7 @@ pub(crate) async fn dispatch(services: Arc<Services>, request: Request<Body>) ->
                 Status::failed_precondition(message).into_http()
             }
             None => {
-                let shown: String = path.chars().take(160).collect();
-                Status::unimplemented(format!("no loaded service has the method {shown}")).into_http()
+                Status::unimplemented(format!("no loaded service has the method {}", shown(path))).into_http()
             }
         },
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fanfare_proto::{
     catalog::{Catalogs, EventType, TYPE_URL_PREFIX},
     json::closest,
-    room::Room,
+    room::{Room, shown},
     token::{Identity, Scope},
     v1::{NotifyRequest, NotifyResponse, Target},
 };
@@ -111,13 +111,13 @@ impl Ingest {
         // As protobuf has it: what follows the last slash is the type's name.
         let name = type_url.rsplit('/').next().unwrap_or_default();
         if !type_url.contains('/') {
-            let shown: String = type_url.chars().take(160).collect();
+            let shown = shown(type_url);
             return Err(Refusal::Invalid(format!(
                 "event.type_url {shown:?} is malformed: want {TYPE_URL_PREFIX:?} and the full name of an event, e.g. {TYPE_URL_PREFIX}messenger.v1.NewMessage"
             )));
         }
         self.catalogs.event(name).ok_or_else(|| {
-            let shown: String = name.chars().take(160).collect();
+            let shown = shown(name);
             let near = closest(&shown, self.catalogs.events().map(|e| e.full_name.as_str()));
             let hint = near.map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
             Refusal::UnknownEvent(format!("no loaded catalog declares the event {shown:?}{hint}"))

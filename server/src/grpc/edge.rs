@@ -7,7 +7,7 @@ use std::{
 
 use fanfare_proto::{
     cursor::Cursor,
-    room::{Room, Tenant},
+    room::{Room, Tenant, shown},
     token::{Identity, Scope},
     v1::{
         CallRequest, CallResponse, Interest, InterestApplied, LinkHeartbeat, LinkRequest, LinkReset,
@@ -16,7 +16,7 @@ use fanfare_proto::{
 };
 use futures_util::{FutureExt as _, stream};
 use http::Response;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Interval;
 use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
@@ -104,8 +104,7 @@ fn frame(kind: link_response::Kind) -> Frame {
 impl Link {
     fn new(services: Arc<Services>, identity: Arc<Identity>, requests: Streaming<LinkRequest>) -> Self {
         let period = services.heartbeat_interval;
-        let mut heartbeat = tokio::time::interval_at(Instant::now() + period, period);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let heartbeat = services.heartbeat();
         let welcome = LinkWelcome {
             server: services.name.clone(),
             heartbeat_millis: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
@@ -177,7 +176,7 @@ impl Link {
     async fn request(&mut self, request: LinkRequest) -> Result<(), Status> {
         match request.kind {
             Some(link_request::Kind::Hello(hello)) => {
-                let bridge: String = hello.bridge.chars().take(160).collect();
+                let bridge = shown(&hello.bridge);
                 tracing::info!(bridge, "bridge linked");
             }
             Some(link_request::Kind::Interest(interest)) => self.interest(interest).await?,
@@ -233,7 +232,7 @@ impl Link {
     async fn follow(&mut self, tenant: &Tenant, rooms: Vec<Room>, after: &str) -> Result<u64, Refusal> {
         let key = self.next_key;
         self.next_key += 1;
-        let after = if after.is_empty() { None } else { Some(after.parse::<Cursor>()?) };
+        let after = Cursor::after(after)?;
         let services = self.services.clone();
         let (hub, engine) = (&services.hub, &services.engine);
         let open =

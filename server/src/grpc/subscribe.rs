@@ -14,7 +14,7 @@ use fanfare_proto::{
 };
 use futures_util::{Stream, stream};
 use prost::Message as _;
-use tokio::time::{Instant, Interval};
+use tokio::time::Interval;
 use tonic::Status;
 
 use super::{Services, codec::Frame};
@@ -95,14 +95,12 @@ pub(super) async fn open(
     }
     let rooms = request.rooms.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>()?;
     auth::may_read(&identity, &rooms)?;
-    let after = if request.after.is_empty() { None } else { Some(request.after.parse::<Cursor>()?) };
+    let after = Cursor::after(&request.after)?;
     let inbox = Arc::new(Inbox::default());
     let subscription =
         Subscription::open(&services.hub, services.engine.clone(), &tenant, rooms, after, &inbox, 0).await?;
     let pending = VecDeque::from([form.position(subscription.cursor())]);
-    let period = services.heartbeat_interval;
-    let mut heartbeat = tokio::time::interval_at(Instant::now() + period, period);
-    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let heartbeat = services.heartbeat();
     let reader = Reader {
         services,
         subscription,

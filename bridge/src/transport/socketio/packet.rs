@@ -3,7 +3,10 @@
 use std::sync::PoisonError;
 
 use engineioxide::Str;
-use fanfare_proto::v1::{Delivery, Reason};
+use fanfare_proto::{
+    catalog::RESERVED_NAMES,
+    v1::{Delivery, Reason},
+};
 use serde_json::{json, value::RawValue};
 use socketioxide_core::{
     Value,
@@ -16,10 +19,6 @@ use crate::session::Emitted;
 
 /// The longest name that is looked at, in bytes; catalogs allow shorter ones only.
 const NAME_BYTES_MAX: usize = 256;
-
-/// Names that Socket.IO keeps for itself; stock clients refuse to emit them.
-const RESERVED_NAMES: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// What a browser sent.
 #[derive(Debug)]
