@@ -13,9 +13,13 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
-use crate::{json::Shape, room::Room};
+use crate::{
+    json::Shape,
+    room::Room,
+    v1::{Presence, Transport},
+};
 
-pub use fill::Stamp;
+pub use fill::{Member, Stamp};
 pub use template::{RenderError, RoomTemplate};
 
 /// The prefix of an event's `type_url` in `google.protobuf.Any`.
@@ -30,7 +34,8 @@ pub struct Catalogs {
     pool: DescriptorPool,
     events: HashMap<String, Arc<EventType>>,
     methods: HashMap<String, Method>,
-    calls: HashMap<String, Arc<ClientMethod>>,
+    /// By what is emitted; several where they are for different transports.
+    calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: Vec<String>,
 }
 
@@ -78,9 +83,11 @@ impl Catalogs {
         self.methods.values()
     }
 
-    /// What browsers call by emitting `name`.
-    pub fn call(&self, name: &str) -> Option<&Arc<ClientMethod>> {
-        self.calls.get(name)
+    /// What browsers call by emitting `name` over `transport`: a method for just this transport, else one for all.
+    pub fn call(&self, name: &str, transport: Transport) -> Option<&Arc<ClientMethod>> {
+        let methods = self.calls.get(name)?;
+        let of = |wanted| methods.iter().find(move |method| method.transport == wanted);
+        of(transport).or_else(|| of(Transport::Unspecified))
     }
 
     /// All names that browsers may emit.
@@ -126,6 +133,23 @@ pub struct EventType {
     pub shape: Arc<Shape>,
     /// Its descriptor.
     pub descriptor: MessageDescriptor,
+    /// The number of the string field that takes the event's id when a browser's call makes the event.
+    pub id_field: Option<u32>,
+    /// When the server publishes it by itself.
+    pub announcement: Option<Announcement>,
+}
+
+/// An event that the server publishes by itself as users come and go.
+#[derive(Debug)]
+pub struct Announcement {
+    /// When.
+    pub on: Presence,
+    /// The only transport whose sessions are greeted with it; unspecified: all.
+    pub transport: Transport,
+    /// How it is made.
+    pub plan: FillPlan,
+    /// For joined and left: the kind of the rooms it is about, and the field that takes a room's id.
+    pub room: Option<(String, FieldDescriptor)>,
 }
 
 /// What a catalog service's method does.
@@ -164,6 +188,10 @@ pub struct SubscribeMethod {
 pub struct ClientMethod {
     /// What the browser emits, e.g. `subscribe:chat`.
     pub on: String,
+    /// The catalog, e.g. `messenger.v1`.
+    pub package: String,
+    /// The only transport over which it can be emitted; unspecified: all.
+    pub transport: Transport,
     /// The gRPC path.
     pub path: String,
     /// How the request is read.
@@ -174,6 +202,12 @@ pub struct ClientMethod {
     pub response: Arc<Shape>,
     /// The response: copied from the request by field name, then filled.
     pub response_plan: FillPlan,
+    /// The internal service that is asked first, and makes the response.
+    pub upstream: Option<String>,
+    /// The room whose members are listed.
+    pub query: Option<RoomTemplate>,
+    /// The event that is published.
+    pub publish: Option<Publish>,
     /// The room the session joins.
     pub join: Option<RoomTemplate>,
     /// The room the session leaves.
@@ -182,18 +216,38 @@ pub struct ClientMethod {
     pub reply: Option<(Arc<EventType>, FillPlan)>,
 }
 
+impl ClientMethod {
+    /// Whether it makes sense only within a session.
+    pub const fn needs_session(&self) -> bool {
+        self.join.is_some() || self.leave.is_some()
+    }
+}
+
+/// An event that a browser's call publishes.
+#[derive(Debug)]
+pub struct Publish {
+    /// The event.
+    pub event: Arc<EventType>,
+    /// How it is made.
+    pub plan: FillPlan,
+    /// The caller's session does not get it.
+    pub except_caller: bool,
+}
+
 /// How a message is made for a caller: fields copied from the request by name, fields stamped by
 /// the server, and messages in it that have stamped fields themselves.
 #[derive(Debug)]
 pub struct FillPlan {
     /// The message that is made.
     pub descriptor: MessageDescriptor,
-    /// Pairs of request field and the field of the same name and type that takes its value.
+    /// Pairs of source field and the field of the same name and type that takes its value.
     pub copies: Vec<(FieldDescriptor, FieldDescriptor)>,
     /// Fields that the server writes.
     pub fills: Vec<(FieldDescriptor, FillSource)>,
     /// Singular message fields with fills inside.
     pub nested: Vec<(FieldDescriptor, FillPlan)>,
+    /// Repeated message fields that take one element a member of the queried room.
+    pub lists: Vec<(FieldDescriptor, FillPlan)>,
 }
 
 /// Where a stamped value comes from.
@@ -209,6 +263,12 @@ pub enum FillSource {
     UserName,
     /// The caller's session id.
     SessionId,
+    /// The listed member's user id.
+    MemberId,
+    /// The listed member's name.
+    MemberName,
+    /// Whether the listed member has a session.
+    MemberOnline,
     /// A claim of the caller's token.
     Claim(String),
     /// A fixed text.

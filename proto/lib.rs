@@ -1,11 +1,12 @@
 //! The contract of Fanfare in Rust: the generated types of `fanfare.v1`, and what every program
-//! must understand alike: rooms, cursors, tokens, catalogs and browser JSON.
+//! must understand alike: rooms, cursors, tokens, rates, catalogs and browser JSON.
 //!
 //! Knows nothing of transports, storage or processes.
 
 pub mod catalog;
 pub mod cursor;
 pub mod json;
+pub mod rate;
 pub mod room;
 pub mod token;
 

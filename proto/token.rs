@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     room::{Room, Tenant},
-    v1::Reason,
+    v1::{Caller, Reason, Transport},
 };
 
 /// The longest token that is looked at, in bytes.
@@ -183,6 +183,21 @@ impl Identity {
         let by_admin =
             matches!(scope, Scope::Notify | Scope::Subscribe) && self.scopes.contains(&Scope::Admin);
         by_admin || self.scopes.contains(&scope)
+    }
+
+    /// The user as the server and upstreams learn of them; an empty `session_id` is none.
+    pub fn caller(&self, tenant: &Tenant, session_id: &str, transport: Transport) -> Caller {
+        let rooms = self.rooms.as_deref().unwrap_or_default();
+        Caller {
+            tenant: tenant.as_str().to_owned(),
+            user_id: self.user_id.clone().unwrap_or_default(),
+            user_name: self.user_name.clone().unwrap_or_default(),
+            session_id: session_id.to_owned(),
+            claims_json: serde_json::to_vec(&self.claims).unwrap_or_default().into(),
+            rooms: rooms.iter().map(|r| r.as_str().to_owned()).collect(),
+            rooms_restricted: self.rooms.is_some(),
+            transport: transport.into(),
+        }
     }
 
     /// Whether the user may read the room: `org`, the own `user:` room, and rooms of other kinds,

@@ -4,7 +4,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { call, connect } from "./lib/clients.js";
-import { run, start } from "./lib/fanfare.js";
+import { QUIET, run, start } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, soon, token } from "./lib/tokens.js";
 
@@ -98,7 +98,7 @@ const sessions = new Map();
 
 before(async () => {
   generateStubs();
-  fanfare = await start();
+  fanfare = await start({ serverArgs: QUIET });
   python = new Producer(fanfare.server.address);
   const open = async (name, claims, chat) => {
     const session = await connect(fanfare.bridge.url, token({ ...claims, exp: soon() }));

@@ -8,7 +8,7 @@ import path from "node:path";
 import { io as io4 } from "socket.io-client";
 import { io as io3 } from "socket.io-client-v3";
 import { call, connect, refusal } from "./lib/clients.js";
-import { get, start, until, within } from "./lib/fanfare.js";
+import { get, QUIET, start, until, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { keyPair, producer, soon, token, user } from "./lib/tokens.js";
 
@@ -16,7 +16,7 @@ let fanfare, python, url;
 
 before(async () => {
   generateStubs();
-  fanfare = await start({ bridgeArgs: ["--cors-origin", "https://app.example.com", "--jwt-leeway", "0s"] });
+  fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--cors-origin", "https://app.example.com", "--jwt-leeway", "0s"] });
   url = fanfare.bridge.url;
   python = new Producer(fanfare.server.address);
 });
@@ -108,7 +108,7 @@ test("RS256, ES256 and EdDSA verify by PEM and by JWKS, and only with their own 
     writeFileSync(path.join(folder, "keys.json"), JSON.stringify({ keys: [byJwks.jwk] }));
     const keys = ["--jwt-pem", path.join(folder, "key.pem"), "--jwt-jwks", path.join(folder, "keys.json")];
     const checks = ["--jwt-issuer", "tests", "--jwt-audience", "app"];
-    const own = await start({ bridgeArgs: [...keys] });
+    const own = await start({ serverArgs: QUIET, bridgeArgs: [...keys] });
     (await connect(own.bridge.url, byPem.sign(claims))).close();
     (await connect(own.bridge.url, byJwks.sign(claims))).close();
     const error = await refusal(own.bridge.url, { auth: { token: other.sign(claims) } });
@@ -118,7 +118,7 @@ test("RS256, ES256 and EdDSA verify by PEM and by JWKS, and only with their own 
     assert.equal((await refusal(own.bridge.url, { auth: { token: confused } })).data.code, "invalid_token");
     await own.stop();
     if (alg === "ES256") {
-      const strict = await start({ serverArgs: checks, bridgeArgs: [...keys, ...checks] });
+      const strict = await start({ serverArgs: [...QUIET, ...checks], bridgeArgs: [...keys, ...checks] });
       (await connect(strict.bridge.url, byPem.sign(claims))).close();
       for (const wrong of [{ ...claims, iss: "others" }, { ...claims, aud: "others" }, { ...claims, iss: undefined }]) {
         assert.equal((await refusal(strict.bridge.url, { auth: { token: byPem.sign(wrong) } })).data.code, "invalid_token");

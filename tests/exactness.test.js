@@ -3,7 +3,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { call, connect } from "./lib/clients.js";
-import { start } from "./lib/fanfare.js";
+import { QUIET, start } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, user } from "./lib/tokens.js";
 
@@ -28,7 +28,7 @@ test(`${PRODUCERS} producers, ${SESSIONS} sessions, ${PRODUCERS * EVENTS_EACH} e
   generateStubs();
   const token = producer("1");
   // All sessions live in this one process, which reads them slower than twenty producers write.
-  const fanfare = await start({ bridgeArgs: ["--queue-packets-max", "32768"] });
+  const fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--queue-packets-max", "32768"] });
   const python = new Producer(fanfare.server.address);
   t.after(async () => {
     sessions.forEach((socket) => socket.close());

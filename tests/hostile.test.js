@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import WebSocket from "ws";
 import { call, connect, refusal } from "./lib/clients.js";
-import { DEADLINE, get, start, within } from "./lib/fanfare.js";
+import { DEADLINE, get, QUIET, start, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, soon, token, user } from "./lib/tokens.js";
 
@@ -14,7 +14,7 @@ let fanfare, python, witness, count = 0;
 
 before(async () => {
   generateStubs();
-  fanfare = await start();
+  fanfare = await start({ serverArgs: QUIET });
   python = new Producer(fanfare.server.address);
   witness = await connect(fanfare.bridge.url, user(1, 1));
 });

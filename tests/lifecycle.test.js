@@ -8,7 +8,7 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { call, connect, refusal } from "./lib/clients.js";
-import { get, Process, ROOT, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { get, Process, QUIET, ROOT, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { producer, user } from "./lib/tokens.js";
 
 const MESSAGE = '{"id":1,"chatId":7,"content":"Hello","fromMe":true,"channel":"whatsapp","timestamp":"2026-01-31T12:00:00Z"}';
@@ -16,7 +16,7 @@ const notify = (url, ...args) => run(["notify", "message:new", MESSAGE, "--serve
 
 for (const signal of ["SIGTERM", "SIGINT"]) {
   test(`${signal} ends server, bridge and dev cleanly, with sessions and streams open`, async () => {
-    const { server, bridge } = await start();
+    const { server, bridge } = await start({ serverArgs: QUIET });
     const socket = await connect(bridge.url, user(42, 1));
     const subscriber = new Process(["subscribe", "org", "--server", server.url, "--jwt-secret", SECRET]);
     await until(async () => {
@@ -36,7 +36,7 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
 }
 
 test("a server that is told to stop says so to a producer that waits", async () => {
-  const server = await startServer();
+  const server = await startServer(QUIET);
   const publisher = new Process(["notify", "message:new", "-", "--server", server.url, "--jwt-secret", SECRET]);
   publisher.child.stdin.write(`${MESSAGE}\n`);
   await until(() => publisher.printed().length === 1, "the answer");
@@ -47,7 +47,7 @@ test("a server that is told to stop says so to a producer that waits", async () 
 });
 
 test("a server that is told to stop while producers publish keeps its word", async () => {
-  const { server, bridge } = await start({ serverArgs: ["--shutdown-grace", "3s"] });
+  const { server, bridge } = await start({ serverArgs: [...QUIET, "--shutdown-grace", "3s"] });
   const socket = await connect(bridge.url, user(42, 1));
   const tool = (...args) => new Process([...args, "--server", server.url, "--jwt-secret", SECRET]);
   const subscriber = tool("subscribe", "org");
@@ -84,7 +84,7 @@ test("a server that is told to stop while producers publish keeps its word", asy
 });
 
 test("health and readiness tell the truth", async () => {
-  const server = await startServer();
+  const server = await startServer(QUIET);
   const bridge = await startBridge(server, ["--connect-timeout", "500ms"]);
   const status = async (url) => (await get(url)).status;
   for (const program of [server, bridge]) {
@@ -103,14 +103,14 @@ test("health and readiness tell the truth", async () => {
 });
 
 test("a bridge resumes at a server that comes back, and says so when events were lost", async () => {
-  const server = await startServer();
+  const server = await startServer(QUIET);
   const bridge = await startBridge(server);
   const socket = await connect(bridge.url, user(42, 1), { reconnection: true, reconnectionDelay: 50 });
   await notify(server.url);
   await socket.event("message:new");
   await server.kill();
   const again = new Promise((resolve) => socket.once("disconnect", () => socket.once("connect", resolve)));
-  const back = await startServer([], server.address);
+  const back = await startServer(QUIET, server.address);
   await until(async () => (await get(`${bridge.url}/readyz`)).status === 200, "the link");
   // The memory engine lost its log, and the bridge must not hide it: sessions start anew.
   await within(again, "the session to start anew");
@@ -123,7 +123,7 @@ test("a bridge resumes at a server that comes back, and says so when events were
 });
 
 test("a link that breaks while the server lives loses and doubles nothing", async () => {
-  const server = await startServer();
+  const server = await startServer(QUIET);
   // A proxy of the test's own, whose connections it can cut.
   const sockets = new Set();
   const [host, port] = server.address.split(":");
@@ -176,7 +176,7 @@ test("settings come from flag, environment and file, in this order", async () =>
 });
 
 test("environment and file are enough to run by", async () => {
-  const server = await startServer();
+  const server = await startServer(QUIET);
   const file = path.join(mkdtempSync(path.join(tmpdir(), "fanfare-")), "bridge.toml");
   writeFileSync(file, `server = ["${server.url}"]\nrooms-per-session-max = 1\n`);
   const env = { FANFARE_HTTP_LISTEN: "127.0.0.1:0", FANFARE_JWT_SECRET: SECRET, FANFARE_CONFIG: file };
@@ -209,7 +209,7 @@ test("what cannot work is refused with a remedy", async () => {
 });
 
 test("notify, subscribe and token work together, and keys make retries safe", async () => {
-  const server = await startServer();
+  const server = await startServer(QUIET);
   const made = await run(["token", "--scope", "notify", "--scope", "subscribe", "--tenant", "9", "--jwt-secret", SECRET]);
   const token = made.stdout.trim();
   const first = JSON.parse((await notify(server.url, "--tenant", "9", "--token", token, "--idempotency-key", "k")).stdout);
@@ -230,7 +230,7 @@ test("notify, subscribe and token work together, and keys make retries safe", as
 });
 
 test("a token that the tool makes says what it was told, and is as good as any other", async () => {
-  const { bridge, stop } = await start();
+  const { bridge, stop } = await start({ serverArgs: QUIET });
   const make = async (...args) => (await run(["token", "--user", "42", "--tenant", "1", ...args])).stdout.trim();
   const token = await make("--name", "Ada", "--room", "chat:7", "--claim", "level=3", "--expires", "1h", "--jwt-secret", SECRET);
   const { iat, exp, ...claims } = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
 import path from "node:path";
 import { call, connect } from "./lib/clients.js";
-import { ROOT, run, start } from "./lib/fanfare.js";
+import { QUIET, ROOT, run, start } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, user } from "./lib/tokens.js";
 
@@ -16,7 +16,7 @@ let fanfare, python;
 
 before(async () => {
   generateStubs();
-  fanfare = await start({ serverArgs: ["--catalog", path.join(ROOT, "tests/catalogs")] });
+  fanfare = await start({ serverArgs: [...QUIET, "--catalog", path.join(ROOT, "tests/catalogs")] });
   python = new Producer(fanfare.server.address);
 });
 

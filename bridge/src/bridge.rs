@@ -12,20 +12,16 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::Config,
-    ending::Ending,
-    error::Error,
-    expiry::Expiry,
-    http,
-    link::Link,
-    rooms::Rooms,
-    transport::{io::WriteDeadline, socketio::SocketIo},
+    config::Config, ending::Ending, error::Error, expiry::Expiry, http, limits::UserLimits, link::Link,
+    rooms::Rooms, sessions::Sessions, transport::io::WriteDeadline,
 };
 
 /// How long a client may take to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often limits of users who are gone are let go of.
+const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 /// Over how long sessions are told to connect elsewhere, so that they do not come back all at once.
 const FAREWELL_WINDOW: Duration = Duration::from_secs(1);
 
@@ -35,11 +31,7 @@ pub struct Bridge {
     listener: TcpListener,
     address: SocketAddr,
     router: axum::Router,
-    link: Arc<Link>,
-    rooms: Arc<Rooms>,
-    expiry: Arc<Expiry>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    sessions: Arc<Sessions>,
     connections: Arc<Semaphore>,
     write_timeout: Duration,
 }
@@ -54,7 +46,8 @@ impl Bridge {
         let stop = CancellationToken::new();
         let (listen, write_timeout) = (config.listen, config.write_timeout);
         let connections = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
-        let handler = SocketIo {
+        let sessions = Arc::new(Sessions {
+            user_limits: UserLimits::new(&config),
             config,
             verifier,
             rooms: rooms.clone(),
@@ -62,12 +55,12 @@ impl Bridge {
             expiry: expiry.clone(),
             tasks: tasks.clone(),
             stopping: stop.clone(),
-        };
-        let router = http::router(Arc::new(handler), link.clone())?;
+        });
+        let router = http::router(&sessions)?;
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, router, link, rooms, expiry, tasks, stop, connections, write_timeout })
+        Ok(Self { listener, address, router, sessions, connections, write_timeout })
     }
 
     /// Where it listens.
@@ -82,16 +75,24 @@ impl Bridge {
         shutdown: impl Future<Output = ()> + Send,
         grace: Duration,
     ) -> Result<bool, Error> {
-        let stop = self.stop.clone();
-        let (link, expiry) = (self.link.clone(), self.expiry.clone());
-        self.tasks.spawn(stop.clone().run_until_cancelled_owned(async move { link.run().await }));
-        self.tasks.spawn(stop.clone().run_until_cancelled_owned(async move { expiry.run().await }));
+        let (stop, tasks) = (self.sessions.stopping.clone(), self.sessions.tasks.clone());
+        let (link, expiry, sessions) =
+            (self.sessions.link.clone(), self.sessions.expiry.clone(), self.sessions.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { link.run().await }));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { expiry.run().await }));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+            let mut ticks = tokio::time::interval(FORGET_INTERVAL);
+            loop {
+                ticks.tick().await;
+                sessions.user_limits.forget();
+            }
+        }));
         tokio::select! {
             () = self.accept(&stop) => {}
             () = shutdown => {}
         }
         drop(self.listener);
-        let sessions = self.rooms.sessions(None);
+        let sessions = self.sessions.rooms.sessions(None);
         tracing::info!(sessions = sessions.len(), "bridge drains");
         let ended = tokio::time::timeout(grace, async {
             let ending = Ending::new(Reason::Shutdown, "the bridge shuts down; connect again");
@@ -103,8 +104,8 @@ impl Bridge {
                 tokio::time::sleep(pause * u32::try_from(some.len()).unwrap_or(1)).await;
             }
             stop.cancel();
-            self.tasks.close();
-            self.tasks.wait().await;
+            tasks.close();
+            tasks.wait().await;
         });
         let clean = ended.await.is_ok();
         stop.cancel();
@@ -127,7 +128,7 @@ impl Bridge {
             }
             let stream = WriteDeadline::new(stream, self.write_timeout, place);
             let connection = serve(stream, self.router.clone());
-            self.tasks.spawn(stop.clone().run_until_cancelled_owned(connection));
+            self.sessions.tasks.spawn(stop.clone().run_until_cancelled_owned(connection));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use fanfare_proto::token::TokenConfig;
+use fanfare_proto::{rate::Rate, token::TokenConfig};
 
 /// Everything a bridge needs to know.
 #[derive(Debug, Clone)]
@@ -35,6 +35,16 @@ pub struct Config {
     /// Packets that wait for a session; one that does not fit closes it (retry). A waiting packet costs about
     /// 100 bytes, its text is shared.
     pub queue_packets_max: usize,
+    /// Bytes that wait for a session of the raw WebSocket, SSE or polling; an event that does not fit closes it (retry).
+    pub queue_bytes_max: usize,
+    /// What a session may emit.
+    pub calls_per_session: Rate,
+    /// What all sessions of a user may emit together on this bridge, and how often the user may poll.
+    pub calls_per_user: Rate,
+    /// Refusals for exceeding a limit that a session may go through; one is forgiven each second. Then it is closed for good.
+    pub refusals_max: u32,
+    /// How long a poll waits for events.
+    pub poll_wait: Duration,
     /// Rooms a session, besides `org` and its user's.
     pub rooms_per_session_max: usize,
     /// Calls of a session that wait for their turn.
@@ -62,6 +72,11 @@ impl Config {
             write_timeout: Duration::from_secs(20),
             payload_bytes_max: 64 << 10,
             queue_packets_max: 8192,
+            queue_bytes_max: 1 << 20,
+            calls_per_session: Rate { per_second: 50, burst: 100 },
+            calls_per_user: Rate { per_second: 100, burst: 200 },
+            refusals_max: 100,
+            poll_wait: Duration::from_secs(25),
             rooms_per_session_max: 128,
             calls_waiting_max: 64,
             connections_max: 100_000,

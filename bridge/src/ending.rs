@@ -14,4 +14,9 @@ impl Ending {
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+
+    /// What waited for the session did not fit any more.
+    pub(crate) fn slow() -> Self {
+        Self::new(Reason::Slow, "the session did not read fast enough")
+    }
 }

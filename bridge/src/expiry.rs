@@ -21,20 +21,20 @@ pub(crate) struct Expiry {
 
 fn end(session: &Session, leeway: Duration) -> Option<u64> {
     let leeway = u64::try_from(leeway.as_millis()).unwrap_or(u64::MAX);
-    Some(session.identity.expires_at?.saturating_mul(1000).saturating_add(leeway))
+    Some(session.expires_at?.saturating_mul(1000).saturating_add(leeway))
 }
 
 impl Expiry {
     pub(crate) fn watch(&self, session: &Arc<Session>, leeway: Duration) {
         if let Some(end) = end(session, leeway) {
-            let key = (end, session.id.clone());
+            let key = (end, session.id().to_owned());
             self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::downgrade(session));
         }
     }
 
     pub(crate) fn forget(&self, session: &Session, leeway: Duration) {
         if let Some(end) = end(session, leeway) {
-            self.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&(end, session.id.clone()));
+            self.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&(end, session.id().to_owned()));
         }
     }
 

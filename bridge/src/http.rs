@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{any, get},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
@@ -16,7 +16,12 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use crate::{
     error::Error,
     link::Link,
-    transport::socketio::{self, SocketIo},
+    sessions::Sessions,
+    transport::{
+        poll,
+        socketio::{self, SocketIo},
+        sse, websocket,
+    },
 };
 
 /// Headers that the transports need. Engine.IO keeps a handshake's headers as long as the connection lives, so
@@ -32,25 +37,29 @@ enum Origins {
 }
 
 /// All routes of the bridge.
-pub(crate) fn router(handler: Arc<SocketIo>, link: Arc<Link>) -> Result<Router, Error> {
-    let path = handler.config.path.clone();
+pub(crate) fn router(sessions: &Arc<Sessions>) -> Result<Router, Error> {
+    let path = sessions.config.path.clone();
     let valid =
         path.len() > 2 && path.starts_with('/') && path.ends_with('/') && !path.contains(['{', '}', '?']);
     if !valid {
         return Err(Error::Path(path));
     }
-    let origins = origins(&handler.config.cors_origins)?;
-    let engine = socketio::service(handler);
+    let origins = origins(&sessions.config.cors_origins)?;
+    let engine = socketio::service(Arc::new(SocketIo { sessions: sessions.clone() }));
     let sockets = Router::new()
         .route_service(&path, engine.clone())
         .route_service(path.trim_end_matches('/'), engine)
         .layer(middleware::from_fn(strip))
+        .route("/ws", any(websocket::upgrade))
+        .route("/events", get(sse::events))
+        .route("/poll", get(poll::poll))
+        .with_state(sessions.clone())
         .layer(middleware::from_fn_with_state(origins.clone(), admit))
         .layer(cors(&origins));
     Ok(Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(link)
+        .with_state(sessions.link.clone())
         .merge(sockets))
 }
 

@@ -4,15 +4,21 @@
 //! `transport` is the only place that knows Socket.IO, `bridge` the only one that knows all parts.
 
 mod bridge;
+mod call;
 mod config;
 mod delivery;
 mod ending;
 mod error;
 mod expiry;
+mod failure;
 mod http;
+mod limits;
 mod link;
+mod mailbox;
+mod reader;
 mod rooms;
 mod session;
+mod sessions;
 mod transport;
 
 pub use bridge::Bridge;

@@ -5,6 +5,7 @@
 //! notice nothing. Knows no transport.
 
 mod interest;
+mod reports;
 
 use std::{
     collections::VecDeque,
@@ -20,16 +21,19 @@ use fanfare_client::edge::{self, EdgeClient};
 use fanfare_proto::{
     room::{Room, Tenant},
     v1::{
-        CallRequest, CallResponse, EventBatch, LinkHello, LinkRequest, LinkResponse, Reason, link_request,
-        link_response,
+        self, CallRequest, CallResponse, Caller, EndSession, EventBatch, LinkHello, LinkRequest,
+        LinkResponse, Reason, ReplayRequest, ReplayResponse, link_request, link_response,
     },
 };
 use futures_util::FutureExt as _;
 use rand::RngExt as _;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::{config::Config, delivery::Delivery, ending::Ending, error::Error, rooms::Rooms};
+use crate::{
+    config::Config, delivery::Delivery, ending::Ending, error::Error, failure::Failure, rooms::Rooms,
+};
 use interest::Interests;
+use reports::Reports;
 
 /// How long the first answer on a new link may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +61,7 @@ pub(crate) struct Link {
     current: Mutex<usize>,
     up: AtomicBool,
     interests: Interests,
+    reports: Reports,
     rooms: Arc<Rooms>,
 }
 
@@ -77,6 +82,7 @@ impl Link {
             current: Mutex::new(0),
             up: AtomicBool::new(false),
             interests: Interests::new(config.interest_linger),
+            reports: Reports::new(),
             rooms,
         })
     }
@@ -95,6 +101,44 @@ impl Link {
     /// Releases rooms that were wanted, once for each want.
     pub(crate) fn release(&self, tenant: &Tenant, rooms: &[Room]) {
         self.interests.release(tenant, rooms);
+    }
+
+    /// Tells the server that a session is about to be ready; resolves with what greets it, or why it must not be. A session that is
+    /// not made [ready](Self::ready) then must be [closed](Self::closed).
+    pub(crate) fn open(
+        &self,
+        caller: &Caller,
+    ) -> impl Future<Output = Result<Vec<v1::Delivery>, Failure>> + Send + use<> {
+        self.reports.open(caller)
+    }
+
+    /// Tells the server that a session gets the events of its rooms; gives the number of the change.
+    pub(crate) fn ready(&self, caller: &Caller, rooms: &[Room]) -> u64 {
+        self.reports.ready(caller, rooms)
+    }
+
+    /// Tells the server that a session has entered or left rooms; gives the number of the change.
+    pub(crate) fn moved(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) -> u64 {
+        self.reports.rooms(session_id, entered, left, catalog)
+    }
+
+    /// Tells the server that a session is gone.
+    pub(crate) fn closed(&self, session_id: &str) {
+        self.reports.closed(session_id);
+    }
+
+    /// Resolves when the server has taken over the change of this number.
+    pub(crate) fn settled(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        self.reports.settled(number)
+    }
+
+    /// One page of a tenant's log.
+    pub(crate) async fn replay(
+        &self,
+        request: ReplayRequest,
+    ) -> Result<ReplayResponse, fanfare_client::Error> {
+        let late = |_| fanfare_client::Error::Unreachable("the replay timed out".into());
+        tokio::time::timeout(CALL_TIMEOUT, self.server().replay(request)).await.map_err(late)?
     }
 
     /// Has the server run what a browser emitted.
@@ -132,6 +176,7 @@ impl Link {
             };
             self.up.store(false, Ordering::Release);
             self.interests.unlinked();
+            self.reports.unlinked();
             if linked_at.elapsed() > BACKOFF_MAX {
                 pause = BACKOFF_MIN;
             }
@@ -158,6 +203,7 @@ impl Link {
         let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
         tracing::info!(server = welcome.server, "linked");
         outgoing.extend(self.interests.linked());
+        outgoing.extend(self.reports.linked(|| self.rooms.snapshot()));
         self.up.store(true, Ordering::Release);
 
         let requests = link.requests.clone();
@@ -178,6 +224,7 @@ impl Link {
                     }
                 }
                 () = self.interests.changed() => outgoing.extend(self.interests.additions()),
+                () = self.reports.changed() => outgoing.extend(self.reports.take()),
                 _ = sweeps.tick() => {
                     outgoing.extend(self.interests.drops());
                     if heard.elapsed() > silence_max {
@@ -246,6 +293,8 @@ impl Link {
     fn control(&self, kind: Option<link_response::Kind>) {
         match kind {
             Some(link_response::Kind::Applied(applied)) => self.interests.applied(applied),
+            Some(link_response::Kind::Sessions(applied)) => self.reports.applied(applied),
+            Some(link_response::Kind::End(end)) => self.end(end),
             Some(link_response::Kind::Reset(reset)) => {
                 let Ok(tenant) = Tenant::new(&reset.tenant) else { return };
                 tracing::warn!(
@@ -265,6 +314,14 @@ impl Link {
                 | link_response::Kind::Events(_),
             )
             | None => {}
+        }
+    }
+
+    /// Ends a session, as the server asks.
+    fn end(&self, end: EndSession) {
+        let (Ok(tenant), Ok(own)) = (Tenant::new(&end.tenant), Room::user(&end.user_id)) else { return };
+        if let Some(session) = self.rooms.find(&tenant, &own, &end.session_id) {
+            session.close(&Ending::new(end.reason(), end.message));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use fanfare_proto::{
     room::{Room, Tenant},
-    v1::Reason,
+    v1::Caller,
 };
 
 use crate::{delivery::Delivery, ending::Ending, session::Session};
@@ -71,6 +71,18 @@ impl Rooms {
         chosen.filter_map(|(_, rooms)| rooms.get("org")).flat_map(|members| members.iter().cloned()).collect()
     }
 
+    /// All sessions with the rooms they are in.
+    pub(crate) fn snapshot(&self) -> Vec<(Caller, Vec<Room>)> {
+        let sessions = self.sessions(None);
+        sessions.iter().map(|session| (session.caller.clone(), session.rooms())).collect()
+    }
+
+    /// A user's session.
+    pub(crate) fn find(&self, tenant: &Tenant, own_room: &Room, session_id: &str) -> Option<Arc<Session>> {
+        let tenants = self.lock();
+        tenants.get(tenant)?.get(own_room)?.iter().find(|session| session.id() == session_id).cloned()
+    }
+
     /// Delivers a batch of one tenant's events.
     pub(crate) fn deliver(&self, tenant: &Tenant, batch: &[Arc<Delivery>]) {
         let lists: Vec<Vec<Members>> = {
@@ -102,7 +114,7 @@ fn deliver_apart(batch: &[Arc<Delivery>], lists: &[Vec<Members>]) {
     let mut shares: Vec<(&Arc<Session>, Vec<Arc<Delivery>>)> = Vec::new();
     for (delivery, members) in batch.iter().zip(lists) {
         for session in members.iter().flat_map(|m| m.iter()) {
-            if delivery.event.except_sessions.contains(&session.id) {
+            if delivery.event.except_sessions.iter().any(|id| id == session.id()) {
                 continue;
             }
             let place = *places.entry(Arc::as_ptr(session)).or_insert_with(|| {
@@ -127,19 +139,24 @@ fn send(session: &Arc<Session>, batch: &[Arc<Delivery>]) {
         return;
     }
     if session.outlet.deliver(batch).is_err() {
-        session.close(&Ending::new(Reason::Slow, "the session did not read fast enough"));
+        session.close(&Ending::slow());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use fanfare_proto::{
-        token::{Identity, TenantScope},
-        v1,
+        token::TokenConfig,
+        v1::{self, Reason},
     };
 
     use super::*;
-    use crate::session::{Outlet, Overflow};
+    use crate::{
+        config::Config,
+        failure::Failure,
+        limits::SessionLimits,
+        session::{Outlet, Overflow},
+    };
 
     #[derive(Clone)]
     struct Heard {
@@ -160,6 +177,12 @@ mod tests {
             Ok(())
         }
 
+        fn reply(&self, _: v1::Delivery) {}
+
+        fn acknowledge(&self, _: i64, _: &[u8]) {}
+
+        fn fail(&self, _: Option<i64>, _: &Failure) {}
+
         fn close(&self, ending: &Ending) {
             self.endings.lock().unwrap().push(ending.reason);
         }
@@ -168,16 +191,11 @@ mod tests {
     fn session(id: &str, room_for: usize) -> (Arc<Session>, Heard) {
         let heard = Heard { names: Arc::default(), endings: Arc::default(), room_for };
         let tenant = Tenant::new("1").unwrap();
-        let identity = Identity {
-            tenant: TenantScope::One(tenant.clone()),
-            user_id: Some(id.to_owned()),
-            user_name: None,
-            scopes: Vec::new(),
-            rooms: None,
-            expires_at: None,
-            claims: serde_json::Map::new(),
-        };
-        (Arc::new(Session::new(id.to_owned(), tenant, identity, Box::new(heard.clone()))), heard)
+        let caller = Caller { session_id: id.to_owned(), ..Caller::default() };
+        let config =
+            Config::new(([127, 0, 0, 1], 0).into(), Vec::new(), String::new(), TokenConfig::default());
+        let limits = SessionLimits::new(&config);
+        (Arc::new(Session::new(caller, tenant, None, limits, Box::new(heard.clone()))), heard)
     }
 
     fn delivery(name: &str, rooms: &[&str], except: &[&str]) -> Arc<Delivery> {

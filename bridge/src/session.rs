@@ -5,17 +5,16 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use fanfare_proto::{
     room::{Room, Tenant},
-    token::Identity,
-    v1::Caller,
+    v1::{self, Caller, Reason},
 };
 
-use crate::{delivery::Delivery, ending::Ending};
+use crate::{delivery::Delivery, ending::Ending, failure::Failure, limits::SessionLimits};
 
 /// The queue towards the peer is full.
 #[derive(Debug)]
@@ -25,6 +24,12 @@ pub(crate) struct Overflow;
 pub(crate) trait Outlet: Send + Sync {
     /// Sends events, in order.
     fn deliver(&self, batch: &[Arc<Delivery>]) -> Result<(), Overflow>;
+    /// Sends an event for this session alone.
+    fn reply(&self, event: v1::Delivery);
+    /// Answers a call.
+    fn acknowledge(&self, id: i64, json: &[u8]);
+    /// Says that a call failed, as its answer or, where none is wanted, as an error.
+    fn fail(&self, ack: Option<i64>, failure: &Failure);
     /// Ends the connection, saying why as far as the protocol can.
     fn close(&self, ending: &Ending);
 }
@@ -39,15 +44,32 @@ pub(crate) struct Emitted {
     pub(crate) ack: Option<i64>,
 }
 
+/// The longest name that is looked at, in bytes; catalogs allow shorter ones only.
+const NAME_BYTES_MAX: usize = 256;
+
+impl Emitted {
+    /// Checks the name: 1 to 256 bytes without control characters.
+    pub(crate) fn new(name: String, json: Vec<u8>, ack: Option<i64>) -> Result<Self, Failure> {
+        if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
+            return Ok(Self { name, json, ack });
+        }
+        let message =
+            format!("the event's name must be 1 to {NAME_BYTES_MAX} bytes without control characters");
+        Err(Failure::new(Reason::InvalidArgument, message))
+    }
+}
+
 /// One browser's connection.
 pub(crate) struct Session {
-    /// Random; known to the client, never the transport's own id.
-    pub(crate) id: String,
     pub(crate) tenant: Tenant,
-    pub(crate) identity: Identity,
-    /// The identity as the server gets it with each call.
+    /// Who it is, as the server gets it with each call.
     pub(crate) caller: Caller,
+    /// When its token ends, in Unix seconds (leeway not included).
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) limits: SessionLimits,
     pub(crate) outlet: Box<dyn Outlet>,
+    /// The number of the last change that the server was told of.
+    pub(crate) report: AtomicU64,
     rooms: Mutex<HashSet<Room>>,
     calls: Mutex<Calls>,
     closed: AtomicBool,
@@ -67,36 +89,54 @@ pub(crate) enum Queued {
     Run,
     /// Somebody runs the queue already.
     Waits,
-    /// There were too many; the call is given back.
+    /// There were too many; the call is not run.
     Full,
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id).field("tenant", &self.tenant).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("tenant", &self.tenant)
+            .finish_non_exhaustive()
     }
 }
 
 impl Session {
-    pub(crate) fn new(id: String, tenant: Tenant, identity: Identity, outlet: Box<dyn Outlet>) -> Self {
-        let rooms = identity.rooms.as_deref().unwrap_or_default();
-        let caller = Caller {
-            tenant: tenant.as_str().to_owned(),
-            user_id: identity.user_id.clone().unwrap_or_default(),
-            user_name: identity.user_name.clone().unwrap_or_default(),
-            session_id: id.clone(),
-            claims_json: serde_json::to_vec(&identity.claims).unwrap_or_default().into(),
-            rooms: rooms.iter().map(|r| r.as_str().to_owned()).collect(),
-            rooms_restricted: identity.rooms.is_some(),
-        };
-        let (rooms, calls) = (Mutex::default(), Mutex::default());
-        Self { id, tenant, identity, caller, outlet, rooms, calls, closed: AtomicBool::new(false) }
+    pub(crate) fn new(
+        caller: Caller,
+        tenant: Tenant,
+        expires_at: Option<u64>,
+        limits: SessionLimits,
+        outlet: Box<dyn Outlet>,
+    ) -> Self {
+        Self {
+            tenant,
+            caller,
+            expires_at,
+            limits,
+            outlet,
+            report: AtomicU64::new(0),
+            rooms: Mutex::default(),
+            calls: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Random; known to the client, never the transport's own id.
+    pub(crate) fn id(&self) -> &str {
+        &self.caller.session_id
+    }
+
+    /// The server was told of the session, by the change of this number.
+    pub(crate) fn reported(&self, number: u64) {
+        self.report.fetch_max(number, Ordering::AcqRel);
     }
 
     /// Ends the session, once; later calls do nothing.
     pub(crate) fn close(&self, ending: &Ending) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            tracing::debug!(session = self.id, reason = ending.reason.as_str_name(), "session closed");
+            tracing::debug!(session = self.id(), reason = ending.reason.as_str_name(), "session closed");
             self.outlet.close(ending);
         }
     }
@@ -127,15 +167,13 @@ impl Session {
     }
 
     /// Hands a call in; it waits for those before it.
-    pub(crate) fn queue_call(&self, call: Emitted, waiting_max: usize) -> (Queued, Option<Emitted>) {
+    pub(crate) fn queue_call(&self, call: Emitted, waiting_max: usize) -> Queued {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if calls.waiting.len() >= waiting_max {
-            return (Queued::Full, Some(call));
+            return Queued::Full;
         }
         calls.waiting.push_back(call);
-        let queued = if calls.running { Queued::Waits } else { Queued::Run };
-        calls.running = true;
-        (queued, None)
+        if std::mem::replace(&mut calls.running, true) { Queued::Waits } else { Queued::Run }
     }
 
     /// The next call to run; `None` ends the run.

@@ -1,4 +1,8 @@
-//! How browsers are spoken to: the only place that knows the protocols and their libraries.
+//! How browsers connect. Each transport knows its protocol, and what it stands on; nothing above knows either.
 
 pub(crate) mod io;
+pub(crate) mod poll;
+pub(crate) mod request;
 pub(crate) mod socketio;
+pub(crate) mod sse;
+pub(crate) mod websocket;

@@ -1,5 +1,8 @@
 //! From descriptors to tables: every rule of `fanfare/v1/catalog.proto` is checked here.
 
+mod announcement;
+mod client;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -31,7 +34,7 @@ struct Checker<'a> {
     problems: Vec<Problem>,
     events: HashMap<String, Arc<EventType>>,
     methods: HashMap<String, Method>,
-    calls: HashMap<String, Arc<ClientMethod>>,
+    calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: BTreeSet<String>,
 }
 
@@ -133,6 +136,10 @@ impl Checker<'_> {
                 Err(problem) => self.refuse(file, message.path(), number, problem),
             }
         }
+        let ephemeral = flag(&declared, "ephemeral");
+        let announcement = announcement::announcement(message, &declared, &rooms, ephemeral)
+            .map_err(|problem| self.refuse(file, message.path(), number, problem))
+            .unwrap_or_default();
         let full_name = message.full_name().to_owned();
         self.packages.insert(message.package_name().to_owned());
         let event = EventType {
@@ -141,9 +148,11 @@ impl Checker<'_> {
             name,
             package: message.package_name().to_owned(),
             rooms,
-            ephemeral: flag(&declared, "ephemeral"),
+            ephemeral,
             shape,
             descriptor: message.clone(),
+            id_field: announcement::id_field(message),
+            announcement,
         };
         self.events.insert(full_name, Arc::new(event));
     }
@@ -304,75 +313,6 @@ impl Checker<'_> {
             ));
         }
         Ok(Method::Subscribe(Arc::new(SubscribeMethod { meta_field, event_fields })))
-    }
-
-    fn client(
-        &mut self,
-        method: &MethodDescriptor,
-        declared: &prost_reflect::DynamicMessage,
-        path: &str,
-    ) -> Result<Method, (Option<u32>, String)> {
-        let option = Some(options::CLIENT);
-        let refuse = |problem: String| (option, problem);
-        let (input, output) = (method.input(), method.output());
-        if method.is_client_streaming() || method.is_server_streaming() {
-            return Err((None, format!("{} streams; what browsers emit is unary", method.name())));
-        }
-        let on = text(declared, "on");
-        check_name(&on, "call").map_err(refuse)?;
-        if let Some(other) = self.calls.get(&on) {
-            return Err(refuse(format!(
-                "browsers' call {on:?} is already taken by {}; choose another name",
-                other.path
-            )));
-        }
-        let shape = |m: &MessageDescriptor| {
-            self.shapes.get(m.full_name()).ok_or_else(|| refuse(format!("{} is not known", m.full_name())))
-        };
-        let request = shape(&input)?;
-        let room = |name: &str| -> Result<Option<RoomTemplate>, (Option<u32>, String)> {
-            let template = text(declared, name);
-            if template.is_empty() {
-                return Ok(None);
-            }
-            let room = RoomTemplate::parse(&template, &request).map_err(refuse)?;
-            if matches!(room.kind(), "org" | "user") {
-                return Err(refuse(format!(
-                    "{name}: {template:?}: sessions are in \"org\" and their own \"user:\" room from the start and cannot {name} others; choose another kind, e.g. \"chat:{{chat_id}}\""
-                )));
-            }
-            Ok(Some(room))
-        };
-        let reply = match text(declared, "reply") {
-            name if name.is_empty() => None,
-            name => {
-                let event = self.events.get(&name).ok_or_else(|| refuse(self.no_event("reply", &name)))?;
-                Some((event.clone(), fill::plan(&input, &event.descriptor)))
-            }
-        };
-        let made = Arc::new(ClientMethod {
-            on: on.clone(),
-            path: path.to_owned(),
-            join: room("join")?,
-            leave: room("leave")?,
-            reply,
-            response: shape(&output)?,
-            response_plan: fill::plan(&input, &output),
-            request,
-            request_descriptor: input,
-        });
-        self.calls.insert(on, made.clone());
-        Ok(Method::Client(made))
-    }
-
-    fn no_event(&self, option: &str, name: &str) -> String {
-        let mut message = format!(
-            "{option}: {name:?} is not an event; write the full name of a message with `option (fanfare.v1.event)`"
-        );
-        if let Some(near) = closest(name, self.events.keys().map(String::as_str)) {
-            message.push_str(&format!(" (did you mean {near:?}?)"));
-        }
-        message
     }
 }
 

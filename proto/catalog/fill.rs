@@ -4,12 +4,17 @@ use std::collections::HashSet;
 
 use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
-use super::{FillPlan, FillSource};
-use crate::v1::{Caller, Fill};
+use super::{Announcement, FillPlan, FillSource};
+use crate::{
+    room::Room,
+    v1::{Caller, Fill, Transport},
+};
 
 /// The options of the contract, read from descriptors.
 pub(super) mod options {
-    use super::{Cardinality, DynamicMessage, FieldDescriptor, FillSource, MessageDescriptor, Value};
+    use super::{
+        Cardinality, DynamicMessage, FieldDescriptor, FillSource, MessageDescriptor, Transport, Value,
+    };
     use prost_reflect::{DescriptorPool, MethodDescriptor};
 
     pub(in crate::catalog) const EVENT: u32 = 50201;
@@ -42,6 +47,14 @@ pub(super) mod options {
         message(extension(pool, &descriptor.options(), "fanfare.v1.notify"))
     }
 
+    /// The only transport that a file's client methods and greetings are for.
+    pub(in crate::catalog) fn transport(file: &prost_reflect::FileDescriptor) -> Transport {
+        match extension(file.parent_pool(), &file.options(), "fanfare.v1.transport") {
+            Some(Value::EnumNumber(number)) => Transport::try_from(number).unwrap_or_default(),
+            _ => Transport::Unspecified,
+        }
+    }
+
     pub(in crate::catalog) fn fill(field: &FieldDescriptor) -> Option<FillSource> {
         let (pool, options) = (field.parent_pool(), field.options());
         if let Some(Value::EnumNumber(number)) = extension(pool, &options, "fanfare.v1.fill") {
@@ -52,6 +65,9 @@ pub(super) mod options {
                 super::Fill::UserId => Some(FillSource::UserId),
                 super::Fill::UserName => Some(FillSource::UserName),
                 super::Fill::SessionId => Some(FillSource::SessionId),
+                super::Fill::MemberId => Some(FillSource::MemberId),
+                super::Fill::MemberName => Some(FillSource::MemberName),
+                super::Fill::MemberOnline => Some(FillSource::MemberOnline),
             };
         }
         if let Some(Value::String(claim)) = extension(pool, &options, "fanfare.v1.fill_claim") {
@@ -74,10 +90,15 @@ pub(super) fn check(field: &FieldDescriptor) -> Result<(), String> {
     let kind = field.kind();
     let is_text = matches!(kind, Kind::String);
     let (fits, wanted) = match &source {
-        FillSource::EventId | FillSource::UserName | FillSource::SessionId | FillSource::Text(_) => {
-            (is_text, "a string")
+        FillSource::EventId
+        | FillSource::UserName
+        | FillSource::SessionId
+        | FillSource::MemberName
+        | FillSource::Text(_) => (is_text, "a string"),
+        FillSource::UserId | FillSource::MemberId | FillSource::Claim(_) => {
+            (is_text || is_integer(&kind), "a string or an integer")
         }
-        FillSource::UserId | FillSource::Claim(_) => (is_text || is_integer(&kind), "a string or an integer"),
+        FillSource::MemberOnline => (matches!(kind, Kind::Bool), "a bool"),
         FillSource::Time => (
             kind.as_message().is_some_and(|m| m.full_name() == "google.protobuf.Timestamp"),
             "a google.protobuf.Timestamp",
@@ -89,13 +110,13 @@ pub(super) fn check(field: &FieldDescriptor) -> Result<(), String> {
     Err(format!("field {} cannot take its fill: want {wanted}, not repeated", field.full_name()))
 }
 
-const fn is_integer(kind: &Kind) -> bool {
+pub(super) const fn is_integer(kind: &Kind) -> bool {
     matches!(kind, Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64)
 }
 
-/// How `to` is made from a request of type `from`.
-pub(super) fn plan(from: &MessageDescriptor, to: &MessageDescriptor) -> FillPlan {
-    plan_within(Some(from), to, &mut HashSet::new())
+/// How `to` is made from a message of type `from`, or from nothing but what the server knows.
+pub(super) fn plan(from: Option<&MessageDescriptor>, to: &MessageDescriptor) -> FillPlan {
+    plan_within(from, to, &mut HashSet::new())
 }
 
 fn plan_within(
@@ -103,8 +124,13 @@ fn plan_within(
     to: &MessageDescriptor,
     above: &mut HashSet<String>,
 ) -> FillPlan {
-    let mut plan =
-        FillPlan { descriptor: to.clone(), copies: Vec::new(), fills: Vec::new(), nested: Vec::new() };
+    let mut plan = FillPlan {
+        descriptor: to.clone(),
+        copies: Vec::new(),
+        fills: Vec::new(),
+        nested: Vec::new(),
+        lists: Vec::new(),
+    };
     above.insert(to.full_name().to_owned());
     for field in to.fields() {
         if let Some(source) = options::fill(&field) {
@@ -119,19 +145,33 @@ fn plan_within(
             continue;
         }
         let Kind::Message(inner) = field.kind() else { continue };
-        if options::is_singular(&field) && !above.contains(inner.full_name()) {
-            let nested = plan_within(None, &inner, above);
-            if !nested.fills.is_empty() || !nested.nested.is_empty() {
-                plan.nested.push((field, nested));
-            }
+        if above.contains(inner.full_name()) {
+            continue;
+        }
+        let nested = plan_within(None, &inner, above);
+        if field.is_list() && nested.names_member() {
+            plan.lists.push((field, nested));
+        } else if options::is_singular(&field) && (!nested.fills.is_empty() || !nested.nested.is_empty()) {
+            plan.nested.push((field, nested));
         }
     }
     above.remove(to.full_name());
     plan
 }
 
+/// A member of a room, as a query lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The user's id.
+    pub user_id: String,
+    /// From the token; empty where it has none.
+    pub user_name: String,
+    /// Has a session at this moment.
+    pub online: bool,
+}
+
 /// What stamped fields are written from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stamp<'a> {
     /// The verified caller.
     pub caller: &'a Caller,
@@ -141,34 +181,73 @@ pub struct Stamp<'a> {
     pub event_id: &'a str,
     /// The time.
     pub time: prost_types::Timestamp,
+    /// The members of the queried room.
+    pub members: &'a [Member],
 }
 
 impl FillPlan {
-    /// Makes the message. Fields that nothing is known for stay unset.
-    pub fn make(&self, request: Option<&DynamicMessage>, stamp: &Stamp<'_>) -> DynamicMessage {
+    /// Makes the message, from a message of the type that the plan was made for. Fields that nothing is known for stay unset.
+    pub fn make(&self, from: Option<&DynamicMessage>, stamp: &Stamp<'_>) -> DynamicMessage {
+        self.make_for(from, stamp, None)
+    }
+
+    fn make_for(
+        &self,
+        from: Option<&DynamicMessage>,
+        stamp: &Stamp<'_>,
+        member: Option<&Member>,
+    ) -> DynamicMessage {
         let mut message = DynamicMessage::new(self.descriptor.clone());
-        if let Some(request) = request {
-            for (from, to) in &self.copies {
-                if request.has_field(from) {
-                    message.set_field(to, request.get_field(from).into_owned());
+        if let Some(from) = from {
+            for (source, to) in &self.copies {
+                if from.has_field(source) {
+                    message.set_field(to, from.get_field(source).into_owned());
                 }
             }
         }
         for (field, source) in &self.fills {
-            if let Some(value) = stamp.value(source, &field.kind()) {
+            if let Some(value) = stamp.value(source, &field.kind(), member) {
                 message.set_field(field, value);
             }
         }
         for (field, plan) in &self.nested {
-            message.set_field(field, Value::Message(plan.make(None, stamp)));
+            message.set_field(field, Value::Message(plan.make_for(None, stamp, member)));
+        }
+        for (field, plan) in &self.lists {
+            let elements = stamp.members.iter();
+            let elements = elements.map(|m| Value::Message(plan.make_for(None, stamp, Some(m))));
+            message.set_field(field, Value::List(elements.collect()));
         }
         message
+    }
+
+    /// Whether it describes a member of a queried room.
+    fn names_member(&self) -> bool {
+        let of_member = |source: &FillSource| {
+            matches!(source, FillSource::MemberId | FillSource::MemberName | FillSource::MemberOnline)
+        };
+        self.fills.iter().any(|(_, source)| of_member(source))
+    }
+}
+
+impl Announcement {
+    /// Makes the event, about `room` where it is about one; `None` when it is not about such a room.
+    pub fn make(&self, room: Option<&Room>, stamp: &Stamp<'_>) -> Option<DynamicMessage> {
+        let mut message = self.plan.make(None, stamp);
+        if let Some((kind, field)) = &self.room {
+            let id = room?.as_str().strip_prefix(kind)?.strip_prefix(':')?;
+            message.set_field(field, typed(id, &field.kind())?);
+        }
+        Some(message)
     }
 }
 
 impl Stamp<'_> {
-    fn value(&self, source: &FillSource, kind: &Kind) -> Option<Value> {
+    fn value(&self, source: &FillSource, kind: &Kind, member: Option<&Member>) -> Option<Value> {
         match source {
+            FillSource::MemberId => typed(&member?.user_id, kind),
+            FillSource::MemberName => typed(&member?.user_name, kind),
+            FillSource::MemberOnline => Some(Value::Bool(member?.online)),
             FillSource::EventId => typed(self.event_id, kind),
             FillSource::UserId => typed(&self.caller.user_id, kind),
             FillSource::UserName => typed(&self.caller.user_name, kind),

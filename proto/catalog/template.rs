@@ -103,6 +103,14 @@ impl RoomTemplate {
         &self.text
     }
 
+    /// The kind and the field, if the template is one field behind a kind, e.g. `chat:{chat_id}`.
+    pub(super) fn only_field(&self) -> Option<(&str, String)> {
+        match self.parts.as_slice() {
+            [Part::Text(kind), Part::Field(field)] => Some((kind.strip_suffix(':')?, field.to_string())),
+            _ => None,
+        }
+    }
+
     /// The room for a message's bytes; `None` when a field with presence is unset.
     pub fn render(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
         let mut text = String::with_capacity(self.text.len() + 16);

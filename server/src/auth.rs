@@ -9,6 +9,7 @@ use std::{
 use fanfare_proto::{
     room::{Room, Tenant, shown},
     token::{Identity, Scope, TenantScope, TokenConfig, TokenError, Verifier},
+    v1::{Caller, Transport},
 };
 
 use crate::error::{Error, Refusal};
@@ -80,6 +81,16 @@ pub(crate) fn may_read(identity: &Identity, rooms: &[Room]) -> Result<(), Refusa
     match rooms.iter().find(|room| !identity.may_enter(room)) {
         Some(room) => Err(Refusal::RoomForbidden(room.as_str().to_owned())),
         None => Ok(()),
+    }
+}
+
+/// The user that a token without scopes stands for.
+pub(crate) fn user(identity: &Identity) -> Result<Caller, Refusal> {
+    match &identity.tenant {
+        TenantScope::One(tenant) if identity.user_id.is_some() && identity.scopes.is_empty() => {
+            Ok(identity.caller(tenant, "", Transport::Grpc))
+        }
+        _ => Err(Refusal::NoUser),
     }
 }
 

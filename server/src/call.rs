@@ -1,115 +1,210 @@
-//! What browsers emit, run as the catalogs declare it: nothing here is special to any product.
+//! What browsers call, run as the catalogs declare it: nothing here is special to any product.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fanfare_proto::{
-    catalog::{Catalogs, ClientMethod, FillPlan, RenderError, RoomTemplate, Stamp},
-    json::{PayloadError, Shape, closest},
-    room::{Room, shown},
+    catalog::{Catalogs, ClientMethod, RoomTemplate, Stamp},
+    json::closest,
+    rate::KeyedLimiter,
+    room::{Room, Tenant, shown},
     v1::{CallError, CallOk, CallRequest, Caller, Delivery, Reason},
 };
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_types::Timestamp;
 
-use crate::ingest;
+use crate::{
+    error::Refusal,
+    event::{browser_json, ephemeral_id},
+    grpc::upstream::Upstreams,
+    ingest::{self, Ingest, Made},
+    presence::Presence,
+};
 
 #[derive(Debug)]
 pub(crate) struct Calls {
-    catalogs: Arc<Catalogs>,
+    pub(crate) catalogs: Arc<Catalogs>,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) upstreams: Upstreams,
+    /// Counts what users call over gRPC; bridges count what sessions emit.
+    pub(crate) per_user: KeyedLimiter<(Tenant, String)>,
+}
+
+/// What became of a call.
+struct Outcome {
+    /// The response message.
+    response: Vec<u8>,
+    /// The event for the caller alone.
+    reply: Option<Delivery>,
+    join: Option<Room>,
+    leave: Option<Room>,
+}
+
+impl From<&Refusal> for CallError {
+    fn from(refusal: &Refusal) -> Self {
+        let wait = refusal.retry_after().unwrap_or_default();
+        // The field is named by the path, so that the message need not.
+        let message = match refusal {
+            Refusal::Payload { source, .. } => source.message.clone(),
+            other => other.to_string(),
+        };
+        Self {
+            reason: refusal.reason().into(),
+            message,
+            path: refusal.path().to_owned(),
+            retry_after_millis: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 impl Calls {
-    pub(crate) const fn new(catalogs: Arc<Catalogs>) -> Self {
-        Self { catalogs }
-    }
-
-    /// Runs a call. The caller's identity comes from the bridge, which has verified it.
-    pub(crate) fn run(&self, request: &CallRequest) -> Result<CallOk, CallError> {
-        let method = self.catalogs.call(&request.name).ok_or_else(|| self.unknown(&request.name))?;
-        let caller = request.caller.as_ref().ok_or_else(|| invalid("the call names no caller", ""))?;
-        let bytes = method.request.read_json(&request.json).map_err(payload)?;
-        let claims = serde_json::from_slice(&caller.claims_json).unwrap_or_default();
-        let event_id = format!("~{:016x}", rand::random::<u64>());
-        let stamp = Stamp { caller, claims: &claims, event_id: &event_id, time: ingest::now() };
-        let message = DynamicMessage::decode(method.request_descriptor.clone(), bytes.as_slice())
-            .map_err(|e| invalid(&e.to_string(), ""))?;
+    /// Runs what a session emitted. Its identity comes from the bridge, which has verified it.
+    pub(crate) async fn emitted(&self, request: &CallRequest) -> Result<CallOk, Refusal> {
+        let missing = || Refusal::Invalid("the call names no caller".into());
+        let caller = request.caller.as_ref().ok_or_else(missing)?;
+        let method = self.catalogs.call(&request.name, caller.transport());
+        let method = method.ok_or_else(|| self.unknown(&request.name))?;
+        let bytes = method.request.read_json(&request.json);
+        let bytes = bytes.map_err(|source| payload(&method.request_descriptor, source))?;
+        let outcome = self.run(method, caller, bytes.into()).await?;
+        let response = browser_json(&method.response, &outcome.response)
+            .map_err(|source| payload(&method.response_plan.descriptor, source))?;
+        let texts = |room: Option<Room>| room.iter().map(|r| r.as_str().to_owned()).collect();
         Ok(CallOk {
-            join: room(method.join.as_ref(), &bytes, caller, true)?,
-            leave: room(method.leave.as_ref(), &bytes, caller, false)?,
-            replies: reply(method, &message, &stamp)?,
-            json: made(&method.response_plan, &method.response, &message, &stamp)?.into(),
+            json: response.into(),
+            join: texts(outcome.join),
+            leave: texts(outcome.leave),
+            replies: outcome.reply.into_iter().collect(),
+            catalog: method.package.clone(),
         })
     }
 
-    fn unknown(&self, name: &str) -> CallError {
+    /// Runs a method that needs no session, called by a user over gRPC.
+    pub(crate) async fn called(
+        &self,
+        method: &ClientMethod,
+        caller: &Caller,
+        request: Bytes,
+    ) -> Result<Vec<u8>, Refusal> {
+        let user = (Tenant::new(&caller.tenant)?, caller.user_id.clone());
+        self.per_user.check(&user).map_err(Refusal::TooFast)?;
+        let valid = method.request.validate(&request);
+        valid.map_err(|source| payload(&method.request_descriptor, source))?;
+        Ok(self.run(method, caller, request).await?.response)
+    }
+
+    async fn run(&self, method: &ClientMethod, caller: &Caller, request: Bytes) -> Result<Outcome, Refusal> {
+        let tenant = Tenant::new(&caller.tenant)?;
+        // Everything that can be refused is refused before anything happens.
+        let room = |template: &Option<RoomTemplate>| room(template.as_ref(), &request, caller);
+        let (join, leave) = (room(&method.join)?, room(&method.leave)?);
+        let queried = room(&method.query)?;
+        let answered = match &method.upstream {
+            Some(name) => Some(self.upstreams.call(name, &method.path, caller, request.clone()).await?),
+            None => None,
+        };
+        let source = match &answered {
+            Some(response) => {
+                let descriptor = &method.response_plan.descriptor;
+                method.response.validate(response).map_err(|source| payload(descriptor, source))?;
+                decode(descriptor, response)?
+            }
+            None => decode(&method.request_descriptor, &request)?,
+        };
+        let members = queried.map(|room| self.presence.members(&tenant, &room)).unwrap_or_default();
+        let claims = serde_json::from_slice(&caller.claims_json).unwrap_or_default();
+        let mut stamp =
+            Stamp { caller, claims: &claims, event_id: "", time: ingest::now(), members: &members };
+        let event_id = match self.publish(method, &tenant, &source, &stamp).await? {
+            Some((id, time)) => {
+                stamp.time = time;
+                id
+            }
+            None => ephemeral_id(),
+        };
+        stamp.event_id = &event_id;
+        let response = match answered {
+            Some(response) => response.into(),
+            None => method.response_plan.make(Some(&source), &stamp).encode_to_vec(),
+        };
+        Ok(Outcome { response, reply: reply(method, &source, &stamp)?, join, leave })
+    }
+
+    /// Publishes the method's event, if it has one; gives its id and time.
+    async fn publish(
+        &self,
+        method: &ClientMethod,
+        tenant: &Tenant,
+        source: &DynamicMessage,
+        stamp: &Stamp<'_>,
+    ) -> Result<Option<(String, Timestamp)>, Refusal> {
+        let Some(publish) = &method.publish else { return Ok(None) };
+        let payload = publish.plan.make(Some(source), stamp).encode_to_vec();
+        for template in &publish.event.rooms {
+            room(Some(template), &payload, stamp.caller)?;
+        }
+        let session = &stamp.caller.session_id;
+        let made = Made {
+            tenant: tenant.clone(),
+            kind: publish.event.clone(),
+            payload: payload.into(),
+            time: stamp.time,
+            user_id: stamp.caller.user_id.clone(),
+            except_session: (publish.except_caller && !session.is_empty()).then(|| session.clone()),
+        };
+        let appended = self.ingest.publish_made(made).await?;
+        Ok(Some((appended.id, appended.time)))
+    }
+
+    fn unknown(&self, name: &str) -> Refusal {
         let shown = shown(name);
         let near = closest(&shown, self.catalogs.call_names());
         let hint = near.map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
-        let message = format!("no catalog declares that browsers may emit {shown:?}{hint}");
-        CallError { reason: Reason::UnknownEvent.into(), message, path: String::new() }
+        Refusal::Upstream {
+            reason: Reason::UnknownEvent,
+            message: format!("no catalog declares that browsers may emit {shown:?}{hint}"),
+        }
     }
 }
 
-fn invalid(message: &str, path: &str) -> CallError {
-    CallError { reason: Reason::InvalidArgument.into(), message: message.to_owned(), path: path.to_owned() }
+fn payload(descriptor: &MessageDescriptor, source: fanfare_proto::json::PayloadError) -> Refusal {
+    Refusal::Payload { type_name: descriptor.full_name().to_owned(), source }
 }
 
-fn payload(error: PayloadError) -> CallError {
-    invalid(&error.message, &error.path)
+fn decode(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage, Refusal> {
+    DynamicMessage::decode(descriptor.clone(), bytes).map_err(|e| Refusal::Invalid(e.to_string()))
 }
 
-/// The room by a template, as the list that the answer carries.
-fn room(
-    template: Option<&RoomTemplate>,
-    bytes: &[u8],
-    caller: &Caller,
-    enter: bool,
-) -> Result<Vec<String>, CallError> {
-    let Some(template) = template else { return Ok(Vec::new()) };
-    let room = template.render(bytes).map_err(|error| match error {
-        RenderError::Payload(error) => payload(error),
-        error @ (RenderError::Empty { .. } | RenderError::Address { .. }) => invalid(&error.to_string(), ""),
-    })?;
-    let Some(room) = room else { return Ok(Vec::new()) };
-    if enter && !may_enter(caller, &room) {
-        let message =
-            format!("the token does not allow room {:?}: its rooms claim does not list it", room.as_str());
-        return Err(CallError { reason: Reason::Forbidden.into(), message, path: String::new() });
+/// The room by a template, which the caller's token must allow.
+fn room(template: Option<&RoomTemplate>, bytes: &[u8], caller: &Caller) -> Result<Option<Room>, Refusal> {
+    let Some(template) = template else { return Ok(None) };
+    match template.render(bytes)? {
+        Some(room) if !may_use(caller, &room) => Err(Refusal::RoomUnlisted(room.as_str().to_owned())),
+        room => Ok(room),
     }
-    Ok(vec![room.as_str().to_owned()])
 }
 
-/// Catalogs cannot join `org` or `user` rooms, so only the restriction of the token remains.
-fn may_enter(caller: &Caller, room: &Room) -> bool {
-    !caller.rooms_restricted || caller.rooms.iter().any(|r| r == room.as_str())
+/// What a token's `rooms` claim restricts: all rooms but those that everybody can be reached in.
+fn may_use(caller: &Caller, room: &Room) -> bool {
+    let open = matches!(room.kind(), "org" | "user");
+    open || !caller.rooms_restricted || caller.rooms.iter().any(|r| r == room.as_str())
 }
 
 fn reply(
     method: &ClientMethod,
-    request: &DynamicMessage,
+    source: &DynamicMessage,
     stamp: &Stamp<'_>,
-) -> Result<Vec<Delivery>, CallError> {
-    let Some((event, plan)) = &method.reply else { return Ok(Vec::new()) };
-    let json = made(plan, &event.shape, request, stamp)?;
-    Ok(vec![Delivery {
-        id: stamp.event_id.to_owned(),
+) -> Result<Option<Delivery>, Refusal> {
+    let Some((event, plan)) = &method.reply else { return Ok(None) };
+    let bytes = plan.make(Some(source), stamp).encode_to_vec();
+    let json = browser_json(&event.shape, &bytes).map_err(|e| payload(&event.descriptor, e))?;
+    Ok(Some(Delivery {
+        id: ephemeral_id(),
         name: event.name.clone(),
         json: json.into(),
-        rooms: Vec::new(),
-        except_sessions: Vec::new(),
         ephemeral: true,
-    }])
-}
-
-/// The message of a plan as browser JSON.
-fn made(
-    plan: &FillPlan,
-    shape: &Shape,
-    request: &DynamicMessage,
-    stamp: &Stamp<'_>,
-) -> Result<Vec<u8>, CallError> {
-    let bytes = plan.make(Some(request), stamp).encode_to_vec();
-    let mut json = Vec::with_capacity(bytes.len() * 2 + 16);
-    shape.write_json(&bytes, &mut json).map_err(payload)?;
-    Ok(json)
+        ..Delivery::default()
+    }))
 }

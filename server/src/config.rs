@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use fanfare_proto::{catalog::Catalogs, token::TokenConfig};
+use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
 
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
@@ -21,6 +21,10 @@ pub struct Config {
     pub retention: Retention,
     /// Bounds on what callers may do.
     pub limits: Limits,
+    /// How sessions and users are counted.
+    pub presence: PresenceConfig,
+    /// Where internal services are that browsers' calls are passed to.
+    pub upstreams: Upstreams,
     /// How often a silent Subscribe or Link stream says that it is alive.
     pub heartbeat_interval: Duration,
 }
@@ -59,6 +63,8 @@ pub struct Limits {
     pub window_events_max: usize,
     /// Bytes in a tenant's window.
     pub window_bytes_max: usize,
+    /// Client methods that a user may call over gRPC, a second and at once.
+    pub calls_per_user: Rate,
 }
 
 impl Default for Limits {
@@ -71,7 +77,40 @@ impl Default for Limits {
             streams_per_connection_max: 10_000,
             window_events_max: 8_192,
             window_bytes_max: 8 << 20,
+            calls_per_user: Rate { per_second: 100, burst: 200 },
         }
+    }
+}
+
+/// How sessions and users are counted.
+#[derive(Debug, Clone)]
+pub struct PresenceConfig {
+    /// How long a user whose last session was cut off stays a member, so that a reload is nothing to tell.
+    pub grace: Duration,
+    /// Sessions a user.
+    pub sessions_per_user_max: usize,
+    /// Catalogs whose presence events are published; empty: all.
+    pub catalogs: Vec<String>,
+}
+
+impl Default for PresenceConfig {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(5), sessions_per_user_max: 64, catalogs: Vec::new() }
+    }
+}
+
+/// Where internal services are that browsers' calls are passed to.
+#[derive(Debug, Clone)]
+pub struct Upstreams {
+    /// A URL for each name that catalogs use, e.g. `billing` and `http://10.0.0.7:50052`.
+    pub urls: Vec<(String, String)>,
+    /// How long an upstream may take to answer.
+    pub timeout: Duration,
+}
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self { urls: Vec::new(), timeout: Duration::from_secs(5) }
     }
 }
 
@@ -86,6 +125,8 @@ impl Config {
             cors_origins: Vec::new(),
             retention: Retention::default(),
             limits: Limits::default(),
+            presence: PresenceConfig::default(),
+            upstreams: Upstreams::default(),
             heartbeat_interval: Duration::from_secs(10),
         }
     }

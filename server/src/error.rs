@@ -1,5 +1,7 @@
 //! What can go wrong: for the program ([`Error`]) and for a caller ([`Refusal`]).
 
+use std::time::Duration;
+
 use fanfare_proto::{
     catalog::RenderError,
     cursor::{Cursor, InvalidCursor},
@@ -30,6 +32,32 @@ pub enum Error {
     /// An origin is not a header value.
     #[error("{0:?} is no origin: want e.g. \"https://app.example.com\" or \"*\"")]
     Origin(String),
+    /// An upstream's URL is not one.
+    #[error("upstream {name:?}: {url:?} is no URL: want e.g. \"http://127.0.0.1:50052\"")]
+    UpstreamUrl {
+        /// The upstream.
+        name: String,
+        /// What was given.
+        url: String,
+    },
+    /// A catalog needs an upstream that is not configured.
+    #[error(
+        "{method} needs the upstream {name:?}: give its address, e.g. --upstream {name}=http://127.0.0.1:50052"
+    )]
+    UpstreamMissing {
+        /// The method that needs it.
+        method: String,
+        /// The upstream.
+        name: String,
+    },
+    /// A catalog whose presence events are wanted is not loaded.
+    #[error("presence-catalog {name:?} is not loaded; there are {loaded}")]
+    PresenceCatalog {
+        /// What was given.
+        name: String,
+        /// What there is.
+        loaded: String,
+    },
     /// The listener failed.
     #[error("serving gRPC")]
     Serve(#[from] tonic::transport::Error),
@@ -50,6 +78,10 @@ pub(crate) enum Refusal {
         "the token does not allow room {0:?}: users enter \"org\", their own \"user:\" room, and what their token's rooms claim lists"
     )]
     RoomForbidden(String),
+    #[error("this needs a user's token: one with a user id and without scopes")]
+    NoUser,
+    #[error("the token does not allow room {0:?}: its rooms claim does not list it")]
+    RoomUnlisted(String),
     #[error(transparent)]
     Address(#[from] AddressError),
     #[error("{0}")]
@@ -72,6 +104,17 @@ pub(crate) enum Refusal {
     Reset(Cursor),
     #[error("the server is shutting down")]
     Shutdown,
+    #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
+    TooManySessions(usize),
+    #[error("too many calls: the next one may come in {} ms", .0.as_millis())]
+    TooFast(Duration),
+    #[error("the upstream {0:?} cannot be reached")]
+    UpstreamUnreachable(String),
+    #[error("the upstream {upstream:?} did not answer within {timeout:?}")]
+    UpstreamTimeout { upstream: String, timeout: Duration },
+    /// What an upstream said, with the number that stands for it.
+    #[error("{message}")]
+    Upstream { reason: Reason, message: String },
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -85,11 +128,31 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Refusal {
+    /// When the same may be tried again, where that is known.
+    pub(crate) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooFast(wait) => Some(*wait),
+            _ => None,
+        }
+    }
+
+    /// The field that it is about, as browsers name it; empty when it is about none.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Self::Payload { source, .. } | Self::Render(RenderError::Payload(source)) => &source.path,
+            _ => "",
+        }
+    }
+
     /// The number of the refusal.
     pub(crate) const fn reason(&self) -> Reason {
         match self {
             Self::Token(error) => error.reason(),
-            Self::Scope(_) | Self::OtherTenant { .. } | Self::RoomForbidden(_) => Reason::Forbidden,
+            Self::Scope(_)
+            | Self::NoUser
+            | Self::OtherTenant { .. }
+            | Self::RoomForbidden(_)
+            | Self::RoomUnlisted(_) => Reason::Forbidden,
             Self::TenantMissing
             | Self::Address(_)
             | Self::Invalid(_)
@@ -98,7 +161,10 @@ impl Refusal {
             | Self::Cursor(_) => Reason::InvalidArgument,
             Self::UnknownEvent(_) => Reason::UnknownEvent,
             Self::TooLarge { .. } => Reason::TooLarge,
-            Self::TooManyTenants(_) => Reason::Limit,
+            Self::TooManyTenants(_) | Self::TooManySessions(_) | Self::TooFast(_) => Reason::Limit,
+            Self::UpstreamUnreachable(_) => Reason::Unavailable,
+            Self::UpstreamTimeout { .. } => Reason::Timeout,
+            Self::Upstream { reason, .. } => *reason,
             Self::Reset(_) => Reason::Reset,
             Self::Shutdown => Reason::Shutdown,
         }

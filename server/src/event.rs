@@ -5,11 +5,24 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use fanfare_proto::{
     catalog::EventType,
+    json::{PayloadError, Shape},
     room::{Room, Tenant},
     v1,
 };
 use prost::Message as _;
 use prost_types::{Any, Timestamp};
+
+/// The id of an event that is in no log.
+pub(crate) fn ephemeral_id() -> String {
+    format!("~{:016x}", rand::random::<u64>())
+}
+
+/// A message's bytes as browser JSON.
+pub(crate) fn browser_json(shape: &Shape, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    let mut json = Vec::with_capacity(bytes.len() * 2 + 64);
+    shape.write_json(bytes, &mut json)?;
+    Ok(json)
+}
 
 /// What ingest hands to the engine: everything but the place in the log.
 #[derive(Debug)]
@@ -23,6 +36,8 @@ pub(crate) struct Draft {
     pub(crate) except_sessions: Vec<String>,
     /// Empty: none.
     pub(crate) idempotency_key: String,
+    /// The number of the payload's string field that takes the event's id when it has one.
+    pub(crate) id_field: Option<u32>,
 }
 
 /// An accepted event. Its encoded forms are made when first needed, once for all recipients.
@@ -38,7 +53,13 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    pub(crate) const fn new(id: String, seq: u64, draft: Draft) -> Self {
+    pub(crate) fn new(id: String, seq: u64, mut draft: Draft) -> Self {
+        if let Some(field) = draft.id_field {
+            let mut payload = Vec::with_capacity(draft.payload.len() + id.len() + 8);
+            payload.extend_from_slice(&draft.payload);
+            prost::encoding::string::encode(field, &id, &mut payload);
+            draft.payload = payload.into();
+        }
         Self { id, seq, draft, generic: OnceLock::new(), meta: OnceLock::new(), delivery: OnceLock::new() }
     }
 
@@ -78,11 +99,13 @@ impl Event {
     pub(crate) fn delivery(&self) -> &Bytes {
         self.delivery.get_or_init(|| {
             let draft = &self.draft;
-            let mut json = Vec::with_capacity(draft.payload.len() * 2 + 64);
-            if let Err(error) = draft.kind.shape.write_json(&draft.payload, &mut json) {
-                tracing::error!(event = %self.id, type_name = draft.kind.full_name, %error, "a validated event has no browser JSON");
-                return Bytes::new();
-            }
+            let json = match browser_json(&draft.kind.shape, &draft.payload) {
+                Ok(json) => json,
+                Err(error) => {
+                    tracing::error!(event = %self.id, type_name = draft.kind.full_name, %error, "a validated event has no browser JSON");
+                    return Bytes::new();
+                }
+            };
             let delivery = v1::Delivery {
                 id: self.id.clone(),
                 name: draft.kind.name.clone(),

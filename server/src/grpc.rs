@@ -7,24 +7,33 @@ mod edge;
 mod realtime;
 mod status;
 mod subscribe;
+pub(crate) mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
 use fanfare_proto::{
     catalog::{Catalogs, Method},
-    room::shown,
+    room::{Room, shown},
     token::{Identity, TokenError},
 };
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, body::Body, metadata::MetadataMap};
+use tonic::{Status, body::Body, metadata::MetadataMap, server::Grpc};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
 
-use crate::{auth::Auth, call::Calls, engine::Engine, error::Refusal, hub::Hub, ingest::Ingest};
+use crate::{
+    auth::Auth, call::Calls, engine::Engine, error::Refusal, hub::Hub, ingest::Ingest, presence::Presence,
+};
 
 /// The largest request message that is decoded; larger ones get OUT_OF_RANGE from the transport. Events have a
 /// bound of their own, which is lower.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// Rooms of one subscription.
+const ROOMS_MAX: usize = 256;
 
 /// What the methods work with.
 #[derive(Debug)]
@@ -34,7 +43,8 @@ pub(crate) struct Services {
     pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) ingest: Ingest,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) calls: Calls,
     pub(crate) heartbeat_interval: Duration,
     /// Cancelled when the server shuts down: streams end, intake stops.
@@ -66,27 +76,62 @@ impl Services {
     }
 }
 
+/// The rooms of a request to read.
+fn rooms(texts: &[String]) -> Result<Vec<Room>, Refusal> {
+    if texts.is_empty() || texts.len() > ROOMS_MAX {
+        return Err(Refusal::Invalid(format!(
+            "rooms has {} entries: want 1 to {ROOMS_MAX}, e.g. \"org\"",
+            texts.len()
+        )));
+    }
+    Ok(texts.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
+}
+
 /// Serves a request by its path.
 pub(crate) async fn dispatch(services: Arc<Services>, request: Request<Body>) -> Response<Body> {
     let path = request.uri().path();
     match path {
-        "/fanfare.v1.Realtime/Notify" => realtime::notify(services, request).await,
+        "/fanfare.v1.Realtime/Notify" => unary(services, request, realtime::notify).await,
         "/fanfare.v1.Realtime/NotifyStream" => realtime::notify_stream(services, request).await,
         "/fanfare.v1.Realtime/Subscribe" => realtime::subscribe(services, request).await,
+        "/fanfare.v1.Realtime/GetPresence" => unary(services, request, realtime::get_presence).await,
+        "/fanfare.v1.Realtime/Disconnect" => unary(services, request, realtime::disconnect).await,
         "/fanfare.v1.Edge/Link" => edge::link(services, request).await,
-        "/fanfare.v1.Edge/Call" => edge::call(services, request).await,
+        "/fanfare.v1.Edge/Call" => unary(services, request, edge::call).await,
+        "/fanfare.v1.Edge/Replay" => edge::replay(services, request).await,
         _ => match services.catalogs.method(path).cloned() {
             Some(Method::Notify(method)) => catalog::notify(services, method, request).await,
             Some(Method::Subscribe(method)) => catalog::subscribe(services, method, request).await,
-            Some(Method::Client(method)) => {
-                let message = format!("{} needs a session: browsers emit {:?}", method.path, method.on);
-                Status::failed_precondition(message).into_http()
-            }
+            Some(Method::Client(method)) => catalog::client(services, method, request).await,
             None => {
                 Status::unimplemented(format!("no loaded service has the method {}", shown(path))).into_http()
             }
         },
     }
+}
+
+/// Serves a unary method whose messages have Rust types: identifies the caller, then runs it.
+async fn unary<Q, A, F>(
+    services: Arc<Services>,
+    request: Request<Body>,
+    run: fn(Arc<Services>, Arc<Identity>, Q) -> F,
+) -> Response<Body>
+where
+    Q: prost::Message + Default + Send + 'static,
+    A: prost::Message + Send + 'static,
+    F: Future<Output = Result<A, Refusal>> + Send + 'static,
+{
+    let method = service_fn(move |request: tonic::Request<Q>| {
+        let services = services.clone();
+        async move {
+            let identity = services.identify(request.metadata())?;
+            let answer = run(services, identity, request.into_inner()).await?;
+            Ok::<_, Status>(tonic::Response::new(answer))
+        }
+        .boxed()
+    });
+    let codec = ProstCodec::<A, Q>::default();
+    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
 }
 
 /// The names of the contract's services.

@@ -9,14 +9,19 @@ use bytes::Bytes;
 use fanfare_proto::{
     catalog::{Catalogs, EventType, TYPE_URL_PREFIX},
     json::closest,
-    room::{Room, shown},
+    room::{Room, Tenant, shown},
     token::{Identity, Scope},
     v1::{NotifyRequest, NotifyResponse, Target},
 };
 use prost_types::Timestamp;
 use tokio_util::task::TaskTracker;
 
-use crate::{auth, engine::Engine, error::Refusal, event::Draft};
+use crate::{
+    auth,
+    engine::{Appended, Engine},
+    error::Refusal,
+    event::Draft,
+};
 
 /// Rooms an event can be sent to.
 const ROOMS_MAX: usize = 64;
@@ -32,6 +37,20 @@ pub(crate) struct Ingest {
     event_bytes_max: usize,
     /// Closed when the server shuts down; then empty once everything that was taken has been answered.
     under_way: TaskTracker,
+}
+
+/// An event that the server makes, for a browser's call or because users come and go.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) tenant: Tenant,
+    pub(crate) kind: Arc<EventType>,
+    /// Without the event's id, which the log gives.
+    pub(crate) payload: Bytes,
+    pub(crate) time: Timestamp,
+    /// Whose doing it is.
+    pub(crate) user_id: String,
+    /// A session that does not get it.
+    pub(crate) except_session: Option<String>,
 }
 
 impl Ingest {
@@ -81,12 +100,7 @@ impl Ingest {
         }
         auth::require(identity, Scope::Notify)?;
         let tenant = auth::tenant(identity, &target.tenant)?;
-        if payload.len() > self.event_bytes_max {
-            return Err(Refusal::TooLarge { size: payload.len(), max: self.event_bytes_max });
-        }
-        kind.shape
-            .validate(&payload)
-            .map_err(|source| Refusal::Payload { type_name: kind.full_name.clone(), source })?;
+        self.check(kind, &payload)?;
         check_keys(&target)?;
         let draft = Draft {
             tenant,
@@ -97,6 +111,7 @@ impl Ingest {
             payload,
             except_sessions: target.except_sessions,
             idempotency_key: target.idempotency_key,
+            id_field: None,
         };
         let appended = self.engine.append(draft).await?;
         Ok(NotifyResponse {
@@ -105,6 +120,36 @@ impl Ingest {
             time: Some(appended.time),
             duplicate: appended.duplicate,
         })
+    }
+
+    /// Publishes an event that the server has made, where its type declares.
+    pub(crate) async fn publish_made(&self, made: Made) -> Result<Appended, Refusal> {
+        let _under_way = self.under_way.token();
+        if self.under_way.is_closed() {
+            return Err(Refusal::Shutdown);
+        }
+        self.check(&made.kind, &made.payload)?;
+        let draft = Draft {
+            tenant: made.tenant,
+            rooms: rooms(&made.kind, &[], &Target::default(), &made.payload)?,
+            time: made.time,
+            sender: format!("user:{}", made.user_id),
+            id_field: made.kind.id_field,
+            kind: made.kind,
+            payload: made.payload,
+            except_sessions: made.except_session.into_iter().collect(),
+            idempotency_key: String::new(),
+        };
+        self.engine.append(draft).await
+    }
+
+    /// Refuses payloads that are too large or not valid for their type.
+    fn check(&self, kind: &EventType, payload: &[u8]) -> Result<(), Refusal> {
+        if payload.len() > self.event_bytes_max {
+            return Err(Refusal::TooLarge { size: payload.len(), max: self.event_bytes_max });
+        }
+        let invalid = |source| Refusal::Payload { type_name: kind.full_name.clone(), source };
+        kind.shape.validate(payload).map_err(invalid)
     }
 
     fn kind(&self, type_url: &str) -> Result<&Arc<EventType>, Refusal> {

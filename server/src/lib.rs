@@ -1,7 +1,8 @@
 //! The server of Fanfare: producers' events come in, go into a tenant's log, and out to subscriptions
 //! and bridges.
 //!
-//! `ingest` checks and stamps, `engine` stores and orders, `hub` delivers; `grpc` is the only place that
+//! `ingest` checks and stamps, `engine` stores and orders, `hub` delivers, `call` runs what browsers emit, `presence`
+//! knows who is there; `grpc` is the only place that
 //! knows the protocol, `server` the only one that knows all parts.
 
 mod auth;
@@ -13,9 +14,10 @@ mod event;
 mod grpc;
 mod hub;
 mod ingest;
+mod presence;
 mod probe;
 mod server;
 
-pub use config::{Config, Limits, Retention};
+pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};
 pub use error::Error;
 pub use server::Server;

@@ -61,6 +61,7 @@ impl Probe {
             payload: Bytes::new(),
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
+            id_field: None,
         };
         let sent = self.engine.append(draft).await.map_err(|e| e.to_string())?;
         loop {

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use fanfare_proto::rate::KeyedLimiter;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -18,9 +19,10 @@ use crate::{
     config::Config,
     engine::{Engine, memory::MemoryEngine},
     error::Error,
-    grpc::{self, Services},
+    grpc::{self, Services, upstream::Upstreams},
     hub::Hub,
     ingest::Ingest,
+    presence::Presence,
     probe::Probe,
 };
 
@@ -54,11 +56,21 @@ impl Server {
         let memory = Arc::new(MemoryEngine::new(config.retention, config.limits, hub.clone()));
         let engine: Arc<dyn Engine> = memory.clone();
         let catalogs = config.catalogs;
+        let ingest = Arc::new(Ingest::new(catalogs.clone(), engine.clone(), config.limits.event_bytes_max));
+        let presence = Arc::new(Presence::new(&catalogs, &config.presence)?);
+        let calls = Calls {
+            catalogs: catalogs.clone(),
+            ingest: ingest.clone(),
+            presence: presence.clone(),
+            upstreams: Upstreams::new(&config.upstreams, &catalogs)?,
+            per_user: KeyedLimiter::new(config.limits.calls_per_user),
+        };
         let services = Arc::new(Services {
             name: config.name,
             auth,
-            ingest: Ingest::new(catalogs.clone(), engine.clone(), config.limits.event_bytes_max),
-            calls: Calls::new(catalogs.clone()),
+            ingest,
+            presence,
+            calls,
             catalogs,
             engine,
             hub,
@@ -87,17 +99,19 @@ impl Server {
     ) -> Result<bool, Error> {
         let closing = self.services.closing.clone();
         let tasks = TaskTracker::new();
-        let (memory, stop) = (self.memory.clone(), closing.clone());
-        tasks.spawn(async move {
-            let sweeps = async {
-                let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-                loop {
-                    ticks.tick().await;
-                    memory.sweep();
-                }
-            };
-            stop.run_until_cancelled(sweeps).await;
-        });
+        let (memory, services) = (self.memory.clone(), self.services.clone());
+        tasks.spawn(closing.clone().run_until_cancelled_owned(async move {
+            let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+            loop {
+                ticks.tick().await;
+                memory.sweep();
+                services.calls.per_user.forget();
+            }
+        }));
+        let services = self.services.clone();
+        tasks.spawn(closing.clone().run_until_cancelled_owned(async move {
+            services.presence.run(&services.ingest).await;
+        }));
         let router = router(&self.services, self.probe.clone()).await?;
         let incoming = TcpListenerStream::new(self.listener);
         let serving = transport::Server::builder()

@@ -3,7 +3,6 @@
 //! Packets and namespaces as in the Socket.IO protocol document (socket.io/docs/v4/socket-io-protocol); the connection
 //! itself (polling, WebSocket, upgrade, heartbeat) is engineioxide's. Only the namespace `/` is served.
 
-mod call;
 mod connect;
 mod outlet;
 mod packet;
@@ -18,16 +17,9 @@ use engineioxide::{
     DisconnectReason, Socket, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler,
     service::EngineIoService,
 };
-use fanfare_proto::{token::Verifier, v1::Reason};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use fanfare_proto::v1::Reason;
 
-use crate::{
-    config::Config,
-    expiry::Expiry,
-    link::Link,
-    rooms::Rooms,
-    session::{Emitted, Queued, Session},
-};
+use crate::{failure::Failure, session::Session, sessions::Sessions};
 use packet::{Incoming, Refused};
 
 /// The text of a packet, shared by all who get it.
@@ -38,14 +30,7 @@ type EngineSocket = Arc<Socket<Connection>>;
 
 /// The handler of all Socket.IO connections.
 pub(crate) struct SocketIo {
-    pub(crate) config: Config,
-    pub(crate) verifier: Verifier,
-    pub(crate) rooms: Arc<Rooms>,
-    pub(crate) link: Arc<Link>,
-    pub(crate) expiry: Arc<Expiry>,
-    pub(crate) tasks: TaskTracker,
-    /// Cancelled when the bridge has said farewell to its sessions.
-    pub(crate) stopping: CancellationToken,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 impl fmt::Debug for SocketIo {
@@ -86,7 +71,7 @@ impl Connection {
 
 /// The service that handles requests to Socket.IO's path.
 pub(crate) fn service(handler: Arc<SocketIo>) -> EngineIoService<SocketIo> {
-    let config = &handler.config;
+    let config = &handler.sessions.config;
     let engine = EngineIoConfig::builder()
         .req_path(config.path.clone())
         .ping_interval(config.ping_interval)
@@ -105,8 +90,8 @@ impl EngineIoHandler for SocketIo {
     type Data = Connection;
 
     fn on_connect(self: Arc<Self>, socket: EngineSocket) {
-        let (timeout, stopping) = (self.config.connect_timeout, self.stopping.clone());
-        self.tasks.spawn(async move {
+        let (timeout, stopping) = (self.sessions.config.connect_timeout, self.sessions.stopping.clone());
+        self.sessions.tasks.spawn(async move {
             tokio::select! {
                 () = socket.closed() => return,
                 () = stopping.cancelled() => {}
@@ -126,7 +111,7 @@ impl EngineIoHandler for SocketIo {
         match packet::decode(message) {
             Ok(Incoming::Connect { namespace, auth }) => self.connect_requested(&socket, &namespace, auth),
             Ok(Incoming::Event { namespace, emitted }) if namespace == "/" => match socket.data.session() {
-                Some(session) => self.emitted(&session, emitted, &socket),
+                Some(session) => self.sessions.emitted(&session, emitted),
                 None => socket.close(DisconnectReason::TransportError),
             },
             // As Socket.IO on Node does with packets for namespaces that nobody has entered.
@@ -138,15 +123,22 @@ impl EngineIoHandler for SocketIo {
                     socket.close(DisconnectReason::TransportClose);
                 }
             }
-            Ok(Incoming::Ack) => tracing::debug!("acknowledgement of nothing ignored"),
+            // Of something that was never asked for.
+            Ok(Incoming::Ack) => match socket.data.session() {
+                Some(session) => self.sessions.ignored(&session),
+                None => socket.close(DisconnectReason::TransportError),
+            },
             Err(Refused::Event { ack, message }) => match socket.data.session() {
-                Some(_) => call::fail(&socket, ack, Reason::InvalidArgument, &message, ""),
+                Some(session) => {
+                    let failure = Failure::new(Reason::InvalidArgument, message);
+                    self.sessions.misused(&session, ack, &failure);
+                }
                 None => socket.close(DisconnectReason::TransportError),
             },
             Err(Refused::Packet) => {
                 tracing::debug!("malformed packet, connection closed");
-                if socket.data.session().is_some() {
-                    call::fail(&socket, None, Reason::Protocol, "not a Socket.IO packet", "");
+                if let Some(session) = socket.data.session() {
+                    session.outlet.fail(None, &Failure::new(Reason::Protocol, "not a Socket.IO packet"));
                 }
                 socket.close(DisconnectReason::PacketParsingError);
             }
@@ -164,8 +156,8 @@ impl EngineIoHandler for SocketIo {
 impl SocketIo {
     fn connect_requested(self: &Arc<Self>, socket: &EngineSocket, namespace: &str, auth: Option<String>) {
         if namespace != "/" {
-            let message = "Invalid namespace";
-            outlet::send(socket, packet::connect_error(namespace, message, Reason::InvalidNamespace));
+            let failure = Failure::new(Reason::InvalidNamespace, "Invalid namespace");
+            outlet::send(socket, packet::connect_error(namespace, &failure));
             return;
         }
         {
@@ -178,38 +170,13 @@ impl SocketIo {
             *state = State::Connecting;
         }
         let (handler, socket) = (self.clone(), socket.clone());
-        self.tasks.spawn(async move { handler.connect(socket, auth).await });
-    }
-
-    fn emitted(self: &Arc<Self>, session: &Arc<Session>, call: Emitted, socket: &EngineSocket) {
-        match session.queue_call(call, self.config.calls_waiting_max) {
-            (Queued::Run, _) => {
-                let (handler, session, socket) = (self.clone(), session.clone(), socket.clone());
-                self.tasks.spawn(async move { handler.run_calls(&session, &socket).await });
-            }
-            (Queued::Waits, _) => {}
-            (Queued::Full, call) => {
-                let message = format!(
-                    "more than {} calls wait; wait for acknowledgements",
-                    self.config.calls_waiting_max
-                );
-                call::fail(socket, call.and_then(|c| c.ack), Reason::Limit, &message, "");
-            }
-        }
+        self.sessions.tasks.spawn(async move { handler.connect(socket, auth).await });
     }
 
     /// The session is over, from the peer's side or ours.
     fn depart(&self, socket: &EngineSocket) {
-        let State::Connected(session) = std::mem::replace(&mut *socket.data.lock(), State::Closed) else {
-            return;
-        };
-        session.mark_closed();
-        self.expiry.forget(&session, self.config.tokens.leeway);
-        self.leave_all(&session);
-    }
-
-    fn leave_all(&self, session: &Arc<Session>) {
-        let left = self.rooms.leave(session, &session.rooms());
-        self.link.release(&session.tenant, &left);
+        if let State::Connected(session) = std::mem::replace(&mut *socket.data.lock(), State::Closed) {
+            self.sessions.depart(&session);
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::{future::Future, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use fanfare_bridge::Bridge;
-use fanfare_proto::{catalog::Catalogs, token::TokenConfig};
-use fanfare_server::{Limits, Retention, Server};
+use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
+use fanfare_server::{Limits, PresenceConfig, Retention, Server, Upstreams};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -36,6 +36,12 @@ pub(crate) fn server_config(
         streams_per_connection_max: args.streams_per_connection_max,
         ..Limits::default()
     };
+    config.presence = PresenceConfig {
+        grace: args.presence_grace,
+        sessions_per_user_max: args.sessions_per_user_max,
+        catalogs: args.presence_catalog.clone(),
+    };
+    config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };
     config.heartbeat_interval = args.heartbeat_interval;
     Ok(config)
 }
@@ -57,6 +63,11 @@ pub(crate) fn bridge_config(
     config.write_timeout = args.write_timeout;
     config.payload_bytes_max = args.payload_bytes_max.0;
     config.queue_packets_max = args.queue_packets_max;
+    config.queue_bytes_max = args.queue_bytes_max.0;
+    config.calls_per_session = Rate { per_second: args.calls_per_second, burst: args.calls_burst };
+    config.calls_per_user = Rate { per_second: args.user_calls_per_second, burst: args.user_calls_burst };
+    config.refusals_max = args.refusals_max;
+    config.poll_wait = args.poll_wait;
     config.rooms_per_session_max = args.rooms_per_session_max;
     config.connections_max = args.connections_max;
     config

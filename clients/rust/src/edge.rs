@@ -1,6 +1,8 @@
 //! The bridge's side of `fanfare.v1.Edge`.
 
-use fanfare_proto::v1::{CallRequest, CallResponse, LinkRequest, LinkResponse, edge_client};
+use fanfare_proto::v1::{
+    CallRequest, CallResponse, LinkRequest, LinkResponse, ReplayRequest, ReplayResponse, edge_client,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -42,6 +44,11 @@ impl EdgeClient {
         let request = authorized(ReceiverStream::new(outgoing), &self.bearer);
         let responses = self.client.clone().link(request).await?.into_inner();
         Ok(Link { requests, responses })
+    }
+
+    /// One page of a tenant's log.
+    pub async fn replay(&self, request: ReplayRequest) -> Result<ReplayResponse, Error> {
+        Ok(self.client.clone().replay(authorized(request, &self.bearer)).await?.into_inner())
     }
 
     /// Runs what a browser emitted.

@@ -16,7 +16,7 @@ use super::{Appended, Engine, Page};
 use crate::{
     config::{Limits, Retention},
     error::Refusal,
-    event::{Draft, Event},
+    event::{Draft, Event, ephemeral_id},
     hub::{Hub, Interest},
 };
 
@@ -117,7 +117,7 @@ impl Log {
 
     fn admit(&mut self, draft: Draft) -> Arc<Event> {
         if draft.kind.ephemeral {
-            return Arc::new(Event::new(format!("~{:016x}", rand::random::<u64>()), 0, draft));
+            return Arc::new(Event::new(ephemeral_id(), 0, draft));
         }
         self.head += 1;
         Arc::new(Event::new(self.cursor().to_string(), self.head, draft))
@@ -218,6 +218,7 @@ mod tests {
             payload: Bytes::from(vec![0; payload]),
             except_sessions: Vec::new(),
             idempotency_key: key.to_owned(),
+            id_field: None,
         }
     }
 

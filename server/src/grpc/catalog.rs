@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
 use fanfare_proto::{
-    catalog::{EventType, NotifyMethod, SubscribeMethod},
+    catalog::{ClientMethod, EventType, NotifyMethod, SubscribeMethod},
     v1::{SubscribeRequest, Target},
 };
 use futures_util::FutureExt as _;
@@ -23,6 +23,7 @@ use super::{
     status::malformed,
     subscribe::{self, Form},
 };
+use crate::auth;
 
 pub(super) async fn notify(
     services: Arc<Services>,
@@ -36,6 +37,29 @@ pub(super) async fn notify(
             let (target, kind, event) = split(request.into_inner(), &method)?;
             let response = services.ingest.publish(&identity, kind, &method.rooms, target, event).await?;
             Ok::<_, Status>(tonic::Response::new(Frame::message(&response)))
+        }
+        .boxed()
+    });
+    Grpc::new(RawCodec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+}
+
+/// A client method, called by a user without a session.
+pub(super) async fn client(
+    services: Arc<Services>,
+    method: Arc<ClientMethod>,
+    request: http::Request<Body>,
+) -> Response<Body> {
+    let method = service_fn(move |request: Request<Bytes>| {
+        let (services, method) = (services.clone(), method.clone());
+        async move {
+            let identity = services.identify(request.metadata())?;
+            if method.needs_session() {
+                let message = format!("{} needs a session: browsers emit {:?}", method.path, method.on);
+                return Err(Status::failed_precondition(message));
+            }
+            let caller = auth::user(&identity)?;
+            let response = services.calls.called(&method, &caller, request.into_inner()).await?;
+            Ok::<_, Status>(tonic::Response::new(Frame::Whole(response.into())))
         }
         .boxed()
     });

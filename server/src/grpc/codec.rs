@@ -25,6 +25,8 @@ pub(super) enum Frame {
     Typed { meta_field: u32, event_field: u32, event: Arc<Event> },
     /// A `fanfare.v1.LinkResponse` with events.
     Link { tenant: String, cursor: String, events: Vec<Arc<Event>> },
+    /// A `fanfare.v1.ReplayResponse`.
+    Replay { events: Vec<Arc<Event>>, cursor: String, more: bool },
 }
 
 impl Frame {
@@ -39,6 +41,15 @@ impl Frame {
             Self::Typed { meta_field, event_field, event } => {
                 put(*meta_field, event.meta(), buf);
                 put(*event_field, &event.draft.payload, buf);
+            }
+            Self::Replay { events, cursor, more } => {
+                // ReplayResponse.events = 1, .cursor = 2, .more = 3.
+                for event in events {
+                    put(1, event.delivery(), buf);
+                }
+                put(2, cursor.as_bytes(), buf);
+                encode_key(3, WireType::Varint, buf);
+                encode_varint(u64::from(*more), buf);
             }
             Self::Link { tenant, cursor, events } => {
                 // LinkResponse.events = 2; EventBatch.tenant = 1, .cursor = 2, .events = 3.

@@ -10,15 +10,15 @@ use fanfare_proto::{
     room::{Room, Tenant, shown},
     token::{Identity, Scope},
     v1::{
-        CallRequest, CallResponse, Interest, InterestApplied, LinkHeartbeat, LinkRequest, LinkReset,
-        LinkResponse, LinkWelcome, call_response, link_request, link_response,
+        CallRequest, CallResponse, Delivery, Greeting, Interest, InterestApplied, LinkHeartbeat, LinkRequest,
+        LinkReset, LinkResponse, LinkWelcome, ReplayRequest, SessionChange, SessionChanges, SessionOpened,
+        SessionsApplied, call_response, link_request, link_response, session_change,
     },
 };
 use futures_util::{FutureExt as _, stream};
 use http::Response;
 use tokio::time::Interval;
 use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
-use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::{
@@ -29,7 +29,8 @@ use super::{
 use crate::{
     auth,
     error::Refusal,
-    hub::{Inbox, Subscription},
+    hub::{self, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Inbox, Subscription},
+    presence::{self, Presence},
 };
 
 /// Rooms of one link. A bridge that resumes names all of a tenant's at once.
@@ -37,25 +38,59 @@ const LINK_ROOMS_MAX: usize = 1_000_000;
 /// The largest request, in bytes: so many rooms of an ordinary length.
 const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
-pub(super) async fn call(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
-    let method = service_fn(move |request: Request<CallRequest>| {
+pub(super) async fn call(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: CallRequest,
+) -> Result<CallResponse, Refusal> {
+    auth::require(&identity, Scope::Bridge)?;
+    let tenant = request.caller.as_ref().map(|c| c.tenant.as_str()).unwrap_or_default();
+    auth::tenant(&identity, tenant)?;
+    let result = match services.calls.emitted(&request).await {
+        Ok(ok) => call_response::Result::Ok(ok),
+        Err(refusal) => call_response::Result::Error((&refusal).into()),
+    };
+    Ok(CallResponse { result: Some(result) })
+}
+
+pub(super) async fn replay(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
+    let method = service_fn(move |request: Request<ReplayRequest>| {
         let services = services.clone();
         async move {
             let identity = services.identify(request.metadata())?;
             auth::require(&identity, Scope::Bridge)?;
-            let request = request.into_inner();
-            let tenant = request.caller.as_ref().map(|c| c.tenant.as_str()).unwrap_or_default();
-            auth::tenant(&identity, tenant)?;
-            let result = match services.calls.run(&request) {
-                Ok(ok) => call_response::Result::Ok(ok),
-                Err(error) => call_response::Result::Error(error),
-            };
-            Ok::<_, Status>(tonic::Response::new(CallResponse { result: Some(result) }))
+            let page = page(&services, &identity, request.into_inner()).await?;
+            Ok::<_, Status>(tonic::Response::new(page))
         }
         .boxed()
     });
-    let codec = ProstCodec::<CallResponse, CallRequest>::default();
+    let codec = FrameCodec::<ReplayRequest>::default();
     Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+}
+
+/// One page of a tenant's log.
+async fn page(services: &Services, identity: &Identity, request: ReplayRequest) -> Result<Frame, Refusal> {
+    let tenant = auth::tenant(identity, &request.tenant)?;
+    let rooms = super::rooms(&request.rooms)?;
+    let Some(after) = Cursor::after(&request.after)? else {
+        let cursor = services.engine.head(&tenant).await?.to_string();
+        return Ok(Frame::Replay { events: Vec::new(), cursor, more: false });
+    };
+    let page = services.engine.read(&tenant, &hub::Interest::of(rooms), after, BATCH_EVENTS_MAX).await?;
+    let (mut events, mut upto) = (page.events, page.upto);
+    let mut more = events.len() == BATCH_EVENTS_MAX;
+    let mut bytes = 0;
+    let fitting = events.iter().take_while(|event| {
+        bytes += event.cost_bytes();
+        bytes <= BATCH_BYTES_MAX
+    });
+    let fitting = fitting.count().max(1);
+    if fitting < events.len() {
+        events.truncate(fitting);
+        upto = events.last().map_or(upto, |event| event.seq);
+        more = true;
+    }
+    Ok(Frame::Replay { events, cursor: Cursor { seq: upto, ..after }.to_string(), more })
 }
 
 pub(super) async fn link(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
@@ -79,6 +114,7 @@ struct Link {
     services: Arc<Services>,
     identity: Arc<Identity>,
     requests: Streaming<LinkRequest>,
+    sessions: Sessions,
     inbox: Arc<Inbox>,
     tenants: HashMap<Tenant, u64>,
     subscriptions: HashMap<u64, Followed>,
@@ -91,6 +127,18 @@ struct Link {
     ended: bool,
 }
 
+/// The link's part in presence, which ends with it.
+struct Sessions {
+    presence: Arc<Presence>,
+    link: Arc<presence::Link>,
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.presence.unlink(&self.link);
+    }
+}
+
 struct Followed {
     subscription: Subscription,
     /// The last cursor the bridge was told.
@@ -101,6 +149,10 @@ fn frame(kind: link_response::Kind) -> Frame {
     Frame::message(&LinkResponse { kind: Some(kind) })
 }
 
+fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
+    Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
+}
+
 impl Link {
     fn new(services: Arc<Services>, identity: Arc<Identity>, requests: Streaming<LinkRequest>) -> Self {
         let period = services.heartbeat_interval;
@@ -109,10 +161,12 @@ impl Link {
             server: services.name.clone(),
             heartbeat_millis: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
         };
+        let sessions = Sessions { link: services.presence.link(), presence: services.presence.clone() };
         Self {
             services,
             identity,
             requests,
+            sessions,
             inbox: Arc::default(),
             tenants: HashMap::new(),
             subscriptions: HashMap::new(),
@@ -158,6 +212,9 @@ impl Link {
                 None => return Ok(false),
             },
             keys = self.inbox.ready() => self.ready.extend(keys),
+            ends = self.sessions.link.ends() => {
+                self.pending.extend(ends.into_iter().map(|end| frame(link_response::Kind::End(end))));
+            }
             _ = self.heartbeat.tick() => self.beat().await?,
         }
         Ok(true)
@@ -177,12 +234,64 @@ impl Link {
         match request.kind {
             Some(link_request::Kind::Hello(hello)) => {
                 let bridge = shown(&hello.bridge);
+                self.sessions.link.name(&bridge);
                 tracing::info!(bridge, "bridge linked");
             }
+            Some(link_request::Kind::Sessions(changes)) => self.changes(changes).await?,
             Some(link_request::Kind::Interest(interest)) => self.interest(interest).await?,
             None => {}
         }
         Ok(())
+    }
+
+    /// Takes over what happened to the bridge's sessions.
+    async fn changes(&mut self, changes: SessionChanges) -> Result<(), Refusal> {
+        let mut greetings = Vec::new();
+        for change in changes.changes {
+            let presence = &self.services.presence;
+            self.services.closing.run_until_cancelled(presence.caught_up()).await;
+            self.change(change, &mut greetings)?;
+        }
+        let applied = SessionsApplied { r#ref: changes.r#ref, greetings };
+        self.pending.push_back(frame(link_response::Kind::Sessions(applied)));
+        Ok(())
+    }
+
+    fn change(&self, change: SessionChange, greetings: &mut Vec<Greeting>) -> Result<(), Refusal> {
+        let (presence, session_id) = (&self.services.presence, change.session_id);
+        match change.kind {
+            Some(session_change::Kind::Opened(opened)) => {
+                let (events, refused) = match self.opened(&session_id, opened) {
+                    Ok(events) if events.is_empty() => return Ok(()),
+                    Ok(events) => (events, None),
+                    Err(refusal) => (Vec::new(), Some((&refusal).into())),
+                };
+                greetings.push(Greeting { session_id, events, refused });
+            }
+            Some(session_change::Kind::Rooms(change)) => {
+                let (entered, left) = (parse(&change.entered)?, parse(&change.left)?);
+                presence.rooms(&session_id, &entered, &left, &change.catalog);
+            }
+            Some(session_change::Kind::Closed(_)) => presence.close(&session_id),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a session over; gives the events that greet it.
+    fn opened(&self, session_id: &str, opened: SessionOpened) -> Result<Vec<Delivery>, Refusal> {
+        let caller = opened.caller.unwrap_or_default();
+        auth::tenant(&self.identity, &caller.tenant)?;
+        if session_id.is_empty() || caller.session_id != session_id {
+            return Err(Refusal::Invalid("a session is opened under another id than its caller's".into()));
+        }
+        let presence = &self.services.presence;
+        if opened.ready {
+            presence.ready(&self.sessions.link, &caller, &parse(&opened.rooms)?)?;
+            return Ok(Vec::new());
+        }
+        presence.open(&self.sessions.link, &caller)?;
+        Ok(presence.greet(&caller))
     }
 
     async fn interest(&mut self, interest: Interest) -> Result<(), Refusal> {
@@ -193,8 +302,7 @@ impl Link {
                 "a link has at most {LINK_ROOMS_MAX} rooms; this would be {held}"
             )));
         }
-        let add = interest.add.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>()?;
-        let drop = interest.drop.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>()?;
+        let (add, drop) = (parse(&interest.add)?, parse(&interest.drop)?);
         let key = match self.tenants.get(&tenant) {
             Some(key) => {
                 let key = *key;

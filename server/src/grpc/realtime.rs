@@ -2,7 +2,14 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use fanfare_proto::v1::{NotifyRequest, NotifyResponse, SubscribeRequest};
+use fanfare_proto::{
+    room::Room,
+    token::{Identity, Scope},
+    v1::{
+        DisconnectRequest, DisconnectResponse, GetPresenceRequest, GetPresenceResponse, NotifyRequest,
+        NotifyResponse, Reason, SubscribeRequest, disconnect_request::Whom as Named,
+    },
+};
 use futures_util::{FutureExt as _, Stream, stream};
 use http::Response;
 use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
@@ -14,23 +21,89 @@ use super::{
     codec::{Frame, FrameCodec},
     subscribe::{self, Form},
 };
-use crate::error::Refusal;
+use crate::{auth, error::Refusal, presence::Whom};
+
+/// Users in one answer of GetPresence.
+const USERS_DEFAULT: usize = 100;
+const USERS_MAX: usize = 1000;
+/// The longest text that sessions are told when they are disconnected.
+const MESSAGE_BYTES_MAX: usize = 256;
 
 /// A boxed response stream.
 pub(super) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-pub(super) async fn notify(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
-    let method = service_fn(move |request: Request<NotifyRequest>| {
-        let services = services.clone();
-        async move {
-            let identity = services.identify(request.metadata())?;
-            let response = services.ingest.notify(&identity, request.into_inner()).await?;
-            Ok::<_, Status>(tonic::Response::new(response))
+pub(super) async fn notify(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: NotifyRequest,
+) -> Result<NotifyResponse, Refusal> {
+    services.ingest.notify(&identity, request).await
+}
+
+pub(super) async fn get_presence(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: GetPresenceRequest,
+) -> Result<GetPresenceResponse, Refusal> {
+    let tenant = auth::tenant(&identity, &request.tenant)?;
+    let room = if request.room.is_empty() { Room::org() } else { Room::new(&request.room)? };
+    auth::may_read(&identity, std::slice::from_ref(&room))?;
+    let limit = match usize::try_from(request.limit).unwrap_or(usize::MAX) {
+        0 => USERS_DEFAULT,
+        limit @ 1..=USERS_MAX => limit,
+        limit => return Err(Refusal::Invalid(format!("limit is {limit}: want 1 to {USERS_MAX}"))),
+    };
+    let (mut users, more, (user_count, session_count)) =
+        services.presence.list(&tenant, &room, &request.after_user_id, limit);
+    if !identity.allows(Scope::Subscribe) {
+        users.iter_mut().for_each(|user| user.sessions.clear());
+    }
+    Ok(GetPresenceResponse {
+        users,
+        user_count: user_count as u64,
+        session_count: session_count as u64,
+        more,
+    })
+}
+
+pub(super) async fn disconnect(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: DisconnectRequest,
+) -> Result<DisconnectResponse, Refusal> {
+    auth::require(&identity, Scope::Admin)?;
+    let tenant = auth::tenant(&identity, &request.tenant)?;
+    if request.message.len() > MESSAGE_BYTES_MAX {
+        return Err(Refusal::Invalid(format!(
+            "message has {} bytes; the limit is {MESSAGE_BYTES_MAX}",
+            request.message.len()
+        )));
+    }
+    let whom = match request.whom {
+        Some(Named::UserId(id)) => Whom::User(Room::user(&id)?),
+        Some(Named::SessionId(id)) if !id.is_empty() => Whom::Session(id),
+        Some(Named::Everybody(true)) => Whom::Everybody,
+        _ => {
+            return Err(Refusal::Invalid(
+                "nobody is named: give user_id, session_id, or everybody = true".into(),
+            ));
         }
-        .boxed()
-    });
-    let codec = ProstCodec::<NotifyResponse, NotifyRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+    };
+    let (reason, text) = if request.reconnect {
+        (Reason::Reconnect, "an administrator asks the session to connect again")
+    } else {
+        (Reason::Disconnected, "an administrator ended the session")
+    };
+    let message = if request.message.is_empty() { text } else { &request.message };
+    let told = services.presence.disconnect(&tenant, &whom, reason, message);
+    tracing::info!(
+        tenant = tenant.as_str(),
+        ?whom,
+        told,
+        by = auth::sender(&identity),
+        "sessions disconnected"
+    );
+    Ok(DisconnectResponse { sessions: u32::try_from(told).unwrap_or(u32::MAX) })
 }
 
 pub(super) async fn notify_stream(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {

@@ -17,9 +17,11 @@ impl From<Refusal> for Status {
                 }
                 Code::Unauthenticated
             }
-            Refusal::Scope(_) | Refusal::OtherTenant { .. } | Refusal::RoomForbidden(_) => {
-                Code::PermissionDenied
-            }
+            Refusal::Scope(_)
+            | Refusal::NoUser
+            | Refusal::OtherTenant { .. }
+            | Refusal::RoomForbidden(_)
+            | Refusal::RoomUnlisted(_) => Code::PermissionDenied,
             Refusal::TenantMissing
             | Refusal::Address(_)
             | Refusal::Invalid(_)
@@ -27,16 +29,24 @@ impl From<Refusal> for Status {
             | Refusal::Render(_)
             | Refusal::Cursor(_)
             | Refusal::UnknownEvent(_) => Code::InvalidArgument,
-            Refusal::TooLarge { .. } | Refusal::TooManyTenants(_) => Code::ResourceExhausted,
+            Refusal::TooLarge { .. }
+            | Refusal::TooManyTenants(_)
+            | Refusal::TooManySessions(_)
+            | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
-            Refusal::Shutdown => Code::Unavailable,
+            Refusal::Shutdown | Refusal::UpstreamUnreachable(_) => Code::Unavailable,
+            Refusal::UpstreamTimeout { .. } => Code::DeadlineExceeded,
+            Refusal::Upstream { reason, .. } => code(*reason),
         };
         let mut metadata = HashMap::new();
         if let Refusal::Reset(cursor) = &refusal {
             metadata.insert("cursor".to_owned(), cursor.to_string());
         }
-        if let Refusal::Payload { source, .. } = &refusal {
-            metadata.insert("path".to_owned(), source.path.clone());
+        if !refusal.path().is_empty() {
+            metadata.insert("path".to_owned(), refusal.path().to_owned());
+        }
+        if let Some(wait) = refusal.retry_after() {
+            metadata.insert("retry_after_millis".to_owned(), wait.as_millis().to_string());
         }
         let message = match &refusal {
             Refusal::Token(error) => format!("Authentication failed: {error}"),
@@ -45,6 +55,34 @@ impl From<Refusal> for Status {
         let details = ErrorDetails::with_error_info(refusal.reason().as_str_name(), "fanfare", metadata);
         Self::with_error_details(code, message, details)
     }
+}
+
+/// The reasons that an upstream's status can become, and their statuses.
+const UPSTREAM_REASONS: [(Code, Reason); 15] = [
+    (Code::InvalidArgument, Reason::InvalidArgument),
+    (Code::OutOfRange, Reason::InvalidArgument),
+    (Code::NotFound, Reason::NotFound),
+    (Code::AlreadyExists, Reason::AlreadyExists),
+    (Code::FailedPrecondition, Reason::FailedPrecondition),
+    (Code::PermissionDenied, Reason::Forbidden),
+    (Code::Unauthenticated, Reason::Forbidden),
+    (Code::ResourceExhausted, Reason::Limit),
+    (Code::Aborted, Reason::Aborted),
+    (Code::Unavailable, Reason::Unavailable),
+    (Code::Cancelled, Reason::Unavailable),
+    (Code::DeadlineExceeded, Reason::Timeout),
+    (Code::Unimplemented, Reason::Unimplemented),
+    (Code::Internal, Reason::Internal),
+    (Code::Unknown, Reason::Internal),
+];
+
+/// What an upstream's status means for the caller.
+pub(super) fn reason(code: Code) -> Reason {
+    UPSTREAM_REASONS.iter().find(|(of, _)| *of == code).map_or(Reason::Internal, |(_, reason)| *reason)
+}
+
+fn code(reason: Reason) -> Code {
+    UPSTREAM_REASONS.iter().find(|(_, of)| *of == reason).map_or(Code::Internal, |(code, _)| *code)
 }
 
 /// A status for bytes that are not the message they claim to be.

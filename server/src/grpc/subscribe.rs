@@ -8,7 +8,6 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use fanfare_proto::{
     catalog::SubscribeMethod,
     cursor::Cursor,
-    room::Room,
     token::{Identity, TokenError},
     v1::{self, SubscribeRequest},
 };
@@ -25,8 +24,6 @@ use crate::{
     hub::{Inbox, Subscription},
 };
 
-/// Rooms of one subscription.
-const ROOMS_MAX: usize = 256;
 /// The farthest expiry that is waited for; longer ones are looked at again then.
 const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -87,13 +84,7 @@ pub(super) async fn open(
     form: Form,
 ) -> Result<impl Stream<Item = Result<Frame, Status>> + Send + 'static + use<>, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
-    if request.rooms.is_empty() || request.rooms.len() > ROOMS_MAX {
-        return Err(Refusal::Invalid(format!(
-            "rooms has {} entries: want 1 to {ROOMS_MAX}, e.g. \"org\"",
-            request.rooms.len()
-        )));
-    }
-    let rooms = request.rooms.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>()?;
+    let rooms = super::rooms(&request.rooms)?;
     auth::may_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
     let inbox = Arc::new(Inbox::default());

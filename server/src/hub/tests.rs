@@ -53,6 +53,7 @@ impl World {
             payload: Bytes::new(),
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
+            id_field: None,
         };
         self.engine.append(draft).now_or_never().unwrap().unwrap().id
     }

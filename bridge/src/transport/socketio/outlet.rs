@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use engineioxide::{DisconnectReason, Str};
+use fanfare_proto::v1;
 use tokio_util::task::TaskTracker;
 
 use super::{EngineSocket, packet};
 use crate::{
     delivery::Delivery,
     ending::Ending,
+    failure::Failure,
     session::{Outlet, Overflow},
 };
 
@@ -35,6 +37,18 @@ impl Outlet for SocketOutlet {
         Ok(())
     }
 
+    fn reply(&self, event: v1::Delivery) {
+        send(&self.socket, packet::event(&event));
+    }
+
+    fn acknowledge(&self, id: i64, json: &[u8]) {
+        send(&self.socket, packet::ack(id, json));
+    }
+
+    fn fail(&self, ack: Option<i64>, failure: &Failure) {
+        send(&self.socket, packet::failure(ack, failure));
+    }
+
     fn close(&self, ending: &Ending) {
         let socket = self.socket.clone();
         if ending.reason.is_retry() {
@@ -43,7 +57,7 @@ impl Outlet for SocketOutlet {
             return;
         }
         // … and do not when they are told to go.
-        send(&socket, packet::failure(None, ending.reason, &ending.message, ""));
+        send(&socket, packet::failure(None, &Failure::new(ending.reason, ending.message.as_str())));
         send(&socket, packet::disconnect());
         self.tasks.spawn(async move {
             let _left = tokio::time::timeout(FAREWELL, socket.closed()).await;

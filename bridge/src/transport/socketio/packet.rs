@@ -3,10 +3,7 @@
 use std::sync::PoisonError;
 
 use engineioxide::Str;
-use fanfare_proto::{
-    catalog::RESERVED_NAMES,
-    v1::{Delivery, Reason},
-};
+use fanfare_proto::{catalog::RESERVED_NAMES, v1::Delivery};
 use serde_json::{json, value::RawValue};
 use socketioxide_core::{
     Value,
@@ -15,10 +12,7 @@ use socketioxide_core::{
 };
 use socketioxide_parser_common::CommonParser;
 
-use crate::session::Emitted;
-
-/// The longest name that is looked at, in bytes; catalogs allow shorter ones only.
-const NAME_BYTES_MAX: usize = 256;
+use crate::{failure::Failure, session::Emitted};
 
 /// What a browser sent.
 #[derive(Debug)]
@@ -96,16 +90,12 @@ fn emitted(data: Value, ack: Option<i64>) -> Result<Emitted, Refused> {
         .map_err(|e| refuse(&format!("the event is not a JSON array such as [\"name\", {{…}}]: {e}")))?;
     let name = arguments.first().and_then(|name| serde_json::from_str::<String>(name.get()).ok());
     let name = name.ok_or_else(|| refuse("the event's first element must be its name, a string"))?;
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(refuse(&format!(
-            "the event's name must be 1 to {NAME_BYTES_MAX} bytes without control characters"
-        )));
-    }
     if RESERVED_NAMES.contains(&name.as_str()) {
         return Err(refuse(&format!("{name:?} is reserved by Socket.IO; choose another name")));
     }
     let json = arguments.get(1).map(|argument| argument.get()).filter(|argument| *argument != "null");
-    Ok(Emitted { name, json: json.unwrap_or_default().as_bytes().to_vec(), ack })
+    Emitted::new(name, json.unwrap_or_default().as_bytes().to_vec(), ack)
+        .map_err(|failure| refuse(&failure.message))
 }
 
 /// The answer to CONNECT.
@@ -113,10 +103,12 @@ pub(super) fn connected(session_id: &str) -> Str {
     format!("0{}", json!({ "sid": session_id })).into()
 }
 
-/// The refusal of a CONNECT: `data.code` is the stable code.
-pub(super) fn connect_error(namespace: &str, message: &str, reason: Reason) -> Str {
+/// The refusal of a CONNECT: `data` has the stable code.
+pub(super) fn connect_error(namespace: &str, failure: &Failure) -> Str {
     let namespace = if namespace == "/" { String::new() } else { format!("{namespace},") };
-    format!("4{namespace}{}", json!({ "message": message, "data": { "code": reason.code() } })).into()
+    let mut data = failure.json();
+    let message = data.as_object_mut().and_then(|data| data.remove("message"));
+    format!("4{namespace}{}", json!({ "message": message, "data": data })).into()
 }
 
 /// Ends the session for good.
@@ -141,14 +133,10 @@ pub(super) fn ack(id: i64, json: &[u8]) -> Str {
 }
 
 /// Says that a call failed, as its acknowledgement or as the event `error`.
-pub(super) fn failure(ack: Option<i64>, reason: Reason, message: &str, path: &str) -> Str {
-    let mut error = json!({ "code": reason.code(), "message": message });
-    if !path.is_empty() {
-        error["path"] = path.into();
-    }
+pub(super) fn failure(ack: Option<i64>, failure: &Failure) -> Str {
     match ack {
-        Some(id) => format!("3{id}{}", json!([{ "error": error }])).into(),
-        None => format!("2{}", json!(["error", error])).into(),
+        Some(id) => format!("3{id}{}", json!([{ "error": failure.json() }])).into(),
+        None => format!("2{}", json!(["error", failure.json()])).into(),
     }
 }
 

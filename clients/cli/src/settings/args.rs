@@ -119,9 +119,31 @@ pub(crate) struct ServerArgs {
     /// Concurrent calls on one connection.
     #[arg(long, env = "FANFARE_STREAMS_PER_CONNECTION_MAX", value_name = "COUNT", default_value_t = 10_000)]
     pub(crate) streams_per_connection_max: u32,
+    /// How long a user whose last session was cut off still counts as online, so that a reload tells nobody.
+    #[arg(long, env = "FANFARE_PRESENCE_GRACE", value_name = "TIME", value_parser = duration, default_value = "5s")]
+    pub(crate) presence_grace: Duration,
+    /// A catalog whose presence events are published; repeatable; absent: all.
+    #[arg(long, env = "FANFARE_PRESENCE_CATALOG", value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) presence_catalog: Vec<String>,
+    /// Sessions of one user, on all bridges.
+    #[arg(long, env = "FANFARE_SESSIONS_PER_USER_MAX", value_name = "COUNT", default_value_t = 64)]
+    pub(crate) sessions_per_user_max: usize,
+    /// An internal gRPC service that catalogs pass browsers' calls to; repeatable.
+    #[arg(long, env = "FANFARE_UPSTREAM", value_name = "NAME=URL", value_parser = upstream, value_delimiter = ',')]
+    pub(crate) upstream: Vec<(String, String)>,
+    /// How long an upstream may take to answer.
+    #[arg(long, env = "FANFARE_UPSTREAM_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "5s")]
+    pub(crate) upstream_timeout: Duration,
     /// How often a silent stream says that it is alive.
     #[arg(long, env = "FANFARE_HEARTBEAT_INTERVAL", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) heartbeat_interval: Duration,
+}
+
+/// `NAME=URL`.
+fn upstream(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty());
+    let (name, url) = parts.ok_or("want a name and a URL, e.g. billing=http://127.0.0.1:50052")?;
+    Ok((name.to_owned(), url.to_owned()))
 }
 
 /// The catalogs.
@@ -160,6 +182,27 @@ pub(crate) struct BridgeArgs {
     /// Packets that may wait for a session before it is closed as too slow.
     #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 8192)]
     pub(crate) queue_packets_max: usize,
+    /// Bytes that may wait for a session of the raw WebSocket, SSE or polling.
+    #[arg(long, env = "FANFARE_QUEUE_BYTES_MAX", value_name = "SIZE", default_value = "1MiB")]
+    pub(crate) queue_bytes_max: Size,
+    /// What a session may emit a second in the long run.
+    #[arg(long, env = "FANFARE_CALLS_PER_SECOND", value_name = "COUNT", default_value_t = 50)]
+    pub(crate) calls_per_second: u32,
+    /// What a session may emit at once.
+    #[arg(long, env = "FANFARE_CALLS_BURST", value_name = "COUNT", default_value_t = 100)]
+    pub(crate) calls_burst: u32,
+    /// What all sessions of a user on a bridge may emit a second in the long run; polls count too.
+    #[arg(long, env = "FANFARE_USER_CALLS_PER_SECOND", value_name = "COUNT", default_value_t = 100)]
+    pub(crate) user_calls_per_second: u32,
+    /// What they may emit at once.
+    #[arg(long, env = "FANFARE_USER_CALLS_BURST", value_name = "COUNT", default_value_t = 200)]
+    pub(crate) user_calls_burst: u32,
+    /// Refusals for exceeding a limit before a session is closed for good; one is forgiven each second.
+    #[arg(long, env = "FANFARE_REFUSALS_MAX", value_name = "COUNT", default_value_t = 100)]
+    pub(crate) refusals_max: u32,
+    /// How long a poll waits for events.
+    #[arg(long, env = "FANFARE_POLL_WAIT", value_name = "TIME", value_parser = duration, default_value = "25s")]
+    pub(crate) poll_wait: Duration,
     /// Rooms a session may be in, besides `org` and its user's.
     #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128)]
     pub(crate) rooms_per_session_max: usize,

@@ -1,0 +1,277 @@
+//! What the server is told about this bridge's sessions, in order, and what it has taken over.
+//!
+//! Changes are numbered. After a lost link the next one gets all sessions anew, so that nothing has to be kept meanwhile.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use fanfare_proto::{
+    room::Room,
+    v1::{
+        Caller, Delivery, LinkRequest, RoomsChanged, SessionChange, SessionChanges, SessionClosed,
+        SessionOpened, SessionsApplied, link_request, session_change::Kind,
+    },
+};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::failure::Failure;
+
+/// Changes in one request, at most.
+const CHANGES_MAX: usize = 256;
+
+/// The lock is short: no await under it.
+#[derive(Debug)]
+pub(super) struct Reports {
+    state: Mutex<State>,
+    changed: Notify,
+    /// The number of the last change that the server has taken over.
+    applied: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    linked: bool,
+    /// Not sent yet; the last has the number `last`.
+    changes: VecDeque<SessionChange>,
+    last: u64,
+    /// Sessions that are about to be ready, by id.
+    opening: HashMap<String, Opening>,
+    /// Their ids, by the number of the change that opened them.
+    opened: VecDeque<(u64, String)>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    caller: Caller,
+    answer: oneshot::Sender<Result<Vec<Delivery>, Failure>>,
+}
+
+fn opened(caller: &Caller, ready: bool, rooms: &[Room]) -> SessionChange {
+    let rooms = rooms.iter().map(|r| r.as_str().to_owned()).collect();
+    let kind = Kind::Opened(SessionOpened { caller: Some(caller.clone()), ready, rooms });
+    SessionChange { session_id: caller.session_id.clone(), kind: Some(kind) }
+}
+
+impl Reports {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), applied: watch::Sender::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, change: SessionChange) -> u64 {
+        let number = self.lock().push(change);
+        self.changed.notify_one();
+        number
+    }
+
+    /// A session is about to be ready; resolves with what greets it, or why it must not be.
+    pub(super) fn open(
+        &self,
+        caller: &Caller,
+    ) -> impl Future<Output = Result<Vec<Delivery>, Failure>> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let number = state.push(opened(caller, false, &[]));
+            state.opened.push_back((number, caller.session_id.clone()));
+            state.opening.insert(caller.session_id.clone(), Opening { caller: caller.clone(), answer });
+        }
+        self.changed.notify_one();
+        async move { answered.await.unwrap_or_else(|_| Err(Failure::unavailable())) }
+    }
+
+    /// A session is ready; gives the number of the change.
+    pub(super) fn ready(&self, caller: &Caller, rooms: &[Room]) -> u64 {
+        self.push(opened(caller, true, rooms))
+    }
+
+    /// A session has entered or left rooms; gives the number of the change.
+    pub(super) fn rooms(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) -> u64 {
+        let texts = |rooms: &[Room]| rooms.iter().map(|r| r.as_str().to_owned()).collect();
+        let (entered, left) = (texts(entered), texts(left));
+        let kind = Kind::Rooms(RoomsChanged { entered, left, catalog: catalog.to_owned() });
+        self.push(SessionChange { session_id: session_id.to_owned(), kind: Some(kind) })
+    }
+
+    /// A session is gone, or will not be ready.
+    pub(super) fn closed(&self, session_id: &str) {
+        self.lock().opening.remove(session_id);
+        let kind = Some(Kind::Closed(SessionClosed {}));
+        self.push(SessionChange { session_id: session_id.to_owned(), kind });
+    }
+
+    /// Resolves when the server has taken over the change of this number.
+    pub(super) fn settled(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        let mut applied = self.applied.subscribe();
+        async move {
+            // The sender lives as long as the bridge.
+            let _ended = applied.wait_for(|reached| *reached >= number).await;
+        }
+    }
+
+    /// Resolves when there is something to send.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is to be sent; nothing while there is no link.
+    pub(super) fn take(&self) -> Vec<LinkRequest> {
+        self.lock().take()
+    }
+
+    /// A link is there: it gets all sessions that are ready, as `sessions` gives them, and those about to be.
+    pub(super) fn linked(&self, sessions: impl FnOnce() -> Vec<(Caller, Vec<Room>)>) -> Vec<LinkRequest> {
+        let mut state = self.lock();
+        state.linked = true;
+        state.changes.clear();
+        state.opened.clear();
+        // Under the lock: what changes meanwhile is reported behind it, and may be reported twice.
+        for (caller, rooms) in sessions() {
+            state.push(opened(&caller, true, &rooms));
+        }
+        let opening: Vec<Caller> = state.opening.values().map(|opening| opening.caller.clone()).collect();
+        for caller in opening {
+            let number = state.push(opened(&caller, false, &[]));
+            state.opened.push_back((number, caller.session_id));
+        }
+        if state.changes.is_empty() {
+            // Whoever waits for an earlier change must not wait for ever.
+            let last = state.last;
+            self.applied.send_replace(last);
+        }
+        state.take()
+    }
+
+    /// The link is gone.
+    pub(super) fn unlinked(&self) {
+        let mut state = self.lock();
+        state.linked = false;
+        state.changes.clear();
+    }
+
+    /// The server has taken changes over.
+    pub(super) fn applied(&self, answer: SessionsApplied) {
+        let mut greetings: HashMap<String, Result<Vec<Delivery>, Failure>> = HashMap::new();
+        for greeting in answer.greetings {
+            let outcome = greeting.refused.map_or(Ok(greeting.events), |error| Err(error.into()));
+            greetings.insert(greeting.session_id, outcome);
+        }
+        let mut state = self.lock();
+        while state.opened.front().is_some_and(|(number, _)| *number <= answer.r#ref) {
+            let Some((_, id)) = state.opened.pop_front() else { break };
+            if let Some(opening) = state.opening.remove(&id) {
+                // Whoever waited may be gone.
+                let _gone = opening.answer.send(greetings.remove(&id).unwrap_or_else(|| Ok(Vec::new())));
+            }
+        }
+        drop(state);
+        self.applied.send_replace(answer.r#ref);
+    }
+}
+
+impl State {
+    fn push(&mut self, change: SessionChange) -> u64 {
+        self.last += 1;
+        if self.linked {
+            self.changes.push_back(change);
+        }
+        self.last
+    }
+
+    fn take(&mut self) -> Vec<LinkRequest> {
+        let mut number = self.last - self.changes.len() as u64;
+        let mut requests = Vec::new();
+        while !self.changes.is_empty() {
+            let count = self.changes.len().min(CHANGES_MAX);
+            let changes: Vec<_> = self.changes.drain(..count).collect();
+            number += count as u64;
+            let kind = link_request::Kind::Sessions(SessionChanges { r#ref: number, changes });
+            requests.push(LinkRequest { kind: Some(kind) });
+        }
+        requests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_proto::v1::{CallError, Greeting, Reason};
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn caller(id: &str) -> Caller {
+        Caller { session_id: id.into(), ..Caller::default() }
+    }
+
+    fn read(requests: Vec<LinkRequest>) -> Vec<(u64, Vec<String>)> {
+        let ids = |changes: SessionChanges| {
+            let of = |change: SessionChange| match change.kind {
+                Some(Kind::Opened(opened)) if opened.ready => format!("{} ready", change.session_id),
+                Some(Kind::Opened(_)) => format!("{} opens", change.session_id),
+                Some(Kind::Rooms(_)) => format!("{} moves", change.session_id),
+                Some(Kind::Closed(_)) | None => format!("{} closes", change.session_id),
+            };
+            (changes.r#ref, changes.changes.into_iter().map(of).collect())
+        };
+        let kind = |request: LinkRequest| match request.kind {
+            Some(link_request::Kind::Sessions(changes)) => ids(changes),
+            other => panic!("not about sessions: {other:?}"),
+        };
+        requests.into_iter().map(kind).collect()
+    }
+
+    fn applied(reports: &Reports, number: u64, greetings: Vec<Greeting>) {
+        reports.applied(SessionsApplied { r#ref: number, greetings });
+    }
+
+    #[test]
+    fn an_opening_is_answered_with_its_greeting_or_refusal() {
+        let reports = Reports::new();
+        reports.linked(Vec::new);
+        let mut waits = ["a", "b", "c"].map(|id| Box::pin(reports.open(&caller(id))));
+        assert_eq!(read(reports.take()), [(3, vec!["a opens".into(), "b opens".into(), "c opens".into()])]);
+        let greeting = |id: &str, events, refused| Greeting { session_id: id.into(), events, refused };
+        let error = CallError { reason: Reason::Limit.into(), ..CallError::default() };
+        let greetings =
+            vec![greeting("b", Vec::new(), Some(error)), greeting("a", vec![Delivery::default()], None)];
+        applied(&reports, 2, greetings);
+        let [a, b, c] = &mut waits;
+        assert_eq!(a.now_or_never().unwrap().unwrap().len(), 1);
+        assert_eq!(b.now_or_never().unwrap().unwrap_err().reason, Reason::Limit);
+        assert!(c.now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_new_link_gets_all_sessions_and_settles_what_was_under_way() {
+        let reports = Reports::new();
+        reports.linked(Vec::new);
+        let mut opening = Box::pin(reports.open(&caller("b")));
+        let number = reports.rooms("a", &[Room::org()], &[], "");
+        let mut settled = Box::pin(reports.settled(number));
+        reports.take();
+        reports.unlinked();
+        reports.closed("z");
+        assert!(reports.take().is_empty(), "nothing is kept without a link");
+        let requests = read(reports.linked(|| vec![(caller("a"), vec![Room::org()])]));
+        assert_eq!(requests.len(), 1);
+        assert_eq!(requests[0].1, ["a ready", "b opens"]);
+        assert!((&mut settled).now_or_never().is_none() && (&mut opening).now_or_never().is_none());
+        applied(&reports, requests[0].0, Vec::new());
+        assert!(settled.now_or_never().is_some());
+        assert!(opening.now_or_never().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_new_link_without_sessions_keeps_nobody_waiting() {
+        let reports = Reports::new();
+        let number = reports.rooms("a", &[Room::org()], &[], "");
+        assert!(reports.linked(Vec::new).is_empty());
+        assert!(reports.settled(number).now_or_never().is_some());
+    }
+}

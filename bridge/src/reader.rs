@@ -1,0 +1,166 @@
+//! A session that reads by cursor: what it missed comes from the log, then it is live, without a gap or a repeat.
+//!
+//! The session enters its rooms first, and only then asks for the log's end: what was published before comes from the log,
+//! what was published after is in its mailbox, and what is in both is told apart by its cursor.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use fanfare_client::Error;
+use fanfare_proto::{
+    cursor::Cursor,
+    v1::{self, Reason, ReplayRequest, Transport},
+};
+
+use crate::{
+    delivery::Delivery,
+    ending::Ending,
+    failure::Failure,
+    mailbox::{Item, Mailbox},
+    session::Session,
+    sessions::{Entrant, Sessions},
+};
+
+/// A session that departs when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Attendance {
+    sessions: Arc<Sessions>,
+    pub(crate) session: Arc<Session>,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.sessions.depart(&self.session);
+    }
+}
+
+/// What a reader comes to next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Events and messages, in order.
+    Items(VecDeque<Item>),
+    /// The log does not reach back to where it was: it goes on from this cursor, with nothing of what is between.
+    Reset(String),
+    Ended(Ending),
+}
+
+/// A session, its mailbox and its place in the log.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) attendance: Attendance,
+    mailbox: Arc<Mailbox>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Reads the log, after this cursor.
+    Log(String),
+    /// Live: of what is in the mailbox, what comes later in the log than this.
+    Joining(Cursor),
+    Live,
+}
+
+impl Reader {
+    /// Opens a session that reads from now on, or after a cursor. Gives also what greets it.
+    pub(crate) async fn open(
+        sessions: &Arc<Sessions>,
+        entrant: Entrant,
+        transport: Transport,
+        after: Option<&str>,
+    ) -> Result<(Self, Vec<v1::Delivery>), Failure> {
+        if let Some(after) = after {
+            let wrong = |e: fanfare_proto::cursor::InvalidCursor| Failure {
+                path: "after".into(),
+                ..Failure::new(Reason::InvalidArgument, e.to_string())
+            };
+            Cursor::after(after).map_err(wrong)?;
+        }
+        let mailbox = Arc::new(Mailbox::new(sessions.config.queue_bytes_max));
+        let outlet = Box::new(mailbox.clone());
+        let mut greetings = Vec::new();
+        let start = |_: &Session, events| greetings = events;
+        let session = sessions.open(entrant, transport, outlet, |_| true, start).await?;
+        let attendance = Attendance { sessions: sessions.clone(), session };
+        let mut reader = Self { attendance, mailbox, place: Place::Live };
+        match after {
+            None => {}
+            Some("") => {
+                let page = reader.page(String::new()).await.map_err(|_| Failure::unavailable())?;
+                reader.join(&page.cursor);
+            }
+            Some(after) => reader.place = Place::Log(after.to_owned()),
+        }
+        Ok((reader, greetings))
+    }
+
+    /// Where it is, as long as it has not come to an event that says so.
+    pub(crate) fn cursor(&self) -> Option<String> {
+        match &self.place {
+            Place::Log(after) => Some(after.clone()),
+            Place::Joining(cursor) => Some(cursor.to_string()),
+            Place::Live => None,
+        }
+    }
+
+    fn join(&mut self, cursor: &str) {
+        self.place = cursor.parse().map_or(Place::Live, Place::Joining);
+    }
+
+    async fn page(&self, after: String) -> Result<v1::ReplayResponse, Error> {
+        let session = &self.attendance.session;
+        let rooms = session.rooms().iter().map(|r| r.as_str().to_owned()).collect();
+        let request = ReplayRequest { tenant: session.tenant.as_str().to_owned(), rooms, after };
+        self.attendance.sessions.link.replay(request).await
+    }
+
+    /// What comes next. May be dropped while waiting.
+    pub(crate) async fn next(&mut self) -> Next {
+        loop {
+            if let Place::Log(after) = &self.place {
+                let page = match self.page(after.clone()).await {
+                    Ok(page) => page,
+                    Err(Error::Refused { reason: Reason::Reset, cursor: Some(cursor), .. }) => {
+                        self.join(&cursor);
+                        return Next::Reset(cursor);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a replay failed");
+                        return Next::Ended(Ending::new(Reason::Unavailable, Failure::unavailable().message));
+                    }
+                };
+                if page.more {
+                    self.place = Place::Log(page.cursor);
+                } else {
+                    self.join(&page.cursor);
+                }
+                if !page.events.is_empty() {
+                    let item = |event| Item::Event(Arc::new(Delivery::new(event)));
+                    return Next::Items(page.events.into_iter().map(item).collect());
+                }
+                continue;
+            }
+            let mut items = match self.mailbox.take().await {
+                Ok(items) => items,
+                Err(ending) => return Next::Ended(ending),
+            };
+            if let Place::Joining(upto) = self.place {
+                items.retain(|item| self.is_later(item, upto));
+            }
+            if !items.is_empty() {
+                return Next::Items(items);
+            }
+        }
+    }
+
+    /// Whether an item is not one of the events that came from the log. The first stored one that is later ends the
+    /// question, because the mailbox is in log order.
+    fn is_later(&mut self, item: &Item, upto: Cursor) -> bool {
+        let Item::Event(delivery) = item else { return true };
+        let Some(cursor) = delivery.cursor() else { return true };
+        let repeated = cursor.parse::<Cursor>().is_ok_and(|c| c.epoch == upto.epoch && c.seq <= upto.seq);
+        if !repeated {
+            self.place = Place::Live;
+        }
+        !repeated
+    }
+}

@@ -1,0 +1,162 @@
+//! Sessions from their first token to their end, for every transport.
+
+use std::{future::Future, sync::Arc};
+
+use base64::Engine as _;
+use fanfare_proto::{
+    room::{Room, Tenant},
+    token::{Identity, TenantScope, TokenError, Verifier},
+    v1::{Delivery, Reason, Transport},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    expiry::Expiry,
+    failure::Failure,
+    limits::{SessionLimits, UserLimits},
+    link::Link,
+    rooms::Rooms,
+    session::{Outlet, Session},
+};
+
+/// Everything that sessions need.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) config: Config,
+    pub(crate) verifier: Verifier,
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) expiry: Arc<Expiry>,
+    pub(crate) user_limits: UserLimits,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the bridge has said farewell to its sessions.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// A verified caller who is not connected yet.
+#[derive(Debug)]
+pub(crate) struct Entrant {
+    pub(crate) identity: Identity,
+    pub(crate) tenant: Tenant,
+    pub(crate) user_id: String,
+    rooms: Vec<Room>,
+}
+
+/// A session's claims on the link while it opens: given back when it does not come to be.
+struct Claims<'a> {
+    link: &'a Link,
+    tenant: &'a Tenant,
+    rooms: &'a [Room],
+    session_id: &'a str,
+    kept: bool,
+}
+
+impl Drop for Claims<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.link.release(self.tenant, self.rooms);
+            self.link.closed(self.session_id);
+        }
+    }
+}
+
+impl Entrant {
+    /// Wants rooms besides `org` and the user's own; the token must allow them.
+    pub(crate) fn ask_for(&mut self, rooms: Vec<Room>, rooms_max: usize) -> Result<(), Failure> {
+        if let Some(room) = rooms.iter().find(|room| !self.identity.may_enter(room)) {
+            return Err(Failure::new(
+                Reason::Forbidden,
+                format!("the token does not allow room {:?}", room.as_str()),
+            ));
+        }
+        for room in rooms {
+            if !self.rooms.contains(&room) {
+                self.rooms.push(room);
+            }
+        }
+        if self.rooms.len() > rooms_max + OWN_ROOMS {
+            return Err(Failure::new(
+                Reason::Limit,
+                format!("a session can be in {rooms_max} rooms at once"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Rooms that every session is in, which its limit does not count.
+pub(crate) const OWN_ROOMS: usize = 2;
+
+impl Sessions {
+    /// Who a token stands for.
+    pub(crate) fn identify(&self, token: Option<&str>) -> Result<Entrant, Failure> {
+        let identity = self.verifier.verify(token.ok_or(TokenError::Missing)?)?;
+        let invalid = |why: &str| Failure::from(TokenError::Invalid(why.to_owned()));
+        let TenantScope::One(tenant) = identity.tenant.clone() else {
+            return Err(invalid("a session needs one tenant, not all"));
+        };
+        let user_id = identity.user_id.clone().ok_or_else(|| invalid("a session needs a user id"))?;
+        let own = Room::user(&user_id).map_err(|e| invalid(&e.to_string()))?;
+        Ok(Entrant { identity, tenant, user_id, rooms: vec![Room::org(), own] })
+    }
+
+    /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and `start` greets it before
+    /// any event of its rooms. May be dropped while waiting.
+    pub(crate) async fn open(
+        &self,
+        entrant: Entrant,
+        transport: Transport,
+        outlet: Box<dyn Outlet>,
+        accept: impl FnOnce(&Arc<Session>) -> bool,
+        start: impl FnOnce(&Session, Vec<Delivery>),
+    ) -> Result<Arc<Session>, Failure> {
+        let Entrant { identity, tenant, rooms, .. } = entrant;
+        let caller = identity.caller(&tenant, &random_id(), transport);
+        let limits = SessionLimits::new(&self.config);
+        let session = Arc::new(Session::new(caller, tenant, identity.expires_at, limits, outlet));
+        let certain = self.link.want(&session.tenant, &rooms);
+        let mut claims = Claims {
+            link: &self.link,
+            tenant: &session.tenant,
+            rooms: &rooms,
+            session_id: &session.caller.session_id,
+            kept: false,
+        };
+        let opened = async { tokio::join!(certain, self.link.open(&session.caller)).1 };
+        let greetings = self.in_time(opened).await??;
+        if !accept(&session) {
+            return Err(Failure::new(Reason::Unspecified, "the connection has gone"));
+        }
+        claims.kept = true;
+        drop(claims);
+        self.rooms.enter(&session, &rooms, || start(&session, greetings));
+        session.reported(self.link.ready(&session.caller, &rooms));
+        self.expiry.watch(&session, self.config.tokens.leeway);
+        // It may have gone while it came.
+        if session.is_closed() {
+            self.depart(&session);
+        }
+        Ok(session)
+    }
+
+    /// The session is over, from the peer's side or ours.
+    pub(crate) fn depart(&self, session: &Arc<Session>) {
+        session.mark_closed();
+        self.expiry.forget(session, self.config.tokens.leeway);
+        let left = self.rooms.leave(session, &session.rooms());
+        self.link.release(&session.tenant, &left);
+        self.link.closed(session.id());
+    }
+
+    /// Waits for something that needs a server.
+    pub(crate) async fn in_time<T>(&self, waits: impl Future<Output = T>) -> Result<T, Failure> {
+        let waited = tokio::time::timeout(self.config.connect_timeout, waits).await;
+        waited.map_err(|_| Failure::unavailable())
+    }
+}
+
+/// 128 random bits as text.
+fn random_id() -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
+}

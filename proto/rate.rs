@@ -1,0 +1,99 @@
+//! How often somebody may do something: a rate with a burst, by the generic cell rate algorithm.
+
+use std::{fmt, hash::Hash, num::NonZeroU32, time::Duration};
+
+use governor::{
+    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
+
+/// So many a second in the long run, and so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run; at least 1.
+    pub per_second: u32,
+    /// At once; at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    fn quota(self) -> Quota {
+        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        Quota::per_second(at_least_one(self.per_second)).allow_burst(at_least_one(self.burst))
+    }
+}
+
+fn wait(until: NotUntil<<DefaultClock as governor::clock::Clock>::Instant>) -> Duration {
+    until.wait_time_from(DefaultClock::default().now())
+}
+
+/// Counts what one does.
+pub struct Limiter(DefaultDirectRateLimiter);
+
+impl Limiter {
+    /// Nothing was done yet.
+    pub fn new(rate: Rate) -> Self {
+        Self(RateLimiter::direct(rate.quota()))
+    }
+
+    /// Counts one; refuses it with the time after which it may be tried again.
+    pub fn check(&self) -> Result<(), Duration> {
+        self.0.check().map_err(wait)
+    }
+}
+
+/// Counts what many do, each for themselves.
+pub struct KeyedLimiter<K: Hash + Eq + Clone>(DefaultKeyedRateLimiter<K>);
+
+impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
+    /// Nobody did anything yet.
+    pub fn new(rate: Rate) -> Self {
+        Self(RateLimiter::keyed(rate.quota()))
+    }
+
+    /// Counts one; refuses it with the time after which it may be tried again.
+    pub fn check(&self, key: &K) -> Result<(), Duration> {
+        self.0.check_key(key).map_err(wait)
+    }
+
+    /// Lets go of those who did nothing for so long that it makes no difference. To be called now and then.
+    pub fn forget(&self) {
+        self.0.retain_recent();
+        self.0.shrink_to_fit();
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Clone> fmt::Debug for KeyedLimiter<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedLimiter").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_taken_and_the_next_one_is_told_how_long_to_wait() {
+        let limiter = Limiter::new(Rate { per_second: 1, burst: 3 });
+        for _ in 0..3 {
+            assert_eq!(limiter.check(), Ok(()));
+        }
+        let wait = limiter.check().unwrap_err();
+        assert!(wait > Duration::from_millis(500) && wait <= Duration::from_secs(1), "{wait:?}");
+    }
+
+    #[test]
+    fn each_key_has_its_own_rate() {
+        let limiter = KeyedLimiter::new(Rate { per_second: 1, burst: 1 });
+        assert!(limiter.check(&"a").is_ok() && limiter.check(&"a").is_err() && limiter.check(&"b").is_ok());
+        limiter.forget();
+        assert!(limiter.check(&"a").is_err(), "forgetting must not forgive");
+    }
+}

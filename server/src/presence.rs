@@ -1,0 +1,379 @@
+//! Presence: which sessions and users are there, told by the bridges, and what the catalogs' events say about it.
+//!
+//! The [`Roster`] knows who is where; this module gives it a clock, publishes what it notices, in order, and reaches the
+//! sessions' bridges. Knows no protocol.
+
+mod roster;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fanfare_proto::{
+    catalog::{Catalogs, EventType, Member, Stamp},
+    room::{Room, Tenant},
+    v1::{self, Caller, Delivery, EndSession, Reason, SessionPresence, Transport, UserPresence},
+};
+use futures_util::future::join_all;
+use prost::Message as _;
+use tokio::sync::Notify;
+
+use crate::{
+    config::PresenceConfig,
+    error::{Error, Refusal},
+    event::{browser_json, ephemeral_id},
+    ingest::{self, Ingest, Made},
+};
+use roster::{Now, Roster, Transition};
+
+/// Users that a query lists at most.
+const MEMBERS_MAX: usize = 1000;
+/// What has happened and is not published yet; links that bring more wait.
+const TRANSITIONS_MAX: usize = 8192;
+/// Events that are published together.
+const ROUND_MAX: usize = 256;
+
+/// All sessions, and who wants to know about them.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    roster: Mutex<Roster>,
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+    next_link: AtomicU64,
+    /// There is something to publish, or an end to wait for.
+    changed: Notify,
+    /// Something was published.
+    published: Notify,
+    announced: Vec<Arc<EventType>>,
+    sessions_per_user_max: usize,
+}
+
+/// A bridge's link, as far as its sessions are concerned.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    number: u64,
+    bridge: Mutex<Arc<str>>,
+    /// Bounded by the number of its sessions.
+    ends: Mutex<HashMap<String, EndSession>>,
+    notify: Notify,
+}
+
+/// Whose sessions to end.
+#[derive(Debug)]
+pub(crate) enum Whom {
+    User(Room),
+    Session(String),
+    Everybody,
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now(), time: ingest::now() }
+}
+
+impl Presence {
+    pub(crate) fn new(catalogs: &Catalogs, config: &PresenceConfig) -> Result<Self, Error> {
+        if let Some(unknown) = config.catalogs.iter().find(|name| !catalogs.packages().contains(name)) {
+            return Err(Error::PresenceCatalog {
+                name: unknown.clone(),
+                loaded: catalogs.packages().join(", "),
+            });
+        }
+        let chosen = |e: &&Arc<EventType>| config.catalogs.is_empty() || config.catalogs.contains(&e.package);
+        let mut announced: Vec<_> =
+            catalogs.events().filter(|e| e.announcement.is_some()).filter(chosen).cloned().collect();
+        announced.sort_by(|a, b| a.full_name.cmp(&b.full_name));
+        Ok(Self {
+            roster: Mutex::new(Roster::new(config.grace)),
+            links: Mutex::default(),
+            next_link: AtomicU64::new(1),
+            changed: Notify::new(),
+            published: Notify::new(),
+            announced,
+            sessions_per_user_max: config.sessions_per_user_max,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A bridge links.
+    pub(crate) fn link(&self) -> Arc<Link> {
+        let number = self.next_link.fetch_add(1, Ordering::Relaxed);
+        let link = Arc::new(Link { number, ..Link::default() });
+        self.links().insert(number, link.clone());
+        link
+    }
+
+    /// A link is lost: its sessions are gone, unless another one opens them again.
+    pub(crate) fn unlink(&self, link: &Link) {
+        self.links().remove(&link.number);
+        self.lock().unlink(link.number, now());
+        self.changed.notify_one();
+    }
+
+    /// Resolves when there is room for more changes.
+    pub(crate) async fn caught_up(&self) {
+        loop {
+            let published = self.published.notified();
+            if self.lock().transitions().len() < TRANSITIONS_MAX {
+                return;
+            }
+            published.await;
+        }
+    }
+
+    /// A session is about to be ready. It counts, but nobody is told yet.
+    pub(crate) fn open(&self, link: &Link, caller: &Caller) -> Result<(), Refusal> {
+        let (tenant, own) = (Tenant::new(&caller.tenant)?, Room::user(&caller.user_id)?);
+        let mut roster = self.lock();
+        if roster.count(&tenant, &own).1 >= self.sessions_per_user_max {
+            return Err(Refusal::TooManySessions(self.sessions_per_user_max));
+        }
+        roster.open(link.number, caller, tenant, &[Room::org(), own], now());
+        Ok(())
+    }
+
+    /// A session is ready, in these rooms, which are told.
+    pub(crate) fn ready(&self, link: &Link, caller: &Caller, rooms: &[Room]) -> Result<(), Refusal> {
+        let (tenant, now) = (Tenant::new(&caller.tenant)?, now());
+        let mut roster = self.lock();
+        roster.open(link.number, caller, tenant, rooms, now);
+        roster.enter(&caller.session_id.as_str().into(), rooms, &Arc::default(), now);
+        drop(roster);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// A session that is ready has entered rooms by a call of `catalog`, or has left some.
+    pub(crate) fn rooms(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) {
+        let now = now();
+        let mut roster = self.lock();
+        roster.leave(session_id, left, now);
+        roster.enter(&session_id.into(), entered, &catalog.into(), now);
+        drop(roster);
+        self.changed.notify_one();
+    }
+
+    /// A session is gone.
+    pub(crate) fn close(&self, session_id: &str) {
+        self.lock().close(session_id, now());
+        self.changed.notify_one();
+    }
+
+    /// The events that greet a new session.
+    pub(crate) fn greet(&self, caller: &Caller) -> Vec<Delivery> {
+        let transport = caller.transport();
+        let greeting = |kind: &&Arc<EventType>| {
+            let announcement = kind.announcement.as_ref();
+            announcement.is_some_and(|a| {
+                a.on == v1::Presence::Connected
+                    && (a.transport == Transport::Unspecified || a.transport == transport)
+            })
+        };
+        let kinds: Vec<&Arc<EventType>> = self.announced.iter().filter(greeting).collect();
+        if kinds.is_empty() {
+            return Vec::new();
+        }
+        let claims = serde_json::from_slice(&caller.claims_json).unwrap_or_default();
+        // Of several of one name, the one for just this transport.
+        let specific =
+            |kind: &EventType| kind.announcement.as_ref().is_some_and(|a| a.transport == transport);
+        let shadowed = |kind: &EventType| {
+            !specific(kind) && kinds.iter().any(|other| other.name == kind.name && specific(other))
+        };
+        let greetings = kinds.iter().filter(|kind| !shadowed(kind)).filter_map(|kind| {
+            let id = ephemeral_id();
+            let stamp = Stamp { caller, claims: &claims, event_id: &id, time: ingest::now(), members: &[] };
+            let message = kind.announcement.as_ref()?.make(None, &stamp)?;
+            let json = browser_json(&kind.shape, &message.encode_to_vec()).ok()?;
+            Some(Delivery {
+                id,
+                name: kind.name.clone(),
+                json: json.into(),
+                ephemeral: true,
+                ..Delivery::default()
+            })
+        });
+        greetings.collect()
+    }
+
+    /// The members of a room, for a query.
+    pub(crate) fn members(&self, tenant: &Tenant, room: &Room) -> Vec<Member> {
+        let listed = self.lock().list(tenant, room, "", MEMBERS_MAX);
+        let member = |listed: roster::Listed| Member {
+            user_id: listed.user_id.to_string(),
+            user_name: listed.user_name.to_string(),
+            online: !listed.sessions.is_empty(),
+        };
+        listed.into_iter().map(member).collect()
+    }
+
+    /// Users of a room and whether there are more; users and sessions in all.
+    pub(crate) fn list(
+        &self,
+        tenant: &Tenant,
+        room: &Room,
+        after: &str,
+        limit: usize,
+    ) -> (Vec<UserPresence>, bool, (usize, usize)) {
+        let roster = self.lock();
+        let mut listed = roster.list(tenant, room, after, limit + 1);
+        let more = listed.len() > limit;
+        listed.truncate(limit);
+        let links = self.links();
+        let session = |id: &Arc<str>| {
+            let known = roster.session(id)?;
+            let bridge = links.get(&known.link).map(|link| link.bridge().to_string());
+            let mut rooms: Vec<String> = known.rooms.iter().map(|r| r.as_str().to_owned()).collect();
+            rooms.sort_unstable();
+            Some(SessionPresence {
+                session_id: id.to_string(),
+                transport: known.transport.into(),
+                connected_at: Some(known.since),
+                bridge: bridge.unwrap_or_default(),
+                rooms,
+            })
+        };
+        let user = |listed: &roster::Listed| UserPresence {
+            user_id: listed.user_id.to_string(),
+            user_name: listed.user_name.to_string(),
+            online: !listed.sessions.is_empty(),
+            sessions: listed.sessions.iter().filter_map(session).collect(),
+        };
+        (listed.iter().map(user).collect(), more, roster.count(tenant, room))
+    }
+
+    /// Has the bridges end sessions; gives how many.
+    pub(crate) fn disconnect(&self, tenant: &Tenant, whom: &Whom, reason: Reason, message: &str) -> usize {
+        let roster = self.lock();
+        let ids: Vec<Arc<str>> = match whom {
+            Whom::Session(id) => vec![id.as_str().into()],
+            Whom::User(own) => {
+                roster.list(tenant, own, "", usize::MAX).into_iter().flat_map(|l| l.sessions).collect()
+            }
+            Whom::Everybody => roster
+                .list(tenant, &Room::org(), "", usize::MAX)
+                .into_iter()
+                .flat_map(|l| l.sessions)
+                .collect(),
+        };
+        let links = self.links();
+        let mut told = 0;
+        for id in ids {
+            let Some(known) = roster.session(&id).filter(|known| known.tenant == *tenant) else { continue };
+            let Some(link) = links.get(&known.link) else { continue };
+            link.end(EndSession {
+                tenant: tenant.as_str().to_owned(),
+                user_id: known.user_id.to_string(),
+                session_id: id.to_string(),
+                reason: reason.into(),
+                message: message.to_owned(),
+            });
+            told += 1;
+        }
+        told
+    }
+
+    /// Publishes what happens, in the order in which it happens, for ever.
+    pub(crate) async fn run(&self, ingest: &Ingest) {
+        loop {
+            let (round, next_end) = {
+                let mut roster = self.lock();
+                roster.expire(now());
+                let count = roster.transitions().len().min(ROUND_MAX);
+                (roster.transitions().drain(..count).collect::<Vec<_>>(), roster.next_end())
+            };
+            if round.is_empty() {
+                let pause =
+                    next_end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+                // A timeout is an end that has come.
+                let _changed = tokio::time::timeout(pause, self.changed.notified()).await;
+                continue;
+            }
+            // Appends are polled in order, which makes theirs the log's.
+            let events = round.iter().flat_map(|transition| self.events(transition));
+            for published in join_all(events.map(|made| ingest.publish_made(made))).await {
+                match published {
+                    Ok(_) | Err(Refusal::Shutdown) => {}
+                    Err(error) => tracing::warn!(%error, "a presence event was not published"),
+                }
+            }
+            self.published.notify_waiters();
+        }
+    }
+
+    /// The events that tell of a transition.
+    fn events(&self, transition: &Transition) -> Vec<Made> {
+        let of_org = transition.room.as_str() == "org";
+        let on = match (of_org, transition.came) {
+            (true, true) => v1::Presence::Online,
+            (true, false) => v1::Presence::Offline,
+            (false, true) => v1::Presence::Joined,
+            (false, false) => v1::Presence::Left,
+        };
+        let concerned = self.announced.iter().filter(|kind| {
+            let is = kind.announcement.as_ref().is_some_and(|a| a.on == on);
+            is && (of_org || kind.package == *transition.catalog)
+        });
+        concerned.filter_map(|kind| made(kind, transition)).collect()
+    }
+}
+
+/// The event that tells of a transition; `None` when it is not about such a room.
+fn made(kind: &Arc<EventType>, transition: &Transition) -> Option<Made> {
+    let caller = Caller {
+        tenant: transition.tenant.as_str().to_owned(),
+        user_id: transition.user_id.to_string(),
+        user_name: transition.user_name.to_string(),
+        session_id: transition.session_id.to_string(),
+        ..Caller::default()
+    };
+    let (claims, time) = (serde_json::Map::new(), transition.time);
+    let stamp = Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[] };
+    let message = kind.announcement.as_ref()?.make(Some(&transition.room), &stamp)?;
+    Some(Made {
+        tenant: transition.tenant.clone(),
+        kind: kind.clone(),
+        payload: message.encode_to_vec().into(),
+        time: ingest::now(),
+        user_id: caller.user_id,
+        except_session: None,
+    })
+}
+
+impl Link {
+    pub(crate) fn name(&self, bridge: &str) {
+        *self.bridge.lock().unwrap_or_else(PoisonError::into_inner) = bridge.into();
+    }
+
+    fn bridge(&self) -> Arc<str> {
+        self.bridge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn end(&self, end: EndSession) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(end.session_id.clone(), end);
+        self.notify.notify_one();
+    }
+
+    /// The sessions that the bridge shall end; resolves when there are some.
+    pub(crate) async fn ends(&self) -> Vec<EndSession> {
+        loop {
+            let ends = std::mem::take(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner));
+            if !ends.is_empty() {
+                return ends.into_values().collect();
+            }
+            self.notify.notified().await;
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Who is where: sessions, and the users that they make members of rooms. Plain state without a clock, a task or a
+//! protocol: the caller says what time it is.
+//!
+//! A user is a member of a room from the first session in it to the last session out of it. A member whose last
+//! session went without leaving stays for the grace period, in which another session of theirs takes its place
+//! unnoticed.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fanfare_proto::{
+    room::{Room, Tenant},
+    v1::{Caller, Transport},
+};
+use prost_types::Timestamp;
+
+/// A moment, on the clock that cannot be set and on the one that people read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) time: Timestamp,
+}
+
+/// A session that is connected.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) tenant: Tenant,
+    pub(super) user_id: Arc<str>,
+    pub(super) user_name: Arc<str>,
+    pub(super) transport: Transport,
+    /// The link of the bridge that it is connected to.
+    pub(super) link: u64,
+    pub(super) since: Timestamp,
+    pub(super) rooms: HashSet<Room>,
+}
+
+/// A user in a room.
+#[derive(Debug, Default)]
+struct Member {
+    name: Arc<str>,
+    sessions: Vec<Arc<str>>,
+    /// The room has been told; by which catalog's call, where it was one.
+    announced: Option<Arc<str>>,
+    /// When the last session went, during the grace period.
+    gone: Option<Now>,
+}
+
+/// Something that a room is told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Transition {
+    pub(super) tenant: Tenant,
+    pub(super) room: Room,
+    pub(super) user_id: Arc<str>,
+    pub(super) user_name: Arc<str>,
+    /// The session that came or went; empty when it is not known any more.
+    pub(super) session_id: Arc<str>,
+    /// The catalog whose call made the user enter; empty for rooms that sessions are in from the start.
+    pub(super) catalog: Arc<str>,
+    pub(super) came: bool,
+    pub(super) time: Timestamp,
+}
+
+/// A member, as others see them.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) user_id: Arc<str>,
+    pub(super) user_name: Arc<str>,
+    pub(super) sessions: Vec<Arc<str>>,
+}
+
+type Members = BTreeMap<Arc<str>, Member>;
+
+/// All sessions and members.
+#[derive(Debug)]
+pub(super) struct Roster {
+    tenants: HashMap<Tenant, HashMap<Room, Members>>,
+    sessions: HashMap<Arc<str>, Known>,
+    /// Members in their grace period, by time.
+    leaving: VecDeque<(Instant, Tenant, Room, Arc<str>)>,
+    grace: Duration,
+    /// What has happened and nobody has taken yet.
+    transitions: VecDeque<Transition>,
+}
+
+impl Roster {
+    pub(super) fn new(grace: Duration) -> Self {
+        Self {
+            tenants: HashMap::new(),
+            sessions: HashMap::new(),
+            leaving: VecDeque::new(),
+            grace,
+            transitions: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn session(&self, id: &str) -> Option<&Known> {
+        self.sessions.get(id)
+    }
+
+    pub(super) const fn transitions(&mut self) -> &mut VecDeque<Transition> {
+        &mut self.transitions
+    }
+
+    /// A session is there: a member of its rooms, which are told when it [enters](Self::enter) them.
+    pub(super) fn open(&mut self, link: u64, caller: &Caller, tenant: Tenant, rooms: &[Room], now: Now) {
+        let id: Arc<str> = caller.session_id.as_str().into();
+        let since = self.sessions.get(&id).map_or(now.time, |known| known.since);
+        // Perhaps of a link that is not seen to be lost yet: rooms it has left meanwhile must not stay.
+        self.close(&id, now);
+        let known = Known {
+            tenant,
+            user_id: caller.user_id.as_str().into(),
+            user_name: caller.user_name.as_str().into(),
+            transport: caller.transport(),
+            link,
+            since,
+            rooms: HashSet::new(),
+        };
+        self.sessions.insert(id.clone(), known);
+        for room in rooms {
+            self.put(&id, room.clone());
+        }
+    }
+
+    /// A session is in rooms, which are told if it is the user's first in them. `catalog` names whose call it was.
+    pub(super) fn enter(&mut self, id: &Arc<str>, rooms: &[Room], catalog: &Arc<str>, now: Now) {
+        for room in rooms {
+            self.put(id, room.clone());
+            let Some(known) = self.sessions.get(id) else { return };
+            let of_tenant = self.tenants.get_mut(&known.tenant);
+            let member = of_tenant.and_then(|t| t.get_mut(room)?.get_mut(&known.user_id));
+            let Some(member) = member.filter(|member| member.announced.is_none()) else { continue };
+            member.announced = Some(catalog.clone());
+            self.transitions.push_back(Transition {
+                tenant: known.tenant.clone(),
+                room: room.clone(),
+                user_id: known.user_id.clone(),
+                user_name: known.user_name.clone(),
+                session_id: id.clone(),
+                catalog: catalog.clone(),
+                came: true,
+                time: now.time,
+            });
+        }
+    }
+
+    fn put(&mut self, id: &Arc<str>, room: Room) {
+        let Some(known) = self.sessions.get_mut(id) else { return };
+        if !known.rooms.insert(room.clone()) {
+            return;
+        }
+        let of_tenant = self.tenants.entry(known.tenant.clone()).or_default();
+        let member = of_tenant.entry(room).or_default().entry(known.user_id.clone()).or_default();
+        member.sessions.push(id.clone());
+        member.name = known.user_name.clone();
+        member.gone = None;
+    }
+
+    /// A session leaves rooms on purpose: if it is the user's last in them, they are told at once.
+    pub(super) fn leave(&mut self, id: &str, rooms: &[Room], now: Now) {
+        for room in rooms {
+            if let Some((known, true)) = self.take_out(id, room) {
+                self.remove(&known.tenant, room, &known.user_id, id, now);
+            }
+        }
+    }
+
+    /// A session is gone. Rooms in which it was the user's last are told after the grace period.
+    pub(super) fn close(&mut self, id: &str, now: Now) {
+        let Some(rooms) = self.sessions.get(id).map(|known| known.rooms.clone()) else { return };
+        for room in rooms {
+            let Some((known, true)) = self.take_out(id, &room) else { continue };
+            let of_tenant = self.tenants.get_mut(&known.tenant);
+            let Some(member) = of_tenant.and_then(|t| t.get_mut(&room)?.get_mut(&known.user_id)) else {
+                continue;
+            };
+            if member.announced.is_none() {
+                self.remove(&known.tenant, &room, &known.user_id, id, now);
+                continue;
+            }
+            member.gone = Some(now);
+            self.leaving.push_back((now.instant + self.grace, known.tenant, room, known.user_id));
+        }
+        self.sessions.remove(id);
+    }
+
+    /// A link is gone, and with it its sessions.
+    pub(super) fn unlink(&mut self, link: u64, now: Now) {
+        let of_link = self.sessions.iter().filter(|(_, known)| known.link == link);
+        let ids: Vec<Arc<str>> = of_link.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.close(&id, now);
+        }
+    }
+
+    /// When the next grace period ends.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.leaving.front().map(|(end, ..)| *end)
+    }
+
+    /// Ends the grace periods that are over.
+    pub(super) fn expire(&mut self, now: Now) {
+        while self.leaving.front().is_some_and(|(end, ..)| *end <= now.instant) {
+            let Some((end, tenant, room, user_id)) = self.leaving.pop_front() else { return };
+            let member = self.tenants.get(&tenant).and_then(|t| t.get(&room)?.get(&user_id));
+            // Back since, or gone again since: then there is a later entry.
+            let gone = member.and_then(|member| member.gone);
+            if let Some(gone) = gone.filter(|gone| gone.instant + self.grace == end) {
+                self.remove(&tenant, &room, &user_id, "", gone);
+            }
+        }
+    }
+
+    /// Takes a session out of a room; true beside it when it was the user's last there.
+    fn take_out(&mut self, id: &str, room: &Room) -> Option<(Known, bool)> {
+        let known = self.sessions.get_mut(id)?;
+        if !known.rooms.remove(room) {
+            return None;
+        }
+        let known = Known { rooms: HashSet::new(), ..known.clone() };
+        let member = self.tenants.get_mut(&known.tenant)?.get_mut(room)?.get_mut(&known.user_id)?;
+        member.sessions.retain(|session| &**session != id);
+        let last = member.sessions.is_empty();
+        Some((known, last))
+    }
+
+    /// Removes a member, and tells the room if it knew of them.
+    fn remove(&mut self, tenant: &Tenant, room: &Room, user_id: &Arc<str>, session_id: &str, gone: Now) {
+        let Some(of_tenant) = self.tenants.get_mut(tenant) else { return };
+        let Some(members) = of_tenant.get_mut(room) else { return };
+        let Some(member) = members.remove(user_id) else { return };
+        if members.is_empty() {
+            of_tenant.remove(room);
+        }
+        if of_tenant.is_empty() {
+            self.tenants.remove(tenant);
+        }
+        let Some(catalog) = member.announced else { return };
+        self.transitions.push_back(Transition {
+            tenant: tenant.clone(),
+            room: room.clone(),
+            user_id: user_id.clone(),
+            user_name: member.name,
+            session_id: session_id.into(),
+            catalog,
+            came: false,
+            time: gone.time,
+        });
+    }
+
+    fn members(&self, tenant: &Tenant, room: &Room) -> Option<&Members> {
+        self.tenants.get(tenant)?.get(room)
+    }
+
+    /// The members of a room behind a user id, by user id.
+    pub(super) fn list(&self, tenant: &Tenant, room: &Room, after: &str, limit: usize) -> Vec<Listed> {
+        let Some(members) = self.members(tenant, room) else { return Vec::new() };
+        let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+        let listed = |(user_id, member): (&Arc<str>, &Member)| Listed {
+            user_id: user_id.clone(),
+            user_name: member.name.clone(),
+            sessions: member.sessions.clone(),
+        };
+        members.range::<str, _>((from, Bound::Unbounded)).take(limit).map(listed).collect()
+    }
+
+    /// How many users and sessions are in a room.
+    pub(super) fn count(&self, tenant: &Tenant, room: &Room) -> (usize, usize) {
+        let members = self.members(tenant, room);
+        let sessions = members.into_iter().flat_map(BTreeMap::values).map(|m| m.sessions.len()).sum();
+        (members.map_or(0, BTreeMap::len), sessions)
+    }
+
+    /// Whether nothing is held: for tests of what is left behind.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.tenants.is_empty() && self.sessions.is_empty() && self.leaving.is_empty()
+    }
+}

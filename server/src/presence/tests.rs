@@ -1,0 +1,278 @@
+//! The roster against a model that scans all sessions for every question.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const GRACE: Duration = Duration::from_millis(100);
+const ROOMS: [&str; 4] = ["org", "user:x", "chat:1", "chat:2"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A session is about to be ready.
+    Open {
+        session: usize,
+        link: u64,
+    },
+    /// It is ready, in these rooms besides its own.
+    Ready {
+        session: usize,
+        link: u64,
+        chats: Vec<usize>,
+    },
+    Enter {
+        session: usize,
+        room: usize,
+    },
+    Leave {
+        session: usize,
+        room: usize,
+    },
+    Close {
+        session: usize,
+    },
+    /// A bridge dies.
+    Unlink {
+        link: u64,
+    },
+    Wait {
+        millis: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (session, link, chat) = (0..6_usize, 1..3_u64, 2..4_usize);
+    let chats = proptest::collection::vec(chat.clone(), 0..2);
+    prop_oneof![
+        (session.clone(), link.clone()).prop_map(|(session, link)| Step::Open { session, link }),
+        (session.clone(), link.clone(), chats).prop_map(|(session, link, chats)| Step::Ready {
+            session,
+            link,
+            chats
+        }),
+        (session.clone(), chat.clone()).prop_map(|(session, room)| Step::Enter { session, room }),
+        (session.clone(), chat).prop_map(|(session, room)| Step::Leave { session, room }),
+        session.prop_map(|session| Step::Close { session }),
+        link.prop_map(|link| Step::Unlink { link }),
+        (0..160_u64).prop_map(|millis| Step::Wait { millis }),
+    ]
+}
+
+/// Two sessions a user.
+const fn user(session: usize) -> usize {
+    session / 2
+}
+
+fn room(index: usize) -> Room {
+    Room::new(ROOMS[index]).unwrap()
+}
+
+/// A place: a room and a user.
+type Place = (usize, usize);
+
+#[derive(Default)]
+struct Model {
+    now: Duration,
+    /// The link and the rooms of each session.
+    sessions: BTreeMap<usize, (u64, BTreeSet<usize>)>,
+    told: BTreeSet<Place>,
+    /// Since when nobody is there who was announced.
+    gone: BTreeMap<Place, Duration>,
+    /// What is told: the place, and whether the user came.
+    tells: Vec<(Place, bool)>,
+}
+
+impl Model {
+    fn is_there(&self, (room, of): Place) -> bool {
+        self.sessions.iter().any(|(session, (_, rooms))| user(*session) == of && rooms.contains(&room))
+    }
+
+    fn put(&mut self, session: usize, rooms: &[usize]) {
+        for room in rooms {
+            if let Some((_, own)) = self.sessions.get_mut(&session) {
+                own.insert(*room);
+                self.gone.remove(&(*room, user(session)));
+            }
+        }
+    }
+
+    fn tell(&mut self, session: usize, rooms: &[usize]) {
+        for room in rooms {
+            if self.sessions.contains_key(&session) && self.told.insert((*room, user(session))) {
+                self.tells.push(((*room, user(session)), true));
+            }
+        }
+    }
+
+    fn close(&mut self, session: usize) {
+        let Some((_, rooms)) = self.sessions.remove(&session) else { return };
+        for place in rooms.into_iter().map(|room| (room, user(session))) {
+            if !self.is_there(place) && self.told.contains(&place) {
+                self.gone.insert(place, self.now);
+            }
+        }
+    }
+
+    fn open(&mut self, session: usize, link: u64, rooms: &[usize]) {
+        self.close(session);
+        self.sessions.insert(session, (link, BTreeSet::new()));
+        self.put(session, rooms);
+    }
+
+    fn leave(&mut self, session: usize, room: usize) {
+        let left = self.sessions.get_mut(&session).is_some_and(|(_, rooms)| rooms.remove(&room));
+        let place = (room, user(session));
+        if left && !self.is_there(place) && self.told.remove(&place) {
+            self.tells.push((place, false));
+        }
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+        let over: Vec<Place> = self
+            .gone
+            .iter()
+            .filter(|(_, since)| **since + GRACE <= self.now)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in over {
+            self.gone.remove(&place);
+            self.told.remove(&place);
+            self.tells.push((place, false));
+        }
+    }
+
+    fn members(&self, room: usize) -> Vec<(usize, usize)> {
+        let sessions = |of| {
+            let here = |(s, (_, rooms)): &(&usize, &(u64, BTreeSet<usize>))| {
+                user(**s) == of && rooms.contains(&room)
+            };
+            self.sessions.iter().filter(here).count()
+        };
+        let listed = |of: &usize| sessions(*of) > 0 || self.gone.contains_key(&(room, *of));
+        (0..3).filter(listed).map(|of| (of, sessions(of))).collect()
+    }
+}
+
+struct Both {
+    roster: Roster,
+    model: Model,
+    start: Instant,
+}
+
+impl Both {
+    fn now(&self) -> Now {
+        Now { instant: self.start + self.model.now, time: prost_types::Timestamp::default() }
+    }
+
+    fn caller(session: usize) -> Caller {
+        Caller { session_id: format!("s{session}"), user_id: user(session).to_string(), ..Caller::default() }
+    }
+
+    fn take(&mut self, step: &Step) {
+        let (tenant, now) = (Tenant::new("1").unwrap(), self.now());
+        let (roster, model) = (&mut self.roster, &mut self.model);
+        match step {
+            Step::Open { session, link } => {
+                roster.open(*link, &Self::caller(*session), tenant, &[room(0), room(1)], now);
+                model.open(*session, *link, &[0, 1]);
+            }
+            Step::Ready { session, link, chats } => {
+                let all = [&[0, 1][..], chats].concat();
+                let rooms: Vec<Room> = all.iter().map(|r| room(*r)).collect();
+                roster.open(*link, &Self::caller(*session), tenant, &rooms, now);
+                roster.enter(&format!("s{session}").into(), &rooms, &Arc::default(), now);
+                model.open(*session, *link, &all);
+                model.tell(*session, &all);
+            }
+            Step::Enter { session, room: at } => {
+                roster.enter(&format!("s{session}").into(), &[room(*at)], &"chat.v1".into(), now);
+                model.put(*session, &[*at]);
+                model.tell(*session, &[*at]);
+            }
+            Step::Leave { session, room: at } => {
+                roster.leave(&format!("s{session}"), &[room(*at)], now);
+                model.leave(*session, *at);
+            }
+            Step::Close { session } => {
+                roster.close(&format!("s{session}"), now);
+                model.close(*session);
+            }
+            Step::Unlink { link } => {
+                roster.unlink(*link, now);
+                let of_link = model.sessions.iter().filter(|(_, (of, _))| of == link);
+                let ids: Vec<usize> = of_link.map(|(id, _)| *id).collect();
+                ids.into_iter().for_each(|id| model.close(id));
+            }
+            Step::Wait { millis } => {
+                model.wait(*millis);
+                let now = self.now();
+                self.roster.expire(now);
+            }
+        }
+    }
+
+    fn compare(&mut self) -> Result<(), TestCaseError> {
+        let tenant = Tenant::new("1").unwrap();
+        let place = |t: &Transition| {
+            let room = ROOMS.iter().position(|r| *r == t.room.as_str()).unwrap();
+            ((room, t.user_id.parse::<usize>().unwrap()), t.came)
+        };
+        let mut told: Vec<_> = self.roster.transitions().drain(..).map(|t| place(&t)).collect();
+        let mut wanted = std::mem::take(&mut self.model.tells);
+        told.sort_unstable();
+        wanted.sort_unstable();
+        prop_assert_eq!(told, wanted);
+        for (index, name) in ROOMS.iter().enumerate() {
+            let listed = self.roster.list(&tenant, &room(index), "", usize::MAX);
+            let listed: Vec<_> =
+                listed.iter().map(|l| (l.user_id.parse::<usize>().unwrap(), l.sessions.len())).collect();
+            prop_assert_eq!(listed, self.model.members(index), "{}", name);
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn whoever_comes_and_goes_is_told_of_once_and_listed_exactly(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut both = Both { roster: Roster::new(GRACE), model: Model::default(), start: Instant::now() };
+        for step in &steps {
+            both.take(step);
+            both.compare()?;
+        }
+        for session in 0..6 {
+            both.take(&Step::Close { session });
+        }
+        both.take(&Step::Wait { millis: 100 });
+        both.compare()?;
+        prop_assert!(both.roster.is_empty(), "something was left behind");
+    }
+}
+
+#[test]
+fn a_room_is_told_by_the_catalog_whose_call_it_was() {
+    let catalogs = Catalogs::builtin().unwrap();
+    let presence = Presence::new(&catalogs, &PresenceConfig::default()).unwrap();
+    let transition = |room: &str, catalog: &str, came| Transition {
+        tenant: Tenant::new("1").unwrap(),
+        room: Room::new(room).unwrap(),
+        user_id: "42".into(),
+        user_name: Arc::default(),
+        session_id: Arc::default(),
+        catalog: catalog.into(),
+        came,
+        time: prost_types::Timestamp::default(),
+    };
+    let names = |room, catalog, came| -> Vec<String> {
+        let made = presence.events(&transition(room, catalog, came));
+        made.into_iter().map(|made| made.kind.name.clone()).collect()
+    };
+    assert_eq!(names("chat:7", "messenger.v1", true), ["operator:joined"]);
+    assert_eq!(names("chat:7", "chat.v1", false), ["user_left_chat"]);
+    assert_eq!(names("org", "", true), ["user_online", "user:online"]);
+    assert!(names("chat:seven", "messenger.v1", true).is_empty(), "its chats have numbers");
+    assert!(names("user:42", "", true).is_empty());
+}
