@@ -4,11 +4,11 @@ import { test } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
-import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { call, connect, refusal } from "./lib/clients.js";
 import { get, Process, QUIET, ROOT, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { Proxy } from "./lib/proxy.js";
 import { producer, user } from "./lib/tokens.js";
 
 const MESSAGE = '{"id":1,"chatId":7,"content":"Hello","fromMe":true,"channel":"whatsapp","timestamp":"2026-01-31T12:00:00Z"}';
@@ -124,20 +124,8 @@ test("a bridge resumes at a server that comes back, and says so when events were
 
 test("a link that breaks while the server lives loses and doubles nothing", async () => {
   const server = await startServer(QUIET);
-  // A proxy of the test's own, whose connections it can cut.
-  const sockets = new Set();
-  const [host, port] = server.address.split(":");
-  const proxy = net.createServer((near) => {
-    const far = net.connect(Number(port), host);
-    for (const [from, to] of [[near, far], [far, near]]) {
-      sockets.add(from);
-      from.pipe(to);
-      from.on("error", () => to.destroy());
-      from.on("close", () => to.destroy());
-    }
-  });
-  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  const bridge = await startBridge({ url: `http://127.0.0.1:${proxy.address().port}` });
+  const proxy = await Proxy.to(server.address);
+  const bridge = await startBridge(proxy);
   const socket = await connect(bridge.url, user(42, 1));
   const lines = (from, count) =>
     Array.from({ length: count }, (_, i) => JSON.stringify({ id: from + i, chatId: 7, content: "x", fromMe: true, channel: "waba" })).join("\n");
@@ -145,8 +133,7 @@ test("a link that breaks while the server lives loses and doubles nothing", asyn
   for (let round = 0; round < 3; round++) {
     const sent = send(round * 500, 500);
     await socket.event("message:new", (m) => m.id >= round * 500);
-    for (const one of sockets) one.destroy();
-    sockets.clear();
+    proxy.cut();
     assert.equal((await sent).code, 0);
   }
   await socket.event("message:new", (m) => m.id === 1499);

@@ -51,6 +51,10 @@ function record(socket) {
 export const call = (socket, name, ...args) =>
   within(new Promise((resolve) => socket.emit(name, ...args, resolve)), `the acknowledgement of ${name}`);
 
+/** The reason with which a client is disconnected. */
+export const disconnected = (socket) =>
+  within(new Promise((resolve) => socket.once("disconnect", resolve)), "the client to be disconnected");
+
 /** The error with which a connection is refused. */
 export async function refusal(url, options, connector = io) {
   try {

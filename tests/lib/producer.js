@@ -7,16 +7,16 @@ import { createInterface } from "node:readline";
 import { DEADLINE, ROOT, within } from "./fanfare.js";
 
 export const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
-const STUBS = path.join(ROOT, "target/tests/stubs");
+export const STUBS = path.join(ROOT, "target/tests/stubs");
 
 function protos(folder) {
   return readdirSync(folder, { recursive: true }).filter((f) => f.endsWith(".proto"));
 }
 
-/** Generates stubs for the contract, the catalogs, and the catalogs of the tests. */
+/** Generates stubs for the contract, the catalogs, and those of the tests. */
 export function generateStubs() {
   mkdirSync(STUBS, { recursive: true });
-  const folders = [path.join(ROOT, "proto"), path.join(ROOT, "tests/catalogs")];
+  const folders = ["proto", "tests/catalogs", "tests/catalogs-upstream"].map((folder) => path.join(ROOT, folder));
   const includes = folders.map((f) => `-I${f}`);
   const outputs = [`--python_out=${STUBS}`, `--grpc_python_out=${STUBS}`];
   const args = ["-m", "grpc_tools.protoc", ...includes, ...outputs, ...folders.flatMap(protos)];
