@@ -69,8 +69,9 @@ const UPSTREAM_REASONS: [(Code, Reason); 15] = [
     (Code::ResourceExhausted, Reason::Limit),
     (Code::Aborted, Reason::Aborted),
     (Code::Unavailable, Reason::Unavailable),
-    (Code::Cancelled, Reason::Unavailable),
     (Code::DeadlineExceeded, Reason::Timeout),
+    // What our own deadline makes of a call.
+    (Code::Cancelled, Reason::Timeout),
     (Code::Unimplemented, Reason::Unimplemented),
     (Code::Internal, Reason::Internal),
     (Code::Unknown, Reason::Internal),
