@@ -245,10 +245,13 @@ impl MessageSeed<'_, '_> {
         let mut out = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             let known = shape.by_name.get(&key).copied().filter(|i| !shape.fields[*i].internal);
-            let Some(index) = known else { return Err(context.refuse(unknown(shape, &key))) };
+            let Some(index) = known else {
+                return context.within(Step::Field(shown(&key)), || Err(context.refuse(unknown(shape, &key))));
+            };
             let field = &shape.fields[index];
             if std::mem::replace(&mut seen[index], true) {
-                return Err(context.refuse(format!("the field {:?} is there twice", field.json_name)));
+                let twice = format!("the field {:?} is there twice", field.json_name);
+                return context.within(Step::Field(field.json_name.clone()), || Err(context.refuse(twice)));
             }
             let written = out.len();
             context.within(Step::Field(field.json_name.clone()), || {
@@ -271,8 +274,11 @@ impl MessageSeed<'_, '_> {
 fn unknown(shape: &MessageShape, key: &str) -> String {
     let visible = shape.fields.iter().filter(|f| !f.internal).map(|f| f.json_name.as_str());
     let near = closest(key, visible).map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
-    let key: String = key.chars().take(NAME_CHARS_MAX).collect();
-    format!("{} has no field {key:?}{near}", shape.full_name)
+    format!("{} has no field {:?}{near}", shape.full_name, shown(key))
+}
+
+fn shown(key: &str) -> String {
+    key.chars().take(NAME_CHARS_MAX).collect()
 }
 
 fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {

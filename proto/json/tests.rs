@@ -246,9 +246,9 @@ fn json_is_refused_with_place_and_remedy() {
         (r#"{"id":[1]}"#, "id: want an integer, got an array"),
         (r#"{"color":"green"}"#, r#"color: want one of "red", "blue", got the string "green""#),
         (r#"{"color":9}"#, r#"color: want one of "red", "blue", got the number 9"#),
-        (r#"{"colour":"red"}"#, r#"t.Ours has no field "colour" (did you mean "color"?)"#),
-        (r#"{"secret":"x"}"#, r#"t.Ours has no field "secret""#),
-        (r#"{"id":1,"id":2}"#, r#"the field "id" is there twice"#),
+        (r#"{"colour":"red"}"#, r#"colour: t.Ours has no field "colour" (did you mean "color"?)"#),
+        (r#"{"secret":"x"}"#, r#"secret: t.Ours has no field "secret""#),
+        (r#"{"id":1,"id":2}"#, r#"id: the field "id" is there twice"#),
         (r#"{"left":"a","right":"b"}"#, r#""left" and "right" exclude each other"#),
         (
             r#"{"more":[{"id":1},{"more":[{"text":7}]}]}"#,
@@ -300,7 +300,7 @@ fn values_of_lists_and_maps_are_refused_for_what_they_are() {
         (r#"{"mBool":{"yes":""}}"#, r#"mBool.yes: want true or false, got the string "yes""#),
         (r#"{"mChild":{"1":{},"01":{}}}"#, "mChild.01: the key is there twice"),
         (r#"{"mEnum":{"a":7}}"#, "mEnum.a: want one of"),
-        (r#"{"fInt32":1,"f_int32":1}"#, r#"the field "fInt32" is there twice"#),
+        (r#"{"fInt32":1,"f_int32":1}"#, r#"fInt32: the field "fInt32" is there twice"#),
         (
             r#"{"fUint64":1e30}"#,
             "fUint64: 1000000000000000019884624838656 is out of range: want 0 to 18446744073709551615",
