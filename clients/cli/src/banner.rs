@@ -20,7 +20,7 @@ pub(crate) fn print(grpc: SocketAddr, http: SocketAddr, secret: &str) -> anyhow:
 Fanfare is up.
 
   producers and consumers   http://{grpc}   gRPC, gRPC-Web, reflection, health
-  browsers                  http://{http}   Socket.IO at /socket.io/
+  browsers                  http://{http}   Socket.IO at /socket.io/, WebSocket at /ws, SSE at /events, polling at /poll
 
 Tokens for tenant 1, good for a week (paste both lines into the shell you try things in):
 
@@ -31,6 +31,8 @@ Out: see events arrive
   a browser's client, in a folder where `npm install socket.io-client` has run:
     node -e 'require("socket.io-client").io("http://{http}",{{auth:{{token:process.env.OPERATOR}}}})
       .on("connect_error",e=>console.log(e.message)).onAny((...event)=>console.log(...event))'
+  server-sent events with curl:
+    curl -N "http://{http}/events?token=$OPERATOR"
   a consumer over gRPC:
     {fanfare} subscribe org --server http://{grpc} --token "$PRODUCER"
   over gRPC-Web, the same method with curl (binary frames):
