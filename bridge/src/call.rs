@@ -66,7 +66,7 @@ impl Sessions {
     }
 
     /// Runs a session's calls until none waits.
-    async fn run_calls(&self, session: &Arc<Session>) {
+    pub(crate) async fn run_calls(&self, session: &Arc<Session>) {
         while let Some(call) = session.next_call() {
             if session.is_closed() {
                 continue;

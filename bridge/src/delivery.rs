@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::OnceLock};
 
-use fanfare_proto::v1;
+use fanfare_proto::{cursor::Cursor, v1};
 use serde_json::{Value, value::RawValue};
 
 use crate::transport::{socketio, websocket};
@@ -44,6 +44,13 @@ impl Delivery {
     /// The place behind the event; none for those that are not stored.
     pub(crate) fn cursor(&self) -> Option<&str> {
         (!self.event.ephemeral).then_some(self.event.id.as_str())
+    }
+
+    /// Whether it comes later in the log than a cursor, as far as it is in the log at all.
+    pub(crate) fn is_after(&self, upto: &str) -> bool {
+        let own = self.cursor().and_then(|cursor| cursor.parse::<Cursor>().ok());
+        let (Some(own), Ok(upto)) = (own, upto.parse::<Cursor>()) else { return true };
+        own.epoch != upto.epoch || own.seq > upto.seq
     }
 }
 

@@ -22,7 +22,8 @@ use fanfare_proto::{
     room::{Room, Tenant},
     v1::{
         self, CallRequest, CallResponse, Caller, EndSession, EventBatch, LinkHello, LinkRequest,
-        LinkResponse, Reason, ReplayRequest, ReplayResponse, link_request, link_response,
+        LinkResponse, Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse, link_request,
+        link_response,
     },
 };
 use futures_util::FutureExt as _;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     config::Config, delivery::Delivery, ending::Ending, error::Error, failure::Failure, rooms::Rooms,
+    session::Session,
 };
 use interest::Interests;
 use reports::Reports;
@@ -56,6 +58,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
+    /// Tells this process from other bridges.
+    instance: String,
     servers: Vec<EdgeClient>,
     /// The server of the current link, as an index.
     current: Mutex<usize>,
@@ -78,6 +82,7 @@ impl Link {
         }
         Ok(Self {
             name: config.name.clone(),
+            instance: format!("{:032x}", rand::random::<u128>()),
             servers,
             current: Mutex::new(0),
             up: AtomicBool::new(false),
@@ -107,14 +112,14 @@ impl Link {
     /// not made [ready](Self::ready) then must be [closed](Self::closed).
     pub(crate) fn open(
         &self,
-        caller: &Caller,
+        session: &Session,
     ) -> impl Future<Output = Result<Vec<v1::Delivery>, Failure>> + Send + use<> {
-        self.reports.open(caller)
+        self.reports.open(session)
     }
 
     /// Tells the server that a session gets the events of its rooms; gives the number of the change.
-    pub(crate) fn ready(&self, caller: &Caller, rooms: &[Room]) -> u64 {
-        self.reports.ready(caller, rooms)
+    pub(crate) fn ready(&self, session: &Session) -> u64 {
+        self.reports.ready(session)
     }
 
     /// Tells the server that a session has entered or left rooms; gives the number of the change.
@@ -130,6 +135,14 @@ impl Link {
     /// Resolves when the server has taken over the change of this number.
     pub(crate) fn settled(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
         self.reports.settled(number)
+    }
+
+    /// Finds a lost session of a user.
+    pub(crate) async fn recover(&self, caller: Caller, pid: &str, after: &str) -> Option<Recovered> {
+        let (pid, after, instance) = (pid.to_owned(), after.to_owned(), self.instance.clone());
+        let request = RecoverRequest { caller: Some(caller), pid, after, instance };
+        let answer = tokio::time::timeout(CALL_TIMEOUT, self.server().recover(request)).await.ok()?;
+        answer.inspect_err(|error| tracing::debug!(%error, "a recovery failed")).ok()?.recovered
     }
 
     /// One page of a tenant's log.
@@ -193,7 +206,10 @@ impl Link {
         let timed_out = |_| format!("no answer within {WELCOME_TIMEOUT:?}");
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.server().link()).await;
         let mut link = opened.map_err(timed_out)?.map_err(|e| e.to_string())?;
-        let hello = link_request::Kind::Hello(LinkHello { bridge: self.name.clone() });
+        let hello = link_request::Kind::Hello(LinkHello {
+            bridge: self.name.clone(),
+            instance: self.instance.clone(),
+        });
         let mut outgoing = VecDeque::from([LinkRequest { kind: Some(hello) }]);
         let first = tokio::time::timeout(WELCOME_TIMEOUT, link.next()).await;
         let first = first.map_err(timed_out)?.map_err(|e| e.to_string())?;
@@ -203,7 +219,7 @@ impl Link {
         let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
         tracing::info!(server = welcome.server, "linked");
         outgoing.extend(self.interests.linked());
-        outgoing.extend(self.reports.linked(|| self.rooms.snapshot()));
+        outgoing.extend(self.reports.linked(|| self.rooms.sessions(None)));
         self.up.store(true, Ordering::Release);
 
         let requests = link.requests.clone();

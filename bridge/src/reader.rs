@@ -56,7 +56,7 @@ enum Place {
     /// Reads the log, after this cursor.
     Log(String),
     /// Live: of what is in the mailbox, what comes later in the log than this.
-    Joining(Cursor),
+    Joining(String),
     Live,
 }
 
@@ -86,7 +86,7 @@ impl Reader {
             None => {}
             Some("") => {
                 let page = reader.page(String::new()).await.map_err(|_| Failure::unavailable())?;
-                reader.join(&page.cursor);
+                reader.place = Place::Joining(page.cursor);
             }
             Some(after) => reader.place = Place::Log(after.to_owned()),
         }
@@ -97,13 +97,9 @@ impl Reader {
     pub(crate) fn cursor(&self) -> Option<String> {
         match &self.place {
             Place::Log(after) => Some(after.clone()),
-            Place::Joining(cursor) => Some(cursor.to_string()),
+            Place::Joining(cursor) => Some(cursor.clone()),
             Place::Live => None,
         }
-    }
-
-    fn join(&mut self, cursor: &str) {
-        self.place = cursor.parse().map_or(Place::Live, Place::Joining);
     }
 
     async fn page(&self, after: String) -> Result<v1::ReplayResponse, Error> {
@@ -120,7 +116,7 @@ impl Reader {
                 let page = match self.page(after.clone()).await {
                     Ok(page) => page,
                     Err(Error::Refused { reason: Reason::Reset, cursor: Some(cursor), .. }) => {
-                        self.join(&cursor);
+                        self.place = Place::Joining(cursor.clone());
                         return Next::Reset(cursor);
                     }
                     Err(error) => {
@@ -128,11 +124,7 @@ impl Reader {
                         return Next::Ended(Ending::new(Reason::Unavailable, Failure::unavailable().message));
                     }
                 };
-                if page.more {
-                    self.place = Place::Log(page.cursor);
-                } else {
-                    self.join(&page.cursor);
-                }
+                self.place = if page.more { Place::Log(page.cursor) } else { Place::Joining(page.cursor) };
                 if !page.events.is_empty() {
                     let item = |event| Item::Event(Arc::new(Delivery::new(event)));
                     return Next::Items(page.events.into_iter().map(item).collect());
@@ -143,24 +135,17 @@ impl Reader {
                 Ok(items) => items,
                 Err(ending) => return Next::Ended(ending),
             };
-            if let Place::Joining(upto) = self.place {
-                items.retain(|item| self.is_later(item, upto));
+            if let Place::Joining(upto) = &self.place {
+                let stored = |item: &Item| matches!(item, Item::Event(event) if event.cursor().is_some());
+                items.retain(|item| !matches!(item, Item::Event(event) if !event.is_after(upto)));
+                // The mailbox is in log order: the first stored event that is later ends the question.
+                if items.iter().any(stored) {
+                    self.place = Place::Live;
+                }
             }
             if !items.is_empty() {
                 return Next::Items(items);
             }
         }
-    }
-
-    /// Whether an item is not one of the events that came from the log. The first stored one that is later ends the
-    /// question, because the mailbox is in log order.
-    fn is_later(&mut self, item: &Item, upto: Cursor) -> bool {
-        let Item::Event(delivery) = item else { return true };
-        let Some(cursor) = delivery.cursor() else { return true };
-        let repeated = cursor.parse::<Cursor>().is_ok_and(|c| c.epoch == upto.epoch && c.seq <= upto.seq);
-        if !repeated {
-            self.place = Place::Live;
-        }
-        !repeated
     }
 }

@@ -8,10 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use fanfare_proto::{
-    room::{Room, Tenant},
-    v1::Caller,
-};
+use fanfare_proto::room::{Room, Tenant};
 
 use crate::{delivery::Delivery, ending::Ending, session::Session};
 
@@ -69,12 +66,6 @@ impl Rooms {
         let tenants = self.lock();
         let chosen = tenants.iter().filter(|(t, _)| tenant.is_none_or(|wanted| wanted == *t));
         chosen.filter_map(|(_, rooms)| rooms.get("org")).flat_map(|members| members.iter().cloned()).collect()
-    }
-
-    /// All sessions with the rooms they are in.
-    pub(crate) fn snapshot(&self) -> Vec<(Caller, Vec<Room>)> {
-        let sessions = self.sessions(None);
-        sessions.iter().map(|session| (session.caller.clone(), session.rooms())).collect()
     }
 
     /// A user's session.
@@ -144,10 +135,10 @@ fn send(session: &Arc<Session>, batch: &[Arc<Delivery>]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use fanfare_proto::{
         token::TokenConfig,
-        v1::{self, Reason},
+        v1::{self, Caller, Reason},
     };
 
     use super::*;
@@ -159,7 +150,7 @@ mod tests {
     };
 
     #[derive(Clone)]
-    struct Heard {
+    pub(crate) struct Heard {
         names: Arc<Mutex<Vec<String>>>,
         endings: Arc<Mutex<Vec<Reason>>>,
         room_for: usize,
@@ -188,14 +179,15 @@ mod tests {
         }
     }
 
-    fn session(id: &str, room_for: usize) -> (Arc<Session>, Heard) {
+    /// A session that hears so many events.
+    pub(crate) fn session(id: &str, room_for: usize) -> (Arc<Session>, Heard) {
         let heard = Heard { names: Arc::default(), endings: Arc::default(), room_for };
         let tenant = Tenant::new("1").unwrap();
         let caller = Caller { session_id: id.to_owned(), ..Caller::default() };
         let config =
             Config::new(([127, 0, 0, 1], 0).into(), Vec::new(), String::new(), TokenConfig::default());
         let limits = SessionLimits::new(&config);
-        (Arc::new(Session::new(caller, tenant, None, limits, Box::new(heard.clone()))), heard)
+        (Arc::new(Session::new(caller, tenant, String::new(), None, limits, Box::new(heard.clone()))), heard)
     }
 
     fn delivery(name: &str, rooms: &[&str], except: &[&str]) -> Arc<Delivery> {

@@ -66,6 +66,8 @@ pub(crate) struct Session {
     pub(crate) caller: Caller,
     /// When its token ends, in Unix seconds (leeway not included).
     pub(crate) expires_at: Option<u64>,
+    /// The secret by which its client can recover it; empty where it cannot be.
+    pub(crate) pid: String,
     pub(crate) limits: SessionLimits,
     pub(crate) outlet: Box<dyn Outlet>,
     /// The number of the last change that the server was told of.
@@ -73,6 +75,7 @@ pub(crate) struct Session {
     rooms: Mutex<HashSet<Room>>,
     calls: Mutex<Calls>,
     closed: AtomicBool,
+    departed: AtomicBool,
 }
 
 /// Calls run one after the other, in the order they were sent.
@@ -106,6 +109,7 @@ impl Session {
     pub(crate) fn new(
         caller: Caller,
         tenant: Tenant,
+        pid: String,
         expires_at: Option<u64>,
         limits: SessionLimits,
         outlet: Box<dyn Outlet>,
@@ -113,6 +117,7 @@ impl Session {
         Self {
             tenant,
             caller,
+            pid,
             expires_at,
             limits,
             outlet,
@@ -120,6 +125,7 @@ impl Session {
             rooms: Mutex::default(),
             calls: Mutex::default(),
             closed: AtomicBool::new(false),
+            departed: AtomicBool::new(false),
         }
     }
 
@@ -145,9 +151,15 @@ impl Session {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Marks the session as gone without telling the peer, who knows.
-    pub(crate) fn mark_closed(&self) {
+    /// Marks the session as gone without telling the peer, who knows; false when it was already.
+    pub(crate) fn mark_departed(&self) -> bool {
         self.closed.store(true, Ordering::Release);
+        !self.departed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Calls wait from now on, until somebody runs the queue.
+    pub(crate) fn hold_calls(&self) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).running = true;
     }
 
     /// Remembers rooms and gives those that are new. Only `rooms` (the registry) calls it, under its lock.

@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
+    ending::Ending,
     expiry::Expiry,
     failure::Failure,
     limits::{SessionLimits, UserLimits},
@@ -41,6 +42,14 @@ pub(crate) struct Entrant {
     pub(crate) tenant: Tenant,
     pub(crate) user_id: String,
     rooms: Vec<Room>,
+    resumed: Option<Resumed>,
+}
+
+/// A lost session that goes on.
+#[derive(Debug)]
+struct Resumed {
+    session_id: String,
+    pid: String,
 }
 
 /// A session's claims on the link while it opens: given back when it does not come to be.
@@ -98,7 +107,7 @@ impl Sessions {
         };
         let user_id = identity.user_id.clone().ok_or_else(|| invalid("a session needs a user id"))?;
         let own = Room::user(&user_id).map_err(|e| invalid(&e.to_string()))?;
-        Ok(Entrant { identity, tenant, user_id, rooms: vec![Room::org(), own] })
+        Ok(Entrant { identity, tenant, user_id, rooms: vec![Room::org(), own], resumed: None })
     }
 
     /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and `start` greets it before
@@ -111,10 +120,15 @@ impl Sessions {
         accept: impl FnOnce(&Arc<Session>) -> bool,
         start: impl FnOnce(&Session, Vec<Delivery>),
     ) -> Result<Arc<Session>, Failure> {
-        let Entrant { identity, tenant, rooms, .. } = entrant;
-        let caller = identity.caller(&tenant, &random_id(), transport);
+        let Entrant { identity, tenant, rooms, resumed, .. } = entrant;
+        let (id, pid) = match resumed {
+            Some(resumed) => (resumed.session_id, resumed.pid),
+            None if transport == Transport::Socketio => (random_id(), random_id()),
+            None => (random_id(), String::new()),
+        };
+        let caller = identity.caller(&tenant, &id, transport);
         let limits = SessionLimits::new(&self.config);
-        let session = Arc::new(Session::new(caller, tenant, identity.expires_at, limits, outlet));
+        let session = Arc::new(Session::new(caller, tenant, pid, identity.expires_at, limits, outlet));
         let certain = self.link.want(&session.tenant, &rooms);
         let mut claims = Claims {
             link: &self.link,
@@ -123,7 +137,7 @@ impl Sessions {
             session_id: &session.caller.session_id,
             kept: false,
         };
-        let opened = async { tokio::join!(certain, self.link.open(&session.caller)).1 };
+        let opened = async { tokio::join!(certain, self.link.open(&session)).1 };
         let greetings = self.in_time(opened).await??;
         if !accept(&session) {
             return Err(Failure::new(Reason::Unspecified, "the connection has gone"));
@@ -131,7 +145,7 @@ impl Sessions {
         claims.kept = true;
         drop(claims);
         self.rooms.enter(&session, &rooms, || start(&session, greetings));
-        session.reported(self.link.ready(&session.caller, &rooms));
+        session.reported(self.link.ready(&session));
         self.expiry.watch(&session, self.config.tokens.leeway);
         // It may have gone while it came.
         if session.is_closed() {
@@ -140,9 +154,29 @@ impl Sessions {
         Ok(session)
     }
 
+    /// Goes on with a lost session of the same user, if there is one: gives the cursor after which it has missed events.
+    pub(crate) async fn recover(&self, entrant: &mut Entrant, pid: &str, after: &str) -> Option<String> {
+        let caller = entrant.identity.caller(&entrant.tenant, "", Transport::Socketio);
+        let found = self.link.recover(caller, pid, after).await?;
+        let rooms = found.rooms.iter().filter_map(|room| Room::new(room).ok());
+        // The token may allow less than the one before.
+        let mut rooms: Vec<Room> = rooms.filter(|room| entrant.identity.may_enter(room)).collect();
+        rooms.retain(|room| !entrant.rooms.contains(room));
+        // Its connection may not be seen to be lost yet.
+        if let Some(old) = self.rooms.find(&entrant.tenant, &entrant.rooms[1], &found.session_id) {
+            old.close(&Ending::new(Reason::Reconnect, "the session goes on over another connection"));
+            self.depart(&old);
+        }
+        entrant.rooms.append(&mut rooms);
+        entrant.resumed = Some(Resumed { session_id: found.session_id, pid: pid.to_owned() });
+        Some(found.after)
+    }
+
     /// The session is over, from the peer's side or ours.
     pub(crate) fn depart(&self, session: &Arc<Session>) {
-        session.mark_closed();
+        if !session.mark_departed() {
+            return;
+        }
         self.expiry.forget(session, self.config.tokens.leeway);
         let left = self.rooms.leave(session, &session.rooms());
         self.link.release(&session.tenant, &left);

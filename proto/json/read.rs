@@ -246,7 +246,8 @@ impl MessageSeed<'_, '_> {
         while let Some(key) = map.next_key::<String>()? {
             let known = shape.by_name.get(&key).copied().filter(|i| !shape.fields[*i].internal);
             let Some(index) = known else {
-                return context.within(Step::Field(shown(&key)), || Err(context.refuse(unknown(shape, &key))));
+                return context
+                    .within(Step::Field(shown(&key)), || Err(context.refuse(unknown(shape, &key))));
             };
             let field = &shape.fields[index];
             if std::mem::replace(&mut seen[index], true) {

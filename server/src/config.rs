@@ -89,13 +89,23 @@ pub struct PresenceConfig {
     pub grace: Duration,
     /// Sessions a user.
     pub sessions_per_user_max: usize,
+    /// How long a lost session can be recovered.
+    pub recovery_window: Duration,
+    /// Lost sessions that are kept; the oldest go first.
+    pub recoverable_max: usize,
     /// Catalogs whose presence events are published; empty: all.
     pub catalogs: Vec<String>,
 }
 
 impl Default for PresenceConfig {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(5), sessions_per_user_max: 64, catalogs: Vec::new() }
+        Self {
+            grace: Duration::from_secs(5),
+            sessions_per_user_max: 64,
+            recovery_window: Duration::from_secs(120),
+            recoverable_max: 100_000,
+            catalogs: Vec::new(),
+        }
     }
 }
 

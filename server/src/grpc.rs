@@ -98,6 +98,7 @@ pub(crate) async fn dispatch(services: Arc<Services>, request: Request<Body>) ->
         "/fanfare.v1.Realtime/Disconnect" => unary(services, request, realtime::disconnect).await,
         "/fanfare.v1.Edge/Link" => edge::link(services, request).await,
         "/fanfare.v1.Edge/Call" => unary(services, request, edge::call).await,
+        "/fanfare.v1.Edge/Recover" => unary(services, request, edge::recover).await,
         "/fanfare.v1.Edge/Replay" => edge::replay(services, request).await,
         _ => match services.catalogs.method(path).cloned() {
             Some(Method::Notify(method)) => catalog::notify(services, method, request).await,

@@ -3,6 +3,7 @@
 //! The [`Roster`] knows who is where; this module gives it a clock, publishes what it notices, in order, and reaches the
 //! sessions' bridges. Knows no protocol.
 
+mod lost;
 mod roster;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,8 @@ use crate::{
     event::{browser_json, ephemeral_id},
     ingest::{self, Ingest, Made},
 };
-use roster::{Now, Roster, Transition};
+use lost::Lost;
+use roster::{Now, Roster, Told, Transition};
 
 /// Users that a query lists at most.
 const MEMBERS_MAX: usize = 1000;
@@ -58,7 +60,8 @@ pub(crate) struct Presence {
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     number: u64,
-    bridge: Mutex<Arc<str>>,
+    /// The bridge's name, and what tells its process from others.
+    bridge: Mutex<(Arc<str>, Arc<str>)>,
     /// Bounded by the number of its sessions.
     ends: Mutex<HashMap<String, EndSession>>,
     notify: Notify,
@@ -89,7 +92,10 @@ impl Presence {
             catalogs.events().filter(|e| e.announcement.is_some()).filter(chosen).cloned().collect();
         announced.sort_by(|a, b| a.full_name.cmp(&b.full_name));
         Ok(Self {
-            roster: Mutex::new(Roster::new(config.grace)),
+            roster: Mutex::new(Roster::new(
+                config.grace,
+                Lost::new(config.recovery_window, config.recoverable_max),
+            )),
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
             changed: Notify::new(),
@@ -133,32 +139,75 @@ impl Presence {
         }
     }
 
-    /// A session is about to be ready. It counts, but nobody is told yet.
-    pub(crate) fn open(&self, link: &Link, caller: &Caller) -> Result<(), Refusal> {
+    /// A session is about to be ready. It counts, but nobody is told yet. `head` is the end of its tenant's log.
+    pub(crate) fn open(&self, link: &Link, caller: &Caller, pid: &str, head: &str) -> Result<(), Refusal> {
         let (tenant, own) = (Tenant::new(&caller.tenant)?, Room::user(&caller.user_id)?);
         let mut roster = self.lock();
-        if roster.count(&tenant, &own).1 >= self.sessions_per_user_max {
+        let known = roster.session(&caller.session_id).is_some();
+        if !known && roster.count(&tenant, &own).1 >= self.sessions_per_user_max {
             return Err(Refusal::TooManySessions(self.sessions_per_user_max));
         }
-        roster.open(link.number, caller, tenant, &[Room::org(), own], now());
+        let told = Told { caller, tenant, pid, link: link.number, head: head.into() };
+        roster.open(told, &[Room::org(), own], now());
         Ok(())
     }
 
     /// A session is ready, in these rooms, which are told.
-    pub(crate) fn ready(&self, link: &Link, caller: &Caller, rooms: &[Room]) -> Result<(), Refusal> {
+    pub(crate) fn ready(
+        &self,
+        link: &Link,
+        caller: &Caller,
+        pid: &str,
+        head: &str,
+        rooms: &[Room],
+    ) -> Result<(), Refusal> {
         let (tenant, now) = (Tenant::new(&caller.tenant)?, now());
         let mut roster = self.lock();
-        roster.open(link.number, caller, tenant, rooms, now);
-        roster.enter(&caller.session_id.as_str().into(), rooms, &Arc::default(), now);
+        let told = Told { caller, tenant, pid, link: link.number, head: head.into() };
+        roster.ready(told, rooms, now);
         drop(roster);
         self.changed.notify_one();
         Ok(())
     }
 
+    /// A session that its own user comes back to: its id, its rooms, and where the log was when it began.
+    pub(crate) fn recoverable(&self, caller: &Caller, pid: &str) -> Option<(String, Vec<Room>, String)> {
+        let found = self.lock().recoverable(pid, now())?;
+        let own = found.tenant.as_str() == caller.tenant && *found.user_id == *caller.user_id;
+        own.then(|| (found.id.to_string(), found.rooms.into_keys().collect(), found.began.to_string()))
+    }
+
+    /// Whoever has the session still lets go of it: its client has come back, to the bridge `instance`.
+    pub(crate) fn let_go(&self, session_id: &str, instance: &str) {
+        let mut roster = self.lock();
+        let Some(known) = roster.session(session_id) else { return };
+        let end = EndSession {
+            tenant: known.tenant.as_str().to_owned(),
+            user_id: known.user_id.to_string(),
+            session_id: session_id.to_owned(),
+            reason: Reason::Reconnect.into(),
+            message: "the session goes on over another connection".into(),
+        };
+        if let Some(link) = self.links().get(&known.link).filter(|link| *link.bridge().1 != *instance) {
+            link.end(end);
+        }
+        roster.close(session_id, now());
+    }
+
     /// A session that is ready has entered rooms by a call of `catalog`, or has left some.
-    pub(crate) fn rooms(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) {
+    pub(crate) fn rooms(
+        &self,
+        link: &Link,
+        session_id: &str,
+        entered: &[Room],
+        left: &[Room],
+        catalog: &str,
+    ) {
         let now = now();
         let mut roster = self.lock();
+        if !roster.is_of(session_id, link.number) {
+            return;
+        }
         roster.leave(session_id, left, now);
         roster.enter(&session_id.into(), entered, &catalog.into(), now);
         drop(roster);
@@ -166,9 +215,14 @@ impl Presence {
     }
 
     /// A session is gone.
-    pub(crate) fn close(&self, session_id: &str) {
-        self.lock().close(session_id, now());
-        self.changed.notify_one();
+    pub(crate) fn close(&self, link: &Link, session_id: &str) {
+        let mut roster = self.lock();
+        // It may have gone on over another bridge.
+        if roster.is_of(session_id, link.number) {
+            roster.close(session_id, now());
+            drop(roster);
+            self.changed.notify_one();
+        }
     }
 
     /// The events that greet a new session.
@@ -234,8 +288,8 @@ impl Presence {
         let links = self.links();
         let session = |id: &Arc<str>| {
             let known = roster.session(id)?;
-            let bridge = links.get(&known.link).map(|link| link.bridge().to_string());
-            let mut rooms: Vec<String> = known.rooms.iter().map(|r| r.as_str().to_owned()).collect();
+            let bridge = links.get(&known.link).map(|link| link.bridge().0.to_string());
+            let mut rooms: Vec<String> = known.rooms.keys().map(|r| r.as_str().to_owned()).collect();
             rooms.sort_unstable();
             Some(SessionPresence {
                 session_id: id.to_string(),
@@ -353,11 +407,11 @@ fn made(kind: &Arc<EventType>, transition: &Transition) -> Option<Made> {
 }
 
 impl Link {
-    pub(crate) fn name(&self, bridge: &str) {
-        *self.bridge.lock().unwrap_or_else(PoisonError::into_inner) = bridge.into();
+    pub(crate) fn name(&self, bridge: &str, instance: &str) {
+        *self.bridge.lock().unwrap_or_else(PoisonError::into_inner) = (bridge.into(), instance.into());
     }
 
-    fn bridge(&self) -> Arc<str> {
+    fn bridge(&self) -> (Arc<str>, Arc<str>) {
         self.bridge.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

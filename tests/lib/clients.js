@@ -4,8 +4,8 @@ import { io } from "socket.io-client";
 import { within } from "./fanfare.js";
 
 /**
- * A connected stock client that records every event in `events` as [name, ...arguments], and its packets in `texts` as
- * they came: "2" and the JSON of the event.
+ * A connected stock client that records every event in `events` as [name, ...arguments], without the offset that stored
+ * events carry as last argument, which it records in `offsets`; and its packets in `texts` as they came: "2" and the JSON of the event.
  */
 export async function connect(url, token, options = {}, connector = io) {
   const socket = connector(url, { auth: { token }, transports: ["websocket"], forceNew: true, reconnection: false, ...options });
@@ -26,9 +26,11 @@ export async function connect(url, token, options = {}, connector = io) {
 function record(socket) {
   socket.events = [];
   socket.texts = [];
+  socket.offsets = [];
   const waiting = new Set();
   socket.once("connect", () => socket.io.engine.on("data", (text) => socket.texts.push(text)));
   socket.onAny((...event) => {
+    if (/^[0-9a-f]{12}-\d+$/.test(event.at(-1))) socket.offsets.push(event.pop());
     socket.events.push(event);
     for (const look of [...waiting]) if (look(event)) waiting.delete(look);
   });

@@ -5,19 +5,19 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use fanfare_proto::{
     room::Room,
     v1::{
-        Caller, Delivery, LinkRequest, RoomsChanged, SessionChange, SessionChanges, SessionClosed,
-        SessionOpened, SessionsApplied, link_request, session_change::Kind,
+        Delivery, LinkRequest, RoomsChanged, SessionChange, SessionChanges, SessionClosed, SessionOpened,
+        SessionsApplied, link_request, session_change::Kind,
     },
 };
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, session::Session};
 
 /// Changes in one request, at most.
 const CHANGES_MAX: usize = 256;
@@ -45,14 +45,19 @@ struct State {
 
 #[derive(Debug)]
 struct Opening {
-    caller: Caller,
+    opened: SessionChange,
     answer: oneshot::Sender<Result<Vec<Delivery>, Failure>>,
 }
 
-fn opened(caller: &Caller, ready: bool, rooms: &[Room]) -> SessionChange {
-    let rooms = rooms.iter().map(|r| r.as_str().to_owned()).collect();
-    let kind = Kind::Opened(SessionOpened { caller: Some(caller.clone()), ready, rooms });
-    SessionChange { session_id: caller.session_id.clone(), kind: Some(kind) }
+/// A session that is about to be ready or, with its rooms, is.
+fn opened(session: &Session, rooms: Option<Vec<Room>>) -> SessionChange {
+    let kind = Kind::Opened(SessionOpened {
+        caller: Some(session.caller.clone()),
+        ready: rooms.is_some(),
+        rooms: rooms.unwrap_or_default().iter().map(|r| r.as_str().to_owned()).collect(),
+        pid: session.pid.clone(),
+    });
+    SessionChange { session_id: session.id().to_owned(), kind: Some(kind) }
 }
 
 impl Reports {
@@ -73,22 +78,23 @@ impl Reports {
     /// A session is about to be ready; resolves with what greets it, or why it must not be.
     pub(super) fn open(
         &self,
-        caller: &Caller,
+        session: &Session,
     ) -> impl Future<Output = Result<Vec<Delivery>, Failure>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.lock();
-            let number = state.push(opened(caller, false, &[]));
-            state.opened.push_back((number, caller.session_id.clone()));
-            state.opening.insert(caller.session_id.clone(), Opening { caller: caller.clone(), answer });
+            let opened = opened(session, None);
+            let number = state.push(opened.clone());
+            state.opened.push_back((number, session.id().to_owned()));
+            state.opening.insert(session.id().to_owned(), Opening { opened, answer });
         }
         self.changed.notify_one();
         async move { answered.await.unwrap_or_else(|_| Err(Failure::unavailable())) }
     }
 
     /// A session is ready; gives the number of the change.
-    pub(super) fn ready(&self, caller: &Caller, rooms: &[Room]) -> u64 {
-        self.push(opened(caller, true, rooms))
+    pub(super) fn ready(&self, session: &Session) -> u64 {
+        self.push(opened(session, Some(session.rooms())))
     }
 
     /// A session has entered or left rooms; gives the number of the change.
@@ -126,19 +132,20 @@ impl Reports {
     }
 
     /// A link is there: it gets all sessions that are ready, as `sessions` gives them, and those about to be.
-    pub(super) fn linked(&self, sessions: impl FnOnce() -> Vec<(Caller, Vec<Room>)>) -> Vec<LinkRequest> {
+    pub(super) fn linked(&self, sessions: impl FnOnce() -> Vec<Arc<Session>>) -> Vec<LinkRequest> {
         let mut state = self.lock();
         state.linked = true;
         state.changes.clear();
         state.opened.clear();
         // Under the lock: what changes meanwhile is reported behind it, and may be reported twice.
-        for (caller, rooms) in sessions() {
-            state.push(opened(&caller, true, &rooms));
+        for session in sessions() {
+            state.push(opened(&session, Some(session.rooms())));
         }
-        let opening: Vec<Caller> = state.opening.values().map(|opening| opening.caller.clone()).collect();
-        for caller in opening {
-            let number = state.push(opened(&caller, false, &[]));
-            state.opened.push_back((number, caller.session_id));
+        let opening: Vec<SessionChange> = state.opening.values().map(|one| one.opened.clone()).collect();
+        for opened in opening {
+            let id = opened.session_id.clone();
+            let number = state.push(opened);
+            state.opened.push_back((number, id));
         }
         if state.changes.is_empty() {
             // Whoever waits for an earlier change must not wait for ever.
@@ -205,8 +212,8 @@ mod tests {
 
     use super::*;
 
-    fn caller(id: &str) -> Caller {
-        Caller { session_id: id.into(), ..Caller::default() }
+    fn session(id: &str) -> Arc<Session> {
+        crate::rooms::tests::session(id, 0).0
     }
 
     fn read(requests: Vec<LinkRequest>) -> Vec<(u64, Vec<String>)> {
@@ -234,7 +241,7 @@ mod tests {
     fn an_opening_is_answered_with_its_greeting_or_refusal() {
         let reports = Reports::new();
         reports.linked(Vec::new);
-        let mut waits = ["a", "b", "c"].map(|id| Box::pin(reports.open(&caller(id))));
+        let mut waits = ["a", "b", "c"].map(|id| Box::pin(reports.open(&session(id))));
         assert_eq!(read(reports.take()), [(3, vec!["a opens".into(), "b opens".into(), "c opens".into()])]);
         let greeting = |id: &str, events, refused| Greeting { session_id: id.into(), events, refused };
         let error = CallError { reason: Reason::Limit.into(), ..CallError::default() };
@@ -251,14 +258,14 @@ mod tests {
     fn a_new_link_gets_all_sessions_and_settles_what_was_under_way() {
         let reports = Reports::new();
         reports.linked(Vec::new);
-        let mut opening = Box::pin(reports.open(&caller("b")));
+        let mut opening = Box::pin(reports.open(&session("b")));
         let number = reports.rooms("a", &[Room::org()], &[], "");
         let mut settled = Box::pin(reports.settled(number));
         reports.take();
         reports.unlinked();
         reports.closed("z");
         assert!(reports.take().is_empty(), "nothing is kept without a link");
-        let requests = read(reports.linked(|| vec![(caller("a"), vec![Room::org()])]));
+        let requests = read(reports.linked(|| vec![session("a")]));
         assert_eq!(requests.len(), 1);
         assert_eq!(requests[0].1, ["a ready", "b opens"]);
         assert!((&mut settled).now_or_never().is_none() && (&mut opening).now_or_never().is_none());

@@ -39,6 +39,8 @@ pub(crate) fn server_config(
     config.presence = PresenceConfig {
         grace: args.presence_grace,
         sessions_per_user_max: args.sessions_per_user_max,
+        recovery_window: args.recovery_window,
+        recoverable_max: args.recoverable_max,
         catalogs: args.presence_catalog.clone(),
     };
     config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };

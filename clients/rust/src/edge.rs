@@ -1,7 +1,8 @@
 //! The bridge's side of `fanfare.v1.Edge`.
 
 use fanfare_proto::v1::{
-    CallRequest, CallResponse, LinkRequest, LinkResponse, ReplayRequest, ReplayResponse, edge_client,
+    CallRequest, CallResponse, LinkRequest, LinkResponse, RecoverRequest, RecoverResponse, ReplayRequest,
+    ReplayResponse, edge_client,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,6 +45,11 @@ impl EdgeClient {
         let request = authorized(ReceiverStream::new(outgoing), &self.bearer);
         let responses = self.client.clone().link(request).await?.into_inner();
         Ok(Link { requests, responses })
+    }
+
+    /// Finds a session that was lost.
+    pub async fn recover(&self, request: RecoverRequest) -> Result<RecoverResponse, Error> {
+        Ok(self.client.clone().recover(authorized(request, &self.bearer)).await?.into_inner())
     }
 
     /// One page of a tenant's log.

@@ -11,8 +11,9 @@ use fanfare_proto::{
     token::{Identity, Scope},
     v1::{
         CallRequest, CallResponse, Delivery, Greeting, Interest, InterestApplied, LinkHeartbeat, LinkRequest,
-        LinkReset, LinkResponse, LinkWelcome, ReplayRequest, SessionChange, SessionChanges, SessionOpened,
-        SessionsApplied, call_response, link_request, link_response, session_change,
+        LinkReset, LinkResponse, LinkWelcome, RecoverRequest, RecoverResponse, Recovered, ReplayRequest,
+        SessionChange, SessionChanges, SessionOpened, SessionsApplied, call_response, link_request,
+        link_response, session_change,
     },
 };
 use futures_util::{FutureExt as _, stream};
@@ -66,6 +67,30 @@ pub(super) async fn replay(services: Arc<Services>, request: http::Request<Body>
     });
     let codec = FrameCodec::<ReplayRequest>::default();
     Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+}
+
+pub(super) async fn recover(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: RecoverRequest,
+) -> Result<RecoverResponse, Refusal> {
+    auth::require(&identity, Scope::Bridge)?;
+    let caller = request.caller.unwrap_or_default();
+    let tenant = auth::tenant(&identity, &caller.tenant)?;
+    let Some((session_id, rooms, began)) = services.presence.recoverable(&caller, &request.pid) else {
+        return Ok(RecoverResponse { recovered: None });
+    };
+    let after = if request.after.is_empty() { began } else { request.after };
+    let Ok(cursor) = after.parse::<Cursor>() else { return Ok(RecoverResponse { recovered: None }) };
+    // What the log cannot give cannot be recovered: never a part of it.
+    match services.engine.read(&tenant, &hub::Interest::default(), cursor, 1).await {
+        Ok(_) => {}
+        Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
+        Err(other) => return Err(other),
+    }
+    services.presence.let_go(&session_id, &request.instance);
+    let rooms = rooms.iter().map(|room| room.as_str().to_owned()).collect();
+    Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after }) })
 }
 
 /// One page of a tenant's log.
@@ -234,7 +259,7 @@ impl Link {
         match request.kind {
             Some(link_request::Kind::Hello(hello)) => {
                 let bridge = shown(&hello.bridge);
-                self.sessions.link.name(&bridge);
+                self.sessions.link.name(&bridge, &hello.instance);
                 tracing::info!(bridge, "bridge linked");
             }
             Some(link_request::Kind::Sessions(changes)) => self.changes(changes).await?,
@@ -250,18 +275,18 @@ impl Link {
         for change in changes.changes {
             let presence = &self.services.presence;
             self.services.closing.run_until_cancelled(presence.caught_up()).await;
-            self.change(change, &mut greetings)?;
+            self.change(change, &mut greetings).await?;
         }
         let applied = SessionsApplied { r#ref: changes.r#ref, greetings };
         self.pending.push_back(frame(link_response::Kind::Sessions(applied)));
         Ok(())
     }
 
-    fn change(&self, change: SessionChange, greetings: &mut Vec<Greeting>) -> Result<(), Refusal> {
+    async fn change(&self, change: SessionChange, greetings: &mut Vec<Greeting>) -> Result<(), Refusal> {
         let (presence, session_id) = (&self.services.presence, change.session_id);
         match change.kind {
             Some(session_change::Kind::Opened(opened)) => {
-                let (events, refused) = match self.opened(&session_id, opened) {
+                let (events, refused) = match self.opened(&session_id, opened).await {
                     Ok(events) if events.is_empty() => return Ok(()),
                     Ok(events) => (events, None),
                     Err(refusal) => (Vec::new(), Some((&refusal).into())),
@@ -270,27 +295,28 @@ impl Link {
             }
             Some(session_change::Kind::Rooms(change)) => {
                 let (entered, left) = (parse(&change.entered)?, parse(&change.left)?);
-                presence.rooms(&session_id, &entered, &left, &change.catalog);
+                presence.rooms(&self.sessions.link, &session_id, &entered, &left, &change.catalog);
             }
-            Some(session_change::Kind::Closed(_)) => presence.close(&session_id),
+            Some(session_change::Kind::Closed(_)) => presence.close(&self.sessions.link, &session_id),
             None => {}
         }
         Ok(())
     }
 
     /// Takes a session over; gives the events that greet it.
-    fn opened(&self, session_id: &str, opened: SessionOpened) -> Result<Vec<Delivery>, Refusal> {
+    async fn opened(&self, session_id: &str, opened: SessionOpened) -> Result<Vec<Delivery>, Refusal> {
         let caller = opened.caller.unwrap_or_default();
-        auth::tenant(&self.identity, &caller.tenant)?;
+        let tenant = auth::tenant(&self.identity, &caller.tenant)?;
         if session_id.is_empty() || caller.session_id != session_id {
             return Err(Refusal::Invalid("a session is opened under another id than its caller's".into()));
         }
         let presence = &self.services.presence;
+        let head = self.services.engine.head(&tenant).await?.to_string();
         if opened.ready {
-            presence.ready(&self.sessions.link, &caller, &parse(&opened.rooms)?)?;
+            presence.ready(&self.sessions.link, &caller, &opened.pid, &head, &parse(&opened.rooms)?)?;
             return Ok(Vec::new());
         }
-        presence.open(&self.sessions.link, &caller)?;
+        presence.open(&self.sessions.link, &caller, &opened.pid, &head)?;
         Ok(presence.greet(&caller))
     }
 

@@ -6,7 +6,7 @@
 //! unnoticed.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,8 @@ use fanfare_proto::{
     v1::{Caller, Transport},
 };
 use prost_types::Timestamp;
+
+use super::lost::{Lost, LostSession};
 
 /// A moment, on the clock that cannot be set and on the one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,24 @@ pub(super) struct Known {
     /// The link of the bridge that it is connected to.
     pub(super) link: u64,
     pub(super) since: Timestamp,
-    pub(super) rooms: HashSet<Room>,
+    /// With the catalog whose call entered each; empty for those that sessions are in from the start.
+    pub(super) rooms: HashMap<Room, Arc<str>>,
+    /// The secret by which its client can recover it; empty where it cannot be.
+    pid: Arc<str>,
+    /// Where the log was when it began.
+    began: Arc<str>,
+    ready: bool,
+}
+
+/// A session as its bridge tells of it.
+#[derive(Debug)]
+pub(super) struct Told<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) tenant: Tenant,
+    pub(super) pid: &'a str,
+    pub(super) link: u64,
+    /// Where the log is.
+    pub(super) head: Arc<str>,
 }
 
 /// A user in a room.
@@ -79,6 +98,9 @@ type Members = BTreeMap<Arc<str>, Member>;
 pub(super) struct Roster {
     tenants: HashMap<Tenant, HashMap<Room, Members>>,
     sessions: HashMap<Arc<str>, Known>,
+    /// The sessions' ids by their secrets.
+    pids: HashMap<Arc<str>, Arc<str>>,
+    lost: Lost,
     /// Members in their grace period, by time.
     leaving: VecDeque<(Instant, Tenant, Room, Arc<str>)>,
     grace: Duration,
@@ -87,10 +109,12 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn new(grace: Duration) -> Self {
+    pub(super) fn new(grace: Duration, lost: Lost) -> Self {
         Self {
             tenants: HashMap::new(),
             sessions: HashMap::new(),
+            pids: HashMap::new(),
+            lost,
             leaving: VecDeque::new(),
             grace,
             transitions: VecDeque::new(),
@@ -101,60 +125,94 @@ impl Roster {
         self.sessions.get(id)
     }
 
+    /// Whether a link has the session.
+    pub(super) fn is_of(&self, id: &str, link: u64) -> bool {
+        self.sessions.get(id).is_some_and(|known| known.link == link)
+    }
+
     pub(super) const fn transitions(&mut self) -> &mut VecDeque<Transition> {
         &mut self.transitions
     }
 
-    /// A session is there: a member of its rooms, which are told when it [enters](Self::enter) them.
-    pub(super) fn open(&mut self, link: u64, caller: &Caller, tenant: Tenant, rooms: &[Room], now: Now) {
-        let id: Arc<str> = caller.session_id.as_str().into();
-        let since = self.sessions.get(&id).map_or(now.time, |known| known.since);
+    /// A session is about to be ready. It is a member of these rooms, which are not told yet.
+    pub(super) fn open(&mut self, told: Told<'_>, rooms: &[Room], now: Now) {
+        self.admit(told, rooms, false, now);
+    }
+
+    /// A session is ready: its rooms are told if it is the user's first in them.
+    pub(super) fn ready(&mut self, told: Told<'_>, rooms: &[Room], now: Now) {
+        let id = self.admit(told, rooms, true, now);
+        let Some(known) = self.sessions.get(&id) else { return };
+        for (room, catalog) in known.rooms.clone() {
+            self.tell(&id, &room, &catalog, now);
+        }
+    }
+
+    fn admit(&mut self, told: Told<'_>, rooms: &[Room], ready: bool, now: Now) -> Arc<str> {
+        let id: Arc<str> = told.caller.session_id.as_str().into();
         // Perhaps of a link that is not seen to be lost yet: rooms it has left meanwhile must not stay.
-        self.close(&id, now);
+        let before = self.detach(&id, now);
+        let since = before.as_ref().map_or(now.time, |known| known.since);
+        let lost = if ready { self.lost.take(told.pid) } else { None };
+        let kept = lost.map(|lost| (lost.rooms, lost.began));
+        let kept = kept.or_else(|| before.map(|known| (known.rooms, known.began)));
+        let (catalogs, began) = kept.unwrap_or_else(|| (HashMap::new(), told.head));
         let known = Known {
-            tenant,
-            user_id: caller.user_id.as_str().into(),
-            user_name: caller.user_name.as_str().into(),
-            transport: caller.transport(),
-            link,
+            tenant: told.tenant,
+            user_id: told.caller.user_id.as_str().into(),
+            user_name: told.caller.user_name.as_str().into(),
+            transport: told.caller.transport(),
+            link: told.link,
             since,
-            rooms: HashSet::new(),
+            rooms: HashMap::new(),
+            pid: told.pid.into(),
+            began,
+            ready,
         };
+        if !known.pid.is_empty() {
+            self.pids.insert(known.pid.clone(), id.clone());
+        }
         self.sessions.insert(id.clone(), known);
         for room in rooms {
-            self.put(&id, room.clone());
+            self.put(&id, room, catalogs.get(room).cloned().unwrap_or_default());
         }
+        id
     }
 
-    /// A session is in rooms, which are told if it is the user's first in them. `catalog` names whose call it was.
+    /// A session that is ready is in other rooms, by a call of `catalog`.
     pub(super) fn enter(&mut self, id: &Arc<str>, rooms: &[Room], catalog: &Arc<str>, now: Now) {
         for room in rooms {
-            self.put(id, room.clone());
-            let Some(known) = self.sessions.get(id) else { return };
-            let of_tenant = self.tenants.get_mut(&known.tenant);
-            let member = of_tenant.and_then(|t| t.get_mut(room)?.get_mut(&known.user_id));
-            let Some(member) = member.filter(|member| member.announced.is_none()) else { continue };
-            member.announced = Some(catalog.clone());
-            self.transitions.push_back(Transition {
-                tenant: known.tenant.clone(),
-                room: room.clone(),
-                user_id: known.user_id.clone(),
-                user_name: known.user_name.clone(),
-                session_id: id.clone(),
-                catalog: catalog.clone(),
-                came: true,
-                time: now.time,
-            });
+            self.put(id, room, catalog.clone());
+            self.tell(id, room, catalog, now);
         }
     }
 
-    fn put(&mut self, id: &Arc<str>, room: Room) {
+    fn tell(&mut self, id: &Arc<str>, room: &Room, catalog: &Arc<str>, now: Now) {
+        let Some(known) = self.sessions.get(id) else { return };
+        let of_tenant = self.tenants.get_mut(&known.tenant);
+        let member = of_tenant.and_then(|t| t.get_mut(room)?.get_mut(&known.user_id));
+        let Some(member) = member.filter(|member| member.announced.is_none()) else { return };
+        member.announced = Some(catalog.clone());
+        self.transitions.push_back(Transition {
+            tenant: known.tenant.clone(),
+            room: room.clone(),
+            user_id: known.user_id.clone(),
+            user_name: known.user_name.clone(),
+            session_id: id.clone(),
+            catalog: catalog.clone(),
+            came: true,
+            time: now.time,
+        });
+    }
+
+    fn put(&mut self, id: &Arc<str>, room: &Room, catalog: Arc<str>) {
         let Some(known) = self.sessions.get_mut(id) else { return };
-        if !known.rooms.insert(room.clone()) {
+        if known.rooms.contains_key(room) {
             return;
         }
+        known.rooms.insert(room.clone(), catalog);
         let of_tenant = self.tenants.entry(known.tenant.clone()).or_default();
-        let member = of_tenant.entry(room).or_default().entry(known.user_id.clone()).or_default();
+        let member = of_tenant.entry(room.clone()).or_default().entry(known.user_id.clone()).or_default();
         member.sessions.push(id.clone());
         member.name = known.user_name.clone();
         member.gone = None;
@@ -169,23 +227,49 @@ impl Roster {
         }
     }
 
-    /// A session is gone. Rooms in which it was the user's last are told after the grace period.
+    /// A session is gone. Rooms in which it was the user's last are told after the grace period; its client may recover it.
     pub(super) fn close(&mut self, id: &str, now: Now) {
-        let Some(rooms) = self.sessions.get(id).map(|known| known.rooms.clone()) else { return };
-        for room in rooms {
-            let Some((known, true)) = self.take_out(id, &room) else { continue };
+        let Some(known) = self.detach(id, now) else { return };
+        if known.pid.is_empty() || !known.ready {
+            return;
+        }
+        let Known { tenant, user_id, rooms, pid, began, .. } = known;
+        self.lost.put(pid, LostSession { id: id.into(), tenant, user_id, rooms, began }, now.instant);
+    }
+
+    /// Takes a session out of all that it is in; gives what it was.
+    fn detach(&mut self, id: &str, now: Now) -> Option<Known> {
+        let rooms = self.sessions.get(id)?.rooms.clone();
+        for room in rooms.keys() {
+            let Some((known, true)) = self.take_out(id, room) else { continue };
             let of_tenant = self.tenants.get_mut(&known.tenant);
-            let Some(member) = of_tenant.and_then(|t| t.get_mut(&room)?.get_mut(&known.user_id)) else {
+            let Some(member) = of_tenant.and_then(|t| t.get_mut(room)?.get_mut(&known.user_id)) else {
                 continue;
             };
             if member.announced.is_none() {
-                self.remove(&known.tenant, &room, &known.user_id, id, now);
+                self.remove(&known.tenant, room, &known.user_id, id, now);
                 continue;
             }
             member.gone = Some(now);
-            self.leaving.push_back((now.instant + self.grace, known.tenant, room, known.user_id));
+            self.leaving.push_back((now.instant + self.grace, known.tenant, room.clone(), known.user_id));
         }
-        self.sessions.remove(id);
+        let known = self.sessions.remove(id)?;
+        self.pids.remove(&known.pid);
+        Some(Known { rooms, ..known })
+    }
+
+    /// A session that its client may go on with: one that was lost, or one whose loss its bridge has not seen yet.
+    pub(super) fn recoverable(&self, pid: &str, now: Now) -> Option<LostSession> {
+        let live = self.pids.get(pid).and_then(|id| Some((id, self.sessions.get(id)?)));
+        let live = live.filter(|(_, known)| known.ready);
+        let of = |(id, known): (&Arc<str>, &Known)| LostSession {
+            id: id.clone(),
+            tenant: known.tenant.clone(),
+            user_id: known.user_id.clone(),
+            rooms: known.rooms.clone(),
+            began: known.began.clone(),
+        };
+        live.map(of).or_else(|| self.lost.get(pid, now.instant).cloned())
     }
 
     /// A link is gone, and with it its sessions.
@@ -204,6 +288,7 @@ impl Roster {
 
     /// Ends the grace periods that are over.
     pub(super) fn expire(&mut self, now: Now) {
+        self.lost.forget(now.instant);
         while self.leaving.front().is_some_and(|(end, ..)| *end <= now.instant) {
             let Some((end, tenant, room, user_id)) = self.leaving.pop_front() else { return };
             let member = self.tenants.get(&tenant).and_then(|t| t.get(&room)?.get(&user_id));
@@ -218,10 +303,8 @@ impl Roster {
     /// Takes a session out of a room; true beside it when it was the user's last there.
     fn take_out(&mut self, id: &str, room: &Room) -> Option<(Known, bool)> {
         let known = self.sessions.get_mut(id)?;
-        if !known.rooms.remove(room) {
-            return None;
-        }
-        let known = Known { rooms: HashSet::new(), ..known.clone() };
+        known.rooms.remove(room)?;
+        let known = Known { rooms: HashMap::new(), ..known.clone() };
         let member = self.tenants.get_mut(&known.tenant)?.get_mut(room)?.get_mut(&known.user_id)?;
         member.sessions.retain(|session| &**session != id);
         let last = member.sessions.is_empty();
@@ -278,6 +361,10 @@ impl Roster {
     /// Whether nothing is held: for tests of what is left behind.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.tenants.is_empty() && self.sessions.is_empty() && self.leaving.is_empty()
+        self.tenants.is_empty()
+            && self.sessions.is_empty()
+            && self.leaving.is_empty()
+            && self.pids.is_empty()
+            && self.lost.is_empty()
     }
 }

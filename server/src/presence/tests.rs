@@ -156,6 +156,10 @@ impl Model {
     }
 }
 
+fn told(caller: &Caller, link: u64, tenant: Tenant) -> Told<'_> {
+    Told { caller, tenant, pid: "", link, head: Arc::default() }
+}
+
 struct Both {
     roster: Roster,
     model: Model,
@@ -176,14 +180,15 @@ impl Both {
         let (roster, model) = (&mut self.roster, &mut self.model);
         match step {
             Step::Open { session, link } => {
-                roster.open(*link, &Self::caller(*session), tenant, &[room(0), room(1)], now);
+                let caller = Self::caller(*session);
+                roster.open(told(&caller, *link, tenant), &[room(0), room(1)], now);
                 model.open(*session, *link, &[0, 1]);
             }
             Step::Ready { session, link, chats } => {
                 let all = [&[0, 1][..], chats].concat();
                 let rooms: Vec<Room> = all.iter().map(|r| room(*r)).collect();
-                roster.open(*link, &Self::caller(*session), tenant, &rooms, now);
-                roster.enter(&format!("s{session}").into(), &rooms, &Arc::default(), now);
+                let caller = Self::caller(*session);
+                roster.ready(told(&caller, *link, tenant), &rooms, now);
                 model.open(*session, *link, &all);
                 model.tell(*session, &all);
             }
@@ -238,7 +243,7 @@ impl Both {
 proptest! {
     #[test]
     fn whoever_comes_and_goes_is_told_of_once_and_listed_exactly(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut both = Both { roster: Roster::new(GRACE), model: Model::default(), start: Instant::now() };
+        let mut both = Both { roster: Roster::new(GRACE, Lost::new(Duration::ZERO, 0)), model: Model::default(), start: Instant::now() };
         for step in &steps {
             both.take(step);
             both.compare()?;

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use fanfare_proto::v1::{Reason, Transport};
+use fanfare_proto::v1::{Reason, ReplayRequest, Transport};
 
-use super::{EngineSocket, SocketIo, State, outlet, outlet::SocketOutlet, packet};
-use crate::{failure::Failure, session::Session, transport::request::Credentials};
+use super::{
+    EngineSocket, SocketIo, State,
+    outlet::{self, Held, SocketOutlet},
+    packet,
+};
+use crate::{ending::Ending, failure::Failure, session::Session, transport::request::Credentials};
 
 impl SocketIo {
     /// Answers CONNECT. The answer is sent before any event, and every event of the session's rooms after it.
@@ -16,24 +20,68 @@ impl SocketIo {
     }
 
     async fn open(&self, socket: &EngineSocket, auth: Option<String>) -> Result<(), Failure> {
-        let entrant = self.sessions.identify(token(socket, auth.as_deref()).as_deref())?;
-        let outlet = Box::new(SocketOutlet::new(socket.clone(), self.sessions.tasks.clone()));
+        let auth = Auth::read(auth.as_deref());
+        let mut entrant = self.sessions.identify(auth.token(socket).as_deref())?;
+        let after = match &auth.pid {
+            Some(pid) => self.sessions.recover(&mut entrant, pid, &auth.offset).await,
+            None => None,
+        };
+        let held = after.is_some().then(|| Arc::new(Held::new(self.sessions.config.queue_packets_max)));
+        let outlet = Box::new(SocketOutlet::new(socket.clone(), self.sessions.tasks.clone(), held.clone()));
         let accept = |session: &Arc<Session>| {
             let mut state = socket.data.lock();
             let waits = matches!(*state, State::Connecting);
             if waits {
+                if held.is_some() {
+                    session.hold_calls();
+                }
                 *state = State::Connected(session.clone());
             }
             waits
         };
         let start = |session: &Session, greetings: Vec<_>| {
-            outlet::send(socket, packet::connected(session.id()));
-            for greeting in &greetings {
+            outlet::send(socket, packet::connected(session.id(), &session.pid));
+            // A session that goes on has been greeted.
+            for greeting in greetings.iter().filter(|_| held.is_none()) {
                 outlet::send(socket, packet::event(greeting));
             }
         };
-        self.sessions.open(entrant, Transport::Socketio, outlet, accept, start).await?;
+        let session = self.sessions.open(entrant, Transport::Socketio, outlet, accept, start).await?;
+        if let (Some(after), Some(held)) = (after, &held) {
+            self.replay(&session, socket, after, held).await;
+            self.sessions.run_calls(&session).await;
+        }
         Ok(())
+    }
+
+    /// Sends what a recovered session has missed, then what was held back meanwhile.
+    async fn replay(&self, session: &Arc<Session>, socket: &EngineSocket, mut after: String, held: &Held) {
+        let rooms: Vec<String> = session.rooms().iter().map(|room| room.as_str().to_owned()).collect();
+        let tenant = session.tenant.as_str().to_owned();
+        loop {
+            let request = ReplayRequest { tenant: tenant.clone(), rooms: rooms.clone(), after };
+            let page = match self.sessions.link.replay(request).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::debug!(%error, "a replay failed");
+                    // It comes back with what it has, or begins anew when that is too little.
+                    return session.close(&Ending::new(Reason::Unavailable, Failure::unavailable().message));
+                }
+            };
+            let missed = page.events.iter();
+            for event in missed.filter(|e| e.except_sessions.iter().all(|id| id != session.id())) {
+                if !outlet::send_when_free(socket, packet::event(event)).await {
+                    return;
+                }
+            }
+            after = page.cursor;
+            if !page.more {
+                break;
+            }
+        }
+        if held.release(socket, &after).is_err() {
+            session.close(&Ending::slow());
+        }
     }
 }
 
@@ -53,12 +101,26 @@ fn refuse(socket: &EngineSocket, failure: &Failure) {
     outlet::send(socket, packet::connect_error("/", &failure));
 }
 
-/// The token: `auth.token`, the query's `token`, or the `authorization` header.
-fn token(socket: &EngineSocket, auth: Option<&str>) -> Option<String> {
-    let auth = auth.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    let from_auth = auth.and_then(|auth| auth.get("token")?.as_str().map(str::to_owned));
-    let parts = &socket.req_parts;
-    from_auth
-        .filter(|token| !token.is_empty())
-        .or_else(|| Credentials::read(&parts.uri, &parts.headers).token)
+/// What a CONNECT packet carries: the user's `token`, and what a stock client adds when it comes back.
+#[derive(Debug, Default)]
+struct Auth {
+    token: Option<String>,
+    pid: Option<String>,
+    offset: String,
+}
+
+impl Auth {
+    fn read(text: Option<&str>) -> Self {
+        let auth = text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        let field =
+            |name| auth.as_ref().and_then(|auth| auth.get(name)?.as_str()).filter(|text| !text.is_empty());
+        let owned = |name| field(name).map(str::to_owned);
+        Self { token: owned("token"), pid: owned("pid"), offset: owned("offset").unwrap_or_default() }
+    }
+
+    /// The token: `auth.token`, the query's `token`, or the `authorization` header.
+    fn token(&self, socket: &EngineSocket) -> Option<String> {
+        let parts = &socket.req_parts;
+        self.token.clone().or_else(|| Credentials::read(&parts.uri, &parts.headers).token)
+    }
 }

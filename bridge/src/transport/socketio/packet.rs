@@ -98,9 +98,9 @@ fn emitted(data: Value, ack: Option<i64>) -> Result<Emitted, Refused> {
         .map_err(|failure| refuse(&failure.message))
 }
 
-/// The answer to CONNECT.
-pub(super) fn connected(session_id: &str) -> Str {
-    format!("0{}", json!({ "sid": session_id })).into()
+/// The answer to CONNECT; with the `pid` a client can recover the session (socket.io-client, `lib/socket.ts`).
+pub(super) fn connected(session_id: &str, pid: &str) -> Str {
+    format!("0{}", json!({ "sid": session_id, "pid": pid })).into()
 }
 
 /// The refusal of a CONNECT: `data` has the stable code.
@@ -116,13 +116,17 @@ pub(super) fn disconnect() -> Str {
     "1".to_owned().into()
 }
 
-/// An event.
+/// An event. Stored ones carry their cursor as last argument, which clients keep as the place they have come to.
 pub(crate) fn event(event: &Delivery) -> Str {
-    let mut packet = String::with_capacity(event.name.len() + event.json.len() + 8);
+    let mut packet = String::with_capacity(event.name.len() + event.json.len() + event.id.len() + 8);
     packet.push_str("2[");
     packet.push_str(&serde_json::Value::from(event.name.as_str()).to_string());
     packet.push(',');
     packet.push_str(&String::from_utf8_lossy(&event.json));
+    if !event.ephemeral {
+        packet.push(',');
+        packet.push_str(&serde_json::Value::from(event.id.as_str()).to_string());
+    }
     packet.push(']');
     packet.into()
 }

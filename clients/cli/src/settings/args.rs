@@ -122,6 +122,12 @@ pub(crate) struct ServerArgs {
     /// How long a user whose last session was cut off still counts as online, so that a reload tells nobody.
     #[arg(long, env = "FANFARE_PRESENCE_GRACE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) presence_grace: Duration,
+    /// How long a lost session can be recovered.
+    #[arg(long, env = "FANFARE_RECOVERY_WINDOW", value_name = "TIME", value_parser = duration, default_value = "2m")]
+    pub(crate) recovery_window: Duration,
+    /// Lost sessions that are kept; the oldest go first.
+    #[arg(long, env = "FANFARE_RECOVERABLE_MAX", value_name = "COUNT", default_value_t = 100_000)]
+    pub(crate) recoverable_max: usize,
     /// A catalog whose presence events are published; repeatable; absent: all.
     #[arg(long, env = "FANFARE_PRESENCE_CATALOG", value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) presence_catalog: Vec<String>,
