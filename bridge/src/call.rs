@@ -85,6 +85,9 @@ impl Sessions {
 
     /// Runs one call and gives its acknowledgement.
     async fn run_call(&self, session: &Arc<Session>, call: Emitted) -> Result<Vec<u8>, Failure> {
+        if !self.link.is_up() {
+            return Err(Failure::unavailable());
+        }
         // The server must know of the session what the session knows of itself.
         self.in_time(self.link.settled(session.report.load(Ordering::Acquire))).await?;
         let request =

@@ -160,6 +160,8 @@ impl Reports {
         let mut state = self.lock();
         state.linked = false;
         state.changes.clear();
+        // What the server knew of this link's sessions it may have forgotten.
+        self.applied.send_replace(0);
     }
 
     /// The server has taken changes over.
