@@ -9,6 +9,16 @@ pub struct Epoch(u64);
 impl Epoch {
     const BITS: u32 = 48;
 
+    /// The number of the epoch, to be kept.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The epoch of a number that was kept.
+    pub const fn kept(number: u64) -> Self {
+        Self(number & (u64::MAX >> (64 - Self::BITS)))
+    }
+
     /// A fresh, random epoch.
     pub fn random() -> Self {
         Self(rand::random::<u64>() >> (64 - Self::BITS))

@@ -1,6 +1,6 @@
 //! The server's settings as plain values; where they come from is the caller's business.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
 
@@ -17,6 +17,8 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// Origins whose pages may call over gRPC-Web; `*` is any.
     pub cors_origins: Vec<String>,
+    /// Where the log is kept; absent: in memory, gone with the process.
+    pub data_dir: Option<PathBuf>,
     /// What the log of a tenant keeps.
     pub retention: Retention,
     /// Bounds on what callers may do.
@@ -133,6 +135,7 @@ impl Config {
             catalogs,
             tokens,
             cors_origins: Vec::new(),
+            data_dir: None,
             retention: Retention::default(),
             limits: Limits::default(),
             presence: PresenceConfig::default(),

@@ -1,6 +1,9 @@
 //! The engine: the only seam to storage. Owns each tenant's log and its order.
 
+pub(crate) mod disk;
 pub(crate) mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc};
 
@@ -51,4 +54,19 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// The end of the tenant's log.
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>>;
+
+    /// Keeps records of sessions by key, or lets go of them, as durably as events.
+    fn keep(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>>;
+
+    /// The records that were kept before this process began.
+    fn kept(&self) -> Vec<(String, Vec<u8>)>;
+
+    /// Lets go of what is too old, in all logs. Called now and then; appends do it for their own log.
+    fn sweep(&self);
+
+    /// Resolves when everything is where it belongs; no appends follow.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
+
+/// What is kept under a key; nothing: let go of.
+pub(crate) type Record = (String, Option<Vec<u8>>);

@@ -58,6 +58,14 @@ pub enum Error {
         /// What there is.
         loaded: String,
     },
+    /// The log on disk cannot be opened.
+    #[error("the log in {folder} cannot be opened: {problem}")]
+    Store {
+        /// The data folder.
+        folder: String,
+        /// What is wrong, and what would help.
+        problem: String,
+    },
     /// The listener failed.
     #[error("serving gRPC")]
     Serve(#[from] tonic::transport::Error),
@@ -104,6 +112,8 @@ pub(crate) enum Refusal {
     Reset(Cursor),
     #[error("the server is shutting down")]
     Shutdown,
+    #[error("the log cannot be {0} at the moment; try again")]
+    Storage(&'static str),
     #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
     TooManySessions(usize),
     #[error("too many calls: the next one may come in {} ms", .0.as_millis())]
@@ -162,7 +172,7 @@ impl Refusal {
             Self::UnknownEvent(_) => Reason::UnknownEvent,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::TooManyTenants(_) | Self::TooManySessions(_) | Self::TooFast(_) => Reason::Limit,
-            Self::UpstreamUnreachable(_) => Reason::Unavailable,
+            Self::UpstreamUnreachable(_) | Self::Storage(_) => Reason::Unavailable,
             Self::UpstreamTimeout { .. } => Reason::Timeout,
             Self::Upstream { reason, .. } => *reason,
             Self::Reset(_) => Reason::Reset,

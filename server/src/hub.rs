@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::{config::Limits, event::Event};
 
-pub(crate) use subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Interest, Subscription};
+pub(crate) use subscription::{Interest, Subscription};
 use window::Window;
 
 /// All tenants' channels.

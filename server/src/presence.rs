@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use crate::{
     config::PresenceConfig,
+    engine::Engine,
     error::{Error, Refusal},
     event::{browser_json, ephemeral_id},
     ingest::{self, Ingest, Made},
@@ -339,15 +340,31 @@ impl Presence {
         told
     }
 
-    /// Publishes what happens, in the order in which it happens, for ever.
-    pub(crate) async fn run(&self, ingest: &Ingest) {
+    /// Takes over the sessions that the process before this one knew.
+    pub(crate) fn restore(&self, records: Vec<(String, Vec<u8>)>) {
+        self.lock().restore(records, now());
+    }
+
+    /// Lets go of what is too old. Called now and then.
+    pub(crate) fn sweep(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Publishes what happens, in the order in which it happens, and has the engine keep what sessions need to go on, for ever.
+    pub(crate) async fn run(&self, ingest: &Ingest, engine: &dyn Engine) {
         loop {
-            let (round, next_end) = {
-                let mut roster = self.lock();
-                roster.expire(now());
+            let (round, records, next_end) = {
+                let (mut roster, now) = (self.lock(), now());
+                roster.expire(now);
                 let count = roster.transitions().len().min(ROUND_MAX);
-                (roster.transitions().drain(..count).collect::<Vec<_>>(), roster.next_end())
+                let round: Vec<Transition> = roster.transitions().drain(..count).collect();
+                (round, roster.changed(now), roster.next_end())
             };
+            if !records.is_empty()
+                && let Err(error) = engine.keep(records).await
+            {
+                tracing::warn!(%error, "sessions may not be recovered after a restart");
+            }
             if round.is_empty() {
                 let pause =
                     next_end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));

@@ -17,7 +17,7 @@ use crate::{
     auth::Auth,
     call::Calls,
     config::Config,
-    engine::{Engine, memory::MemoryEngine},
+    engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
     error::Error,
     grpc::{self, Services, upstream::Upstreams},
     hub::Hub,
@@ -41,7 +41,6 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     services: Arc<Services>,
-    memory: Arc<MemoryEngine>,
     probe: Arc<Probe>,
     cors: CorsLayer,
     streams_max: u32,
@@ -53,11 +52,17 @@ impl Server {
         let cors = cors(&config.cors_origins)?;
         let auth = Auth::new(&config.tokens)?;
         let hub = Arc::new(Hub::new(config.limits));
-        let memory = Arc::new(MemoryEngine::new(config.retention, config.limits, hub.clone()));
-        let engine: Arc<dyn Engine> = memory.clone();
         let catalogs = config.catalogs;
+        let (retention, limits) = (config.retention, config.limits);
+        let engine: Arc<dyn Engine> = match &config.data_dir {
+            None => Arc::new(MemoryEngine::new(retention, limits, hub.clone())),
+            Some(folder) => {
+                Arc::new(DiskEngine::open(folder, catalogs.clone(), retention, limits, hub.clone())?)
+            }
+        };
         let ingest = Arc::new(Ingest::new(catalogs.clone(), engine.clone(), config.limits.event_bytes_max));
         let presence = Arc::new(Presence::new(&catalogs, &config.presence)?);
+        presence.restore(engine.kept());
         let calls = Calls {
             catalogs: catalogs.clone(),
             ingest: ingest.clone(),
@@ -82,7 +87,7 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let streams_max = config.limits.streams_per_connection_max;
-        Ok(Self { listener, address, services, memory, probe, cors, streams_max })
+        Ok(Self { listener, address, services, probe, cors, streams_max })
     }
 
     /// Where it listens.
@@ -99,18 +104,19 @@ impl Server {
     ) -> Result<bool, Error> {
         let closing = self.services.closing.clone();
         let tasks = TaskTracker::new();
-        let (memory, services) = (self.memory.clone(), self.services.clone());
+        let services = self.services.clone();
         tasks.spawn(closing.clone().run_until_cancelled_owned(async move {
             let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
             loop {
                 ticks.tick().await;
-                memory.sweep();
+                services.engine.sweep();
+                services.presence.sweep();
                 services.calls.per_user.forget();
             }
         }));
         let services = self.services.clone();
         tasks.spawn(closing.clone().run_until_cancelled_owned(async move {
-            services.presence.run(&services.ingest).await;
+            services.presence.run(&services.ingest, &*services.engine).await;
         }));
         let router = router(&self.services, self.probe.clone()).await?;
         let incoming = TcpListenerStream::new(self.listener);
@@ -141,6 +147,7 @@ impl Server {
         };
         tasks.close();
         tasks.wait().await;
+        self.services.engine.close().await;
         Ok(clean)
     }
 }

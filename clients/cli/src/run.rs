@@ -24,6 +24,7 @@ pub(crate) fn server_config(
     let catalogs = Arc::new(Catalogs::load(&args.catalogs.catalog)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
     config.cors_origins = cors_origins;
+    config.data_dir.clone_from(&args.data_dir);
     config.retention = Retention {
         events_max: args.retention_events,
         bytes_max: args.retention_bytes.0,

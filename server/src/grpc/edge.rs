@@ -30,7 +30,7 @@ use super::{
 use crate::{
     auth,
     error::Refusal,
-    hub::{self, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Inbox, Subscription},
+    hub::{self, Inbox, Subscription},
     presence::{self, Presence},
 };
 
@@ -101,21 +101,13 @@ async fn page(services: &Services, identity: &Identity, request: ReplayRequest) 
         let cursor = services.engine.head(&tenant).await?.to_string();
         return Ok(Frame::Replay { events: Vec::new(), cursor, more: false });
     };
-    let page = services.engine.read(&tenant, &hub::Interest::of(rooms), after, BATCH_EVENTS_MAX).await?;
-    let (mut events, mut upto) = (page.events, page.upto);
-    let mut more = events.len() == BATCH_EVENTS_MAX;
-    let mut bytes = 0;
-    let fitting = events.iter().take_while(|event| {
-        bytes += event.cost_bytes();
-        bytes <= BATCH_BYTES_MAX
-    });
-    let fitting = fitting.count().max(1);
-    if fitting < events.len() {
-        events.truncate(fitting);
-        upto = events.last().map_or(upto, |event| event.seq);
-        more = true;
-    }
-    Ok(Frame::Replay { events, cursor: Cursor { seq: upto, ..after }.to_string(), more })
+    // As a subscription that is not kept: what is recent comes from the window, the rest from the log.
+    let inbox = Arc::new(Inbox::default());
+    let engine = services.engine.clone();
+    let open = Subscription::open(&services.hub, engine, &tenant, rooms, Some(after), &inbox, 0);
+    let batch = open.await?.next().await?;
+    let events = batch.events.into_iter().filter(|event| !event.is_ephemeral()).collect();
+    Ok(Frame::Replay { events, cursor: batch.cursor.to_string(), more: batch.more })
 }
 
 pub(super) async fn link(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {

@@ -34,7 +34,7 @@ impl From<Refusal> for Status {
             | Refusal::TooManySessions(_)
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
-            Refusal::Shutdown | Refusal::UpstreamUnreachable(_) => Code::Unavailable,
+            Refusal::Shutdown | Refusal::UpstreamUnreachable(_) | Refusal::Storage(_) => Code::Unavailable,
             Refusal::UpstreamTimeout { .. } => Code::DeadlineExceeded,
             Refusal::Upstream { reason, .. } => code(*reason),
         };

@@ -17,9 +17,9 @@ use super::{Channel, Hub, Inbox, Listener};
 use crate::{engine::Engine, error::Refusal, event::Event};
 
 /// Events in one batch, at most.
-pub(crate) const BATCH_EVENTS_MAX: usize = 512;
+const BATCH_EVENTS_MAX: usize = 512;
 /// Bytes in one batch, at most, unless a single event is larger.
-pub(crate) const BATCH_BYTES_MAX: usize = 256 << 10;
+const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// The rooms that a subscription wants, each from some place on.
 #[derive(Debug, Default)]
@@ -35,12 +35,6 @@ struct Since {
 }
 
 impl Interest {
-    /// These rooms, from the beginning.
-    pub(crate) fn of(rooms: Vec<Room>) -> Self {
-        let since = Since { position: 0, seq: 0 };
-        Self { rooms: rooms.into_iter().map(|room| (room, since)).collect() }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.rooms.is_empty()
     }

@@ -7,17 +7,71 @@ use std::{
 };
 
 use fanfare_proto::room::{Room, Tenant};
+use prost::Message;
 
 /// What is needed to go on with a session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct LostSession {
     pub(super) id: Arc<str>,
     pub(super) tenant: Tenant,
     pub(super) user_id: Arc<str>,
+    pub(super) user_name: Arc<str>,
     /// With the catalog whose call entered each.
     pub(super) rooms: HashMap<Room, Arc<str>>,
     /// Where the log was when it began, for clients that have had no event.
     pub(super) began: Arc<str>,
+}
+
+/// The same as it is kept by an engine.
+#[derive(Clone, PartialEq, Message)]
+struct Kept {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    tenant: String,
+    #[prost(string, tag = "3")]
+    user_id: String,
+    #[prost(map = "string, string", tag = "4")]
+    rooms: HashMap<String, String>,
+    #[prost(string, tag = "5")]
+    began: String,
+    #[prost(string, tag = "6")]
+    user_name: String,
+    /// It was connected when the record was made.
+    #[prost(bool, tag = "7")]
+    connected: bool,
+}
+
+impl LostSession {
+    pub(super) fn to_record(&self, connected: bool) -> Vec<u8> {
+        let text = |(room, catalog): (&Room, &Arc<str>)| (room.as_str().to_owned(), catalog.to_string());
+        let kept = Kept {
+            id: self.id.to_string(),
+            tenant: self.tenant.as_str().to_owned(),
+            user_id: self.user_id.to_string(),
+            rooms: self.rooms.iter().map(text).collect(),
+            began: self.began.to_string(),
+            user_name: self.user_name.to_string(),
+            connected,
+        };
+        kept.encode_to_vec()
+    }
+
+    /// Reads a record and whether the session was connected; `None` when it is none.
+    pub(super) fn from_record(record: &[u8]) -> Option<(Self, bool)> {
+        let kept = Kept::decode(record).ok()?;
+        let rooms =
+            kept.rooms.iter().map(|(room, catalog)| Some((Room::new(room).ok()?, catalog.as_str().into())));
+        let session = Self {
+            id: kept.id.as_str().into(),
+            tenant: Tenant::new(&kept.tenant).ok()?,
+            user_id: kept.user_id.as_str().into(),
+            rooms: rooms.collect::<Option<_>>()?,
+            began: kept.began.as_str().into(),
+            user_name: kept.user_name.as_str().into(),
+        };
+        Some((session, kept.connected))
+    }
 }
 
 /// Lost sessions by their secret; the oldest go first.
@@ -25,13 +79,15 @@ pub(super) struct LostSession {
 pub(super) struct Lost {
     by_pid: HashMap<Arc<str>, (Instant, LostSession)>,
     by_age: VecDeque<(Instant, Arc<str>)>,
+    /// Secrets that were let go of and nobody has taken yet.
+    gone: Vec<Arc<str>>,
     window: Duration,
     sessions_max: usize,
 }
 
 impl Lost {
     pub(super) fn new(window: Duration, sessions_max: usize) -> Self {
-        Self { by_pid: HashMap::new(), by_age: VecDeque::new(), window, sessions_max }
+        Self { by_pid: HashMap::new(), by_age: VecDeque::new(), gone: Vec::new(), window, sessions_max }
     }
 
     pub(super) fn put(&mut self, pid: Arc<str>, session: LostSession, now: Instant) {
@@ -68,7 +124,13 @@ impl Lost {
         // One that was taken and lost again has a later entry.
         if self.by_pid.get(&pid).is_some_and(|(at, _)| *at == since) {
             self.by_pid.remove(&pid);
+            self.gone.push(pid);
         }
+    }
+
+    /// The secrets that were let go of since the last call.
+    pub(super) fn gone(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.gone)
     }
 
     #[cfg(test)]

@@ -6,7 +6,7 @@
 //! unnoticed.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
@@ -101,6 +101,8 @@ pub(super) struct Roster {
     /// The sessions' ids by their secrets.
     pids: HashMap<Arc<str>, Arc<str>>,
     lost: Lost,
+    /// The secrets of sessions whose record has changed and nobody has taken yet.
+    changed: HashSet<Arc<str>>,
     /// Members in their grace period, by time.
     leaving: VecDeque<(Instant, Tenant, Room, Arc<str>)>,
     grace: Duration,
@@ -115,6 +117,7 @@ impl Roster {
             sessions: HashMap::new(),
             pids: HashMap::new(),
             lost,
+            changed: HashSet::new(),
             leaving: VecDeque::new(),
             grace,
             transitions: VecDeque::new(),
@@ -211,6 +214,9 @@ impl Roster {
             return;
         }
         known.rooms.insert(room.clone(), catalog);
+        if !known.pid.is_empty() {
+            self.changed.insert(known.pid.clone());
+        }
         let of_tenant = self.tenants.entry(known.tenant.clone()).or_default();
         let member = of_tenant.entry(room.clone()).or_default().entry(known.user_id.clone()).or_default();
         member.sessions.push(id.clone());
@@ -220,6 +226,8 @@ impl Roster {
 
     /// A session leaves rooms on purpose: if it is the user's last in them, they are told at once.
     pub(super) fn leave(&mut self, id: &str, rooms: &[Room], now: Now) {
+        let pid = self.sessions.get(id).map(|known| known.pid.clone());
+        self.changed.extend(pid.filter(|pid| !pid.is_empty()));
         for room in rooms {
             if let Some((known, true)) = self.take_out(id, room) {
                 self.remove(&known.tenant, room, &known.user_id, id, now);
@@ -233,8 +241,10 @@ impl Roster {
         if known.pid.is_empty() || !known.ready {
             return;
         }
-        let Known { tenant, user_id, rooms, pid, began, .. } = known;
-        self.lost.put(pid, LostSession { id: id.into(), tenant, user_id, rooms, began }, now.instant);
+        let Known { tenant, user_id, user_name, rooms, pid, began, .. } = known;
+        self.changed.insert(pid.clone());
+        let session = LostSession { id: id.into(), tenant, user_id, user_name, rooms, began };
+        self.lost.put(pid, session, now.instant);
     }
 
     /// Takes a session out of all that it is in; gives what it was.
@@ -258,6 +268,56 @@ impl Roster {
         Some(Known { rooms, ..known })
     }
 
+    /// The records of sessions that have changed, by secret; nothing for those that were let go of.
+    pub(super) fn changed(&mut self, now: Now) -> Vec<(String, Option<Vec<u8>>)> {
+        let mut pids = std::mem::take(&mut self.changed);
+        pids.extend(self.lost.gone());
+        let record = |pid: Arc<str>| {
+            let connected = self.pids.contains_key(&pid);
+            let record = self.recoverable(&pid, now).map(|session| session.to_record(connected));
+            (pid.to_string(), record)
+        };
+        pids.into_iter().map(record).collect()
+    }
+
+    /// Sessions that the process before this one knew: they are lost now, and their clients may come back.
+    pub(super) fn restore(&mut self, records: Vec<(String, Vec<u8>)>, now: Now) {
+        for (pid, record) in records {
+            let Some((session, connected)) = LostSession::from_record(&record) else {
+                tracing::warn!("the record of a lost session is not what was written");
+                continue;
+            };
+            if connected {
+                self.announced_before(&session);
+            }
+            self.lost.put(pid.as_str().into(), session, now.instant);
+        }
+        for (tenant, rooms) in &mut self.tenants {
+            for (room, members) in rooms {
+                for (user_id, member) in members {
+                    member.gone = Some(now);
+                    self.leaving.push_back((
+                        now.instant + self.grace,
+                        tenant.clone(),
+                        room.clone(),
+                        user_id.clone(),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The rooms of a session have been told of its user.
+    fn announced_before(&mut self, session: &LostSession) {
+        let of_tenant = self.tenants.entry(session.tenant.clone()).or_default();
+        for (room, catalog) in &session.rooms {
+            let member =
+                of_tenant.entry(room.clone()).or_default().entry(session.user_id.clone()).or_default();
+            member.name = session.user_name.clone();
+            member.announced = Some(catalog.clone());
+        }
+    }
+
     /// A session that its client may go on with: one that was lost, or one whose loss its bridge has not seen yet.
     pub(super) fn recoverable(&self, pid: &str, now: Now) -> Option<LostSession> {
         let live = self.pids.get(pid).and_then(|id| Some((id, self.sessions.get(id)?)));
@@ -266,6 +326,7 @@ impl Roster {
             id: id.clone(),
             tenant: known.tenant.clone(),
             user_id: known.user_id.clone(),
+            user_name: known.user_name.clone(),
             rooms: known.rooms.clone(),
             began: known.began.clone(),
         };

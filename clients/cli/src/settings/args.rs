@@ -98,6 +98,9 @@ pub(crate) struct ServerArgs {
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+    /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
+    #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Events that a tenant's log keeps.
     #[arg(long, env = "FANFARE_RETENTION_EVENTS", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) retention_events: usize,

@@ -1,0 +1,322 @@
+//! The file of the disk engine: its tables, and how records are written.
+//!
+//! Every record of an event carries a checksum of its own, so that damage is noticed when the store is opened.
+
+use std::path::{Path, PathBuf};
+
+use fanfare_proto::{cursor::Epoch, room::Tenant};
+use prost::Message;
+use prost_types::Timestamp;
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    WriteTransaction,
+};
+
+use crate::{engine::Appended, error::Error, event::Event};
+
+/// The layout of the tables; another one is refused.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Name → number and newest seq.
+const TENANTS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("tenants");
+/// Tenant's number and seq → checksum and [`StoredEvent`].
+const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("events");
+/// Tenant's number and idempotency key → [`StoredAnswer`].
+const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
+const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
+
+/// Any failure of the store; the cause goes to the log, callers are told to try again.
+pub(super) type Failed = redb::Error;
+
+/// An event as it is kept: all but its place.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StoredEvent {
+    #[prost(string, tag = "1")]
+    pub(super) type_name: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) payload: bytes::Bytes,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) rooms: Vec<String>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) time: Option<Timestamp>,
+    #[prost(string, tag = "5")]
+    pub(super) sender: String,
+    #[prost(string, repeated, tag = "6")]
+    pub(super) except_sessions: Vec<String>,
+    /// When it was appended, in Unix milliseconds.
+    #[prost(uint64, tag = "7")]
+    pub(super) millis: u64,
+    /// What it costs in a bounded store.
+    #[prost(uint64, tag = "8")]
+    pub(super) cost: u64,
+}
+
+/// The answer to an append with an idempotency key.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StoredAnswer {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(message, optional, tag = "3")]
+    time: Option<Timestamp>,
+    #[prost(uint64, tag = "4")]
+    pub(super) millis: u64,
+}
+
+impl StoredEvent {
+    pub(super) fn of(event: &Event, millis: u64) -> Self {
+        let draft = &event.draft;
+        Self {
+            type_name: draft.kind.full_name.clone(),
+            payload: draft.payload.clone(),
+            rooms: draft.rooms.iter().map(|r| r.as_str().to_owned()).collect(),
+            time: Some(draft.time),
+            sender: draft.sender.clone(),
+            except_sessions: draft.except_sessions.clone(),
+            millis,
+            cost: event.cost_bytes() as u64,
+        }
+    }
+
+    fn seal(&self) -> Vec<u8> {
+        let bytes = self.encode_to_vec();
+        [&crc32fast::hash(&bytes).to_le_bytes()[..], &bytes].concat()
+    }
+
+    /// Reads a record; `None` when it is damaged.
+    pub(super) fn unseal(record: &[u8]) -> Option<Self> {
+        let (sum, bytes) = record.split_first_chunk::<4>()?;
+        if crc32fast::hash(bytes) != u32::from_le_bytes(*sum) {
+            return None;
+        }
+        Self::decode(bytes).ok()
+    }
+}
+
+impl StoredAnswer {
+    pub(super) fn of(answer: &Appended, millis: u64) -> Self {
+        Self { id: answer.id.clone(), seq: answer.seq, time: Some(answer.time), millis }
+    }
+
+    pub(super) fn answer(self) -> Appended {
+        Appended { id: self.id, seq: self.seq, time: self.time.unwrap_or_default(), duplicate: false }
+    }
+}
+
+/// What a tenant's log has, as far as the writer must know.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) tenant: Tenant,
+    pub(super) number: u32,
+    pub(super) head: u64,
+    /// The time and cost of each event, oldest first.
+    pub(super) retained: Vec<(u64, u64)>,
+    /// Idempotency keys with their time, oldest first.
+    pub(super) keys: Vec<(u64, String, Appended)>,
+}
+
+/// All logs, and what is kept of sessions by key.
+type Everything = (Vec<Loaded>, Vec<(String, Vec<u8>)>);
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Store {
+    database: Database,
+    pub(super) epoch: Epoch,
+}
+
+/// Everything that one commit changes.
+pub(super) struct Change(WriteTransaction);
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("log.redb")
+}
+
+impl Store {
+    /// Opens the store, or makes one in an empty folder. After a crash, what was committed is there and nothing else.
+    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+        let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
+        std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
+        let database = Database::create(path(folder)).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => {
+                refuse("another process uses it; one server owns a folder".into())
+            }
+            other => refuse(damaged(folder, &other.to_string())),
+        })?;
+        let epoch = prepare(&database).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
+        match epoch {
+            Ok(number) => Ok(Self { database, epoch: Epoch::kept(number) }),
+            Err(format) => Err(refuse(format!(
+                "it was written by another version of Fanfare (format {format}, want {FORMAT}); use that version, or another folder"
+            ))),
+        }
+    }
+
+    /// All logs and kept sessions. Every event's checksum is verified.
+    pub(super) fn load(&self, folder: &Path) -> Result<Everything, Error> {
+        let refuse = |problem: &str| Error::Store {
+            folder: folder.display().to_string(),
+            problem: damaged(folder, problem),
+        };
+        let loaded = self.load_all().map_err(|e| refuse(&e.to_string()))?;
+        loaded.map_err(|place| refuse(&place))
+    }
+
+    /// The outer failure is the store's; the inner one says which record is damaged.
+    fn load_all(&self) -> Result<Result<Everything, String>, Failed> {
+        let read = self.database.begin_read()?;
+        let (tenants, events, keys) =
+            (read.open_table(TENANTS)?, read.open_table(EVENTS)?, read.open_table(KEYS)?);
+        let mut all = Vec::new();
+        for entry in tenants.iter()? {
+            let (name, place) = entry?;
+            let (number, head) = place.value();
+            let Ok(tenant) = Tenant::new(name.value()) else {
+                return Ok(Err(format!("{:?} is no tenant", name.value())));
+            };
+            let mut loaded = Loaded { tenant, number, head, retained: Vec::new(), keys: Vec::new() };
+            let mut next = None;
+            for entry in events.range((number, 0)..=(number, u64::MAX))? {
+                let (key, record) = entry?;
+                let seq = key.value().1;
+                let event =
+                    StoredEvent::unseal(record.value()).filter(|_| next.is_none_or(|next| next == seq));
+                let Some(event) = event else {
+                    return Ok(Err(format!(
+                        "the event {seq} of tenant {:?} is not what was written",
+                        name.value()
+                    )));
+                };
+                loaded.retained.push((event.millis, event.cost));
+                next = Some(seq + 1);
+            }
+            if next.is_some_and(|next| next != head + 1) {
+                return Ok(Err(format!("the newest events of tenant {:?} are missing", name.value())));
+            }
+            for entry in keys.range((number, "")..(number + 1, ""))? {
+                let (key, record) = entry?;
+                let Ok(answer) = StoredAnswer::decode(record.value()) else {
+                    return Ok(Err(format!(
+                        "an idempotency key of tenant {:?} is not what was written",
+                        name.value()
+                    )));
+                };
+                loaded.keys.push((answer.millis, key.value().1.to_owned(), answer.answer()));
+            }
+            loaded.keys.sort_by_key(|(millis, ..)| *millis);
+            all.push(loaded);
+        }
+        let mut kept = Vec::new();
+        for entry in read.open_table(SESSIONS)?.iter()? {
+            let (key, record) = entry?;
+            kept.push((key.value().to_owned(), record.value().to_vec()));
+        }
+        Ok(Ok((all, kept)))
+    }
+
+    pub(super) fn begin(&self) -> Result<Change, Failed> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        Ok(Change(transaction))
+    }
+
+    /// The events of a tenant behind a seq, in order, until `visit` says stop; `None` stands for one that is damaged.
+    pub(super) fn visit(
+        &self,
+        number: u32,
+        after: u64,
+        mut visit: impl FnMut(u64, Option<StoredEvent>) -> bool,
+    ) -> Result<(), Failed> {
+        let read = self.database.begin_read()?;
+        let events = read.open_table(EVENTS)?;
+        for entry in events.range((number, after + 1)..=(number, u64::MAX))? {
+            let (key, record) = entry?;
+            if !visit(key.value().1, StoredEvent::unseal(record.value())) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn damaged(folder: &Path, problem: &str) -> String {
+    format!(
+        "{problem}. Nothing was changed. Put back a copy of {file}, or, to begin with an empty log (clients then read current state anew), move that file away",
+        file = path(folder).display()
+    )
+}
+
+/// Makes the tables where they are missing; gives the epoch, or the format that is not ours.
+fn prepare(database: &Database) -> Result<Result<u64, u64>, Failed> {
+    let write = database.begin_write()?;
+    let epoch = {
+        let mut meta = write.open_table(META)?;
+        let format = meta.get("format")?.map(|value| value.value());
+        match format {
+            None => {
+                meta.insert("format", FORMAT)?;
+                let epoch = Epoch::random().number();
+                meta.insert("epoch", epoch)?;
+                Ok(epoch)
+            }
+            Some(FORMAT) => Ok(meta.get("epoch")?.map(|value| value.value()).unwrap_or_default()),
+            Some(other) => Err(other),
+        }
+    };
+    write.open_table(TENANTS)?;
+    write.open_table(EVENTS)?;
+    write.open_table(KEYS)?;
+    write.open_table(SESSIONS)?;
+    write.commit()?;
+    Ok(epoch)
+}
+
+impl Change {
+    pub(super) fn head(&self, tenant: &Tenant, number: u32, head: u64) -> Result<(), Failed> {
+        self.0.open_table(TENANTS)?.insert(tenant.as_str(), (number, head))?;
+        Ok(())
+    }
+
+    pub(super) fn events<'e>(
+        &self,
+        events: impl Iterator<Item = (u32, u64, &'e StoredEvent)>,
+    ) -> Result<(), Failed> {
+        let mut table = self.0.open_table(EVENTS)?;
+        for (number, seq, event) in events {
+            table.insert((number, seq), event.seal().as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a tenant's events up to a seq.
+    pub(super) fn trim(&self, number: u32, upto: u64) -> Result<(), Failed> {
+        let mut table = self.0.open_table(EVENTS)?;
+        table.retain_in((number, 0)..=(number, upto), |_, _| false)?;
+        Ok(())
+    }
+
+    pub(super) fn key(&self, number: u32, key: &str, answer: Option<&StoredAnswer>) -> Result<(), Failed> {
+        let mut table = self.0.open_table(KEYS)?;
+        match answer {
+            Some(answer) => _ = table.insert((number, key), answer.encode_to_vec().as_slice())?,
+            None => _ = table.remove((number, key))?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn session(&self, key: &str, record: Option<&[u8]>) -> Result<(), Failed> {
+        let mut table = self.0.open_table(SESSIONS)?;
+        match record {
+            Some(record) => _ = table.insert(key, record)?,
+            None => _ = table.remove(key)?,
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable: it is on the disk when this returns.
+    pub(super) fn commit(self) -> Result<(), Failed> {
+        Ok(self.0.commit()?)
+    }
+}

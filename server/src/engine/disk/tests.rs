@@ -1,0 +1,110 @@
+//! What only an engine on disk promises: what was answered is there again, and damage is not taken for truth.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::tests::{draft, folder, held, opened};
+
+fn open(folder: &Path) -> Arc<dyn Engine> {
+    let limits = Limits::default();
+    Arc::new(opened(folder, Retention::default(), limits, &Arc::new(Hub::new(limits))))
+}
+
+fn refusal(folder: &Path) -> String {
+    let catalogs = Arc::new(Catalogs::builtin().unwrap());
+    let (limits, retention) = (Limits::default(), Retention::default());
+    DiskEngine::open(folder, catalogs, retention, limits, Arc::new(Hub::new(limits))).unwrap_err().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reopening_keeps_epoch_seq_events_keys_and_records() {
+    let folder = folder();
+    let engine = open(&folder);
+    let first = engine.append(draft("1", "key", 10)).await.unwrap();
+    engine.append(draft("1", "", 10)).await.unwrap();
+    engine.append(draft("2", "", 10)).await.unwrap();
+    engine.keep(vec![("a".into(), Some(b"1".to_vec())), ("b".into(), Some(b"2".to_vec()))]).await.unwrap();
+    engine.keep(vec![("a".into(), None)]).await.unwrap();
+    let tenant = Tenant::new("1").unwrap();
+    let head = engine.head(&tenant).await.unwrap();
+    engine.close().await;
+    assert!(matches!(engine.append(draft("1", "", 1)).await, Err(Refusal::Storage(_))));
+
+    let engine = open(&folder);
+    assert_eq!(engine.head(&tenant).await.unwrap(), head);
+    assert_eq!(held(&engine, "1", Limits::default()).await, [1, 2]);
+    let again = engine.append(draft("1", "key", 99)).await.unwrap();
+    assert_eq!((again.id, again.seq, again.duplicate), (first.id, 1, true));
+    assert_eq!(engine.append(draft("1", "", 10)).await.unwrap().seq, 3);
+    assert_eq!(engine.append(draft("3", "", 10)).await.unwrap().seq, 1);
+    assert_eq!(engine.kept(), [("b".to_owned(), b"2".to_vec())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_is_refused_and_disturbs_nothing() {
+    let folder = folder();
+    let engine = open(&folder);
+    assert!(refusal(&folder).contains("another process uses it"));
+    assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_store_is_refused_and_left_alone() {
+    let folder = folder();
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("log.redb"), vec![7; 100_000]).unwrap();
+    let why = refusal(&folder);
+    assert!(why.contains("Nothing was changed") && why.contains("move that file away"), "{why}");
+    assert_eq!(fs::read(folder.join("log.redb")).unwrap(), vec![7; 100_000]);
+}
+
+/// A store with some events, closed.
+fn filled() -> (PathBuf, Vec<u8>) {
+    let folder = folder();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let engine = open(&folder);
+        for _ in 0..50 {
+            engine.append(draft("1", "", 500)).await.unwrap();
+        }
+        engine.close().await;
+    });
+    let bytes = fs::read(folder.join("log.redb")).unwrap();
+    (folder, bytes)
+}
+
+/// Opens whatever is there: all events, or a refusal.
+fn all_or_nothing(folder: &Path) -> Result<(), TestCaseError> {
+    let catalogs = Arc::new(Catalogs::builtin().unwrap());
+    let (limits, retention) = (Limits::default(), Retention::default());
+    let opened = DiskEngine::open(folder, catalogs, retention, limits, Arc::new(Hub::new(limits)));
+    let Ok(engine) = opened else { return Ok(()) };
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let seqs = runtime.block_on(async {
+        let seqs = held(&engine, "1", limits).await;
+        engine.close().await;
+        seqs
+    });
+    prop_assert_eq!(seqs, (1..=50).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn a_damaged_or_cut_off_store_gives_all_events_or_is_refused() {
+    let (folder, whole) = filled();
+    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let place = 0..whole.len();
+    proptest!(config, |(at in place, byte in 1_u8.., cut in proptest::bool::ANY)| {
+        let mut damaged = whole.clone();
+        if cut {
+            damaged.truncate(at);
+        } else {
+            damaged[at] ^= byte;
+        }
+        fs::write(folder.join("log.redb"), &damaged).unwrap();
+        all_or_nothing(&folder)?;
+    });
+}

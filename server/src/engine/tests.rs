@@ -1,0 +1,178 @@
+//! What every engine promises, on each of them.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fanfare_proto::{catalog::Catalogs, room::Room};
+
+use super::{disk::DiskEngine, memory::MemoryEngine, *};
+use crate::{
+    config::{Limits, Retention},
+    hub::{Hub, Inbox, Subscription},
+};
+
+/// An engine of each kind with these bounds, and its hub.
+fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn Engine>, Arc<Hub>)> {
+    let (memory, disk) = (Arc::new(Hub::new(limits)), Arc::new(Hub::new(limits)));
+    vec![
+        (Arc::new(MemoryEngine::new(retention, limits, memory.clone())), memory),
+        (Arc::new(opened(&folder(), retention, limits, &disk)), disk),
+    ]
+}
+
+/// A folder that no other test has.
+pub(super) fn folder() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("fanfare-engine-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    let _fresh = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+pub(super) fn opened(
+    folder: &std::path::Path,
+    retention: Retention,
+    limits: Limits,
+    hub: &Arc<Hub>,
+) -> DiskEngine {
+    let catalogs = Arc::new(Catalogs::builtin().unwrap());
+    DiskEngine::open(folder, catalogs, retention, limits, hub.clone()).unwrap()
+}
+
+pub(super) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
+    Draft {
+        tenant: Tenant::new(tenant).unwrap(),
+        rooms: vec![Room::org()],
+        time: Timestamp::default(),
+        sender: String::new(),
+        kind: Catalogs::builtin().unwrap().event("messenger.v1.NewMessage").unwrap().clone(),
+        payload: Bytes::from(vec![0; payload]),
+        except_sessions: Vec::new(),
+        idempotency_key: key.to_owned(),
+        id_field: None,
+    }
+}
+
+/// The seqs that a tenant's log holds, as a fresh reader finds them.
+pub(super) async fn held(engine: &Arc<dyn Engine>, tenant: &str, limits: Limits) -> Vec<u64> {
+    let tenant = Tenant::new(tenant).unwrap();
+    let head = engine.head(&tenant).await.unwrap();
+    // A hub that has seen nothing: all comes from the log.
+    let hub = Hub::new(limits);
+    for seq in 0..=head.seq {
+        let (after, inbox) = (Some(Cursor { seq, ..head }), Arc::new(Inbox::default()));
+        let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
+        let Ok(mut subscription) = open.await else { continue };
+        let mut seqs = Vec::new();
+        loop {
+            let batch = subscription.next().await.unwrap();
+            seqs.extend(batch.events.iter().map(|event| event.seq));
+            if !batch.more {
+                return seqs;
+            }
+        }
+    }
+    Vec::new()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_holds_count_bytes_and_age_of_each_tenant_apart() {
+    let limits = Limits::default();
+    let by_count = Retention { events_max: 2, ..Retention::default() };
+    let by_bytes = Retention { bytes_max: 2500, ..Retention::default() };
+    for retention in [by_count, by_bytes] {
+        for (engine, _) in engines(retention, limits) {
+            for _ in 0..3 {
+                engine.append(draft("1", "", 800)).await.unwrap();
+            }
+            engine.append(draft("2", "", 800)).await.unwrap();
+            assert_eq!(held(&engine, "1", limits).await, [2, 3], "{engine:?}");
+            assert_eq!(held(&engine, "2", limits).await, [1]);
+        }
+    }
+    let by_age = Retention { age_max: Duration::from_millis(1), ..Retention::default() };
+    for (engine, _) in engines(by_age, limits) {
+        engine.append(draft("1", "", 800)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        engine.sweep();
+        // Answered behind the sweep.
+        engine.keep(Vec::new()).await.unwrap();
+        assert!(held(&engine, "1", limits).await.is_empty());
+        // What is gone leaves no hole: the next seq follows.
+        assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_gives_the_first_answer_until_it_is_forgotten() {
+    let limits = Limits { idempotency_keys_max: 2, ..Limits::default() };
+    for (engine, _) in engines(Retention::default(), limits) {
+        let append = async |tenant, key| engine.append(draft(tenant, key, 1)).await.unwrap();
+        let first = append("1", "a").await;
+        let again = append("1", "a").await;
+        assert_eq!((again.seq, &again.id, again.duplicate), (1, &first.id, true));
+        assert!(!append("2", "a").await.duplicate, "keys are a tenant's own");
+        for key in ["b", "c", "d"] {
+            assert!(!append("1", key).await.duplicate);
+        }
+        assert!(!append("1", "a").await.duplicate, "the oldest key is forgotten first");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_bounded_and_known_ones_go_on() {
+    for (engine, _) in engines(Retention::default(), Limits { tenants_max: 1, ..Limits::default() }) {
+        engine.append(draft("1", "", 1)).await.unwrap();
+        assert!(matches!(engine.append(draft("2", "", 1)).await, Err(Refusal::TooManyTenants(1))));
+        assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_subscribes_anywhere_gets_the_rest_once_and_in_order() {
+    const EVENTS: u64 = 400;
+    // A window that most of them fall out of.
+    let limits = Limits { window_events_max: 16, ..Limits::default() };
+    for (engine, hub) in engines(Retention::default(), limits) {
+        let tenant = Tenant::new("1").unwrap();
+        let start = engine.head(&tenant).await.unwrap();
+        let appending = async {
+            for _ in 0..EVENTS {
+                engine.append(draft("1", "", 8)).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        let reading = async |after: u64| {
+            let inbox = Arc::new(Inbox::default());
+            let cursor = Some(Cursor { seq: after, ..start });
+            let mut subscription = loop {
+                let open =
+                    Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], cursor, &inbox, 0);
+                // The log has not come so far yet.
+                match open.await {
+                    Ok(subscription) => break subscription,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            let mut next = after + 1;
+            while next <= EVENTS {
+                let batch = subscription.next().await.unwrap();
+                for event in &batch.events {
+                    assert_eq!(event.seq, next, "after {after}");
+                    next += 1;
+                }
+                if !batch.more && next <= EVENTS {
+                    inbox.ready().await;
+                }
+            }
+        };
+        let all = async {
+            tokio::join!(appending, reading(0), reading(7), reading(150), reading(390));
+        };
+        tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+    }
+}
