@@ -26,7 +26,7 @@ use fanfare_proto::{
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, oneshot};
 
-use self::store::{Change, Failed, Loaded, Store, StoredAnswer, StoredEvent};
+use self::store::{Change, Failed, Loaded, Store, StoredAnswer, StoredEvent, unpanicked};
 use super::{Appended, Engine, Page, Record};
 use crate::{
     config::{Limits, Retention},
@@ -127,8 +127,7 @@ impl DiskEngine {
         limits: Limits,
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
-        let store = Store::open(folder)?;
-        let (loaded, kept) = store.load(folder)?;
+        let (store, (loaded, kept)) = Store::open(folder)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             catalogs,
@@ -183,6 +182,13 @@ impl Shared {
     ) -> Result<Page, Refusal> {
         let place = self.place(tenant);
         let reaches = |of: &AtomicU64| of.load(Ordering::Acquire);
+        // On the disk, and on its way to the hub: whoever reads behind it must not meet it there again.
+        while place
+            .as_ref()
+            .is_some_and(|p| (reaches(&p.published) + 1..=reaches(&p.written)).contains(&after.seq))
+        {
+            std::thread::yield_now();
+        }
         let head = place.as_ref().map_or(0, |p| reaches(&p.published));
         let (base, written) = place.as_ref().map_or((0, 0), |p| (reaches(&p.base), reaches(&p.written)));
         if after.epoch != self.epoch || after.seq > written || after.seq < base {
@@ -194,29 +200,39 @@ impl Shared {
         };
         let store = self.store().ok_or(Refusal::Storage("read"))?;
         let (mut events, mut upto, mut next, mut broken) = (Vec::new(), head, after.seq + 1, false);
-        let visited = store.visit(place.number, after.seq, |seq, stored| {
-            // What is missing was trimmed meanwhile.
-            if seq > head {
-                return false;
-            }
-            let Some(stored) = stored.filter(|_| seq == next) else {
-                broken = true;
-                return false;
-            };
-            next += 1;
-            if let Some(event) = self.event(tenant, seq, stored).filter(|event| interest.wants_logged(event))
-            {
-                events.push(event);
-                if events.len() == limit {
-                    upto = seq;
+        let visited = unpanicked(|| {
+            store.visit(place.number, after.seq, |seq, stored| {
+                // What is missing was trimmed meanwhile.
+                if seq > head {
                     return false;
                 }
-            }
-            true
+                let Some(stored) = stored.filter(|_| seq == next) else {
+                    broken = true;
+                    return false;
+                };
+                next += 1;
+                if let Some(event) =
+                    self.event(tenant, seq, stored).filter(|event| interest.wants_logged(event))
+                {
+                    events.push(event);
+                    if events.len() == limit {
+                        upto = seq;
+                        return false;
+                    }
+                }
+                true
+            })
         });
-        if let Err(error) = visited {
-            tracing::error!(%error, "the log cannot be read");
-            return Err(Refusal::Storage("read"));
+        match visited {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(%error, "the log cannot be read");
+                return Err(Refusal::Storage("read"));
+            }
+            None => {
+                tracing::error!("the log cannot be read: the file is damaged");
+                return Err(Refusal::Storage("read"));
+            }
         }
         if broken {
             return Err(Refusal::Reset(self.cursor(head)));
@@ -413,7 +429,17 @@ impl Writer {
             }
             change.commit()
         };
-        written().inspect_err(|error| tracing::error!(%error, "the log cannot be written")).is_ok()
+        match unpanicked(written) {
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::error!(%error, "the log cannot be written");
+                false
+            }
+            None => {
+                tracing::error!("the log cannot be written: the file is damaged");
+                false
+            }
+        }
     }
 
     /// The commit is on the disk.
@@ -458,9 +484,8 @@ impl Writer {
         std::thread::sleep(REOPEN_PAUSE.saturating_sub(self.tried_at.elapsed()));
         self.tried_at = Instant::now();
         let folder = self.shared.folder.clone();
-        let opened = Store::open(&folder).and_then(|store| Ok((store.load(&folder)?, store)));
-        match opened {
-            Ok(((loaded, _), store)) => {
+        match Store::open(&folder) {
+            Ok((store, (loaded, _))) => {
                 tracing::warn!("the log is open again");
                 self.take_over(loaded);
                 *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(store));

@@ -135,8 +135,21 @@ fn path(folder: &Path) -> PathBuf {
 }
 
 impl Store {
-    /// Opens the store, or makes one in an empty folder. After a crash, what was committed is there and nothing else.
-    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+    /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
+    /// and nothing else. Every event's checksum is verified.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Everything), Error> {
+        let opened = unpanicked(|| {
+            let store = Self::open_file(folder)?;
+            let everything = store.load(folder)?;
+            Ok((store, everything))
+        });
+        opened.unwrap_or_else(|| {
+            let problem = damaged(folder, "the file is not what was written");
+            Err(Error::Store { folder: folder.display().to_string(), problem })
+        })
+    }
+
+    fn open_file(folder: &Path) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
         std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
         let database = Database::create(path(folder)).map_err(|error| match error {
@@ -154,8 +167,7 @@ impl Store {
         }
     }
 
-    /// All logs and kept sessions. Every event's checksum is verified.
-    pub(super) fn load(&self, folder: &Path) -> Result<Everything, Error> {
+    fn load(&self, folder: &Path) -> Result<Everything, Error> {
         let refuse = |problem: &str| Error::Store {
             folder: folder.display().to_string(),
             problem: damaged(folder, problem),
@@ -239,6 +251,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Runs what may meet a damaged file, on which redb panics here and there instead of refusing it; `None` when it did.
+pub(super) fn unpanicked<T>(work: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
 }
 
 fn damaged(folder: &Path, problem: &str) -> String {
