@@ -3,6 +3,8 @@
 import net from "node:net";
 
 export class Proxy {
+  /** Answers requests for a WebSocket with 503. */
+  refuseUpgrades = false;
   #pairs = new Set();
 
   /** A proxy towards `host:port`, on a port of its own. */
@@ -19,8 +21,16 @@ export class Proxy {
   #join(near, far) {
     const pair = { near, far };
     this.#pairs.add(pair);
+    near.on("data", (data) => {
+      if (this.refuseUpgrades && /^upgrade: websocket/im.test(data)) {
+        near.end("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        return;
+      }
+      far.write(data);
+    });
+    near.on("end", () => far.end());
+    far.pipe(near);
     for (const [from, to] of [[near, far], [far, near]]) {
-      from.pipe(to);
       from.on("error", () => to.destroy());
       from.on("close", () => {
         to.destroy();

@@ -1,0 +1,76 @@
+// One chat: who is in it, what was said, and a line to write.
+
+import { useEffect, useRef, useState, type FormEvent } from "react";
+import type { Member, Message } from "./useSocketChat";
+
+const time = (timestamp: string) => new Date(timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const initials = (name: string) => name.slice(0, 2).toUpperCase();
+
+function Ticks({ message }: { message: Message }) {
+  const [text, mark] =
+    message.state === "sending" ? ["Sending", "…"]
+    : message.state === "failed" ? ["Not sent", "!"]
+    : message.readBy.length > 0 ? [`Read by ${message.readBy.join(", ")}`, "✓✓"]
+    : ["Sent", "✓"];
+  return <span className={`ticks ${message.readBy.length > 0 ? "read" : message.state}`} role="img" aria-label={text} title={text}>{mark}</span>;
+}
+
+interface Props {
+  chatId: string;
+  userId?: string;
+  messages: Message[];
+  members: Member[];
+  online: Record<string, string | undefined>;
+  canSend: boolean;
+  onSend(content: string): void;
+}
+
+export function ChatWindow({ chatId, userId, messages, members, online, canSend, onSend }: Props) {
+  const [draft, setDraft] = useState("");
+  const end = useRef<HTMLLIElement>(null);
+  useEffect(() => {
+    end.current?.scrollIntoView({ block: "end" });
+  }, [messages.length]);
+
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    if (!draft.trim()) return;
+    onSend(draft.trim());
+    setDraft("");
+  };
+
+  return (
+    <section className="window" aria-label={`Chat ${chatId}`}>
+      <header>
+        <h2>{chatId}</h2>
+        <ul className="members" aria-label="Members">
+          {members.map((member) => (
+            <li key={member.userId}>
+              <span className="avatar">{initials(member.name ?? member.userId)}</span>
+              {member.name ?? member.userId}
+              <span className={member.userId in online ? "dot on" : "dot"} role="img" aria-label={member.userId in online ? "online" : "offline"} />
+            </li>
+          ))}
+        </ul>
+      </header>
+      <ol className="messages" aria-label="Messages" aria-live="polite">
+        {messages.length === 0 && <li className="empty">Nobody has written here since you came.</li>}
+        {messages.map((message) => (
+          <li key={message.clientMessageId ?? message.id} className={message.senderId === userId ? "mine" : "theirs"}>
+            {message.senderId !== userId && <span className="sender">{message.senderName ?? message.senderId}</span>}
+            <p>{message.content}</p>
+            <footer>
+              <time dateTime={message.timestamp}>{time(message.timestamp)}</time>
+              {message.senderId === userId && <Ticks message={message} />}
+            </footer>
+          </li>
+        ))}
+        <li ref={end} aria-hidden="true" className="end" />
+      </ol>
+      <form onSubmit={submit}>
+        <input aria-label="Message" placeholder="Write a message" value={draft} onChange={(event) => setDraft(event.target.value)} disabled={!canSend} />
+        <button disabled={!canSend || !draft.trim()}>Send</button>
+      </form>
+    </section>
+  );
+}

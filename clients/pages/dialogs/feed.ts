@@ -1,0 +1,151 @@
+// The feed: a WebSocket while there is one, long polling while there is none, and one cursor for both, so that nothing is
+// missed or doubled when it goes from one to the other.
+
+export interface Dialog {
+  id: string;
+  status?: string;
+  unreadCount?: number;
+  lastMessage?: string;
+  updatedAt: string;
+}
+
+export interface DialogMessage {
+  id: string;
+  text: string;
+  from: string;
+  createdAt: string;
+}
+
+export type FeedMessage = { cursor?: string } & (
+  | { type: "connected"; userId: string }
+  | { type: "subscribed"; dialogId?: string }
+  | { type: "pong"; timestamp: string }
+  | { type: "dialog_update"; dialog: Dialog }
+  | { type: "new_message"; dialogId: string; message: DialogMessage }
+  | { type: "reset" }
+  | { type: "error"; code: string; message: string }
+);
+
+export type Mode = "connecting" | "live" | "polling" | "ended";
+
+export interface FeedEvents {
+  mode(mode: Mode): void;
+  message(message: FeedMessage): void;
+  problem(text: string): void;
+}
+
+/** Close codes from here on mean: do not come back with the same token. */
+const FINAL_CODES = 4500;
+const PING_MS = 5000;
+
+export class DialogFeed {
+  /** Where we are in the feed; empty before the first answer. */
+  #cursor = "";
+  #mode: Mode = "connecting";
+  #socket?: WebSocket;
+  #polling?: AbortController;
+  #retry?: ReturnType<typeof setTimeout>;
+  #pings?: ReturnType<typeof setInterval>;
+  #closed = false;
+
+  constructor(
+    readonly url: string,
+    readonly token: string,
+    readonly events: FeedEvents,
+    readonly retryMs: number,
+  ) {
+    this.#open();
+  }
+
+  close() {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    clearInterval(this.#pings);
+    this.#polling?.abort();
+    this.#socket?.close();
+  }
+
+  #query() {
+    return new URLSearchParams({ token: this.token, after: this.#cursor });
+  }
+
+  #enter(mode: Mode) {
+    this.#mode = mode;
+    this.events.mode(mode);
+  }
+
+  #open() {
+    const socket = new WebSocket(`${this.url.replace(/^http/, "ws")}/ws?${this.#query()}`);
+    this.#socket = socket;
+    let ready = false;
+    // While polling goes on, what came first by either way counts.
+    const asked = this.#cursor;
+    socket.onmessage = ({ data }) => {
+      const message = JSON.parse(data) as FeedMessage;
+      if (message.type === "connected") {
+        if (this.#cursor !== asked) {
+          // Polling has gone on meanwhile: the socket begins behind it the next time.
+          socket.onclose = null;
+          socket.close();
+          this.#open();
+          return;
+        }
+        ready = true;
+        this.#polling?.abort();
+        this.#polling = undefined;
+        this.#enter("live");
+        socket.send(JSON.stringify({ type: "subscribe" }));
+        this.#ping();
+      }
+      if (message.type === "error") this.events.problem(message.message);
+      if (ready || message.type === "error") this.#take(message);
+    };
+    socket.onclose = ({ code }) => {
+      clearInterval(this.#pings);
+      if (this.#closed) return;
+      if (code >= FINAL_CODES) return this.#end();
+      if (this.#mode !== "polling") this.#poll();
+      this.#retry = setTimeout(() => this.#open(), this.retryMs);
+    };
+  }
+
+  #ping() {
+    const ping = () => this.#socket?.send(JSON.stringify({ type: "ping" }));
+    this.#pings = setInterval(ping, PING_MS);
+    ping();
+  }
+
+  async #poll() {
+    this.#enter("polling");
+    const polling = new AbortController();
+    this.#polling = polling;
+    while (!polling.signal.aborted && !this.#closed) {
+      try {
+        const response = await fetch(`${this.url}/poll?${this.#query()}`, { signal: polling.signal });
+        const body = await response.json();
+        // The WebSocket is ahead: its events are these.
+        if (polling.signal.aborted) return;
+        if (response.status === 401 || response.status === 403) {
+          this.events.problem(body.message);
+          return this.#end();
+        }
+        if (!response.ok) throw new Error(body.message);
+        for (const message of body.events as FeedMessage[]) this.#take(message);
+        this.#cursor = body.cursor;
+      } catch {
+        if (polling.signal.aborted) return;
+        await new Promise((resolve) => setTimeout(resolve, this.retryMs));
+      }
+    }
+  }
+
+  #take(message: FeedMessage) {
+    if (message.cursor) this.#cursor = message.cursor;
+    this.events.message(message);
+  }
+
+  #end() {
+    this.close();
+    this.#enter("ended");
+  }
+}

@@ -1,0 +1,92 @@
+// The desk's state: chats, messages and operators, as the events tell of them.
+
+import type { Channel, ChatStatus, MessageStatus, NewMessage, ServerEvents } from "./useSocket";
+
+export interface Message extends NewMessage {
+  status?: MessageStatus;
+}
+
+export interface Chat {
+  id: number;
+  name: string;
+  channel?: Channel;
+  status?: ChatStatus;
+  priority?: string;
+  unread: number;
+  lastAt: string;
+  messages: Message[];
+  /** Operators who have the chat open. */
+  operators: string[];
+  typing: string[];
+}
+
+export interface Desk {
+  chats: Record<number, Chat>;
+  online: string[];
+}
+
+export type Event = { [Name in keyof ServerEvents]: { name: Name; payload: Parameters<ServerEvents[Name]>[0] } }[keyof ServerEvents]
+  | { name: "opened"; payload: { chatId: number } };
+
+const blank = (id: number): Chat => ({
+  id, name: `Chat ${id}`, unread: 0, lastAt: new Date().toISOString(), messages: [], operators: [], typing: [],
+});
+const add = (list: string[], one: string) => (list.includes(one) ? list : [...list, one]);
+const without = (list: string[], one: string) => list.filter((other) => other !== one);
+
+function change(desk: Desk, id: number, make: (chat: Chat) => Partial<Chat>): Desk {
+  const chat = desk.chats[id] ?? blank(id);
+  return { ...desk, chats: { ...desk.chats, [id]: { ...chat, ...make(chat) } } };
+}
+
+export function tell(desk: Desk, event: Event): Desk {
+  switch (event.name) {
+    case "chat:new": {
+      const { id, name, channel, status, priority, createdAt } = event.payload;
+      return change(desk, id, () => ({ name, channel, status, priority, lastAt: createdAt }));
+    }
+    case "chat:updated": {
+      const { id, unreadCount, lastMessageAt, ...rest } = event.payload;
+      return change(desk, id, (chat) => ({ ...rest, unread: unreadCount ?? chat.unread, lastAt: lastMessageAt ?? chat.lastAt }));
+    }
+    case "chat:deleted": {
+      const { [event.payload.chatId]: _, ...chats } = desk.chats;
+      return { ...desk, chats };
+    }
+    case "message:new": {
+      const message = event.payload;
+      return change(desk, message.chatId, (chat) => ({
+        channel: message.channel,
+        messages: [...chat.messages, message],
+        unread: chat.unread + (message.fromMe ? 0 : 1),
+        lastAt: message.timestamp,
+      }));
+    }
+    case "message:status": {
+      const { chatId, messageId, status } = event.payload;
+      return change(desk, chatId, (chat) => ({ messages: chat.messages.map((m) => (m.id === messageId ? { ...m, status } : m)) }));
+    }
+    case "messages:read":
+      return change(desk, event.payload.chatId, () => ({ unread: 0 }));
+    case "opened":
+      return change(desk, event.payload.chatId, () => ({}));
+    case "typing:start":
+      return change(desk, event.payload.chatId, (chat) => ({ typing: add(chat.typing, event.payload.userId) }));
+    case "typing:stop":
+      return change(desk, event.payload.chatId, (chat) => ({ typing: without(chat.typing, event.payload.userId) }));
+    case "operator:joined":
+      return change(desk, event.payload.chatId, (chat) => ({ operators: add(chat.operators, event.payload.userId) }));
+    case "operator:left":
+      return change(desk, event.payload.chatId, (chat) => ({
+        operators: without(chat.operators, event.payload.userId),
+        typing: without(chat.typing, event.payload.userId),
+      }));
+    case "user:online":
+      return { ...desk, online: add(desk.online, event.payload.userId) };
+    case "user:offline":
+      return { ...desk, online: without(desk.online, event.payload.userId) };
+    case "user:notification":
+    case "error":
+      return desk;
+  }
+}

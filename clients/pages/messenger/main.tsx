@@ -1,0 +1,169 @@
+// The operator's view of the help desk: chats on the left, the open one on the right. Messages are sent by the desk's own backend
+// over REST; this page shows what happens and tells others that somebody types.
+
+import { StrictMode, useEffect, useMemo, useReducer, useState, type FormEvent } from "react";
+import { createRoot } from "react-dom/client";
+import { tell, type Chat, type Event, type Message } from "./desk";
+import { useSocket, type Notice, type ServerEvents, type Status } from "./useSocket";
+import "./messenger.css";
+
+const params = new URLSearchParams(location.search);
+const url = params.get("url") ?? "http://127.0.0.1:3000";
+/** Others' typing ends by itself, should its end get lost. */
+const TYPING_MAX = 6000;
+const NOTICE_MS = 8000;
+
+const STATUS: Record<Status, string> = {
+  connecting: "Connecting …", connected: "Live", disconnected: "Reconnecting …", ended: "Signed out",
+};
+const CHANNEL = { whatsapp: "WhatsApp", waba: "WhatsApp Business", telegram: "Telegram" };
+const TICKS = { pending: "◷", sent: "✓", delivered: "✓✓", read: "✓✓", failed: "!" };
+const time = (at: string) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+function ChannelBadge({ chat }: { chat: Chat }) {
+  return chat.channel ? <span className={`channel ${chat.channel}`}>{CHANNEL[chat.channel]}</span> : null;
+}
+
+function Bubble({ message }: { message: Message }) {
+  return (
+    <li className={message.fromMe ? "out" : "in"}>
+      {message.senderName && <span className="sender">{message.senderName}</span>}
+      <p>{message.content}</p>
+      <footer>
+        <time dateTime={message.timestamp}>{time(message.timestamp)}</time>
+        {message.fromMe && (
+          <span className={`ticks ${message.status ?? "sent"}`} role="img" aria-label={message.status ?? "sent"}>
+            {TICKS[message.status ?? "sent"]}
+          </span>
+        )}
+      </footer>
+    </li>
+  );
+}
+
+function ChatView({ chat, onType }: { chat: Chat; onType(text: string): void }) {
+  const [draft, setDraft] = useState("");
+  useEffect(() => setDraft(""), [chat.id]);
+  return (
+    <section className="chat" aria-label={chat.name}>
+      <header>
+        <h2>{chat.name}</h2>
+        <ChannelBadge chat={chat} />
+        {chat.status && <span className={`state ${chat.status}`}>{chat.status}</span>}
+        <span className="operators">{chat.operators.length > 0 && `Open by ${chat.operators.join(", ")}`}</span>
+      </header>
+      <ol className="messages" aria-label="Messages" aria-live="polite">
+        {chat.messages.length === 0 && <li className="empty">No messages since you came.</li>}
+        {chat.messages.map((message) => <Bubble key={message.id} message={message} />)}
+      </ol>
+      <p className="typing" role="status">{chat.typing.length > 0 && `Operator ${chat.typing.join(", ")} is typing …`}</p>
+      <form onSubmit={(event) => event.preventDefault()}>
+        <input
+          aria-label="Reply" placeholder="Write a reply" value={draft}
+          onChange={(event) => {
+            setDraft(event.target.value);
+            onType(event.target.value);
+          }}
+        />
+        <button disabled title="Replies are sent by the help desk's backend, which this page does without">Send</button>
+      </form>
+    </section>
+  );
+}
+
+function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
+  const [desk, dispatch] = useReducer(tell, { chats: {}, online: [] });
+  const [open, setOpen] = useState<number>();
+  const [number, setNumber] = useState("");
+  const [notices, setNotices] = useState<(Notice & { key: number })[]>([]);
+
+  const handlers = useMemo(() => {
+    const handle = (name: keyof ServerEvents) => (payload: unknown) => dispatch({ name, payload } as Event);
+    const names: (keyof ServerEvents)[] = [
+      "chat:new", "chat:updated", "chat:deleted", "message:new", "message:status", "messages:read", "typing:stop",
+      "operator:joined", "operator:left", "user:online", "user:offline",
+    ];
+    return {
+      ...Object.fromEntries(names.map((name) => [name, handle(name)])),
+      "typing:start": (payload: { chatId: number; userId: string }) => {
+        dispatch({ name: "typing:start", payload });
+        setTimeout(() => dispatch({ name: "typing:stop", payload }), TYPING_MAX);
+      },
+      "user:notification": (notice: Notice) => {
+        const key = Math.random();
+        setNotices((all) => [...all, { ...notice, key }]);
+        setTimeout(() => setNotices((all) => all.filter((other) => other.key !== key)), NOTICE_MS);
+      },
+    } as Partial<ServerEvents>;
+  }, []);
+  const { status, problem, typing } = useSocket(url, token, open, handlers);
+
+  const chats = Object.values(desk.chats).sort((a, b) => b.lastAt.localeCompare(a.lastAt));
+  const chat = open === undefined ? undefined : desk.chats[open];
+  const show = (chatId: number) => {
+    dispatch({ name: "opened", payload: { chatId } });
+    setOpen(chatId);
+  };
+  const openByNumber = (event: FormEvent) => {
+    event.preventDefault();
+    if (/^\d+$/.test(number)) show(Number(number));
+    setNumber("");
+  };
+
+  return (
+    <main>
+      <aside>
+        <header>
+          <h1>Help desk</h1>
+          <p className={`status ${status}`} role="status">{STATUS[status]}</p>
+        </header>
+        <form onSubmit={openByNumber}>
+          <input aria-label="Open chat number" placeholder="Open chat number" inputMode="numeric" value={number} onChange={(event) => setNumber(event.target.value)} />
+        </form>
+        <nav aria-label="Chats">
+          {chats.length === 0 && <p className="empty">No chats yet. They appear as customers write.</p>}
+          {chats.map((one) => (
+            <button key={one.id} className={one.id === open ? "entry active" : "entry"} aria-current={one.id === open} onClick={() => show(one.id)}>
+              <span className="name">{one.name}</span>
+              <time dateTime={one.lastAt}>{time(one.lastAt)}</time>
+              <span className="last">{one.messages.at(-1)?.content ?? one.status ?? ""}</span>
+              {one.unread > 0 && <b className="unread" aria-label={`${one.unread} unread`}>{one.unread}</b>}
+              <span className="badges"><ChannelBadge chat={one} />{one.priority && <span className="priority">{one.priority}</span>}</span>
+            </button>
+          ))}
+        </nav>
+        <section className="team" aria-label="Operators online">
+          <h2>Operators online</h2>
+          <ul>
+            {desk.online.map((userId) => <li key={userId} data-user={userId}><span className="dot" />{userId}</li>)}
+          </ul>
+        </section>
+      </aside>
+      {problem && (
+        <p className="problem" role="alert">
+          {problem}
+          {status === "ended" && <button onClick={onSignOut}>Sign in again</button>}
+        </p>
+      )}
+      {chat ? <ChatView chat={chat} onType={typing} /> : <p className="empty hint">Choose a chat to read it.</p>}
+      <div className="notices" aria-live="polite">
+        {notices.map((notice) => <p key={notice.key} className="notice"><b>{notice.type}</b>{notice.message}</p>)}
+      </div>
+    </main>
+  );
+}
+
+function App() {
+  const [token, setToken] = useState(params.get("token") ?? "");
+  const [draft, setDraft] = useState("");
+  if (token) return <HelpDesk token={token} onSignOut={() => setToken("")} />;
+  return (
+    <form className="signin" onSubmit={(event) => { event.preventDefault(); setToken(draft.trim()); }}>
+      <h1>Help desk</h1>
+      <label>Token<textarea rows={5} value={draft} onChange={(event) => setDraft(event.target.value)} /></label>
+      <button disabled={!draft.trim()}>Sign in</button>
+    </form>
+  );
+}
+
+createRoot(document.getElementById("root")!).render(<StrictMode><App /></StrictMode>);
