@@ -9,7 +9,10 @@ import { within } from "./fanfare.js";
  */
 export async function connect(url, token, options = {}, connector = io) {
   const socket = connector(url, { auth: { token }, transports: ["websocket"], forceNew: true, reconnection: false, ...options });
-  record(socket);
+  const heard = record(socket);
+  socket.onAny((...event) => heard(event));
+  socket.texts = [];
+  socket.once("connect", () => socket.io.engine.on("data", (text) => socket.texts.push(text)));
   await within(
     new Promise((resolve, reject) => {
       socket.once("connect", resolve);
@@ -23,19 +26,13 @@ export async function connect(url, token, options = {}, connector = io) {
   return socket;
 }
 
-function record(socket) {
-  socket.events = [];
-  socket.texts = [];
-  socket.offsets = [];
+/** Gives a client `events`, `offsets` and `event()`, and what is to be told of each event that it gets. */
+export function record(client) {
+  client.events = [];
+  client.offsets = [];
   const waiting = new Set();
-  socket.once("connect", () => socket.io.engine.on("data", (text) => socket.texts.push(text)));
-  socket.onAny((...event) => {
-    if (/^[0-9a-f]{12}-\d+$/.test(event.at(-1))) socket.offsets.push(event.pop());
-    socket.events.push(event);
-    for (const look of [...waiting]) if (look(event)) waiting.delete(look);
-  });
   /** Resolves with the first event that matches, also one that has come already. */
-  socket.event = (name, matches = () => true) =>
+  client.event = (name, matches = () => true) =>
     within(
       new Promise((resolve) => {
         const look = (event) => {
@@ -43,10 +40,15 @@ function record(socket) {
           if (found) resolve(event);
           return found;
         };
-        if (!socket.events.some(look)) waiting.add(look);
+        if (!client.events.some(look)) waiting.add(look);
       }),
       `event ${name}`,
     );
+  return (event) => {
+    if (/^[0-9a-f]{12}-\d+$/.test(event.at(-1))) client.offsets.push(event.pop());
+    client.events.push(event);
+    for (const look of [...waiting]) if (look(event)) waiting.delete(look);
+  };
 }
 
 /** Emits and waits for the acknowledgement. */
