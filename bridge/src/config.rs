@@ -78,7 +78,7 @@ impl Config {
             refusals_max: 100,
             poll_wait: Duration::from_secs(25),
             rooms_per_session_max: 128,
-            calls_waiting_max: 64,
+            calls_waiting_max: 128,
             connections_max: 100_000,
             interest_linger: Duration::from_secs(1),
         }
