@@ -1,13 +1,15 @@
-// A worker that abuses a bridge in several ways at once, for as long as it lives, and counts what it was answered.
+// A process that abuses a bridge in several ways at once, for as long as it lives, and counts what it was answered.
 
-import { parentPort, workerData } from "node:worker_threads";
+import { setPriority } from "node:os";
 import WebSocket from "ws";
 
-const { url, tokens } = workerData;
+const [url, ...tokens] = process.argv.slice(2);
+// It stands for other machines: the time that it takes to make its packets is not ours.
+setPriority(19);
 const counts = {};
 const count = (what) => (counts[what] = (counts[what] ?? 0) + 1);
 /** Packets in one go; then the event loop has its turn. */
-const BURST = 200;
+const BURST = 50;
 
 const WAYS = {
   "floods calls": (socket) => socket.send('42["subscribe:chat",{"chatId":7}]'),
@@ -43,4 +45,5 @@ function abuse(way, index) {
 }
 
 Object.keys(WAYS).forEach(abuse);
-parentPort.on("message", () => parentPort.postMessage(counts));
+process.on("message", () => process.send(counts));
+process.send("begun");

@@ -108,6 +108,10 @@ impl EngineIoHandler for SocketIo {
     }
 
     fn on_message(self: &Arc<Self>, message: Str, socket: EngineSocket) {
+        // One that was told to go is not listened to.
+        if socket.data.session().is_some_and(|session| session.is_closed()) {
+            return;
+        }
         match packet::decode(message) {
             Ok(Incoming::Connect { namespace, auth }) => self.connect_requested(&socket, &namespace, auth),
             Ok(Incoming::Event { namespace, emitted }) if namespace == "/" => match socket.data.session() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use engineioxide::{DisconnectReason, Str};
-use fanfare_proto::v1;
+use fanfare_proto::v1::{self, Reason};
 use tokio_util::task::TaskTracker;
 
 use super::{EngineSocket, packet};
@@ -22,6 +22,8 @@ use crate::{
 
 /// How long a peer that was told to go may take.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// The same for one that floods us meanwhile.
+const FAREWELL_TO_ABUSE: Duration = Duration::from_millis(100);
 
 /// How often a full queue is looked at again while a session recovers.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -147,8 +149,9 @@ impl Outlet for SocketOutlet {
         // … and do not when they are told to go.
         send(&socket, packet::failure(None, &Failure::new(ending.reason, ending.message.as_str())));
         send(&socket, packet::disconnect());
+        let farewell = if ending.reason == Reason::Abuse { FAREWELL_TO_ABUSE } else { FAREWELL };
         self.tasks.spawn(async move {
-            let _left = tokio::time::timeout(FAREWELL, socket.closed()).await;
+            let _left = tokio::time::timeout(farewell, socket.closed()).await;
             socket.close(DisconnectReason::ClosingServer);
         });
     }
