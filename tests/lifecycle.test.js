@@ -37,7 +37,7 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
 
 test("a server that is told to stop says so to a producer that waits", async () => {
   const server = await startServer(QUIET);
-  const publisher = new Process(["notify", "message:new", "-", "--server", server.url, "--jwt-secret", SECRET]);
+  const publisher = new Process(["notify", "message:new", "-", "--retry-for", "0s", "--server", server.url, "--jwt-secret", SECRET]);
   publisher.child.stdin.write(`${MESSAGE}\n`);
   await until(() => publisher.printed().length === 1, "the answer");
   // Its input stays open: only the server can end the stream.
@@ -51,7 +51,7 @@ test("a server that is told to stop while producers publish keeps its word", asy
   const socket = await connect(bridge.url, user(42, 1));
   const tool = (...args) => new Process([...args, "--server", server.url, "--jwt-secret", SECRET]);
   const subscriber = tool("subscribe", "org");
-  const publisher = tool("notify", "message:new", "-");
+  const publisher = tool("notify", "message:new", "-", "--retry-for", "0s");
   // The pipe breaks when the publisher gives up.
   publisher.child.stdin.on("error", () => {});
   let sent = 0;

@@ -14,7 +14,7 @@ use fanfare_proto::{
     v1::{NotifyRequest, NotifyResponse, Target},
 };
 use prost_types::Timestamp;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     auth,
@@ -37,6 +37,13 @@ pub(crate) struct Ingest {
     event_bytes_max: usize,
     /// Closed when the server shuts down; then empty once everything that was taken has been answered.
     under_way: TaskTracker,
+}
+
+/// An event that was checked; the server does not end before it is in the log or dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    draft: Draft,
+    under_way: TaskTrackerToken,
 }
 
 /// An event that the server makes, for a browser's call or because users come and go.
@@ -74,6 +81,11 @@ impl Ingest {
         identity: &Identity,
         request: NotifyRequest,
     ) -> Result<NotifyResponse, Refusal> {
+        self.append(self.prepare(identity, request)?).await
+    }
+
+    /// Checks an event given as `Any`: everything that can be refused is refused here.
+    pub(crate) fn prepare(&self, identity: &Identity, request: NotifyRequest) -> Result<Taken, Refusal> {
         let event = request.event.ok_or_else(|| {
             Refusal::Invalid(
                 "event is missing: give an event of a loaded catalog as google.protobuf.Any".into(),
@@ -81,7 +93,7 @@ impl Ingest {
         })?;
         let kind = self.kind(&event.type_url)?.clone();
         let target = request.target.unwrap_or_default();
-        self.publish(identity, &kind, &[], target, event.value.into()).await
+        self.check_in(identity, &kind, &[], target, event.value.into())
     }
 
     /// Publishes an event of a known type: to the target's rooms, else to `instead`, else where the type declares.
@@ -93,8 +105,19 @@ impl Ingest {
         target: Target,
         payload: Bytes,
     ) -> Result<NotifyResponse, Refusal> {
+        self.append(self.check_in(identity, kind, instead, target, payload)?).await
+    }
+
+    fn check_in(
+        &self,
+        identity: &Identity,
+        kind: &Arc<EventType>,
+        instead: &[Room],
+        target: Target,
+        payload: Bytes,
+    ) -> Result<Taken, Refusal> {
         // Before the question, so that whoever waits for the end waits for this one.
-        let _under_way = self.under_way.token();
+        let under_way = self.under_way.token();
         if self.under_way.is_closed() {
             return Err(Refusal::Shutdown);
         }
@@ -113,7 +136,13 @@ impl Ingest {
             idempotency_key: target.idempotency_key,
             id_field: None,
         };
-        let appended = self.engine.append(draft).await?;
+        Ok(Taken { draft, under_way })
+    }
+
+    /// Appends what was checked.
+    pub(crate) async fn append(&self, taken: Taken) -> Result<NotifyResponse, Refusal> {
+        let appended = self.engine.append(taken.draft).await?;
+        drop(taken.under_way);
         Ok(NotifyResponse {
             id: appended.id,
             seq: appended.seq,

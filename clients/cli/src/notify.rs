@@ -26,7 +26,8 @@ const READ_AHEAD_MAX: usize = 1024;
 pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
     let catalogs = Catalogs::load(&args.client.catalogs.catalog)?;
     let kind = find(&catalogs, &args.kind)?.clone();
-    let client = Client::new(&args.client.server, &identity::tool_token(&args.client)?)?;
+    let token = identity::tool_token(&args.client)?;
+    let client = Client::new(&args.client.server, &token)?.retry_for(args.retry_for);
     let target = Target {
         tenant: args.client.tenant.clone(),
         rooms: args.room.clone(),
@@ -97,7 +98,7 @@ async fn stream(client: &Client, kind: &Arc<EventType>, target: &Target) -> anyh
             }
         }
     });
-    let mut responses = client.notify_stream(ReceiverStream::new(outgoing)).await?;
+    let mut responses = client.notify_stream(ReceiverStream::new(outgoing));
     while let Some(response) = responses.next().await {
         print(&response?);
     }

@@ -4,6 +4,7 @@
 
 pub mod edge;
 mod error;
+mod publisher;
 mod realtime;
 
 use std::time::Duration;

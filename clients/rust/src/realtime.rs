@@ -14,36 +14,44 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel};
+use crate::{
+    Error, MESSAGE_BYTES_MAX, authorized, bearer, channel,
+    publisher::{Publisher, set_key},
+};
 
 /// The first and the longest pause between two tries.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How long a Notify is tried.
-const NOTIFY_DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(100);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long publishing is tried while no server takes it, unless told otherwise.
+const RETRY_FOR: Duration = Duration::from_secs(15);
 
 /// A producer and consumer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    client: RealtimeClient<Channel>,
-    bearer: MetadataValue<Ascii>,
+    pub(crate) client: RealtimeClient<Channel>,
+    pub(crate) bearer: MetadataValue<Ascii>,
+    pub(crate) retry_for: Duration,
 }
 
 impl Client {
     /// Prepares a connection to e.g. `http://127.0.0.1:50051`; it is made when it is first used.
     pub fn new(url: &str, token: &str) -> Result<Self, Error> {
         let client = RealtimeClient::new(channel(url)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { client, bearer: bearer(token)? })
+        Ok(Self { client, bearer: bearer(token)?, retry_for: RETRY_FOR })
     }
 
-    /// Publishes one event. While the server cannot be reached it is tried again, for 15 seconds, under an idempotency
+    /// How long publishing is tried while no server takes it; 15 seconds unless told otherwise.
+    #[must_use]
+    pub const fn retry_for(mut self, time: Duration) -> Self {
+        self.retry_for = time;
+        self
+    }
+
+    /// Publishes one event. While the server cannot be reached it is tried again, for [a while](Self::retry_for), under an idempotency
     /// key (made here when the request has none), so that the event is published once.
     pub async fn notify(&self, mut request: NotifyRequest) -> Result<NotifyResponse, Error> {
-        let target = request.target.get_or_insert_default();
-        if target.idempotency_key.is_empty() {
-            target.idempotency_key = format!("{:032x}", rand::random::<u128>());
-        }
-        let deadline = Instant::now() + NOTIFY_DEADLINE;
+        set_key(&mut request);
+        let deadline = Instant::now() + self.retry_for;
         let mut pause = BACKOFF_MIN;
         loop {
             let answer = self.client.clone().notify(authorized(request.clone(), &self.bearer)).await;
@@ -59,13 +67,15 @@ impl Client {
         }
     }
 
-    /// Publishes a stream of events; answers come in the order of the requests. The first refusal ends the stream.
-    pub async fn notify_stream(
+    /// Publishes a stream of events; answers come in the order of the requests. When the connection breaks, it is made again and
+    /// what was not answered is sent again, under idempotency keys (made here for requests that have none), so that each event is
+    /// published once. At most 1,024 events are unanswered. The first refusal that trying again does not mend ends the stream, and
+    /// so does a server that takes nothing for [a while](Self::retry_for).
+    pub fn notify_stream(
         &self,
         requests: impl Stream<Item = NotifyRequest> + Send + 'static,
-    ) -> Result<BoxStream<'static, Result<NotifyResponse, Error>>, Error> {
-        let responses = self.client.clone().notify_stream(authorized(requests, &self.bearer)).await?;
-        Ok(responses.into_inner().map(|answer| answer.map_err(Error::from)).boxed())
+    ) -> BoxStream<'static, Result<NotifyResponse, Error>> {
+        Publisher::new(self.clone(), requests.boxed()).answers()
     }
 
     /// The events of some rooms, after `after` or from now on.

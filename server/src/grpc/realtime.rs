@@ -10,7 +10,7 @@ use fanfare_proto::{
         NotifyResponse, Reason, SubscribeRequest, disconnect_request::Whom as Named,
     },
 };
-use futures_util::{FutureExt as _, Stream, stream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use http::Response;
 use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
 use tonic_prost::ProstCodec;
@@ -23,6 +23,8 @@ use super::{
 };
 use crate::{auth, error::Refusal, presence::Whom};
 
+/// Requests of one stream that are on their way to the log, so that they share what it costs to write.
+const UNDER_WAY_MAX: usize = 256;
 /// Users in one answer of GetPresence.
 const USERS_DEFAULT: usize = 100;
 const USERS_MAX: usize = 1000;
@@ -112,20 +114,27 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
         async move {
             let identity = services.identify(request.metadata())?;
             let requests = request.into_inner();
-            let responses = stream::try_unfold(
-                (services, identity, requests),
-                |(services, identity, mut requests)| async move {
-                    let next = tokio::select! {
-                        biased;
-                        () = services.closing.cancelled() => return Err(Refusal::Shutdown.into()),
-                        next = requests.message() => next?,
-                    };
-                    let Some(request) = next else { return Ok(None) };
-                    services.check_expiry(&identity)?;
-                    let response = services.ingest.notify(&identity, request).await?;
-                    Ok(Some((response, (services, identity, requests))))
-                },
-            );
+            let taken = stream::unfold(Some((services, identity, requests)), |state| async {
+                let (services, identity, mut requests) = state?;
+                let next = tokio::select! {
+                    biased;
+                    () = services.closing.cancelled() => Err(Refusal::Shutdown.into()),
+                    next = requests.message() => next,
+                };
+                let draft = match next {
+                    Ok(None) => return None,
+                    Ok(Some(request)) => services
+                        .check_expiry(&identity)
+                        .and_then(|()| services.ingest.prepare(&identity, request))
+                        .map_err(Status::from),
+                    Err(status) => Err(status),
+                };
+                // Nothing is taken behind what is refused.
+                let rest = draft.is_ok().then(|| (services.clone(), identity, requests));
+                let answer = async move { Ok::<_, Status>(services.ingest.append(draft?).await?) };
+                Some((answer, rest))
+            });
+            let responses = taken.buffered(UNDER_WAY_MAX);
             let responses: ResponseStream<NotifyResponse> = Box::pin(responses);
             Ok::<_, Status>(tonic::Response::new(responses))
         }

@@ -354,6 +354,9 @@ pub(crate) struct NotifyArgs {
     /// Makes a retry safe.
     #[arg(long, value_name = "KEY", default_value = "")]
     pub(crate) idempotency_key: String,
+    /// How long it is tried while no server takes it.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15s")]
+    pub(crate) retry_for: Duration,
     /// A session that does not get it; repeatable.
     #[arg(long, value_name = "SESSION")]
     pub(crate) except_session: Vec<String>,

@@ -1,0 +1,149 @@
+//! A stream of events that outlives its connection.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fanfare_proto::v1::{NotifyRequest, NotifyResponse};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::{
+    Client, Error, authorized,
+    realtime::{BACKOFF_MAX, BACKOFF_MIN},
+};
+
+/// Events that were sent and are not answered, at most.
+const UNANSWERED_MAX: usize = 1024;
+
+/// Gives a request an idempotency key if it has none.
+pub(crate) fn set_key(request: &mut NotifyRequest) {
+    let target = request.target.get_or_insert_default();
+    if target.idempotency_key.is_empty() {
+        target.idempotency_key = format!("{:032x}", rand::random::<u128>());
+    }
+}
+
+pub(crate) struct Publisher {
+    client: Client,
+    /// What is to be published; absent when it has ended.
+    source: Option<BoxStream<'static, NotifyRequest>>,
+    /// Sent, or to be sent again, and not answered.
+    unanswered: VecDeque<NotifyRequest>,
+    connection: Option<Connection>,
+    pause: Duration,
+    /// Since when nothing was answered although it was tried.
+    failing: Option<Instant>,
+}
+
+struct Connection {
+    /// Holds all that may be unanswered, so that sending never waits; absent when all is sent.
+    requests: Option<mpsc::Sender<NotifyRequest>>,
+    answers: Streaming<NotifyResponse>,
+}
+
+/// What a step has come to.
+enum Step {
+    Answer(NotifyResponse),
+    Again,
+    Done,
+}
+
+impl Publisher {
+    pub(crate) fn new(client: Client, source: BoxStream<'static, NotifyRequest>) -> Self {
+        let unanswered = VecDeque::new();
+        Self { client, source: Some(source), unanswered, connection: None, pause: BACKOFF_MIN, failing: None }
+    }
+
+    pub(crate) fn answers(self) -> BoxStream<'static, Result<NotifyResponse, Error>> {
+        stream::unfold(Some(self), |publisher| async {
+            let mut publisher = publisher?;
+            loop {
+                match publisher.step().await {
+                    Ok(Step::Answer(answer)) => return Some((Ok(answer), Some(publisher))),
+                    Ok(Step::Again) => {}
+                    Ok(Step::Done) => return None,
+                    Err(error) if error.is_retry() && publisher.is_patient() => publisher.wait(&error).await,
+                    Err(error) => return Some((Err(error), None)),
+                }
+            }
+        })
+        .boxed()
+    }
+
+    /// Whether it is worth while to try again.
+    fn is_patient(&mut self) -> bool {
+        let since = *self.failing.get_or_insert_with(Instant::now);
+        since.elapsed() + self.pause < self.client.retry_for
+    }
+
+    async fn wait(&mut self, error: &Error) {
+        tracing::debug!(%error, pause = ?self.pause, "the stream broke, publishing goes on");
+        self.connection = None;
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(BACKOFF_MAX);
+    }
+
+    async fn step(&mut self) -> Result<Step, Error> {
+        if self.source.is_none() && self.unanswered.is_empty() {
+            return Ok(Step::Done);
+        }
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(connect(&self.client, &self.unanswered, self.source.is_none()).await?),
+        };
+        let room = self.unanswered.len() < UNANSWERED_MAX;
+        let source = &mut self.source;
+        let next = async {
+            match source {
+                Some(source) if room => source.next().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = connection.answers.message() => match answer? {
+                Some(answer) => {
+                    self.pause = BACKOFF_MIN;
+                    self.failing = None;
+                    self.unanswered.pop_front();
+                    Ok(Step::Answer(answer))
+                }
+                None => Err(Error::Unreachable("the server ended the stream".into())),
+            },
+            next = next => {
+                match next {
+                    Some(mut request) => {
+                        set_key(&mut request);
+                        self.unanswered.push_back(request.clone());
+                        // A connection that is gone shows at the next answer.
+                        let _gone = connection.requests.as_ref().map(|requests| requests.try_send(request));
+                    }
+                    None => {
+                        self.source = None;
+                        connection.requests = None;
+                    }
+                }
+                Ok(Step::Again)
+            }
+        }
+    }
+}
+
+/// Opens a stream that begins with what was not answered.
+async fn connect(
+    client: &Client,
+    unanswered: &VecDeque<NotifyRequest>,
+    all_sent: bool,
+) -> Result<Connection, Error> {
+    let (requests, outgoing) = mpsc::channel(UNANSWERED_MAX + 1);
+    for request in unanswered {
+        let _fits = requests.try_send(request.clone());
+    }
+    let request = authorized(ReceiverStream::new(outgoing), &client.bearer);
+    let answers = client.client.clone().notify_stream(request).await?.into_inner();
+    Ok(Connection { requests: (!all_sent).then_some(requests), answers })
+}
