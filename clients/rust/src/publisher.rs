@@ -119,8 +119,10 @@ impl Publisher {
                     Some(mut request) => {
                         set_key(&mut request);
                         self.unanswered.push_back(request.clone());
-                        // A connection that is gone shows at the next answer.
-                        let _gone = connection.requests.as_ref().map(|requests| requests.try_send(request));
+                        if let Some(requests) = &connection.requests {
+                            // A connection that is gone shows at the next answer.
+                            let _gone = requests.try_send(request).is_err();
+                        }
                     }
                     None => {
                         self.source = None;
@@ -141,7 +143,7 @@ async fn connect(
 ) -> Result<Connection, Error> {
     let (requests, outgoing) = mpsc::channel(UNANSWERED_MAX + 1);
     for request in unanswered {
-        let _fits = requests.try_send(request.clone());
+        let _fits = requests.try_send(request.clone()).is_ok();
     }
     let request = authorized(ReceiverStream::new(outgoing), &client.bearer);
     let answers = client.client.clone().notify_stream(request).await?.into_inner();
