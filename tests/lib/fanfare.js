@@ -52,6 +52,8 @@ export class Process {
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.ended = once(this.child, "exit").then(([code, signal]) => ({ code, signal }));
+    /** Everything that it printed is there. */
+    this.closed = once(this.child, "close");
     this.child.stdout.on("data", (data) => (this.stdout += data));
     createInterface({ input: this.child.stderr }).on("line", (line) => {
       let entry = { message: line };

@@ -61,6 +61,7 @@ export function ChatWindow({ chatId, userId, messages, members, online, canSend,
             <p>{message.content}</p>
             <footer>
               <time dateTime={message.timestamp}>{time(message.timestamp)}</time>
+              {message.state === "failed" && <span aria-hidden="true">Not sent</span>}
               {message.senderId === userId && <Ticks message={message} />}
             </footer>
           </li>

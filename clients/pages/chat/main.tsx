@@ -28,8 +28,8 @@ function useFocus() {
 }
 
 function Chats({ token, onSignOut }: { token: string; onSignOut(): void }) {
-  const [chatIds, setChatIds] = useState((params.get("chat") ?? "general").split(","));
-  const [active, setActive] = useState(chatIds[0] ?? "general");
+  const [chatIds, setChatIds] = useState((params.get("chat") ?? "general").split(",").filter(Boolean));
+  const [active, setActive] = useState(chatIds[0] ?? "");
   const [other, setOther] = useState("");
   const chat = useSocketChat(url, token, chatIds, active, useFocus());
   const unread = Object.values(chat.chats).reduce((sum, { unread }) => sum + unread, 0);
@@ -37,12 +37,17 @@ function Chats({ token, onSignOut }: { token: string; onSignOut(): void }) {
     document.title = unread > 0 ? `(${unread}) Chat` : "Chat";
   }, [unread]);
 
+  // Somebody may write to us in a chat that we have not opened.
+  const listed = [...new Set([...chatIds, ...Object.keys(chat.chats)])];
+  const show = (chatId: string) => {
+    if (!chatIds.includes(chatId)) setChatIds([...chatIds, chatId]);
+    setActive(chatId);
+  };
   const open = (event: FormEvent) => {
     event.preventDefault();
     const chatId = other.trim();
     if (!chatId) return;
-    if (!chatIds.includes(chatId)) setChatIds([...chatIds, chatId]);
-    setActive(chatId);
+    show(chatId);
     setOther("");
   };
   const close = (chatId: string) => {
@@ -61,9 +66,9 @@ function Chats({ token, onSignOut }: { token: string; onSignOut(): void }) {
           {chat.status === "connected" && chat.latency !== undefined && <small> {Math.max(1, Math.round(chat.latency))} ms</small>}
         </p>
         <nav aria-label="Chats">
-          {chatIds.map((chatId) => (
+          {listed.map((chatId) => (
             <div key={chatId} className={chatId === active ? "entry active" : "entry"}>
-              <button onClick={() => setActive(chatId)} aria-current={chatId === active}>
+              <button onClick={() => show(chatId)} aria-current={chatId === active}>
                 <span>{chatId}</span>
                 {(chat.chats[chatId]?.unread ?? 0) > 0 && (
                   <b className="unread" aria-label={`${chat.chats[chatId]?.unread} unread`}>{chat.chats[chatId]?.unread}</b>
@@ -96,7 +101,7 @@ function Chats({ token, onSignOut }: { token: string; onSignOut(): void }) {
       {active ? (
         <ChatWindow
           chatId={active} userId={chat.userId} messages={chat.chat.messages} members={chat.chat.members}
-          online={chat.online} canSend={chat.status === "connected"} onSend={chat.send}
+          online={chat.online} canSend={chat.status === "connected" && chat.userId !== undefined} onSend={chat.send}
         />
       ) : (
         <p className="empty">Open a chat to begin.</p>

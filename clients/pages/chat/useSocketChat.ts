@@ -45,7 +45,16 @@ type Action =
   | { type: "confirmed"; clientMessageId?: string; id: string; timestamp: string }
   | { type: "failed"; clientMessageId: string }
   | { type: "read"; chatId: string; messageIds: string[]; readBy: string }
-  | { type: "seen"; chatId: string };
+  | { type: "seen"; chatId: string }
+  | { type: "left"; chatId: string };
+
+/** What a call is answered with when it has failed. */
+interface Failure {
+  error?: { message: string };
+}
+
+/** A message that is not confirmed by then is shown as not sent. */
+const SEND_TIMEOUT = 8000;
 
 const EMPTY: Chat = { messages: [], members: [], unread: 0 };
 
@@ -73,7 +82,8 @@ function reduce(state: State, action: Action): State {
     case "open":
       return inChat(state, action.chatId, (chat) => chat);
     case "members":
-      return inChat(state, action.chatId, (chat) => ({ ...chat, members: action.members }));
+      // The answer may come after the chat was left.
+      return state.chats[action.chatId] ? inChat(state, action.chatId, (chat) => ({ ...chat, members: action.members })) : state;
     case "message":
       return inChat(state, action.message.chatId, (chat) => {
         // Our own message comes back, perhaps before it is confirmed.
@@ -83,7 +93,7 @@ function reduce(state: State, action: Action): State {
     case "confirmed":
       return confirm(state, action.id, action.timestamp, action.clientMessageId);
     case "failed":
-      return inMessages(state, (message) => (message.clientMessageId === action.clientMessageId ? { ...message, state: "failed" } : message));
+      return inMessages(state, (message) => (message.clientMessageId === action.clientMessageId && message.state === "sending" ? { ...message, state: "failed" } : message));
     case "read":
       return inMessages(state, (message) =>
         action.messageIds.includes(message.id) && !message.readBy.includes(action.readBy)
@@ -92,6 +102,10 @@ function reduce(state: State, action: Action): State {
       );
     case "seen":
       return inChat(state, action.chatId, (chat) => ({ ...chat, unread: 0 }));
+    case "left": {
+      const { [action.chatId]: _, ...chats } = state.chats;
+      return { ...state, chats };
+    }
   }
 }
 
@@ -116,8 +130,8 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
   const [problem, setProblem] = useState("");
   const [latency, setLatency] = useState<number>();
   const socketRef = useRef<Socket>(undefined);
-  const looking = useRef({ activeChat, focused });
-  looking.current = { activeChat, focused };
+  const looking = useRef({ activeChat, focused, userId: state.userId });
+  looking.current = { activeChat, focused, userId: state.userId };
 
   useEffect(() => {
     const socket = io(url, { auth: { token }, transports: ["websocket", "polling"] });
@@ -146,7 +160,9 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
     socket.on("user_left_chat", askForMembers);
     socket.on("chat_info", ({ chatId, members }) => dispatch({ type: "members", chatId, members }));
     socket.on("new_message", (message) => {
-      const unread = !(looking.current.focused && looking.current.activeChat === message.chatId);
+      const { activeChat, focused, userId } = looking.current;
+      // What we wrote ourselves, perhaps in another window, is not news.
+      const unread = message.senderId !== userId && !(focused && activeChat === message.chatId);
       dispatch({ type: "message", message: { ...message, state: "sent", readBy: [] }, unread });
     });
     socket.on("message_sent", ({ id, clientMessageId, timestamp }) => dispatch({ type: "confirmed", id, clientMessageId, timestamp }));
@@ -161,22 +177,36 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
     };
   }, [url, token]);
 
-  const joined = chatIds.join(",");
+  // Each chat is joined once a connection, and again after a reconnect.
+  const joined = useRef(new Set<string>());
+  /** What we have said we read: its marks take a moment to come back. */
+  const marked = useRef(new Set<string>());
   useEffect(() => {
     const socket = socketRef.current;
-    if (!socket || status !== "connected") return;
-    for (const chatId of joined.split(",").filter(Boolean)) {
-      dispatch({ type: "open", chatId });
-      socket.emit("join_chat", { chatId }, () => socket.emit("get_chat_info", { chatId }));
+    if (!socket || status !== "connected") {
+      joined.current.clear();
+      marked.current.clear();
+      return;
     }
-  }, [joined, status]);
+    for (const chatId of chatIds.filter((chatId) => !joined.current.has(chatId))) {
+      joined.current.add(chatId);
+      dispatch({ type: "open", chatId });
+      socket.emit("join_chat", { chatId }, ({ error }: Failure) => {
+        if (error) setProblem(error.message);
+        else socket.emit("get_chat_info", { chatId });
+      });
+    }
+  }, [chatIds, status]);
 
   // What is on the screen of somebody who looks at it has been read.
   const chat = state.chats[activeChat] ?? EMPTY;
   useEffect(() => {
     const own = state.userId;
     if (!focused || !own || status !== "connected") return;
-    const unreadIds = chat.messages.filter((m) => m.senderId !== own && !m.readBy.includes(own)).map((m) => m.id);
+    const unreadIds = chat.messages
+      .filter((m) => m.senderId !== own && !m.readBy.includes(own) && !marked.current.has(m.id))
+      .map((m) => m.id);
+    unreadIds.forEach((id) => marked.current.add(id));
     if (unreadIds.length > 0) socketRef.current?.emit("mark_messages_read", { chatId: activeChat, messageIds: unreadIds });
     if (chat.unread > 0) dispatch({ type: "seen", chatId: activeChat });
   }, [chat, activeChat, focused, state.userId, status]);
@@ -189,16 +219,26 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
         timestamp: new Date().toISOString(), state: "sending", readBy: [],
       };
       dispatch({ type: "message", message, unread: false });
-      socketRef.current?.emit("send_message", { chatId: activeChat, content, clientMessageId }, (answer: { error?: { message: string } }) => {
-        if (!answer.error) return;
-        setProblem(answer.error.message);
+      setProblem("");
+      const answered = (late: Error | null, answer?: Failure & { id: string; timestamp: string }) => {
+        if (answer && !answer.error) {
+          dispatch({ type: "confirmed", clientMessageId, id: answer.id, timestamp: answer.timestamp });
+          return;
+        }
+        if (answer?.error) setProblem(answer.error.message);
+        else if (late) setProblem("A message could not be sent: no answer from the server.");
         dispatch({ type: "failed", clientMessageId });
-      });
+      };
+      socketRef.current?.timeout(SEND_TIMEOUT).emit("send_message", { chatId: activeChat, content, clientMessageId }, answered);
     },
     [activeChat, state.userId],
   );
 
-  const leave = useCallback((chatId: string) => socketRef.current?.emit("leave_chat", { chatId }), []);
+  const leave = useCallback((chatId: string) => {
+    joined.current.delete(chatId);
+    socketRef.current?.emit("leave_chat", { chatId });
+    dispatch({ type: "left", chatId });
+  }, []);
 
   return { ...state, chat, status, problem, latency, send, leave };
 }

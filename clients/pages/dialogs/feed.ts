@@ -78,21 +78,20 @@ export class DialogFeed {
     const socket = new WebSocket(`${this.url.replace(/^http/, "ws")}/ws?${this.#query()}`);
     this.#socket = socket;
     let ready = false;
-    // While polling goes on, what came first by either way counts.
     const asked = this.#cursor;
     socket.onmessage = ({ data }) => {
       const message = JSON.parse(data) as FeedMessage;
       if (message.type === "connected") {
+        this.#polling?.abort();
+        this.#polling = undefined;
         if (this.#cursor !== asked) {
-          // Polling has gone on meanwhile: the socket begins behind it the next time.
+          // Polling has come further meanwhile: now that it has stopped, a socket can begin behind it.
           socket.onclose = null;
           socket.close();
           this.#open();
           return;
         }
         ready = true;
-        this.#polling?.abort();
-        this.#polling = undefined;
         this.#enter("live");
         socket.send(JSON.stringify({ type: "subscribe" }));
         this.#ping();
@@ -104,7 +103,7 @@ export class DialogFeed {
       clearInterval(this.#pings);
       if (this.#closed) return;
       if (code >= FINAL_CODES) return this.#end();
-      if (this.#mode !== "polling") this.#poll();
+      if (!this.#polling) this.#poll();
       this.#retry = setTimeout(() => this.#open(), this.retryMs);
     };
   }

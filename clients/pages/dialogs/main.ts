@@ -11,7 +11,8 @@ const MODES: Record<Mode, string> = { connecting: "connecting", live: "live", po
 const time = (at: string) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 
 const dialogs = new Map<string, Dialog>();
-const messages: (DialogMessage & { dialogId: string })[] = [];
+type Shown = DialogMessage & { dialogId: string };
+const messages: Shown[] = [];
 let selected: string | undefined;
 let feed: DialogFeed | undefined;
 let lastPong = 0;
@@ -21,6 +22,24 @@ function make(tag: string, className: string, text = "") {
   made.className = className;
   made.textContent = text;
   return made;
+}
+
+function messageRow(message: Shown) {
+  const row = make("li", "");
+  row.dataset.id = message.id;
+  const from = make("span", "from", selected ? message.from : `${message.from} · ${message.dialogId}`);
+  row.append(from, make("p", "", message.text), make("time", "", time(message.createdAt)));
+  return row;
+}
+
+/** A message that came is added, so that a long list is not made anew. */
+function add(message: Shown) {
+  messages.push(message);
+  if (selected && message.dialogId !== selected) return;
+  const row = messageRow(message);
+  element("messages").append(row);
+  element("empty").hidden = true;
+  row.scrollIntoView({ block: "nearest" });
 }
 
 function show() {
@@ -45,14 +64,7 @@ function show() {
   element("dialogs").replaceChildren(...rows);
   element("selected").textContent = selected ?? "All messages";
   const shown = messages.filter((message) => !selected || message.dialogId === selected);
-  element("messages").replaceChildren(
-    ...shown.map((message) => {
-      const row = make("li", "");
-      row.dataset.id = message.id;
-      row.append(make("span", "from", selected ? message.from : `${message.from} · ${message.dialogId}`), make("p", "", message.text), make("time", "", time(message.createdAt)));
-      return row;
-    }),
-  );
+  element("messages").replaceChildren(...shown.map(messageRow));
   element("empty").hidden = shown.length > 0;
   element("messages").lastElementChild?.scrollIntoView({ block: "nearest" });
 }
@@ -63,8 +75,7 @@ function take(message: FeedMessage) {
       dialogs.set(message.dialog.id, { ...dialogs.get(message.dialog.id), ...message.dialog });
       return show();
     case "new_message":
-      messages.push({ ...message.message, dialogId: message.dialogId });
-      return show();
+      return add({ ...message.message, dialogId: message.dialogId });
     case "pong":
       lastPong = Date.parse(message.timestamp);
       element("latency").textContent = `last answer ${time(new Date(lastPong).toISOString())}`;

@@ -26,7 +26,7 @@ export interface Desk {
 }
 
 export type Event = { [Name in keyof ServerEvents]: { name: Name; payload: Parameters<ServerEvents[Name]>[0] } }[keyof ServerEvents]
-  | { name: "opened"; payload: { chatId: number } };
+  | { name: "opened" | "closed"; payload: { chatId: number } };
 
 const blank = (id: number): Chat => ({
   id, name: `Chat ${id}`, unread: 0, lastAt: new Date().toISOString(), messages: [], operators: [], typing: [],
@@ -39,11 +39,16 @@ function change(desk: Desk, id: number, make: (chat: Chat) => Partial<Chat>): De
   return { ...desk, chats: { ...desk.chats, [id]: { ...chat, ...make(chat) } } };
 }
 
+/** Changes a chat that is in the list. What is still said of a deleted chat does not bring it back. */
+const amend: typeof change = (desk, id, make) => (desk.chats[id] ? change(desk, id, make) : desk);
+
 export function tell(desk: Desk, event: Event): Desk {
   switch (event.name) {
     case "chat:new": {
       const { id, name, channel, status, priority, createdAt } = event.payload;
-      return change(desk, id, () => ({ name, channel, status, priority, lastAt: createdAt }));
+      return change(desk, id, (chat) => ({
+        name, channel, status, priority, lastAt: chat.messages.length > 0 ? chat.lastAt : createdAt,
+      }));
     }
     case "chat:updated": {
       const { id, unreadCount, lastMessageAt, ...rest } = event.payload;
@@ -55,6 +60,7 @@ export function tell(desk: Desk, event: Event): Desk {
     }
     case "message:new": {
       const message = event.payload;
+      if (desk.chats[message.chatId]?.messages.some((known) => known.id === message.id)) return desk;
       return change(desk, message.chatId, (chat) => ({
         channel: message.channel,
         messages: [...chat.messages, message],
@@ -64,20 +70,23 @@ export function tell(desk: Desk, event: Event): Desk {
     }
     case "message:status": {
       const { chatId, messageId, status } = event.payload;
-      return change(desk, chatId, (chat) => ({ messages: chat.messages.map((m) => (m.id === messageId ? { ...m, status } : m)) }));
+      return amend(desk, chatId, (chat) => ({ messages: chat.messages.map((m) => (m.id === messageId ? { ...m, status } : m)) }));
     }
     case "messages:read":
-      return change(desk, event.payload.chatId, () => ({ unread: 0 }));
+      return amend(desk, event.payload.chatId, () => ({ unread: 0 }));
     case "opened":
       return change(desk, event.payload.chatId, () => ({}));
+    case "closed":
+      // Nobody tells us any more who comes and goes there.
+      return amend(desk, event.payload.chatId, () => ({ operators: [], typing: [] }));
     case "typing:start":
-      return change(desk, event.payload.chatId, (chat) => ({ typing: add(chat.typing, event.payload.userId) }));
+      return amend(desk, event.payload.chatId, (chat) => ({ typing: add(chat.typing, event.payload.userId) }));
     case "typing:stop":
-      return change(desk, event.payload.chatId, (chat) => ({ typing: without(chat.typing, event.payload.userId) }));
+      return amend(desk, event.payload.chatId, (chat) => ({ typing: without(chat.typing, event.payload.userId) }));
     case "operator:joined":
-      return change(desk, event.payload.chatId, (chat) => ({ operators: add(chat.operators, event.payload.userId) }));
+      return amend(desk, event.payload.chatId, (chat) => ({ operators: add(chat.operators, event.payload.userId) }));
     case "operator:left":
-      return change(desk, event.payload.chatId, (chat) => ({
+      return amend(desk, event.payload.chatId, (chat) => ({
         operators: without(chat.operators, event.payload.userId),
         typing: without(chat.typing, event.payload.userId),
       }));

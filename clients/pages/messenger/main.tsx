@@ -1,7 +1,7 @@
 // The operator's view of the help desk: chats on the left, the open one on the right. Messages are sent by the desk's own backend
 // over REST; this page shows what happens and tells others that somebody types.
 
-import { StrictMode, useEffect, useMemo, useReducer, useState, type FormEvent } from "react";
+import { StrictMode, useEffect, useMemo, useReducer, useRef, useState, type FormEvent } from "react";
 import { createRoot } from "react-dom/client";
 import { tell, type Chat, type Event, type Message } from "./desk";
 import { useSocket, type Notice, type ServerEvents, type Status } from "./useSocket";
@@ -19,6 +19,8 @@ const STATUS: Record<Status, string> = {
 const CHANNEL = { whatsapp: "WhatsApp", waba: "WhatsApp Business", telegram: "Telegram" };
 const TICKS = { pending: "◷", sent: "✓", delivered: "✓✓", read: "✓✓", failed: "!" };
 const time = (at: string) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+/** A picture may come without a word. */
+const textOf = (message: Message) => message.content || `[${message.mediaType ?? "no text"}]`;
 
 function ChannelBadge({ chat }: { chat: Chat }) {
   return chat.channel ? <span className={`channel ${chat.channel}`}>{CHANNEL[chat.channel]}</span> : null;
@@ -28,7 +30,7 @@ function Bubble({ message }: { message: Message }) {
   return (
     <li className={message.fromMe ? "out" : "in"}>
       {message.senderName && <span className="sender">{message.senderName}</span>}
-      <p>{message.content}</p>
+      <p>{textOf(message)}</p>
       <footer>
         <time dateTime={message.timestamp}>{time(message.timestamp)}</time>
         {message.fromMe && (
@@ -41,12 +43,17 @@ function Bubble({ message }: { message: Message }) {
   );
 }
 
-function ChatView({ chat, onType }: { chat: Chat; onType(text: string): void }) {
+function ChatView({ chat, onType, onClose }: { chat: Chat; onType(text: string): void; onClose(): void }) {
   const [draft, setDraft] = useState("");
   useEffect(() => setDraft(""), [chat.id]);
+  const end = useRef<HTMLLIElement>(null);
+  useEffect(() => {
+    end.current?.scrollIntoView({ block: "end" });
+  }, [chat.id, chat.messages.length]);
   return (
     <section className="chat" aria-label={chat.name}>
       <header>
+        <button className="back" aria-label="Back to the chats" onClick={onClose}>‹</button>
         <h2>{chat.name}</h2>
         <ChannelBadge chat={chat} />
         {chat.status && <span className={`state ${chat.status}`}>{chat.status}</span>}
@@ -55,6 +62,7 @@ function ChatView({ chat, onType }: { chat: Chat; onType(text: string): void }) 
       <ol className="messages" aria-label="Messages" aria-live="polite">
         {chat.messages.length === 0 && <li className="empty">No messages since you came.</li>}
         {chat.messages.map((message) => <Bubble key={message.id} message={message} />)}
+        <li ref={end} aria-hidden="true" className="end" />
       </ol>
       <p className="typing" role="status">{chat.typing.length > 0 && `Operator ${chat.typing.join(", ")} is typing …`}</p>
       <form onSubmit={(event) => event.preventDefault()}>
@@ -75,19 +83,26 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
   const [desk, dispatch] = useReducer(tell, { chats: {}, online: [] });
   const [open, setOpen] = useState<number>();
   const [number, setNumber] = useState("");
+  const typingEnds = useRef(new Map<string, ReturnType<typeof setTimeout>>());
   const [notices, setNotices] = useState<(Notice & { key: number })[]>([]);
 
   const handlers = useMemo(() => {
     const handle = (name: keyof ServerEvents) => (payload: unknown) => dispatch({ name, payload } as Event);
     const names: (keyof ServerEvents)[] = [
-      "chat:new", "chat:updated", "chat:deleted", "message:new", "message:status", "messages:read", "typing:stop",
+      "chat:new", "chat:updated", "message:new", "message:status", "messages:read", "typing:stop",
       "operator:joined", "operator:left", "user:online", "user:offline",
     ];
     return {
       ...Object.fromEntries(names.map((name) => [name, handle(name)])),
       "typing:start": (payload: { chatId: number; userId: string }) => {
         dispatch({ name: "typing:start", payload });
-        setTimeout(() => dispatch({ name: "typing:stop", payload }), TYPING_MAX);
+        const key = `${payload.chatId} ${payload.userId}`;
+        clearTimeout(typingEnds.current.get(key));
+        typingEnds.current.set(key, setTimeout(() => dispatch({ name: "typing:stop", payload }), TYPING_MAX));
+      },
+      "chat:deleted": (payload: { chatId: number }) => {
+        dispatch({ name: "chat:deleted", payload });
+        setOpen((open) => (open === payload.chatId ? undefined : open));
       },
       "user:notification": (notice: Notice) => {
         const key = Math.random();
@@ -100,6 +115,9 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
 
   const chats = Object.values(desk.chats).sort((a, b) => b.lastAt.localeCompare(a.lastAt));
   const chat = open === undefined ? undefined : desk.chats[open];
+  useEffect(() => {
+    if (open !== undefined) return () => dispatch({ name: "closed", payload: { chatId: open } });
+  }, [open]);
   const show = (chatId: number) => {
     dispatch({ name: "opened", payload: { chatId } });
     setOpen(chatId);
@@ -111,7 +129,7 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
   };
 
   return (
-    <main>
+    <main className={chat && "reading"}>
       <aside>
         <header>
           <h1>Help desk</h1>
@@ -122,15 +140,16 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
         </form>
         <nav aria-label="Chats">
           {chats.length === 0 && <p className="empty">No chats yet. They appear as customers write.</p>}
-          {chats.map((one) => (
-            <button key={one.id} className={one.id === open ? "entry active" : "entry"} aria-current={one.id === open} onClick={() => show(one.id)}>
+          {chats.map((one) => {
+            const last = one.messages.at(-1);
+            return <button key={one.id} className={one.id === open ? "entry active" : "entry"} aria-current={one.id === open} onClick={() => show(one.id)}>
               <span className="name">{one.name}</span>
               <time dateTime={one.lastAt}>{time(one.lastAt)}</time>
-              <span className="last">{one.messages.at(-1)?.content ?? one.status ?? ""}</span>
+              <span className="last">{last ? textOf(last) : one.status ?? ""}</span>
               {one.unread > 0 && <b className="unread" aria-label={`${one.unread} unread`}>{one.unread}</b>}
               <span className="badges"><ChannelBadge chat={one} />{one.priority && <span className="priority">{one.priority}</span>}</span>
-            </button>
-          ))}
+            </button>;
+          })}
         </nav>
         <section className="team" aria-label="Operators online">
           <h2>Operators online</h2>
@@ -145,7 +164,7 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
           {status === "ended" && <button onClick={onSignOut}>Sign in again</button>}
         </p>
       )}
-      {chat ? <ChatView chat={chat} onType={typing} /> : <p className="empty hint">Choose a chat to read it.</p>}
+      {chat ? <ChatView chat={chat} onType={typing} onClose={() => setOpen(undefined)} /> : <p className="empty hint">Choose a chat to read it.</p>}
       <div className="notices" aria-live="polite">
         {notices.map((notice) => <p key={notice.key} className="notice"><b>{notice.type}</b>{notice.message}</p>)}
       </div>

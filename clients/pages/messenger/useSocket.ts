@@ -25,6 +25,7 @@ export interface NewMessage {
   timestamp: string;
   channel: Channel;
   senderName?: string;
+  mediaType?: string;
 }
 
 export interface Notice {
@@ -61,6 +62,8 @@ export type Status = "connecting" | "connected" | "disconnected" | "ended";
 
 /** How long after the last key the operator still counts as typing. */
 const TYPING_PAUSE = 1500;
+/** How often somebody who goes on typing says so: others take the end for lost after a while. */
+const TYPING_AGAIN = 3000;
 
 export function useSocket(url: string, token: string, chatId: number | undefined, handlers: Partial<ServerEvents>) {
   const [status, setStatus] = useState<Status>("connecting");
@@ -102,6 +105,7 @@ export function useSocket(url: string, token: string, chatId: number | undefined
   // Typing starts with a key and stops after a pause, when the line is emptied, or with the chat.
   const stop = useRef<() => void>(undefined);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const told = useRef(0);
   const stopTyping = useCallback(() => {
     clearTimeout(timer.current);
     stop.current?.();
@@ -112,8 +116,9 @@ export function useSocket(url: string, token: string, chatId: number | undefined
       const socket = socketRef.current;
       if (!socket || chatId === undefined) return;
       if (text === "") return stopTyping();
-      if (!stop.current) {
+      if (!stop.current || Date.now() - told.current > TYPING_AGAIN) {
         socket.emit("typing:start", { chatId });
+        told.current = Date.now();
         stop.current = () => socket.emit("typing:stop", { chatId });
       }
       clearTimeout(timer.current);
