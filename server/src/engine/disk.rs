@@ -41,6 +41,8 @@ const WAITING_MAX: usize = 8192;
 const BATCH_MAX: usize = 1024;
 /// Payload bytes in one transaction.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// How long the way from the disk to the hub may take; it takes microseconds.
+const PUBLISHING_MAX: Duration = Duration::from_secs(1);
 /// The pause between two tries to open a store that has failed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -183,10 +185,16 @@ impl Shared {
         let place = self.place(tenant);
         let reaches = |of: &AtomicU64| of.load(Ordering::Acquire);
         // On the disk, and on its way to the hub: whoever reads behind it must not meet it there again.
-        while place
-            .as_ref()
-            .is_some_and(|p| (reaches(&p.published) + 1..=reaches(&p.written)).contains(&after.seq))
-        {
+        let on_its_way = || {
+            let passing =
+                |p: &Arc<Place>| (reaches(&p.published) + 1..=reaches(&p.written)).contains(&after.seq);
+            place.as_ref().is_some_and(passing)
+        };
+        let until = Instant::now() + PUBLISHING_MAX;
+        while on_its_way() {
+            if Instant::now() > until {
+                return Err(Refusal::Storage("read"));
+            }
             std::thread::yield_now();
         }
         let head = place.as_ref().map_or(0, |p| reaches(&p.published));
