@@ -248,6 +248,8 @@ pub struct FillPlan {
     pub nested: Vec<(FieldDescriptor, FillPlan)>,
     /// Repeated message fields that take one element a member of the queried room.
     pub lists: Vec<(FieldDescriptor, FillPlan)>,
+    /// Copied fields whose messages have stamped fields of their own.
+    pub restamped: Vec<FieldDescriptor>,
 }
 
 /// Where a stamped value comes from.

@@ -110,14 +110,15 @@ impl Sessions {
         let entered = self.join(session, &join).await?;
         let left = self.rooms.leave(session, &leave);
         self.link.release(&session.tenant, &left);
+        if session.is_closed() {
+            self.depart(session);
+            return Err(Failure::new(Reason::Unspecified, "the session has gone"));
+        }
         if !entered.is_empty() || !left.is_empty() {
             let number = self.link.moved(session.id(), &entered, &left, &ok.catalog);
             session.reported(number);
             // Whoever asks from now on, on whichever bridge, learns of it. A server that is lost learns of it later.
             let _unavailable = self.in_time(self.link.settled(number)).await;
-        }
-        if session.is_closed() {
-            self.depart(session);
         }
         Ok(ok.json.to_vec())
     }

@@ -190,6 +190,8 @@ impl Link {
             self.up.store(false, Ordering::Release);
             self.interests.unlinked();
             self.reports.unlinked();
+            // What nobody wants any more is forgotten without a server too.
+            let _no_link = self.interests.drops();
             if linked_at.elapsed() > BACKOFF_MAX {
                 pause = BACKOFF_MIN;
             }

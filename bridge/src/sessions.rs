@@ -150,6 +150,8 @@ impl Sessions {
         // It may have gone while it came.
         if session.is_closed() {
             self.depart(&session);
+            // Behind the report that it is ready, which may stand behind that of its end.
+            self.link.closed(session.id());
         }
         Ok(session)
     }
@@ -174,13 +176,14 @@ impl Sessions {
 
     /// The session is over, from the peer's side or ours.
     pub(crate) fn depart(&self, session: &Arc<Session>) {
-        if !session.mark_departed() {
-            return;
-        }
+        let first = session.mark_departed();
         self.expiry.forget(session, self.config.tokens.leeway);
+        // A call under way may have entered rooms since it departed first.
         let left = self.rooms.leave(session, &session.rooms());
         self.link.release(&session.tenant, &left);
-        self.link.closed(session.id());
+        if first {
+            self.link.closed(session.id());
+        }
     }
 
     /// Waits for something that needs a server.

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{
+    Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
+};
 
 use super::{Announcement, FillPlan, FillSource};
 use crate::{
@@ -130,6 +132,7 @@ fn plan_within(
         fills: Vec::new(),
         nested: Vec::new(),
         lists: Vec::new(),
+        restamped: Vec::new(),
     };
     above.insert(to.full_name().to_owned());
     for field in to.fields() {
@@ -141,6 +144,9 @@ fn plan_within(
         if let Some(same) =
             same.filter(|s| s.kind() == field.kind() && s.cardinality() == field.cardinality())
         {
+            if has_fills(&field, &mut HashSet::new()) {
+                plan.restamped.push(field.clone());
+            }
             plan.copies.push((same, field));
             continue;
         }
@@ -205,6 +211,12 @@ impl FillPlan {
                 }
             }
         }
+        // What came in a message that was copied whole is no more believed than what came beside it.
+        for field in &self.restamped {
+            if message.has_field(field) {
+                stamp.restamp(message.get_field_mut(field));
+            }
+        }
         for (field, source) in &self.fills {
             if let Some(value) = stamp.value(source, &field.kind(), member) {
                 message.set_field(field, value);
@@ -242,7 +254,35 @@ impl Announcement {
     }
 }
 
+/// Whether messages in a field have stamped fields, however deep.
+fn has_fills(field: &FieldDescriptor, seen: &mut HashSet<String>) -> bool {
+    let Kind::Message(inner) = field.kind() else { return false };
+    seen.insert(inner.full_name().to_owned())
+        && inner.fields().any(|field| options::fill(&field).is_some() || has_fills(&field, seen))
+}
+
 impl Stamp<'_> {
+    /// Writes all stamped fields of the messages in a value, whatever they held.
+    fn restamp(&self, value: &mut Value) {
+        match value {
+            Value::Message(message) => {
+                for field in message.descriptor().fields() {
+                    match options::fill(&field) {
+                        Some(source) => match self.value(&source, &field.kind(), None) {
+                            Some(stamped) => message.set_field(&field, stamped),
+                            None => message.clear_field(&field),
+                        },
+                        None if message.has_field(&field) => self.restamp(message.get_field_mut(&field)),
+                        None => {}
+                    }
+                }
+            }
+            Value::List(items) => items.iter_mut().for_each(|item| self.restamp(item)),
+            Value::Map(entries) => entries.values_mut().for_each(|entry| self.restamp(entry)),
+            _ => {}
+        }
+    }
+
     fn value(&self, source: &FillSource, kind: &Kind, member: Option<&Member>) -> Option<Value> {
         match source {
             FillSource::MemberId => typed(&member?.user_id, kind),
@@ -279,5 +319,55 @@ fn typed(text: &str, kind: &Kind) -> Option<Value> {
         Kind::Uint32 => text.parse().ok().map(Value::U32),
         Kind::Uint64 => text.parse().ok().map(Value::U64),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use crate::catalog::{Catalogs, Stamp};
+
+    const CATALOG: &str = r#"
+        syntax = "proto3";
+        package forged.v1;
+        import "fanfare/v1/catalog.proto";
+        message Post {
+          option (fanfare.v1.event) = { name: "post" rooms: "org" };
+          Author author = 1;
+          repeated Author others = 2;
+        }
+        message Author { string id = 1 [(fanfare.v1.fill) = FILL_USER_ID]; string mood = 2; }
+        message Request { Author author = 1; repeated Author others = 2; }
+        service Client {
+          rpc Write(Request) returns (Request) {
+            option (fanfare.v1.client) = { on: "write" publish: "forged.v1.Post" };
+          }
+        }
+    "#;
+
+    #[test]
+    fn an_identity_inside_a_message_that_is_copied_whole_is_stamped_all_the_same() {
+        let file = std::env::temp_dir().join(format!("fanfare-forged-{}.proto", std::process::id()));
+        std::fs::write(&file, CATALOG).unwrap();
+        let catalogs = Catalogs::load(&[file]).unwrap();
+        let method = catalogs.call("write", crate::v1::Transport::Socketio).unwrap();
+        let json = br#"{"author":{"id":"root","mood":"bad"},"others":[{"id":"root"},{}]}"#;
+        let bytes = method.request.read_json(json).unwrap();
+        let request =
+            prost_reflect::DynamicMessage::decode(method.request_descriptor.clone(), bytes.as_slice())
+                .unwrap();
+        let caller = crate::v1::Caller { user_id: "7".into(), ..Default::default() };
+        let claims = serde_json::Map::new();
+        let time = prost_types::Timestamp::default();
+        let stamp = Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[] };
+        let publish = method.publish.as_ref().unwrap();
+        let made = publish.plan.make(Some(&request), &stamp).encode_to_vec();
+        let mut written = Vec::new();
+        publish.event.shape.write_json(&made, &mut written).unwrap();
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            r#"{"author":{"id":"7","mood":"bad"},"others":[{"id":"7","mood":""},{"id":"7","mood":""}]}"#
+        );
     }
 }

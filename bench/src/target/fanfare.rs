@@ -49,7 +49,8 @@ pub(super) struct Started {
 
 pub(super) async fn start(program: &Path, burst: u32) -> anyhow::Result<Started> {
     let mut logs = JoinSet::new();
-    let server = ["server", "--grpc-listen", "127.0.0.1:0"];
+    // Like the peers, it tells nobody who comes and goes: todo has no such events.
+    let server = ["server", "--grpc-listen", "127.0.0.1:0", "--presence-catalog", "todo.v1"];
     let (server, grpc) = spawn(program, "server", &server, &mut logs).await?;
     let url = format!("http://{grpc}");
     let queue = burst.saturating_mul(2).max(QUEUE_PACKETS_MIN).to_string();

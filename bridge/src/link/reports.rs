@@ -85,7 +85,10 @@ impl Reports {
             let mut state = self.lock();
             let opened = opened(session, None);
             let number = state.push(opened.clone());
-            state.opened.push_back((number, session.id().to_owned()));
+            // Without a link, the next one is told of all that are opening.
+            if state.linked {
+                state.opened.push_back((number, session.id().to_owned()));
+            }
             state.opening.insert(session.id().to_owned(), Opening { opened, answer });
         }
         self.changed.notify_one();

@@ -26,7 +26,7 @@ use crate::{
     failure::Failure,
     mailbox::Item,
     reader::{Next, Reader},
-    session::Emitted,
+    session::{Emitted, Session},
     sessions::Sessions,
 };
 
@@ -127,42 +127,55 @@ impl Connection {
         let mut pings = tokio::time::interval_at(Instant::now() + config.ping_interval, config.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let session = reader.attendance.session.clone();
         loop {
-            tokio::select! {
-                next = reader.next() => match next {
-                    Next::Items(items) => {
-                        for item in items {
-                            let text = match item {
-                                Item::Event(event) if self.with_cursor => event.message_with_cursor().clone(),
-                                Item::Event(event) => event.message().clone(),
-                                Item::Message(text) => text.into(),
-                            };
-                            self.socket.feed(Message::Text(text)).await?;
+            // What is awaited is kept while messages come in, so that nobody starves their own replay.
+            let next = {
+                let next = reader.next();
+                tokio::pin!(next);
+                loop {
+                    tokio::select! {
+                        next = &mut next => break next,
+                        message = self.socket.recv() => {
+                            heard = Instant::now();
+                            self.take(message.ok_or(Over::Gone)??, &session)?;
                         }
-                        self.socket.flush().await?;
+                        _ = pings.tick() => {
+                            if heard.elapsed() > silence_max {
+                                return Err(Over::Gone);
+                            }
+                            self.socket.send(Message::Ping(bytes::Bytes::new())).await?;
+                        }
                     }
-                    Next::Reset(cursor) => {
-                        let reset = json!({ "type": "reset", "cursor": cursor }).to_string();
-                        self.socket.send(Message::Text(reset.into())).await?;
-                    }
-                    Next::Ended(ending) => return Err(Over::Ended(ending)),
-                },
-                message = self.socket.recv() => {
-                    heard = Instant::now();
-                    self.take(message.ok_or(Over::Gone)??, reader)?;
                 }
-                _ = pings.tick() => {
-                    if heard.elapsed() > silence_max {
-                        return Err(Over::Gone);
-                    }
-                    self.socket.send(Message::Ping(bytes::Bytes::new())).await?;
-                }
-            }
+            };
+            self.send(next).await?;
         }
     }
 
-    fn take(&self, message: Message, reader: &Reader) -> Result<(), Over> {
-        let session = &reader.attendance.session;
+    async fn send(&mut self, next: Next) -> Result<(), Over> {
+        match next {
+            Next::Items(items) => {
+                for item in items {
+                    let text = match item {
+                        Item::Event(event) if self.with_cursor => event.message_with_cursor().clone(),
+                        Item::Event(event) => event.message().clone(),
+                        Item::Message(text) => text.into(),
+                    };
+                    self.socket.feed(Message::Text(text)).await?;
+                }
+                self.socket.flush().await?;
+            }
+            Next::Reset(cursor) => {
+                let reset = json!({ "type": "reset", "cursor": cursor }).to_string();
+                self.socket.send(Message::Text(reset.into())).await?;
+            }
+            Next::Ended(ending) => return Err(Over::Ended(ending)),
+        }
+        Ok(())
+    }
+
+    fn take(&self, message: Message, session: &Arc<Session>) -> Result<(), Over> {
         match message {
             Message::Text(text) => match parse(&text) {
                 Ok(incoming) => self.sessions.emitted(session, incoming.emitted),
