@@ -158,6 +158,11 @@ test("an administrator ends a user's sessions, on every bridge and transport, fo
   assert.deepStrictEqual(await Promise.all(ends), ["io server disconnect", "io server disconnect"]);
   assert.deepStrictEqual((await stock.event("error"))[1], { code: "disconnected", message: "You were signed out" });
   assert.equal((await raw.closed).code, 4510);
+  const auth = { token: user(1, "ops"), pid: stock._pid, offset: stock._lastOffset };
+  const again = await connect(url, auth.token, { auth });
+  assert.notEqual(again._pid, auth.pid, "what was ended for good is not recovered");
+  again.close();
+  await until(async () => (await presence("ops")).sessionCount === "1", "the session to be gone");
   assert.ok(witness.connected);
 
   const asked = disconnected(witness);

@@ -311,7 +311,7 @@ impl Presence {
 
     /// Has the bridges end sessions; gives how many.
     pub(crate) fn disconnect(&self, tenant: &Tenant, whom: &Whom, reason: Reason, message: &str) -> usize {
-        let roster = self.lock();
+        let mut roster = self.lock();
         let ids: Vec<Arc<str>> = match whom {
             Whom::Session(id) => vec![id.as_str().into()],
             Whom::User(own) => {
@@ -323,6 +323,15 @@ impl Presence {
                 .flat_map(|l| l.sessions)
                 .collect(),
         };
+        if !reason.is_retry() {
+            // For good: nobody comes back to a session that was ended.
+            ids.iter().for_each(|id| roster.forsake(tenant, id));
+            match whom {
+                Whom::User(own) => roster.forsake_lost(tenant, own.as_str().strip_prefix("user:")),
+                Whom::Everybody => roster.forsake_lost(tenant, None),
+                Whom::Session(_) => {}
+            }
+        }
         let links = self.links();
         let mut told = 0;
         for id in ids {

@@ -177,7 +177,7 @@ impl Connection {
 
     fn take(&self, message: Message, session: &Arc<Session>) -> Result<(), Over> {
         match message {
-            Message::Text(text) => match parse(&text) {
+            Message::Text(text) => match parse(&text, false) {
                 Ok(incoming) => self.sessions.emitted(session, incoming.emitted),
                 Err(failure) => self.sessions.misused(session, None, &failure),
             },
@@ -206,7 +206,7 @@ impl Connection {
         };
         let waited = tokio::time::timeout(self.sessions.config.connect_timeout, waits).await;
         let text = waited.map_err(|_| ended(Reason::NoToken, "Authentication failed: No token"))??;
-        parse(&text).map_err(|failure| Over::Ended(Ending::new(failure.reason, failure.message)))
+        parse(&text, true).map_err(|failure| Over::Ended(Ending::new(failure.reason, failure.message)))
     }
 
     async fn farewell(&mut self, ending: &Ending) -> Result<(), axum::Error> {
@@ -228,7 +228,7 @@ impl Connection {
 
 /// Takes a message apart: its type is the name, `ref` the number of the answer, `token` is for the first one, and all
 /// else is the payload.
-fn parse(text: &str) -> Result<Incoming, Failure> {
+fn parse(text: &str, first: bool) -> Result<Incoming, Failure> {
     let invalid = |message: String| Failure::new(Reason::InvalidArgument, message);
     let mut fields: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|e| {
         invalid(format!("the message is not a JSON object such as {{\"type\":\"ping\"}}: {e}"))
@@ -236,7 +236,10 @@ fn parse(text: &str) -> Result<Incoming, Failure> {
     let kind = fields.remove("type").and_then(|kind| serde_json::from_str::<String>(kind.get()).ok());
     let ack = fields.remove("ref").map(|number| serde_json::from_str::<i64>(number.get()));
     let ack = ack.transpose().map_err(|_| invalid("ref must be an integer".into()))?;
-    let token = fields.get("token").and_then(|token| serde_json::from_str::<String>(token.get()).ok());
+    let token = fields
+        .get("token")
+        .filter(|_| first)
+        .and_then(|token| serde_json::from_str::<String>(token.get()).ok());
     let name = match kind {
         Some(kind) => kind,
         None if token.is_some() => GREETING_TYPES[0].to_owned(),

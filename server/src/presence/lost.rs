@@ -108,6 +108,18 @@ impl Lost {
         self.by_pid.remove(pid).map(|(_, session)| session)
     }
 
+    /// Lets go of a user's sessions, or of a whole tenant's.
+    pub(super) fn drop_of(&mut self, tenant: &Tenant, user_id: Option<&str>) {
+        let gone = &mut self.gone;
+        self.by_pid.retain(|pid, (_, session)| {
+            let of = session.tenant == *tenant && user_id.is_none_or(|id| *session.user_id == *id);
+            if of {
+                gone.push(pid.clone());
+            }
+            !of
+        });
+    }
+
     /// Lets go of those whose window is over.
     pub(super) fn forget(&mut self, now: Instant) {
         while self

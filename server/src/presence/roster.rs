@@ -318,6 +318,21 @@ impl Roster {
         }
     }
 
+    /// A session must not be recovered.
+    pub(super) fn forsake(&mut self, tenant: &Tenant, id: &str) {
+        let known =
+            self.sessions.get_mut(id).filter(|known| known.tenant == *tenant && !known.pid.is_empty());
+        let Some(known) = known else { return };
+        let pid = std::mem::take(&mut known.pid);
+        self.pids.remove(&pid);
+        self.changed.insert(pid);
+    }
+
+    /// The lost sessions of a user, or of everybody in a tenant, must not be recovered.
+    pub(super) fn forsake_lost(&mut self, tenant: &Tenant, user_id: Option<&str>) {
+        self.lost.drop_of(tenant, user_id);
+    }
+
     /// A session that its client may go on with: one that was lost, or one whose loss its bridge has not seen yet.
     pub(super) fn recoverable(&self, pid: &str, now: Now) -> Option<LostSession> {
         let live = self.pids.get(pid).and_then(|id| Some((id, self.sessions.get(id)?)));
