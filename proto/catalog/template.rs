@@ -26,6 +26,8 @@ pub enum RenderError {
     Empty {
         /// The field's path.
         field: String,
+        /// The same as browsers name it.
+        path: String,
         /// The template.
         template: String,
     },
@@ -122,6 +124,7 @@ impl RoomTemplate {
                     FieldText::Value(value) if value.is_empty() => {
                         return Err(RenderError::Empty {
                             field: field.to_string(),
+                            path: field.json_path(),
                             template: self.text.clone(),
                         });
                     }

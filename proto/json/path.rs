@@ -94,6 +94,15 @@ impl FieldPath {
         Ok(Self { text: path.to_owned(), table, steps })
     }
 
+    /// The path as browsers name it, e.g. `message.chatId`.
+    pub fn json_path(&self) -> String {
+        let names = self
+            .steps
+            .iter()
+            .map(|(message, index)| self.table.messages[*message].fields[*index].json_name.as_str());
+        names.collect::<Vec<_>>().join(".")
+    }
+
     /// The field's value in a message's bytes. A field without presence that is not there has its default's text.
     pub fn text(&self, bytes: &[u8]) -> Result<FieldText, PayloadError> {
         let mut bytes = Cow::Borrowed(bytes);

@@ -150,6 +150,7 @@ impl Refusal {
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::Payload { source, .. } | Self::Render(RenderError::Payload(source)) => &source.path,
+            Self::Render(RenderError::Empty { path, .. }) => path,
             _ => "",
         }
     }

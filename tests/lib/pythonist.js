@@ -34,9 +34,9 @@ export class Pythonist {
 
   async connect(url, token) {
     const name = this.#next++;
-    const client = { call: (event, payload) => this.#send({ do: "call", client: name, name: event, payload }) };
+    const does = (what) => (event, payload) => this.#send({ do: what, client: name, name: event, payload });
+    const client = { call: does("call"), emit: does("emit"), close: does("close"), lose: does("lose") };
     client.heard = record(client);
-    client.close = () => this.#send({ do: "close", client: name });
     this.#clients.set(name, client);
     client.id = (await this.#send({ do: "connect", client: name, url, token })).id;
     return client;

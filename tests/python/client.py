@@ -1,7 +1,8 @@
 """Drives stock python-socketio clients for the tests, one JSON line in, many out.
 
-{"id", "do": "connect", "client", "url", "token"} | {"do": "call", "client", "name", "payload"} | {"do": "close", "client"} are answered by
-{"id", "ok"} or {"id", "error"}; every event of a client is told as {"client", "event": [name, ...arguments]}.
+{"id", "do": "connect", "client", "url", "token"}, {"do": "call", "client", "name", "payload"?}, {"do": "emit", "client", "name", "payload"?}
+(without a callback), {"do": "close", "client"} and {"do": "lose", "client"} (the connection is cut) are answered by {"id", "ok"} or
+{"id", "error"}; every event of a client is told as {"client", "event": [name, ...arguments]}.
 """
 
 import asyncio
@@ -38,10 +39,14 @@ async def connect(line):
     return {"id": client.get_sid()}
 
 
+async def emit_event(line, callback=None):
+    arguments = (line["payload"],) if "payload" in line else None
+    await clients[line["client"]].emit(line["name"], arguments, callback=callback)
+
+
 async def call(line):
-    arguments = (line["payload"],) if line.get("payload") is not None else ()
     answered = asyncio.get_running_loop().create_future()
-    await clients[line["client"]].emit(line["name"], arguments or None, callback=lambda *answer: answered.set_result(answer))
+    await emit_event(line, lambda *answer: answered.set_result(answer))
     answer = await asyncio.wait_for(answered, 15)
     return answer[0] if answer else None
 
@@ -50,9 +55,16 @@ async def close(line):
     await clients.pop(line["client"]).disconnect()
 
 
+async def lose(line):
+    await clients.pop(line["client"]).eio.disconnect(abort=True)
+
+
+DOES = {"connect": connect, "call": call, "emit": emit_event, "close": close, "lose": lose}
+
+
 async def serve(line):
     try:
-        emit({"id": line["id"], "ok": await {"connect": connect, "call": call, "close": close}[line["do"]](line)})
+        emit({"id": line["id"], "ok": await DOES[line["do"]](line)})
     except Exception as error:  # the test shows it
         emit({"id": line["id"], "error": str(error)})
 
