@@ -255,7 +255,15 @@ impl Link {
                 tracing::info!(bridge, "bridge linked");
             }
             Some(link_request::Kind::Sessions(changes)) => self.changes(changes).await?,
-            Some(link_request::Kind::Interest(interest)) => self.interest(interest).await?,
+            Some(link_request::Kind::Interest(interest)) => match self.interest(interest).await {
+                // One tenant that cannot be served must not cost the others their link.
+                Err(
+                    refusal @ (Refusal::TooManyTenants(_)
+                    | Refusal::OtherTenant { .. }
+                    | Refusal::TenantMissing),
+                ) => tracing::warn!(%refusal, "an interest was refused"),
+                other => other?,
+            },
             None => {}
         }
         Ok(())
