@@ -79,7 +79,15 @@ impl Reader {
         let outlet = Box::new(mailbox.clone());
         let mut greetings = Vec::new();
         let start = |_: &Session, events| greetings = events;
-        let session = sessions.open(entrant, transport, outlet, |_| true, start).await?;
+        // Rooms are joined once the log has been read, or what is written to them meanwhile would fall between the two.
+        let replays = after.is_some_and(|after| !after.is_empty());
+        let accept = |session: &Arc<Session>| {
+            if replays {
+                session.hold_calls();
+            }
+            true
+        };
+        let session = sessions.open(entrant, transport, outlet, accept, start).await?;
         let attendance = Attendance { sessions: sessions.clone(), session };
         let mut reader = Self { attendance, mailbox, place: Place::Live };
         match after {
@@ -109,6 +117,12 @@ impl Reader {
         self.attendance.sessions.link.replay(request).await
     }
 
+    /// The log is read: calls that waited for it run.
+    fn run_calls(&self) {
+        let (sessions, session) = (self.attendance.sessions.clone(), self.attendance.session.clone());
+        self.attendance.sessions.tasks.spawn(async move { sessions.run_calls(&session).await });
+    }
+
     /// What comes next. May be dropped while waiting.
     pub(crate) async fn next(&mut self) -> Next {
         loop {
@@ -117,6 +131,7 @@ impl Reader {
                     Ok(page) => page,
                     Err(Error::Refused { reason: Reason::Reset, cursor: Some(cursor), .. }) => {
                         self.place = Place::Joining(cursor.clone());
+                        self.run_calls();
                         return Next::Reset(cursor);
                     }
                     Err(error) => {
@@ -125,6 +140,9 @@ impl Reader {
                     }
                 };
                 self.place = if page.more { Place::Log(page.cursor) } else { Place::Joining(page.cursor) };
+                if matches!(self.place, Place::Joining(_)) {
+                    self.run_calls();
+                }
                 if !page.events.is_empty() {
                     let item = |event| Item::Event(Arc::new(Delivery::new(event)));
                     return Next::Items(page.events.into_iter().map(item).collect());
