@@ -137,26 +137,42 @@ test("polling too fast is answered 429 with Retry-After", async () => {
   assert.equal(refused.body.code, "limit");
 });
 
-test("a raw WebSocket that reads nothing is closed and holds nobody", async () => {
+/** A raw WebSocket of user 1 that reads nothing. */
+async function readingNothing(tenant) {
   const [host, port] = fanfare.bridge.address.split(":");
   const slow = net.connect(Number(port), host);
   await once(slow, "connect");
   const key = Buffer.from("0123456789abcdef").toString("base64");
-  slow.write(`GET /ws?token=${user(1, "slow")} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ${key}\r\n\r\n`);
+  slow.write(`GET /ws?token=${user(1, tenant)} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: ${key}\r\n\r\n`);
   await once(slow, "data");
   slow.pause();
-  const good = await connect(url, user(2, "slow"));
-  const present = async () => (await python.call(producer("slow"), "fanfare.v1.Realtime/GetPresence", {})).userCount;
+  return { close: () => slow.destroy() };
+}
+
+/** A stock client of user 1 that reads nothing. */
+async function stockReadingNothing(tenant) {
+  const socket = await connect(url, user(1, tenant));
+  socket.io.engine.transport.ws._socket.pause();
+  return socket;
+}
+
+for (const [way, open] of Object.entries({ "a raw WebSocket": readingNothing, "a Socket.IO client": stockReadingNothing })) test(`${way} that reads nothing is closed and holds nobody`, async () => {
+  const tenant = `slow-${way.length}`;
+  const slow = await open(tenant);
+  const good = await connect(url, user(2, tenant));
+  const present = async () => (await python.call(producer(tenant), "fanfare.v1.Realtime/GetPresence", {})).userCount;
   await until(async () => (await present()) === "2", "both users");
   const event = { chatId: "7", channel: "CHANNEL_WABA", content: "x".repeat(30_000) };
   let sent = 0;
   await until(async () => {
-    await notify("slow", { ...event, id: String(++sent) });
-    return (await python.call(producer("slow"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount === "1";
+    await notify(tenant, { ...event, id: String(++sent) });
+    return (await python.call(producer(tenant), "fanfare.v1.Realtime/GetPresence", {})).sessionCount === "1";
   }, "the session that does not read to be gone");
   await good.event("message:new", (m) => m.id === sent);
   assert.deepStrictEqual(good.events.filter(([n]) => n === "message:new").map(([, m]) => m.id), Array.from({ length: sent }, (_, i) => i + 1));
-  slow.destroy();
+  // 256 bytes a packet would be 8,192 of them: it was its bytes that were too many.
+  assert.ok(sent < 2000, `${sent} events`);
+  slow.close();
   good.close();
 });
 

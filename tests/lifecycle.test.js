@@ -6,8 +6,10 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { io } from "socket.io-client";
 import { call, connect, refusal } from "./lib/clients.js";
 import { get, Process, QUIET, ROOT, run, SECRET, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { EventStream } from "./lib/plain.js";
 import { Proxy } from "./lib/proxy.js";
 import { producer, user } from "./lib/tokens.js";
 
@@ -97,9 +99,19 @@ test("health and readiness tell the truth", async () => {
   assert.equal(await status(`${bridge.url}/healthz`), 200);
   assert.equal((await call(socket, "subscribe:chat", { chatId: 7 })).error.code, "unavailable");
   assert.equal(socket.connected, true);
-  await assert.rejects(connect(bridge.url, user(42, 1)), (error) => error.message === "Service unavailable" && error.data.code === "unavailable");
+  // Whoever comes now is not refused, or a stock client would stay away: it comes back by itself until there is a server.
+  const patient = io(bridge.url, { auth: { token: user(43, 1) }, transports: ["websocket"], forceNew: true, reconnectionDelay: 50 });
+  await within(new Promise((resolve) => patient.io.once("reconnect_attempt", resolve)), "another try");
+  // The same for a browser's EventSource, which stays away after any status but 200.
+  const stream = await EventStream.open(bridge.url, { token: user(44, 1) });
+  const { code } = await stream.message("end");
+  assert.equal(code, "unavailable");
+  const back = await startServer(QUIET, server.address);
+  await within(new Promise((resolve) => patient.once("connect", resolve)), "the connection");
+  patient.close();
   socket.close();
   await bridge.stop();
+  await back.stop();
 });
 
 test("a bridge resumes at a server that comes back, and says so when events were lost", async () => {

@@ -35,7 +35,8 @@ pub struct Config {
     /// Packets that wait for a session; one that does not fit closes it (retry). A waiting packet costs about
     /// 100 bytes, its text is shared.
     pub queue_packets_max: usize,
-    /// Bytes that wait for a session of the raw WebSocket, SSE or polling; an event that does not fit closes it (retry).
+    /// Bytes that wait for a session; an event that does not fit closes it (retry). For Socket.IO the bound is kept within half
+    /// of it: a session is closed when between half and all of it waits.
     pub queue_bytes_max: usize,
     /// What a session may emit.
     pub calls_per_session: Rate,

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use fanfare_proto::{room::Room, v1::Reason};
@@ -54,7 +54,11 @@ impl Credentials {
 
 /// A refusal over HTTP: its status, and `{ code, message, … }`.
 pub(crate) fn refuse(failure: &Failure) -> Response {
-    let mut response = (status(failure.reason), Json(failure.json())).into_response();
+    let status = status(failure.reason);
+    let mut response = (status, Json(failure.json())).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(wait) = failure.retry_after {
         let seconds = wait.as_secs_f64().ceil().max(1.0);
         if let Ok(value) = format!("{seconds}").parse() {
@@ -73,9 +77,8 @@ const fn status(reason: Reason) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::Unspecified
-        | Reason::Internal
-        | Reason::Aborted
+        Reason::Unspecified | Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Reason::Aborted
         | Reason::InvalidArgument
         | Reason::UnknownEvent
         | Reason::Protocol

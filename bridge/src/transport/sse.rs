@@ -19,6 +19,7 @@ use super::request::{Credentials, refuse};
 use crate::{
     delivery::Delivery,
     ending::Ending,
+    failure::Failure,
     mailbox::Item,
     reader::{Next, Reader},
     sessions::Sessions,
@@ -26,6 +27,10 @@ use crate::{
 
 /// How often a silent stream sends a comment, so that nothing between cuts it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// When a browser comes back that was refused for a while.
+const RETRY_PAUSE: Duration = Duration::from_secs(3);
+const HEADERS: [(&str, &str); 2] = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
 
 pub(crate) async fn events(State(sessions): State<Arc<Sessions>>, uri: Uri, headers: HeaderMap) -> Response {
     let credentials = Credentials::read(&uri, &headers);
@@ -37,6 +42,8 @@ pub(crate) async fn events(State(sessions): State<Arc<Sessions>>, uri: Uri, head
     };
     let (reader, greetings) = match opened.await {
         Ok(opened) => opened,
+        // `EventSource` stays away for good after any status but 200: who may come back is told on a stream that ends.
+        Err(failure) if failure.reason.is_retry() => return again(&failure),
         Err(failure) => return refuse(&failure),
     };
     // An id without data tells nobody anything, and is where a browser resumes that has had no event yet.
@@ -52,8 +59,15 @@ pub(crate) async fn events(State(sessions): State<Arc<Sessions>>, uri: Uri, head
         Some((events, reader))
     });
     let all = stream::iter([first]).chain(following).flat_map(stream::iter).map(Ok::<_, Infallible>);
-    let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
-    (headers, Sse::new(all).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+    (HEADERS, Sse::new(all).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+}
+
+/// A refusal that is over soon: when to come back, and why.
+fn again(failure: &Failure) -> Response {
+    let wait = failure.retry_after.unwrap_or(RETRY_PAUSE);
+    let events =
+        [Event::default().retry(wait), farewell(&Ending::new(failure.reason, failure.message.as_str()))];
+    (HEADERS, Sse::new(stream::iter(events.map(Ok::<_, Infallible>)))).into_response()
 }
 
 fn item(item: &Item) -> Option<Event> {
@@ -76,7 +90,8 @@ fn reset(cursor: &str) -> Event {
     Event::default().id(cursor).event("reset").data(json!({ "type": "reset", "cursor": cursor }).to_string())
 }
 
-/// `EventSource` comes back by itself; a final reason meets it again as a status that keeps it away.
+/// `EventSource` comes back by itself, whatever the reason: a page that is told a final one closes it. A token that is not
+/// accepted any more meets it again as a status that keeps it away.
 fn farewell(ending: &Ending) -> Event {
     let data = json!({ "type": "end", "code": ending.reason.code(), "message": ending.message });
     Event::default().event("end").data(data.to_string())

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use engineioxide::DisconnectReason;
 use fanfare_proto::v1::{Reason, ReplayRequest, Transport};
 
 use super::{
     EngineSocket, SocketIo, State,
-    outlet::{self, Held, SocketOutlet},
+    outlet::{self, Held, Queue, SocketOutlet},
     packet,
 };
 use crate::{ending::Ending, failure::Failure, session::Session, transport::request::Credentials};
@@ -26,8 +27,10 @@ impl SocketIo {
             Some(pid) => self.sessions.recover(&mut entrant, pid, &auth.offset).await,
             None => None,
         };
-        let held = after.is_some().then(|| Arc::new(Held::new(self.sessions.config.queue_packets_max)));
-        let outlet = Box::new(SocketOutlet::new(socket.clone(), self.sessions.tasks.clone(), held.clone()));
+        let config = &self.sessions.config;
+        let queue = Arc::new(Queue::new(socket.clone(), config));
+        let held = after.is_some().then(|| Arc::new(Held::new(config)));
+        let outlet = Box::new(SocketOutlet::new(queue.clone(), self.sessions.tasks.clone(), held.clone()));
         let accept = |session: &Arc<Session>| {
             let mut state = socket.data.lock();
             let waits = matches!(*state, State::Connecting);
@@ -40,22 +43,22 @@ impl SocketIo {
             waits
         };
         let start = |session: &Session, greetings: Vec<_>| {
-            outlet::send(socket, packet::connected(session.id(), &session.pid));
+            queue.send(packet::connected(session.id(), &session.pid));
             // A session that goes on has been greeted.
             for greeting in greetings.iter().filter(|_| held.is_none()) {
-                outlet::send(socket, packet::event(greeting));
+                queue.send(packet::event(greeting));
             }
         };
         let session = self.sessions.open(entrant, Transport::Socketio, outlet, accept, start).await?;
         if let (Some(after), Some(held)) = (after, &held) {
-            self.replay(&session, socket, after, held).await;
+            self.replay(&session, &queue, after, held).await;
             self.sessions.run_calls(&session).await;
         }
         Ok(())
     }
 
     /// Sends what a recovered session has missed, then what was held back meanwhile.
-    async fn replay(&self, session: &Arc<Session>, socket: &EngineSocket, mut after: String, held: &Held) {
+    async fn replay(&self, session: &Arc<Session>, queue: &Queue, mut after: String, held: &Held) {
         let rooms: Vec<String> = session.rooms().iter().map(|room| room.as_str().to_owned()).collect();
         let tenant = session.tenant.as_str().to_owned();
         loop {
@@ -70,7 +73,8 @@ impl SocketIo {
             };
             let missed = page.events.iter();
             for event in missed.filter(|e| e.except_sessions.iter().all(|id| id != session.id())) {
-                if !outlet::send_when_free(socket, packet::event(event)).await {
+                // One that was told to go meanwhile gets nothing behind that.
+                if session.is_closed() || !queue.send_when_free(packet::event(event)).await {
                     return;
                 }
             }
@@ -79,13 +83,22 @@ impl SocketIo {
                 break;
             }
         }
-        if held.release(socket, &after).is_err() {
+        if held.release(queue, &after).is_err() {
             session.close(&Ending::slow());
         }
     }
 }
 
 fn refuse(socket: &EngineSocket, failure: &Failure) {
+    // After a CONNECT_ERROR stock clients stay away; when the connection closes they come back by themselves.
+    if matches!(failure.reason, Reason::Unavailable | Reason::Shutdown | Reason::Timeout) {
+        tracing::debug!(
+            reason = failure.reason.as_str_name(),
+            "a session could not be opened; its client comes back"
+        );
+        socket.close(DisconnectReason::ClosingServer);
+        return;
+    }
     {
         let mut state = socket.data.lock();
         if !matches!(*state, State::Connecting) {
@@ -94,11 +107,7 @@ fn refuse(socket: &EngineSocket, failure: &Failure) {
         // The client may try again on the same connection, until the connect timeout.
         *state = State::New;
     }
-    let failure = match failure.reason {
-        Reason::Unavailable => Failure { message: "Service unavailable".into(), ..failure.clone() },
-        _ => failure.clone(),
-    };
-    outlet::send(socket, packet::connect_error("/", &failure));
+    outlet::send(socket, packet::connect_error("/", failure));
 }
 
 /// What a CONNECT packet carries: the user's `token`, and what a stock client adds when it comes back.

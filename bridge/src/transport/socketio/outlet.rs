@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{EngineSocket, packet};
 use crate::{
+    config::Config,
     delivery::Delivery,
     ending::Ending,
     failure::Failure,
@@ -28,17 +29,109 @@ const FAREWELL_TO_ABUSE: Duration = Duration::from_millis(100);
 /// How often a full queue is looked at again while a session recovers.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// A session's connection.
+/// What a waiting packet costs besides its text, in bytes.
+const PACKET_BYTES: usize = 64;
+
+/// A session's connection and what waits for it.
 pub(super) struct SocketOutlet {
-    socket: EngineSocket,
+    queue: Arc<Queue>,
     tasks: TaskTracker,
     /// While the session gets what it has missed.
     held: Option<Arc<Held>>,
 }
 
 impl SocketOutlet {
-    pub(super) const fn new(socket: EngineSocket, tasks: TaskTracker, held: Option<Arc<Held>>) -> Self {
-        Self { socket, tasks, held }
+    pub(super) const fn new(queue: Arc<Queue>, tasks: TaskTracker, held: Option<Arc<Held>>) -> Self {
+        Self { queue, tasks, held }
+    }
+}
+
+/// A connection's queue, bounded in packets by the library and in bytes here. The library does not say what waits, only
+/// whether so many places are free: so packets are counted in two generations, and when the places of all that came before the
+/// younger one are free again, the older one has been sent.
+pub(super) struct Queue {
+    socket: EngineSocket,
+    waiting: Mutex<Waiting>,
+    packets_max: usize,
+    bytes_max: usize,
+}
+
+/// What may wait at most: a bound, not a measure.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Put in since the last look at the queue.
+    packets: usize,
+    bytes: usize,
+    /// What may have waited then.
+    older_bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn new(socket: EngineSocket, config: &Config) -> Self {
+        let (packets_max, bytes_max) = (config.queue_packets_max, config.queue_bytes_max);
+        Self { socket, waiting: Mutex::default(), packets_max, bytes_max }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, packet: Str) -> Result<(), Overflow> {
+        self.put_all(std::iter::once(packet))
+    }
+
+    /// Puts packets in, in order; an overflow leaves those in that fitted.
+    fn put_all(&self, packets: impl Iterator<Item = Str>) -> Result<(), Overflow> {
+        let mut waiting = self.lock();
+        for packet in packets {
+            let cost = packet.len() + PACKET_BYTES;
+            if waiting.bytes + cost > self.bytes_max / 2 {
+                self.look(&mut waiting);
+            }
+            if waiting.total() + cost > self.bytes_max {
+                self.look(&mut waiting);
+            }
+            // One that is larger than the whole queue must get through all the same.
+            if waiting.total() > 0 && waiting.total() + cost > self.bytes_max {
+                return Err(Overflow);
+            }
+            self.socket.emit(packet).map_err(|_| Overflow)?;
+            waiting.packets += 1;
+            waiting.bytes += cost;
+        }
+        Ok(())
+    }
+
+    /// Learns whether the older generation has been sent, and begins another one.
+    fn look(&self, waiting: &mut Waiting) {
+        let wanted = self.packets_max.saturating_sub(waiting.packets);
+        let free: Vec<_> = (0..wanted).map_while(|_| self.socket.reserve().ok()).collect();
+        let kept = if free.len() == wanted { 0 } else { waiting.older_bytes };
+        *waiting = Waiting { older_bytes: kept + waiting.bytes, ..Waiting::default() };
+    }
+
+    /// Puts a packet in; a connection whose queue is full is closed, never skipped.
+    pub(super) fn send(&self, packet: Str) {
+        if self.put(packet).is_err() && !self.socket.is_closed() {
+            self.socket.close(DisconnectReason::ClosingServer);
+        }
+    }
+
+    /// Puts a packet in as soon as the queue has room; false when the connection has gone.
+    pub(super) async fn send_when_free(&self, packet: Str) -> bool {
+        while self.put(packet.clone()).is_err() {
+            if self.socket.is_closed() {
+                return false;
+            }
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+        true
+    }
+}
+
+impl Waiting {
+    const fn total(&self) -> usize {
+        self.older_bytes + self.bytes
     }
 }
 
@@ -48,50 +141,58 @@ impl SocketOutlet {
 pub(super) struct Held {
     joining: Mutex<Joining>,
     events_max: usize,
+    bytes_max: usize,
     /// There is nothing to look at any more.
     live: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Joining {
-    /// The log is read.
-    Waiting(Vec<Arc<Delivery>>),
+    /// The log is read; what came meanwhile, and its bytes.
+    Waiting(Vec<Arc<Delivery>>, usize),
     /// Everything up to this cursor was read from the log.
     Upto(String),
 }
 
 impl Held {
-    pub(super) const fn new(events_max: usize) -> Self {
-        let joining = Mutex::new(Joining::Waiting(Vec::new()));
-        Self { joining, events_max, live: AtomicBool::new(false) }
+    pub(super) const fn new(config: &Config) -> Self {
+        let joining = Mutex::new(Joining::Waiting(Vec::new(), 0));
+        let (events_max, bytes_max) = (config.queue_packets_max, config.queue_bytes_max);
+        Self { joining, events_max, bytes_max, live: AtomicBool::new(false) }
     }
 
     /// Takes live events over; false when that is not necessary any more.
-    fn take(&self, socket: &EngineSocket, batch: &[Arc<Delivery>]) -> Result<bool, Overflow> {
+    fn take(&self, queue: &Queue, batch: &[Arc<Delivery>]) -> Result<bool, Overflow> {
         if self.live.load(Ordering::Acquire) {
             return Ok(false);
         }
         match &mut *self.joining.lock().unwrap_or_else(PoisonError::into_inner) {
-            Joining::Waiting(events) if events.len() + batch.len() > self.events_max => return Err(Overflow),
-            Joining::Waiting(events) => events.extend_from_slice(batch),
-            Joining::Upto(upto) => self.send(socket, upto, batch)?,
+            Joining::Waiting(events, bytes) => {
+                *bytes +=
+                    batch.iter().map(|delivery| delivery.event.json.len() + PACKET_BYTES).sum::<usize>();
+                if events.len() + batch.len() > self.events_max || *bytes > self.bytes_max {
+                    return Err(Overflow);
+                }
+                events.extend_from_slice(batch);
+            }
+            Joining::Upto(upto) => self.send(queue, upto, batch)?,
         }
         Ok(true)
     }
 
     /// The session has got everything up to a cursor.
-    pub(super) fn release(&self, socket: &EngineSocket, upto: &str) -> Result<(), Overflow> {
+    pub(super) fn release(&self, queue: &Queue, upto: &str) -> Result<(), Overflow> {
         let mut joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *joining, Joining::Upto(upto.to_owned())) {
-            Joining::Waiting(events) => self.send(socket, upto, &events),
+            Joining::Waiting(events, _) => self.send(queue, upto, &events),
             Joining::Upto(_) => Ok(()),
         }
     }
 
     /// Sends what is later than a cursor. The first stored event that is ends the question, because events come in log order.
-    fn send(&self, socket: &EngineSocket, upto: &str, events: &[Arc<Delivery>]) -> Result<(), Overflow> {
+    fn send(&self, queue: &Queue, upto: &str, events: &[Arc<Delivery>]) -> Result<(), Overflow> {
         for delivery in events.iter().filter(|delivery| delivery.is_after(upto)) {
-            socket.emit(delivery.socketio().clone()).map_err(|_| Overflow)?;
+            queue.put(delivery.socketio().clone())?;
             if delivery.cursor().is_some() {
                 self.live.store(true, Ordering::Release);
             }
@@ -100,55 +201,38 @@ impl Held {
     }
 }
 
-/// Sends a packet as soon as the queue has room; false when the connection has gone.
-pub(super) async fn send_when_free(socket: &EngineSocket, packet: Str) -> bool {
-    loop {
-        match socket.reserve() {
-            Ok(permit) => {
-                permit.emit(packet);
-                return true;
-            }
-            Err(_) if socket.is_closed() => return false,
-            Err(_) => tokio::time::sleep(FULL_PAUSE).await,
-        }
-    }
-}
-
 impl Outlet for SocketOutlet {
     fn deliver(&self, batch: &[Arc<Delivery>]) -> Result<(), Overflow> {
         if let Some(held) = &self.held
-            && held.take(&self.socket, batch)?
+            && held.take(&self.queue, batch)?
         {
             return Ok(());
         }
-        for delivery in batch {
-            self.socket.emit(delivery.socketio().clone()).map_err(|_| Overflow)?;
-        }
-        Ok(())
+        self.queue.put_all(batch.iter().map(|delivery| delivery.socketio().clone()))
     }
 
     fn reply(&self, event: v1::Delivery) {
-        send(&self.socket, packet::event(&event));
+        self.queue.send(packet::event(&event));
     }
 
     fn acknowledge(&self, id: i64, json: &[u8]) {
-        send(&self.socket, packet::ack(id, json));
+        self.queue.send(packet::ack(id, json));
     }
 
     fn fail(&self, ack: Option<i64>, failure: &Failure) {
-        send(&self.socket, packet::failure(ack, failure));
+        self.queue.send(packet::failure(ack, failure));
     }
 
     fn close(&self, ending: &Ending) {
-        let socket = self.socket.clone();
+        let socket = self.queue.socket.clone();
         if ending.reason.is_retry() {
             // Stock clients connect again by themselves when the connection closes …
             socket.close(DisconnectReason::ClosingServer);
             return;
         }
         // … and do not when they are told to go.
-        send(&socket, packet::failure(None, &Failure::new(ending.reason, ending.message.as_str())));
-        send(&socket, packet::disconnect());
+        self.fail(None, &Failure::new(ending.reason, ending.message.as_str()));
+        self.queue.send(packet::disconnect());
         let farewell = if ending.reason == Reason::Abuse { FAREWELL_TO_ABUSE } else { FAREWELL };
         self.tasks.spawn(async move {
             let _left = tokio::time::timeout(farewell, socket.closed()).await;
@@ -157,7 +241,7 @@ impl Outlet for SocketOutlet {
     }
 }
 
-/// Sends a packet; a connection whose queue is full is closed, never skipped.
+/// Sends a packet to who has no session.
 pub(super) fn send(socket: &EngineSocket, packet: Str) {
     if socket.emit(packet).is_err() && !socket.is_closed() {
         socket.close(DisconnectReason::ClosingServer);

@@ -188,10 +188,10 @@ pub(crate) struct BridgeArgs {
     /// The largest message from a browser.
     #[arg(long, env = "FANFARE_PAYLOAD_BYTES_MAX", value_name = "SIZE", default_value = "64KiB")]
     pub(crate) payload_bytes_max: Size,
-    /// Packets that may wait for a session before it is closed as too slow.
+    /// Packets that may wait for a Socket.IO session before it is closed as too slow.
     #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 8192)]
     pub(crate) queue_packets_max: usize,
-    /// Bytes that may wait for a session of the raw WebSocket, SSE or polling.
+    /// Bytes that may wait for a session before it is closed as too slow.
     #[arg(long, env = "FANFARE_QUEUE_BYTES_MAX", value_name = "SIZE", default_value = "1MiB")]
     pub(crate) queue_bytes_max: Size,
     /// What a session may emit a second in the long run.
