@@ -144,6 +144,7 @@ impl Presence {
     pub(crate) fn open(&self, link: &Link, caller: &Caller, pid: &str, head: &str) -> Result<(), Refusal> {
         let (tenant, own) = (Tenant::new(&caller.tenant)?, Room::user(&caller.user_id)?);
         let mut roster = self.lock();
+        own_id(&roster, caller)?;
         let known = roster.session(&caller.session_id).is_some();
         if !known && roster.count(&tenant, &own).1 >= self.sessions_per_user_max {
             return Err(Refusal::TooManySessions(self.sessions_per_user_max));
@@ -164,9 +165,14 @@ impl Presence {
     ) -> Result<(), Refusal> {
         let (tenant, now) = (Tenant::new(&caller.tenant)?, now());
         let mut roster = self.lock();
+        own_id(&roster, caller)?;
         let told = Told { caller, tenant, pid, link: link.number, head: head.into() };
         roster.ready(told, rooms, now);
+        let ending = roster.take_ending(&caller.session_id);
         drop(roster);
+        if let Some(end) = ending {
+            link.end(*end);
+        }
         self.changed.notify_one();
         Ok(())
     }
@@ -327,9 +333,12 @@ impl Presence {
             // For good: nobody comes back to a session that was ended.
             ids.iter().for_each(|id| roster.forsake(tenant, id));
             match whom {
-                Whom::User(own) => roster.forsake_lost(tenant, own.as_str().strip_prefix("user:")),
-                Whom::Everybody => roster.forsake_lost(tenant, None),
-                Whom::Session(_) => {}
+                Whom::User(own) => {
+                    let user_id = own.as_str().strip_prefix("user:").unwrap_or_default();
+                    roster.forsake_lost(tenant, |lost| *lost.user_id == *user_id);
+                }
+                Whom::Session(id) => roster.forsake_lost(tenant, |lost| *lost.id == **id),
+                Whom::Everybody => roster.forsake_lost(tenant, |_| true),
             }
         }
         let links = self.links();
@@ -337,13 +346,15 @@ impl Presence {
         for id in ids {
             let Some(known) = roster.session(&id).filter(|known| known.tenant == *tenant) else { continue };
             let Some(link) = links.get(&known.link) else { continue };
-            link.end(EndSession {
+            let end = EndSession {
                 tenant: tenant.as_str().to_owned(),
                 user_id: known.user_id.to_string(),
                 session_id: id.to_string(),
                 reason: reason.into(),
                 message: message.to_owned(),
-            });
+            };
+            roster.end_when_ready(&id, &end);
+            link.end(end);
             told += 1;
         }
         told
@@ -407,6 +418,16 @@ impl Presence {
             is && (of_org || kind.package == *transition.catalog)
         });
         concerned.filter_map(|kind| made(kind, transition)).collect()
+    }
+}
+
+/// Refuses a session whose id is another user's.
+fn own_id(roster: &Roster, caller: &Caller) -> Result<(), Refusal> {
+    match roster.session(&caller.session_id) {
+        Some(known) if known.tenant.as_str() != caller.tenant || *known.user_id != *caller.user_id => {
+            Err(Refusal::Invalid("this session id is another user's".into()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -108,15 +108,15 @@ impl Lost {
         self.by_pid.remove(pid).map(|(_, session)| session)
     }
 
-    /// Lets go of a user's sessions, or of a whole tenant's.
-    pub(super) fn drop_of(&mut self, tenant: &Tenant, user_id: Option<&str>) {
+    /// Lets go of the sessions that are meant.
+    pub(super) fn drop_where(&mut self, meant: impl Fn(&LostSession) -> bool) {
         let gone = &mut self.gone;
         self.by_pid.retain(|pid, (_, session)| {
-            let of = session.tenant == *tenant && user_id.is_none_or(|id| *session.user_id == *id);
-            if of {
+            let drop = meant(session);
+            if drop {
                 gone.push(pid.clone());
             }
-            !of
+            !drop
         });
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use fanfare_proto::{
     room::{Room, Tenant},
-    v1::{Caller, Transport},
+    v1::{Caller, EndSession, Transport},
 };
 use prost_types::Timestamp;
 
@@ -44,6 +44,10 @@ pub(super) struct Known {
     /// Where the log was when it began.
     began: Arc<str>,
     ready: bool,
+    /// What its bridge shall be told again once it is ready: before, the bridge may not have it yet.
+    ending: Option<Box<EndSession>>,
+    /// It must not be recovered.
+    forsaken: bool,
 }
 
 /// A session as its bridge tells of it.
@@ -156,6 +160,8 @@ impl Roster {
         // Perhaps of a link that is not seen to be lost yet: rooms it has left meanwhile must not stay.
         let before = self.detach(&id, now);
         let since = before.as_ref().map_or(now.time, |known| known.since);
+        let forsaken = before.as_ref().is_some_and(|known| known.forsaken);
+        let ending = before.as_ref().and_then(|known| known.ending.clone());
         let lost = if ready { self.lost.take(told.pid) } else { None };
         let kept = lost.map(|lost| (lost.rooms, lost.began));
         let kept = kept.or_else(|| before.map(|known| (known.rooms, known.began)));
@@ -168,9 +174,11 @@ impl Roster {
             link: told.link,
             since,
             rooms: HashMap::new(),
-            pid: told.pid.into(),
+            pid: if forsaken { "".into() } else { told.pid.into() },
             began,
             ready,
+            ending,
+            forsaken,
         };
         if !known.pid.is_empty() {
             self.pids.insert(known.pid.clone(), id.clone());
@@ -320,17 +328,31 @@ impl Roster {
 
     /// A session must not be recovered.
     pub(super) fn forsake(&mut self, tenant: &Tenant, id: &str) {
-        let known =
-            self.sessions.get_mut(id).filter(|known| known.tenant == *tenant && !known.pid.is_empty());
+        let known = self.sessions.get_mut(id).filter(|known| known.tenant == *tenant);
         let Some(known) = known else { return };
+        known.forsaken = true;
         let pid = std::mem::take(&mut known.pid);
-        self.pids.remove(&pid);
-        self.changed.insert(pid);
+        if !pid.is_empty() {
+            self.pids.remove(&pid);
+            self.changed.insert(pid);
+        }
     }
 
-    /// The lost sessions of a user, or of everybody in a tenant, must not be recovered.
-    pub(super) fn forsake_lost(&mut self, tenant: &Tenant, user_id: Option<&str>) {
-        self.lost.drop_of(tenant, user_id);
+    /// The lost sessions of a tenant that are meant must not be recovered.
+    pub(super) fn forsake_lost(&mut self, tenant: &Tenant, meant: impl Fn(&LostSession) -> bool) {
+        self.lost.drop_where(|session| session.tenant == *tenant && meant(session));
+    }
+
+    /// The bridge of a session that is about to be ready shall be told once it is.
+    pub(super) fn end_when_ready(&mut self, id: &str, end: &EndSession) {
+        if let Some(known) = self.sessions.get_mut(id).filter(|known| !known.ready) {
+            known.ending = Some(Box::new(end.clone()));
+        }
+    }
+
+    /// What the bridge of a session that is ready now shall be told.
+    pub(super) fn take_ending(&mut self, id: &str) -> Option<Box<EndSession>> {
+        self.sessions.get_mut(id)?.ending.take()
     }
 
     /// A session that its client may go on with: one that was lost, or one whose loss its bridge has not seen yet.

@@ -281,3 +281,35 @@ fn a_room_is_told_by_the_catalog_whose_call_it_was() {
     assert!(names("chat:seven", "messenger.v1", true).is_empty(), "its chats have numbers");
     assert!(names("user:42", "", true).is_empty());
 }
+
+#[tokio::test]
+async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never_recovered() {
+    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
+    let link = presence.link();
+    let caller = |id: &str| Caller {
+        tenant: "1".into(),
+        user_id: "42".into(),
+        session_id: id.into(),
+        ..Caller::default()
+    };
+    let (tenant, own) = (Tenant::new("1").unwrap(), Room::user("42").unwrap());
+    let end = |whom| presence.disconnect(&tenant, &whom, Reason::Disconnected, "");
+    presence.open(&link, &caller("a"), "pid-a", "head").unwrap();
+    assert_eq!(end(Whom::User(own.clone())), 1);
+    assert_eq!(link.ends().await.len(), 1, "told at once");
+    presence.ready(&link, &caller("a"), "pid-a", "head", &[Room::org(), own.clone()]).unwrap();
+    assert_eq!(link.ends().await[0].session_id, "a", "told again, now that the bridge has it");
+    assert!(presence.recoverable(&caller("a"), "pid-a").is_none());
+    presence.close(&link, "a");
+    assert!(presence.recoverable(&caller("a"), "pid-a").is_none());
+    // One that was lost before is let go of by its id.
+    presence.ready(&link, &caller("b"), "pid-b", "head", &[Room::org(), own]).unwrap();
+    presence.close(&link, "b");
+    assert!(presence.recoverable(&caller("b"), "pid-b").is_some());
+    assert_eq!(end(Whom::Session("b".into())), 0);
+    assert!(presence.recoverable(&caller("b"), "pid-b").is_none());
+    // Nobody takes another user's id.
+    presence.open(&link, &caller("c"), "pid-c", "head").unwrap();
+    let other = Caller { user_id: "43".into(), ..caller("c") };
+    assert!(presence.ready(&link, &other, "pid-d", "head", &[Room::org()]).is_err());
+}
