@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use fanfare_proto::{
@@ -36,6 +37,8 @@ use crate::{
 
 /// Rooms of one link. A bridge that resumes names all of a tenant's at once.
 const LINK_ROOMS_MAX: usize = 1_000_000;
+/// How long the end of a link waits for events that were taken and are not in the log yet.
+const FINISH_MAX: Duration = Duration::from_secs(3);
 /// The largest request, in bytes: so many rooms of an ordinary length.
 const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
@@ -139,6 +142,10 @@ struct Link {
     rooms: usize,
     /// Subscriptions with more to read.
     ready: VecDeque<u64>,
+    /// Whether it is the turn of those, or of everything else.
+    reads: bool,
+    /// Rooms that are added once their tenant has been read to its end. No other request is taken before.
+    joining: Option<Joining>,
     pending: VecDeque<Frame>,
     heartbeat: Interval,
     ended: bool,
@@ -156,8 +163,19 @@ impl Drop for Sessions {
     }
 }
 
+/// A change of the rooms of a tenant that is followed.
+struct Joining {
+    key: u64,
+    tenant: Tenant,
+    add: Vec<Room>,
+    drop: Vec<Room>,
+    r#ref: u64,
+}
+
 struct Followed {
     subscription: Subscription,
+    /// How many rooms it has.
+    rooms: usize,
     /// The last cursor the bridge was told.
     told: Cursor,
 }
@@ -190,6 +208,8 @@ impl Link {
             next_key: 0,
             rooms: 0,
             ready: VecDeque::new(),
+            reads: false,
+            joining: None,
             pending: VecDeque::from([frame(link_response::Kind::Welcome(welcome))]),
             heartbeat,
             ended: false,
@@ -217,7 +237,20 @@ impl Link {
 
     /// Waits for something to do and does it; false when the bridge is gone.
     async fn fill(&mut self) -> Result<bool, Status> {
-        if let Some(key) = self.ready.pop_front() {
+        if let Some(joining) = self.joining.take() {
+            // To the end first: the added rooms count from there.
+            if self.read(joining.key).await? {
+                self.joining = Some(joining);
+            } else {
+                self.join(joining);
+            }
+            return Ok(true);
+        }
+        // In turns: a long catch-up must not keep sessions waiting, nor they the events.
+        self.reads = !self.reads;
+        if self.reads
+            && let Some(key) = self.ready.pop_front()
+        {
             self.read(key).await?;
             return Ok(true);
         }
@@ -233,13 +266,15 @@ impl Link {
                 self.pending.extend(ends.into_iter().map(|end| frame(link_response::Kind::End(end))));
             }
             _ = self.heartbeat.tick() => self.beat().await?,
+            () = std::future::ready(()), if !self.ready.is_empty() => {}
         }
         Ok(true)
     }
 
     /// The server shuts down: everything that was acknowledged is still sent, then the end.
     async fn finish(&mut self) -> Result<(), Refusal> {
-        self.services.ingest.finished().await;
+        // A producer that does not read its answers must not hold the others' end.
+        let _stalled = tokio::time::timeout(FINISH_MAX, self.services.ingest.finished()).await;
         let keys: Vec<u64> = self.subscriptions.keys().copied().collect();
         for key in keys {
             self.read(key).await?;
@@ -311,12 +346,14 @@ impl Link {
             return Err(Refusal::Invalid("a session is opened under another id than its caller's".into()));
         }
         let presence = &self.services.presence;
-        let head = self.services.engine.head(&tenant).await?.to_string();
+        let head = self.services.engine.head(&tenant).await.map(|head| head.to_string());
         if opened.ready {
+            // It is ready, whatever the engine says; without a place in the log it cannot be recovered, that is all.
+            let head = head.unwrap_or_default();
             presence.ready(&self.sessions.link, &caller, &opened.pid, &head, &parse(&opened.rooms)?)?;
             return Ok(Vec::new());
         }
-        presence.open(&self.sessions.link, &caller, &opened.pid, &head)?;
+        presence.open(&self.sessions.link, &caller, &opened.pid, &head?)?;
         Ok(presence.greet(&caller))
     }
 
@@ -329,37 +366,36 @@ impl Link {
             )));
         }
         let (add, drop) = (parse(&interest.add)?, parse(&interest.drop)?);
-        let key = match self.tenants.get(&tenant) {
-            Some(key) => {
-                let key = *key;
-                // To the end first: the added rooms count from there.
-                while self.read(key).await? {}
-                if let Some(followed) = self.subscriptions.get_mut(&key) {
-                    self.rooms -= followed.subscription.room_count();
-                    followed.subscription.add(add);
-                }
-                key
+        let r#ref = interest.r#ref;
+        match self.tenants.get(&tenant) {
+            Some(key) => self.joining = Some(Joining { key: *key, tenant, add, drop, r#ref }),
+            None => {
+                let key = self.follow(&tenant, add, &interest.after).await?;
+                self.join(Joining { key, tenant, add: Vec::new(), drop, r#ref });
             }
-            None => self.follow(&tenant, add, &interest.after).await?,
-        };
-        let Some(followed) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        }
+        Ok(())
+    }
+
+    /// Changes the rooms of a tenant that was just read to its end.
+    fn join(&mut self, joining: Joining) {
+        let Joining { key, tenant, add, drop, r#ref } = joining;
+        let Some(followed) = self.subscriptions.get_mut(&key) else { return };
+        followed.subscription.add(add);
         followed.subscription.remove(&drop);
-        self.rooms += followed.subscription.room_count();
+        self.rooms = self.rooms - followed.rooms + followed.subscription.room_count();
+        followed.rooms = followed.subscription.room_count();
         let cursor = followed.subscription.cursor();
-        if interest.r#ref != 0 {
-            let applied = InterestApplied {
-                r#ref: interest.r#ref,
-                tenant: interest.tenant,
-                cursor: cursor.to_string(),
-            };
+        if r#ref != 0 {
+            let applied =
+                InterestApplied { r#ref, tenant: tenant.as_str().to_owned(), cursor: cursor.to_string() };
             self.pending.push_back(frame(link_response::Kind::Applied(applied)));
             followed.told = cursor;
         }
-        if followed.subscription.room_count() == 0 {
+        if followed.rooms == 0 {
             self.subscriptions.remove(&key);
             self.tenants.remove(&tenant);
         }
-        Ok(())
     }
 
     /// Begins to follow a tenant, after the cursor if that is possible.
@@ -380,7 +416,7 @@ impl Link {
         };
         let told = subscription.cursor();
         self.tenants.insert(tenant.clone(), key);
-        self.subscriptions.insert(key, Followed { subscription, told });
+        self.subscriptions.insert(key, Followed { subscription, rooms: 0, told });
         Ok(key)
     }
 
