@@ -70,6 +70,7 @@ const BROKEN = [
   ["fill_type", 6, "want a google.protobuf.Timestamp"],
   ["joined_without_field", 4, "exactly one room template of a kind and one string or integer field"],
   ["joins_org", 6, "choose another kind"],
+  ["joins_stamped", 7, "which the server fills and browsers cannot send"],
   ["joins_user", 6, "choose another kind"],
   ["member_fill_type", 6, "want a bool"],
   ["nested_event_id", 8, "only a field of the event itself can take its id"],

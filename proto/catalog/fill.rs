@@ -116,9 +116,14 @@ pub(super) const fn is_integer(kind: &Kind) -> bool {
     matches!(kind, Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64)
 }
 
-/// How `to` is made from a message of type `from`, or from nothing but what the server knows.
+/// How `to` is made from a message of type `from` that a browser sent, or from nothing but what the server knows.
 pub(super) fn plan(from: Option<&MessageDescriptor>, to: &MessageDescriptor) -> FillPlan {
     plan_within(from, to, &mut HashSet::new())
+}
+
+/// The same from a message that an upstream answered: what is inside the messages it copies is believed.
+pub(super) fn plan_trusting(from: &MessageDescriptor, to: &MessageDescriptor) -> FillPlan {
+    FillPlan { restamped: Vec::new(), ..plan(Some(from), to) }
 }
 
 fn plan_within(
@@ -267,7 +272,9 @@ impl Stamp<'_> {
         match value {
             Value::Message(message) => {
                 for field in message.descriptor().fields() {
-                    match options::fill(&field) {
+                    // Only one member of a oneof is there.
+                    let absent = field.containing_oneof().is_some() && !message.has_field(&field);
+                    match options::fill(&field).filter(|_| !absent) {
                         Some(source) => match self.value(&source, &field.kind(), None) {
                             Some(stamped) => message.set_field(&field, stamped),
                             None => message.clear_field(&field),

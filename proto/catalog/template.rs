@@ -113,6 +113,14 @@ impl RoomTemplate {
         }
     }
 
+    /// The paths of the fields it names.
+    pub(super) fn fields(&self) -> impl Iterator<Item = String> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Field(path) => Some(path.to_string()),
+        })
+    }
+
     /// The room for a message's bytes; `None` when a field with presence is unset.
     pub fn render(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
         let mut text = String::with_capacity(self.text.len() + 16);

@@ -20,6 +20,13 @@ fn refuse(problem: String) -> Refused {
     (Some(options::CLIENT), problem)
 }
 
+/// What events are made from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Browser(&'a MessageDescriptor),
+    Upstream(&'a MessageDescriptor),
+}
+
 impl Checker<'_> {
     pub(super) fn client(
         &mut self,
@@ -43,10 +50,10 @@ impl Checker<'_> {
         }
         let request = self.shape(&input)?;
         let upstream = upstream(declared)?;
-        let from = if upstream.is_some() { &output } else { &input };
+        let from = if upstream.is_some() { Source::Upstream(&output) } else { Source::Browser(&input) };
         let reply = self.made_event(declared, "reply", from)?;
         let response_plan = fill::plan(Some(&input), &output);
-        let query = template(declared, "query", &request)?;
+        let query = template(declared, "query", &request, &input)?;
         let lists = !response_plan.lists.is_empty() || reply.as_ref().is_some_and(|r| !r.1.lists.is_empty());
         if query.is_some() && !lists {
             return Err(refuse(format!(
@@ -59,8 +66,8 @@ impl Checker<'_> {
             package: method.parent_file().package_name().to_owned(),
             transport,
             path: path.to_owned(),
-            join: own_kind(declared, "join", &request)?,
-            leave: own_kind(declared, "leave", &request)?,
+            join: own_kind(declared, "join", &request, &input)?,
+            leave: own_kind(declared, "leave", &request, &input)?,
             publish: self.publish(declared, from)?,
             query,
             reply,
@@ -84,21 +91,21 @@ impl Checker<'_> {
         &self,
         declared: &DynamicMessage,
         option: &str,
-        from: &MessageDescriptor,
+        from: Source<'_>,
     ) -> Result<Option<(Arc<EventType>, FillPlan)>, Refused> {
         let name = text(declared, option);
         if name.is_empty() {
             return Ok(None);
         }
         let event = self.events.get(&name).ok_or_else(|| refuse(self.no_event(option, &name)))?;
-        Ok(Some((event.clone(), fill::plan(Some(from), &event.descriptor))))
+        let plan = match from {
+            Source::Browser(request) => fill::plan(Some(request), &event.descriptor),
+            Source::Upstream(response) => fill::plan_trusting(response, &event.descriptor),
+        };
+        Ok(Some((event.clone(), plan)))
     }
 
-    fn publish(
-        &self,
-        declared: &DynamicMessage,
-        from: &MessageDescriptor,
-    ) -> Result<Option<Publish>, Refused> {
+    fn publish(&self, declared: &DynamicMessage, from: Source<'_>) -> Result<Option<Publish>, Refused> {
         let except_caller = flag(declared, "except_caller");
         let Some((event, plan)) = self.made_event(declared, "publish", from)? else {
             if except_caller {
@@ -139,17 +146,44 @@ impl FillPlan {
     }
 }
 
-fn template(declared: &DynamicMessage, option: &str, shape: &Shape) -> Result<Option<RoomTemplate>, Refused> {
-    let template = text(declared, option);
-    if template.is_empty() {
+fn template(
+    declared: &DynamicMessage,
+    option: &str,
+    shape: &Shape,
+    request: &MessageDescriptor,
+) -> Result<Option<RoomTemplate>, Refused> {
+    let text = text(declared, option);
+    if text.is_empty() {
         return Ok(None);
     }
-    RoomTemplate::parse(&template, shape).map(Some).map_err(|problem| refuse(format!("{option}: {problem}")))
+    let template =
+        RoomTemplate::parse(&text, shape).map_err(|problem| refuse(format!("{option}: {problem}")))?;
+    if let Some(stamped) = template.fields().find(|path| is_stamped(request, path)) {
+        return Err(refuse(format!(
+            "{option}: room template {text:?} names {stamped}, which the server fills and browsers cannot send; name a field of {} without `fill`",
+            request.full_name()
+        )));
+    }
+    Ok(Some(template))
+}
+
+/// Whether a field, or one on the way to it, is filled by the server.
+fn is_stamped(message: &MessageDescriptor, path: &str) -> bool {
+    let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+    message.get_field_by_name(name).is_some_and(|field| {
+        let inner = field.kind().as_message().is_some_and(|inner| is_stamped(inner, rest));
+        options::fill(&field).is_some() || inner
+    })
 }
 
 /// A template of rooms that sessions may join and leave.
-fn own_kind(declared: &DynamicMessage, option: &str, shape: &Shape) -> Result<Option<RoomTemplate>, Refused> {
-    let room = template(declared, option, shape)?;
+fn own_kind(
+    declared: &DynamicMessage,
+    option: &str,
+    shape: &Shape,
+    request: &MessageDescriptor,
+) -> Result<Option<RoomTemplate>, Refused> {
+    let room = template(declared, option, shape, request)?;
     match &room {
         Some(room) if matches!(room.kind(), "org" | "user") => Err(refuse(format!(
             "{option}: {:?}: sessions are in \"org\" and their own \"user:\" room from the start and cannot {option} others; choose another kind, e.g. \"chat:{{chat_id}}\"",
