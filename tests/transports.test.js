@@ -57,6 +57,18 @@ async function connected(reader, tenant) {
   await until(async () => Number(await sessions()) >= 2, "both sessions to be there");
 }
 
+test("a message that is too large ends the raw WebSocket with its reason", async () => {
+  for (const token of [user(1, "large"), undefined]) {
+    const socket = new RawSocket(url, token ? { token } : {});
+    await socket.opened;
+    socket.send({ type: "auth", token: user(1, "large"), filler: "x".repeat(70_000) });
+    const { code, message } = await socket.message("error");
+    assert.equal(code, "too_large");
+    assert.match(message, /70\d{3} bytes; the limit is 65536/);
+    assert.equal((await socket.closed).code, 4507);
+  }
+});
+
 test("a payload with a type of its own stands apart", async () => {
   const socket = new RawSocket(url, { token: user(1, "apart"), after: "" });
   await socket.opened;

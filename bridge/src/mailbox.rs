@@ -77,6 +77,10 @@ impl Mailbox {
             };
         {
             let mut state = self.lock();
+            if state.ending.is_some() {
+                // Nothing comes behind the end.
+                return true;
+            }
             // One that is larger than the whole queue must get through all the same.
             if state.bytes + cost > self.bytes_max && !state.items.is_empty() {
                 return false;

@@ -72,6 +72,8 @@ impl Interests {
                 wanted.count += 1;
                 wanted.idle_since = None;
                 if !wanted.applied {
+                    // Of those who have given up, none is kept.
+                    wanted.waiting.retain(|waiting| !waiting.is_closed());
                     let (done, answer) = oneshot::channel();
                     wanted.waiting.push(done);
                     answers.push(answer);

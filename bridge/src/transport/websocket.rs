@@ -52,7 +52,9 @@ pub(crate) async fn upgrade(
     let credentials = Credentials::read(&uri, &headers);
     let bytes_max = sessions.config.payload_bytes_max;
     let tasks = sessions.tasks.clone();
-    upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(move |socket| {
+    // Somewhat more than is accepted, so that who sends too much is told so.
+    let read_max = bytes_max.saturating_mul(2);
+    upgrade.max_message_size(read_max).max_frame_size(read_max).on_upgrade(move |socket| {
         let stopping = sessions.stopping.clone();
         let connection = Connection { sessions, socket, with_cursor: credentials.after.is_some() };
         tasks.track_future(async move {
@@ -177,6 +179,9 @@ impl Connection {
 
     fn take(&self, message: Message, session: &Arc<Session>) -> Result<(), Over> {
         match message {
+            Message::Text(text) if text.len() > self.sessions.config.payload_bytes_max => {
+                return Err(self.too_large(text.len()));
+            }
             Message::Text(text) => match parse(&text, false) {
                 Ok(incoming) => self.sessions.emitted(session, incoming.emitted),
                 Err(failure) => self.sessions.misused(session, None, &failure),
@@ -186,10 +191,18 @@ impl Connection {
                     Failure::new(Reason::InvalidArgument, "binary messages are not accepted; send JSON text");
                 self.sessions.misused(session, None, &failure);
             }
-            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Ping(_) | Message::Pong(_) => self.sessions.ignored(session),
             Message::Close(_) => return Err(Over::Gone),
         }
         Ok(())
+    }
+
+    fn too_large(&self, size: usize) -> Over {
+        let max = self.sessions.config.payload_bytes_max;
+        Over::Ended(Ending::new(
+            Reason::TooLarge,
+            format!("the message has {size} bytes; the limit is {max}"),
+        ))
     }
 
     /// The message that brings the token.
@@ -200,12 +213,21 @@ impl Connection {
                 match self.socket.recv().await.ok_or(Over::Gone)?? {
                     Message::Text(text) => return Ok(text),
                     Message::Ping(_) | Message::Pong(_) => {}
-                    Message::Binary(_) | Message::Close(_) => return Err(Over::Gone),
+                    Message::Binary(_) => {
+                        return Err(ended(
+                            Reason::InvalidArgument,
+                            "binary messages are not accepted; send JSON text",
+                        ));
+                    }
+                    Message::Close(_) => return Err(Over::Gone),
                 }
             }
         };
         let waited = tokio::time::timeout(self.sessions.config.connect_timeout, waits).await;
         let text = waited.map_err(|_| ended(Reason::NoToken, "Authentication failed: No token"))??;
+        if text.len() > self.sessions.config.payload_bytes_max {
+            return Err(self.too_large(text.len()));
+        }
         parse(&text, true).map_err(|failure| Over::Ended(Ending::new(failure.reason, failure.message)))
     }
 
