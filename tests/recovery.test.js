@@ -2,8 +2,11 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { call, connect } from "./lib/clients.js";
-import { start, startBridge, until, within } from "./lib/fanfare.js";
+import { start, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, user } from "./lib/tokens.js";
 
@@ -127,6 +130,35 @@ test("a connection that is not seen to be lost yet lets go", async () => {
     }, "the session to be gone");
   }
   await other.stop();
+});
+
+test("a client that comes back while no server is there waits for one, and gives nothing up", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "fanfare-recovery-"));
+  const server = await startServer(["--data-dir", folder]);
+  const bridge = await startBridge(server, ["--connect-timeout", "500ms"]);
+  const publisher = new Producer(server.address);
+  const publish = (id) => publisher.call(producer("patient"), "messenger.v1.Messenger/NotifyNewMessage", { event: { id, chatId: "7", content: "x", channel: "CHANNEL_WABA" } });
+  const socket = await connect(bridge.url, user(1, "patient"), RECONNECT);
+  await publish(1);
+  await socket.event("message:new");
+  socket.io.reconnection(false);
+  socket.io.engine.close();
+  await publish(2);
+  await server.kill();
+  socket.io.reconnection(true);
+  let tries = 0;
+  const tried = new Promise((resolve) => socket.io.on("reconnect_attempt", () => ++tries >= 3 && resolve()));
+  const back = new Promise((resolve) => socket.once("connect", resolve));
+  socket.connect();
+  await within(tried, "some tries");
+  const again = await startServer(["--data-dir", folder], server.address);
+  await within(back, "the client to be back");
+  await socket.event("message:new", (m) => m.id === 2);
+  assert.deepStrictEqual([socket.recovered, ids(socket)], [true, [1, 2]]);
+  socket.close();
+  publisher.close();
+  await bridge.stop();
+  await again.stop();
 });
 
 test("what is not one's own, not known or too old begins anew", async () => {

@@ -137,12 +137,23 @@ impl Link {
         self.reports.settled(number)
     }
 
-    /// Finds a lost session of a user.
-    pub(crate) async fn recover(&self, caller: Caller, pid: &str, after: &str) -> Option<Recovered> {
+    /// Finds a lost session of a user; `None` when the server knows that it cannot be recovered.
+    pub(crate) async fn recover(
+        &self,
+        caller: Caller,
+        pid: &str,
+        after: &str,
+    ) -> Result<Option<Recovered>, Unavailable> {
         let (pid, after, instance) = (pid.to_owned(), after.to_owned(), self.instance.clone());
         let request = RecoverRequest { caller: Some(caller), pid, after, instance };
-        let answer = tokio::time::timeout(CALL_TIMEOUT, self.server().recover(request)).await.ok()?;
-        answer.inspect_err(|error| tracing::debug!(%error, "a recovery failed")).ok()?.recovered
+        let server = self.server();
+        let answer = tokio::time::timeout(CALL_TIMEOUT, server.recover(request)).await;
+        let answer = answer.map_err(|_| Unavailable)?;
+        let failed = |error| {
+            tracing::debug!(%error, "a recovery failed");
+            Unavailable
+        };
+        Ok(answer.map_err(failed)?.recovered)
     }
 
     /// One page of a tenant's log.

@@ -156,10 +156,17 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Goes on with a lost session of the same user, if there is one: gives the cursor after which it has missed events.
-    pub(crate) async fn recover(&self, entrant: &mut Entrant, pid: &str, after: &str) -> Option<String> {
+    /// Goes on with a lost session of the same user, if there is one: gives the cursor after which it has missed events. Fails when
+    /// no server can say whether there is one: what it has missed must not be given up for that.
+    pub(crate) async fn recover(
+        &self,
+        entrant: &mut Entrant,
+        pid: &str,
+        after: &str,
+    ) -> Result<Option<String>, Failure> {
         let caller = entrant.identity.caller(&entrant.tenant, "", Transport::Socketio);
-        let found = self.link.recover(caller, pid, after).await?;
+        let found = self.link.recover(caller, pid, after).await.map_err(|_| Failure::unavailable())?;
+        let Some(found) = found else { return Ok(None) };
         let rooms = found.rooms.iter().filter_map(|room| Room::new(room).ok());
         // The token may allow less than the one before.
         let mut rooms: Vec<Room> = rooms.filter(|room| entrant.identity.may_enter(room)).collect();
@@ -171,7 +178,7 @@ impl Sessions {
         }
         entrant.rooms.append(&mut rooms);
         entrant.resumed = Some(Resumed { session_id: found.session_id, pid: pid.to_owned() });
-        Some(found.after)
+        Ok(Some(found.after))
     }
 
     /// The session is over, from the peer's side or ours.

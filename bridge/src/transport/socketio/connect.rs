@@ -24,7 +24,7 @@ impl SocketIo {
         let auth = Auth::read(auth.as_deref());
         let mut entrant = self.sessions.identify(auth.token(socket).as_deref())?;
         let after = match &auth.pid {
-            Some(pid) => self.sessions.recover(&mut entrant, pid, &auth.offset).await,
+            Some(pid) => self.sessions.recover(&mut entrant, pid, &auth.offset).await?,
             None => None,
         };
         let config = &self.sessions.config;
