@@ -197,3 +197,77 @@ impl Sources {
         Problem { file: shown, position, message }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::catalog::Catalogs;
+
+    /// A catalog with some of everything.
+    const CATALOG: &str = r#"
+        syntax = "proto3";
+        package fuzzed.v1;
+        import "fanfare/v1/catalog.proto";
+        import "fanfare/v1/realtime.proto";
+        option (fanfare.v1.transport) = TRANSPORT_SOCKETIO;
+        message Typed {
+          option (fanfare.v1.event) = { name: "typed" rooms: ["org", "chat:{ref.chat_id}"] ephemeral: true };
+          Ref ref = 1;
+          string user = 2 [(fanfare.v1.fill) = FILL_USER_ID];
+          optional Kind kind = 3;
+          map<string, int64> counts = 4 [jstype = JS_NUMBER];
+          oneof more { string text = 5; Typed again = 6; }
+        }
+        enum Kind { KIND_UNSPECIFIED = 0; KIND_A = 1 [(fanfare.v1.text) = "a"]; }
+        message Ref { int64 chat_id = 1; repeated string names = 2; }
+        message NotifyTypedRequest { fanfare.v1.Target target = 1; Typed event = 2; }
+        service Fuzzed { rpc NotifyTyped(NotifyTypedRequest) returns (fanfare.v1.NotifyResponse); }
+        service FuzzedClient {
+          rpc Join(Ref) returns (Ref) { option (fanfare.v1.client) = { on: "join" join: "chat:{chat_id}" publish: "fuzzed.v1.Typed" }; }
+        }
+    "#;
+
+    /// Cuts a piece out of the text and puts another one of its pieces, or something else, there.
+    fn edited(text: &str, edits: &[(usize, usize, usize, Option<String>)]) -> String {
+        let mut text = text.to_owned();
+        for (at, length, from, other) in edits {
+            let (at, from) = (at % (text.len() + 1), from % (text.len() + 1));
+            let end = |at: usize| (at + length).min(text.len());
+            let piece = other.clone().unwrap_or_else(|| text[from..end(from)].to_owned());
+            text.replace_range(at..end(at), &piece);
+        }
+        text
+    }
+
+    /// Each case compiles a file; PROPTEST_CASES asks for more.
+    fn few() -> ProptestConfig {
+        let config = ProptestConfig::default();
+        ProptestConfig { cases: config.cases / 4, ..config }
+    }
+
+    proptest! {
+        #![proptest_config(few())]
+        /// However a file is damaged: it is loaded, or refused with its name.
+        #[test]
+        fn no_file_makes_the_loader_panic(
+            edits in proptest::collection::vec((0..4096_usize, 0..24_usize, 0..4096_usize, proptest::option::of("[ -~]{0,6}")), 1..4),
+        ) {
+            let folder = std::env::temp_dir().join(format!("fanfare-fuzzed-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let file = folder.join("fuzzed.proto");
+            std::fs::write(&file, edited(CATALOG, &edits)).unwrap();
+            if let Err(refused) = Catalogs::load(std::slice::from_ref(&file)) {
+                let text = refused.to_string();
+                prop_assert!(text.contains("fuzzed.proto"), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_catalog_that_is_damaged_is_right_as_it_is() {
+        let file = std::env::temp_dir().join(format!("fanfare-whole-{}.proto", std::process::id()));
+        std::fs::write(&file, CATALOG).unwrap();
+        Catalogs::load(&[file]).unwrap();
+    }
+}

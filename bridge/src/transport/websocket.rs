@@ -274,3 +274,35 @@ fn parse(text: &str, first: bool) -> Result<Incoming, Failure> {
     let emitted = Emitted::new(name.clone(), json, ack)?;
     Ok(Incoming { name, token, emitted })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_message_is_taken_apart_whatever_is_in_it(
+            name in "[!-~]{1,20}",
+            ack in proptest::option::of(any::<i64>()),
+            payload in proptest::collection::hash_map("[a-z]{1,6}", ".{0,10}", 0..4),
+        ) {
+            let mut message = serde_json::to_value(&payload).unwrap();
+            message["type"] = name.clone().into();
+            if let Some(ack) = ack {
+                message["ref"] = ack.into();
+            }
+            let incoming = parse(&message.to_string(), false).unwrap();
+            let left: HashMap<String, String> = serde_json::from_slice(&incoming.emitted.json).unwrap();
+            let mut wanted = payload;
+            wanted.retain(|field, _| field != "type" && field != "ref");
+            prop_assert_eq!((incoming.name, incoming.emitted.ack, left), (name, ack, wanted));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[\\[\\]{}\":,typeref0-9\\\\]{0,40}|.{0,40}", first in any::<bool>()) {
+            let _any = parse(&text, first);
+        }
+    }
+}

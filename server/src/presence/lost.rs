@@ -150,3 +150,35 @@ impl Lost {
         self.by_pid.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_as_it_was_written(
+            texts in proptest::array::uniform4("[a-z0-9-]{1,12}"),
+            rooms in proptest::collection::hash_map("chat:[a-z0-9]{1,6}", "[a-z.]{0,8}", 0..4),
+            connected in any::<bool>(),
+        ) {
+            let [id, tenant, user_id, began] = texts;
+            let session = LostSession {
+                id: id.into(),
+                tenant: Tenant::new(&tenant).unwrap(),
+                user_name: user_id.to_uppercase().into(),
+                user_id: user_id.into(),
+                rooms: rooms.into_iter().map(|(room, catalog)| (Room::new(&room).unwrap(), catalog.into())).collect(),
+                began: began.into(),
+            };
+            prop_assert_eq!(LostSession::from_record(&session.to_record(connected)), Some((session, connected)));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_of_records_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _any = LostSession::from_record(&bytes);
+        }
+    }
+}

@@ -133,3 +133,31 @@ impl Auth {
         self.token.clone().or_else(|| Credentials::read(&parts.uri, &parts.headers).token)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_connect_carries_is_read_as_it_is(
+            token in proptest::option::of(".{0,20}"),
+            pid in proptest::option::of(".{0,20}"),
+            offset in proptest::option::of(".{0,20}"),
+        ) {
+            let mut auth = serde_json::json!({ "token": token, "pid": pid, "offset": offset, "other": { "pid": 1 } });
+            auth["more"] = [1, 2].as_slice().into();
+            let read = Auth::read(Some(&auth.to_string()));
+            prop_assert_eq!(read.token, token.filter(|text| !text.is_empty()));
+            prop_assert_eq!(read.pid, pid.filter(|text| !text.is_empty()));
+            prop_assert_eq!(read.offset, offset.unwrap_or_default());
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "[\\[\\]{}\":,a-z0-9\\\\]{0,40}|.{0,40}") {
+            let _any = Auth::read(Some(&text));
+        }
+    }
+}
