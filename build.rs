@@ -10,7 +10,8 @@ use std::{
 };
 
 /// The contract: gets Rust types. The catalogs are served from their descriptors alone.
-const CONTRACT: [&str; 4] = [
+const CONTRACT: [&str; 5] = [
+    "fanfare/v1/admin.proto",
     "fanfare/v1/catalog.proto",
     "fanfare/v1/edge.proto",
     "fanfare/v1/realtime.proto",

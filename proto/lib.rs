@@ -6,8 +6,10 @@
 pub mod catalog;
 pub mod cursor;
 pub mod json;
+pub mod latency;
 pub mod rate;
 pub mod room;
+pub mod signer;
 pub mod token;
 
 /// The messages and services of `fanfare.v1`.

@@ -80,6 +80,8 @@ impl Bridge {
             (self.sessions.link.clone(), self.sessions.expiry.clone(), self.sessions.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { link.run().await }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move { expiry.run().await }));
+        let (counted, rooms) = (self.sessions.link.clone(), self.sessions.rooms.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move { counted.stats.run(&rooms).await }));
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             let mut ticks = tokio::time::interval(FORGET_INTERVAL);
             loop {

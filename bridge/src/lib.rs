@@ -19,6 +19,7 @@ mod reader;
 mod rooms;
 mod session;
 mod sessions;
+mod stats;
 mod transport;
 
 pub use bridge::Bridge;

@@ -21,9 +21,9 @@ use fanfare_client::edge::{self, EdgeClient};
 use fanfare_proto::{
     room::{Room, Tenant},
     v1::{
-        self, CallRequest, CallResponse, Caller, EndSession, EventBatch, LinkHello, LinkRequest,
-        LinkResponse, Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse, link_request,
-        link_response,
+        self, CallRequest, CallResponse, Caller, EndSession, EventBatch, Inspect, Inspected, LinkHello,
+        LinkRequest, LinkResponse, Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse,
+        link_request, link_response,
     },
 };
 use futures_util::FutureExt as _;
@@ -32,7 +32,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     config::Config, delivery::Delivery, ending::Ending, error::Error, failure::Failure, rooms::Rooms,
-    session::Session,
+    session::Session, stats::Stats,
 };
 use interest::Interests;
 use reports::Reports;
@@ -67,6 +67,7 @@ pub(crate) struct Link {
     interests: Interests,
     reports: Reports,
     rooms: Arc<Rooms>,
+    pub(crate) stats: Stats,
 }
 
 /// Why a call got no answer from the server.
@@ -89,6 +90,7 @@ impl Link {
             interests: Interests::new(config.interest_linger),
             reports: Reports::new(),
             rooms,
+            stats: Stats::default(),
         })
     }
 
@@ -222,6 +224,7 @@ impl Link {
         let hello = link_request::Kind::Hello(LinkHello {
             bridge: self.name.clone(),
             instance: self.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         });
         let mut outgoing = VecDeque::from([LinkRequest { kind: Some(hello) }]);
         let first = tokio::time::timeout(WELCOME_TIMEOUT, link.next()).await;
@@ -254,6 +257,10 @@ impl Link {
                 }
                 () = self.interests.changed() => outgoing.extend(self.interests.additions()),
                 () = self.reports.changed() => outgoing.extend(self.reports.take()),
+                // A link that is busy is told the next time.
+                () = self.stats.due() => if outgoing.is_empty() {
+                    outgoing.push_back(self.stats.report());
+                },
                 _ = sweeps.tick() => {
                     outgoing.extend(self.interests.drops());
                     if heard.elapsed() > silence_max {
@@ -274,7 +281,7 @@ impl Link {
                 Some(link_response::Kind::Events(batch)) => self.gather(batch, &mut events).await?,
                 other => {
                     self.deliver(&mut events).await;
-                    self.control(other);
+                    self.control(other, link);
                 }
             }
             // One that ended or failed shows again at the next wait.
@@ -291,7 +298,7 @@ impl Link {
             self.gather(batch, &mut events).await?;
         } else if let Some(response) = next {
             self.deliver(&mut events).await;
-            self.control(response.kind);
+            self.control(response.kind, link);
         }
         self.deliver(&mut events).await;
         Ok(())
@@ -311,7 +318,8 @@ impl Link {
     async fn deliver(&self, events: &mut Gathered) {
         let Some(tenant) = events.tenant.take() else { return };
         for round in events.deliveries.chunks(ROUND_EVENTS_MAX) {
-            self.rooms.deliver(&tenant, round);
+            let handed = self.rooms.deliver(&tenant, round);
+            self.stats.handed(round, handed);
             // The connections' tasks must write meanwhile, or a long burst fills the queues of those who read.
             tokio::task::yield_now().await;
         }
@@ -319,11 +327,15 @@ impl Link {
         self.interests.reached(&tenant, std::mem::take(&mut events.cursor));
     }
 
-    fn control(&self, kind: Option<link_response::Kind>) {
+    fn control(&self, kind: Option<link_response::Kind>, link: &edge::Link) {
         match kind {
             Some(link_response::Kind::Applied(applied)) => self.interests.applied(applied),
             Some(link_response::Kind::Sessions(applied)) => self.reports.applied(applied),
             Some(link_response::Kind::End(end)) => self.end(end),
+            Some(link_response::Kind::Inspect(question)) => {
+                // Where there is no room for the answer, the server does without.
+                let _full = link.requests.try_send(self.inspect(question));
+            }
             Some(link_response::Kind::Reset(reset)) => {
                 let Ok(tenant) = Tenant::new(&reset.tenant) else { return };
                 tracing::warn!(
@@ -344,6 +356,19 @@ impl Link {
             )
             | None => {}
         }
+    }
+
+    /// What is known of a session.
+    fn inspect(&self, question: Inspect) -> LinkRequest {
+        let (tenant, own) = (Tenant::new(&question.tenant), Room::user(&question.user_id));
+        let session = tenant.ok().zip(own.ok());
+        let session = session.and_then(|(t, own)| self.rooms.find(&t, &own, &question.session_id));
+        let answer = Inspected {
+            r#ref: question.r#ref,
+            connection: session.as_ref().map(|session| session.connection()),
+            claims_json: session.map(|session| session.caller.claims_json.clone()).unwrap_or_default(),
+        };
+        LinkRequest { kind: Some(link_request::Kind::Inspected(answer)) }
     }
 
     /// Ends a session, as the server asks.

@@ -126,6 +126,14 @@ impl Outlet for Arc<Mailbox> {
     fn close(&self, ending: &Ending) {
         Mailbox::close(self, ending);
     }
+
+    fn queued_bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn look(&self) -> (usize, usize) {
+        (self.queued_bytes(), self.bytes_max)
+    }
 }
 
 impl Mailbox {

@@ -13,8 +13,17 @@ use fanfare_proto::room::{Room, Tenant};
 use crate::{delivery::Delivery, ending::Ending, session::Session};
 
 /// The members of a room; copied on write while somebody delivers to them.
-type Members = Arc<Vec<Arc<Session>>>;
+pub(crate) type Members = Arc<Vec<Arc<Session>>>;
 type TenantRooms = HashMap<Room, Members>;
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Handed {
+    /// Events that sessions got, each counted once a session.
+    pub(crate) deliveries: usize,
+    /// Sessions that were closed because it did not fit.
+    pub(crate) overflows: usize,
+}
 
 /// The registry of all sessions.
 #[derive(Debug, Default)]
@@ -68,6 +77,11 @@ impl Rooms {
         chosen.filter_map(|(_, rooms)| rooms.get("org")).flat_map(|members| members.iter().cloned()).collect()
     }
 
+    /// All sessions, in one list a tenant.
+    pub(crate) fn everybody(&self) -> Vec<Members> {
+        self.lock().values().filter_map(|rooms| rooms.get("org").cloned()).collect()
+    }
+
     /// A user's session.
     pub(crate) fn find(&self, tenant: &Tenant, own_room: &Room, session_id: &str) -> Option<Arc<Session>> {
         let tenants = self.lock();
@@ -75,19 +89,21 @@ impl Rooms {
     }
 
     /// Delivers a batch of one tenant's events.
-    pub(crate) fn deliver(&self, tenant: &Tenant, batch: &[Arc<Delivery>]) {
+    pub(crate) fn deliver(&self, tenant: &Tenant, batch: &[Arc<Delivery>]) -> Handed {
+        let mut handed = Handed::default();
         let lists: Vec<Vec<Members>> = {
             let tenants = self.lock();
-            let Some(of_tenant) = tenants.get(tenant) else { return };
+            let Some(of_tenant) = tenants.get(tenant) else { return handed };
             let members = |d: &Arc<Delivery>| {
                 d.event.rooms.iter().filter_map(|r| of_tenant.get(r.as_str()).cloned()).collect()
             };
             batch.iter().map(members).collect()
         };
         match common(batch, &lists) {
-            Some(members) => members.iter().for_each(|session| send(session, batch)),
-            None => deliver_apart(batch, &lists),
+            Some(members) => members.iter().for_each(|session| send(session, batch, &mut handed)),
+            None => deliver_apart(batch, &lists, &mut handed),
         }
+        handed
     }
 }
 
@@ -100,7 +116,7 @@ fn common<'l>(batch: &[Arc<Delivery>], lists: &'l [Vec<Members>]) -> Option<&'l 
 }
 
 /// Collects what each session gets, then sends it.
-fn deliver_apart(batch: &[Arc<Delivery>], lists: &[Vec<Members>]) {
+fn deliver_apart(batch: &[Arc<Delivery>], lists: &[Vec<Members>], handed: &mut Handed) {
     let mut places: HashMap<*const Session, usize> = HashMap::new();
     let mut shares: Vec<(&Arc<Session>, Vec<Arc<Delivery>>)> = Vec::new();
     for (delivery, members) in batch.iter().zip(lists) {
@@ -120,17 +136,21 @@ fn deliver_apart(batch: &[Arc<Delivery>], lists: &[Vec<Members>]) {
         }
     }
     for (session, share) in shares {
-        send(session, &share);
+        send(session, &share, handed);
     }
 }
 
-fn send(session: &Arc<Session>, batch: &[Arc<Delivery>]) {
+fn send(session: &Arc<Session>, batch: &[Arc<Delivery>], handed: &mut Handed) {
     // One that was told to go, e.g. for an expired token, may linger until its peer closes: it gets nothing more.
     if session.is_closed() {
         return;
     }
-    if session.outlet.deliver(batch).is_err() {
+    if session.outlet.deliver(batch).is_ok() {
+        session.note_delivered(batch.len());
+        handed.deliveries += batch.len();
+    } else {
         session.close(&Ending::slow());
+        handed.overflows += 1;
     }
 }
 
@@ -176,6 +196,14 @@ pub(crate) mod tests {
 
         fn close(&self, ending: &Ending) {
             self.endings.lock().unwrap().push(ending.reason);
+        }
+
+        fn queued_bytes(&self) -> usize {
+            0
+        }
+
+        fn look(&self) -> (usize, usize) {
+            (0, 0)
         }
     }
 

@@ -11,8 +11,9 @@ use std::{
 
 use fanfare_proto::{
     room::{Room, Tenant},
-    v1::{self, Caller, Reason},
+    v1::{self, Caller, Connection, Reason},
 };
+use prost_types::Timestamp;
 
 use crate::{delivery::Delivery, ending::Ending, failure::Failure, limits::SessionLimits};
 
@@ -32,6 +33,10 @@ pub(crate) trait Outlet: Send + Sync {
     fn fail(&self, ack: Option<i64>, failure: &Failure);
     /// Ends the connection, saying why as far as the protocol can.
     fn close(&self, ending: &Ending);
+    /// Bytes that wait for the peer; 0 where that is not known without looking closely.
+    fn queued_bytes(&self) -> usize;
+    /// The same, looked at closely, and the bound.
+    fn look(&self) -> (usize, usize);
 }
 
 /// What a browser emitted.
@@ -74,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) report: AtomicU64,
     rooms: Mutex<HashSet<Room>>,
     calls: Mutex<Calls>,
+    delivered: AtomicU64,
+    emitted: AtomicU64,
     closed: AtomicBool,
     departed: AtomicBool,
 }
@@ -124,6 +131,8 @@ impl Session {
             report: AtomicU64::new(0),
             rooms: Mutex::default(),
             calls: Mutex::default(),
+            delivered: AtomicU64::new(0),
+            emitted: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             departed: AtomicBool::new(false),
         }
@@ -137,6 +146,24 @@ impl Session {
     /// The server was told of the session, by the change of this number.
     pub(crate) fn reported(&self, number: u64) {
         self.report.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// The session was handed so many events.
+    pub(crate) fn note_delivered(&self, events: usize) {
+        self.delivered.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// What those who administer see of the connection.
+    pub(crate) fn connection(&self) -> Connection {
+        let (queued, max) = self.outlet.look();
+        let seconds = self.expires_at.and_then(|end| i64::try_from(end).ok());
+        Connection {
+            queued_bytes: queued as u64,
+            queue_bytes_max: max as u64,
+            events_delivered: self.delivered.load(Ordering::Relaxed),
+            calls: self.emitted.load(Ordering::Relaxed),
+            expires_at: seconds.map(|seconds| Timestamp { seconds, nanos: 0 }),
+        }
     }
 
     /// Ends the session, once; later calls do nothing.
@@ -185,6 +212,7 @@ impl Session {
             return Queued::Full;
         }
         calls.waiting.push_back(call);
+        self.emitted.fetch_add(1, Ordering::Relaxed);
         if std::mem::replace(&mut calls.running, true) { Queued::Waits } else { Queued::Run }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     grpc::upstream::Upstreams,
     ingest::{self, Ingest, Made},
     presence::Presence,
+    stats::Stats,
 };
 
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(crate) struct Calls {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) upstreams: Upstreams,
+    pub(crate) stats: Arc<Stats>,
     /// Counts what users call over gRPC; bridges count what sessions emit.
     pub(crate) per_user: KeyedLimiter<(Tenant, String)>,
 }
@@ -62,6 +64,7 @@ impl From<&Refusal> for CallError {
 impl Calls {
     /// Runs what a session emitted. Its identity comes from the bridge, which has verified it.
     pub(crate) async fn emitted(&self, request: &CallRequest) -> Result<CallOk, Refusal> {
+        self.stats.called();
         let missing = || Refusal::Invalid("the call names no caller".into());
         let caller = request.caller.as_ref().ok_or_else(missing)?;
         let method = self.catalogs.call(&request.name, caller.transport());
@@ -88,6 +91,7 @@ impl Calls {
         caller: &Caller,
         request: Bytes,
     ) -> Result<Vec<u8>, Refusal> {
+        self.stats.called();
         let user = (Tenant::new(&caller.tenant)?, caller.user_id.clone());
         self.per_user.check(&user).map_err(Refusal::TooFast)?;
         let valid = method.request.validate(&request);

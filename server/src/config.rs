@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
+use fanfare_proto::{catalog::Catalogs, rate::Rate, signer::Signer, token::TokenConfig};
 
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Config {
     pub catalogs: Arc<Catalogs>,
     /// How tokens are verified.
     pub tokens: TokenConfig,
+    /// Signs tokens for whoever administers; only for development, with the key that everybody knows.
+    pub signer: Option<Signer>,
     /// Origins whose pages may call over gRPC-Web; `*` is any.
     pub cors_origins: Vec<String>,
     /// Where the log is kept; absent: in memory, gone with the process.
@@ -134,6 +136,7 @@ impl Config {
             name: "server".into(),
             catalogs,
             tokens,
+            signer: None,
             cors_origins: Vec::new(),
             data_dir: None,
             retention: Retention::default(),

@@ -55,6 +55,9 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The end of the tenant's log.
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>>;
 
+    /// The tenants that have a log, in no particular order.
+    fn tenants(&self) -> Vec<Tenant>;
+
     /// Keeps records of sessions by key, or lets go of them, as durably as events.
     fn keep(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>>;
 

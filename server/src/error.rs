@@ -82,6 +82,14 @@ pub(crate) enum Refusal {
     OtherTenant { own: String, asked: String },
     #[error("the token is for all tenants: name one in `tenant`")]
     TenantMissing,
+    #[error("this is about all tenants: it needs a token whose tenant is \"*\"")]
+    AllTenants,
+    #[error("no session {0:?} is connected")]
+    NoSession(String),
+    #[error("{0} others read along already, no more are accepted")]
+    TooManyReaders(usize),
+    #[error("this server signs no tokens: only `fanfare dev` does, with the public development key")]
+    NoSigner,
     #[error(
         "the token does not allow room {0:?}: users enter \"org\", their own \"user:\" room, and what their token's rooms claim lists"
     )]
@@ -161,6 +169,7 @@ impl Refusal {
             Self::Token(error) => error.reason(),
             Self::Scope(_)
             | Self::NoUser
+            | Self::AllTenants
             | Self::OtherTenant { .. }
             | Self::RoomForbidden(_)
             | Self::RoomUnlisted(_) => Reason::Forbidden,
@@ -172,7 +181,12 @@ impl Refusal {
             | Self::Cursor(_) => Reason::InvalidArgument,
             Self::UnknownEvent(_) => Reason::UnknownEvent,
             Self::TooLarge { .. } => Reason::TooLarge,
-            Self::TooManyTenants(_) | Self::TooManySessions(_) | Self::TooFast(_) => Reason::Limit,
+            Self::NoSession(_) => Reason::NotFound,
+            Self::NoSigner => Reason::FailedPrecondition,
+            Self::TooManyTenants(_)
+            | Self::TooManySessions(_)
+            | Self::TooManyReaders(_)
+            | Self::TooFast(_) => Reason::Limit,
             Self::UpstreamUnreachable(_) | Self::Storage(_) => Reason::Unavailable,
             Self::UpstreamTimeout { .. } => Reason::Timeout,
             Self::Upstream { reason, .. } => *reason,

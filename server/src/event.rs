@@ -17,6 +17,12 @@ pub(crate) fn ephemeral_id() -> String {
     format!("~{:016x}", rand::random::<u64>())
 }
 
+/// A time in microseconds since 1970.
+fn micros(time: Timestamp) -> u64 {
+    let (seconds, nanos) = (u64::try_from(time.seconds), u64::try_from(time.nanos));
+    seconds.unwrap_or_default() * 1_000_000 + nanos.unwrap_or_default() / 1000
+}
+
 /// A message's bytes as browser JSON.
 pub(crate) fn browser_json(shape: &Shape, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
     let mut json = Vec::with_capacity(bytes.len() * 2 + 64);
@@ -82,12 +88,15 @@ impl Event {
     /// The event as a whole `fanfare.v1.SubscribeResponse`.
     pub(crate) fn generic(&self) -> &Bytes {
         self.generic.get_or_init(|| {
-            let payload =
-                Any { type_url: self.draft.kind.type_url.clone(), value: self.draft.payload.to_vec() };
-            let event = v1::Event { payload: Some(payload), ..self.metadata() };
-            let kind = Some(v1::subscribe_response::Kind::Event(event));
+            let kind = Some(v1::subscribe_response::Kind::Event(self.whole()));
             v1::SubscribeResponse { kind }.encode_to_vec().into()
         })
+    }
+
+    /// The event as a `fanfare.v1.Event`.
+    pub(crate) fn whole(&self) -> v1::Event {
+        let payload = Any { type_url: self.draft.kind.type_url.clone(), value: self.draft.payload.to_vec() };
+        v1::Event { payload: Some(payload), ..self.metadata() }
     }
 
     /// The event as a `fanfare.v1.Event` without payload.
@@ -113,6 +122,7 @@ impl Event {
                 rooms: draft.rooms.iter().map(|r| r.as_str().to_owned()).collect(),
                 except_sessions: draft.except_sessions.clone(),
                 ephemeral: self.is_ephemeral(),
+                time_micros: micros(draft.time),
             };
             delivery.encode_to_vec().into()
         })

@@ -1,6 +1,7 @@
 //! gRPC: the only place that knows the protocol. Every method is served by hand from its path, so that catalog
 //! methods (which have no Rust code) and the contract's go the same way, and streams send shared bytes.
 
+mod admin;
 mod catalog;
 mod codec;
 mod edge;
@@ -25,8 +26,10 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use crate::{
-    auth::Auth, call::Calls, engine::Engine, error::Refusal, hub::Hub, ingest::Ingest, presence::Presence,
+    auth::Auth, bridges::Bridges, call::Calls, engine::Engine, error::Refusal, hub::Hub, ingest::Ingest,
+    presence::Presence, stats::Stats,
 };
+pub(crate) use admin::About;
 
 /// The largest request message that is decoded; larger ones get OUT_OF_RANGE from the transport. Events have a
 /// bound of their own, which is lower.
@@ -46,6 +49,9 @@ pub(crate) struct Services {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) calls: Calls,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) bridges: Arc<Bridges>,
+    pub(crate) about: About,
     pub(crate) heartbeat_interval: Duration,
     /// Cancelled when the server shuts down: streams end, intake stops.
     pub(crate) closing: CancellationToken,
@@ -96,6 +102,15 @@ pub(crate) async fn dispatch(services: Arc<Services>, request: Request<Body>) ->
         "/fanfare.v1.Realtime/Subscribe" => realtime::subscribe(services, request).await,
         "/fanfare.v1.Realtime/GetPresence" => unary(services, request, realtime::get_presence).await,
         "/fanfare.v1.Realtime/Disconnect" => unary(services, request, realtime::disconnect).await,
+        "/fanfare.v1.Admin/GetServer" => unary(services, request, admin::get_server).await,
+        "/fanfare.v1.Admin/WatchStats" => admin::watch_stats(services, request).await,
+        "/fanfare.v1.Admin/ListTenants" => unary(services, request, admin::list_tenants).await,
+        "/fanfare.v1.Admin/ListRooms" => unary(services, request, admin::list_rooms).await,
+        "/fanfare.v1.Admin/ListSessions" => unary(services, request, admin::list_sessions).await,
+        "/fanfare.v1.Admin/GetSession" => unary(services, request, admin::get_session).await,
+        "/fanfare.v1.Admin/Tail" => admin::tail(services, request).await,
+        "/fanfare.v1.Admin/ListCatalogs" => unary(services, request, admin::list_catalogs).await,
+        "/fanfare.v1.Admin/SignToken" => unary(services, request, admin::sign_token).await,
         "/fanfare.v1.Edge/Link" => edge::link(services, request).await,
         "/fanfare.v1.Edge/Call" => unary(services, request, edge::call).await,
         "/fanfare.v1.Edge/Recover" => unary(services, request, edge::recover).await,
@@ -136,4 +151,5 @@ where
 }
 
 /// The names of the contract's services.
-pub(crate) const CONTRACT_SERVICES: [&str; 2] = ["fanfare.v1.Realtime", "fanfare.v1.Edge"];
+pub(crate) const CONTRACT_SERVICES: [&str; 3] =
+    ["fanfare.v1.Realtime", "fanfare.v1.Admin", "fanfare.v1.Edge"];

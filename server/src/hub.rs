@@ -6,6 +6,7 @@
 //! back without a gap or a repeat. Knows nothing of protocols.
 
 mod subscription;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 use crate::{config::Limits, event::Event};
 
 pub(crate) use subscription::{Interest, Subscription};
+pub(crate) use tap::{READERS_MAX as TAP_READERS_MAX, Tap, Taps, Wanted};
 use window::Window;
 
 /// All tenants' channels.
@@ -31,6 +33,8 @@ use window::Window;
 pub(crate) struct Hub {
     channels: RwLock<HashMap<Tenant, Arc<Channel>>>,
     limits: Limits,
+    /// Who reads along.
+    pub(crate) taps: Arc<Taps>,
 }
 
 /// One tenant's window and listeners. Its lock is short: never held while waking, encoding or awaiting.
@@ -71,7 +75,7 @@ pub(crate) struct Wakeups(Vec<Arc<Vec<Arc<Listener>>>>);
 
 impl Hub {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { channels: RwLock::default(), limits }
+        Self { channels: RwLock::default(), limits, taps: Arc::default() }
     }
 
     /// The tenant's channel; `head` is the newest seq of its log, read before this call.
@@ -86,7 +90,18 @@ impl Hub {
 
     /// Takes an event over. Engines call it in log order, once an event.
     pub(crate) fn publish(&self, event: Arc<Event>) -> Wakeups {
+        self.taps.offer(&event);
         self.channel(&event.draft.tenant, event.seq.saturating_sub(1)).publish(event)
+    }
+}
+
+impl Hub {
+    /// The tenants that somebody follows, in no particular order.
+    pub(crate) fn followed(&self) -> Vec<Tenant> {
+        let channels: Vec<Arc<Channel>> =
+            self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let followed = channels.iter().filter(|channel| !channel.lock().listeners.is_empty());
+        followed.map(|channel| channel.tenant.clone()).collect()
     }
 }
 

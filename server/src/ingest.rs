@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::{
     engine::{Appended, Engine},
     error::Refusal,
     event::Draft,
+    stats::Stats,
 };
 
 /// Rooms an event can be sent to.
@@ -35,6 +36,7 @@ pub(crate) struct Ingest {
     catalogs: Arc<Catalogs>,
     engine: Arc<dyn Engine>,
     event_bytes_max: usize,
+    stats: Arc<Stats>,
     /// Closed when the server shuts down; then empty once everything that was taken has been answered.
     under_way: TaskTracker,
 }
@@ -43,6 +45,7 @@ pub(crate) struct Ingest {
 #[derive(Debug)]
 pub(crate) struct Taken {
     draft: Draft,
+    since: Instant,
     under_way: TaskTrackerToken,
 }
 
@@ -61,8 +64,13 @@ pub(crate) struct Made {
 }
 
 impl Ingest {
-    pub(crate) fn new(catalogs: Arc<Catalogs>, engine: Arc<dyn Engine>, event_bytes_max: usize) -> Self {
-        Self { catalogs, engine, event_bytes_max, under_way: TaskTracker::new() }
+    pub(crate) fn new(
+        catalogs: Arc<Catalogs>,
+        engine: Arc<dyn Engine>,
+        event_bytes_max: usize,
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self { catalogs, engine, event_bytes_max, stats, under_way: TaskTracker::new() }
     }
 
     /// Takes no more events.
@@ -86,6 +94,10 @@ impl Ingest {
 
     /// Checks an event given as `Any`: everything that can be refused is refused here.
     pub(crate) fn prepare(&self, identity: &Identity, request: NotifyRequest) -> Result<Taken, Refusal> {
+        self.take(identity, request).inspect_err(|_| self.stats.refused())
+    }
+
+    fn take(&self, identity: &Identity, request: NotifyRequest) -> Result<Taken, Refusal> {
         let event = request.event.ok_or_else(|| {
             Refusal::Invalid(
                 "event is missing: give an event of a loaded catalog as google.protobuf.Any".into(),
@@ -105,7 +117,8 @@ impl Ingest {
         target: Target,
         payload: Bytes,
     ) -> Result<NotifyResponse, Refusal> {
-        self.append(self.check_in(identity, kind, instead, target, payload)?).await
+        let taken = self.check_in(identity, kind, instead, target, payload);
+        self.append(taken.inspect_err(|_| self.stats.refused())?).await
     }
 
     fn check_in(
@@ -136,12 +149,14 @@ impl Ingest {
             idempotency_key: target.idempotency_key,
             id_field: None,
         };
-        Ok(Taken { draft, under_way })
+        Ok(Taken { draft, since: Instant::now(), under_way })
     }
 
     /// Appends what was checked.
     pub(crate) async fn append(&self, taken: Taken) -> Result<NotifyResponse, Refusal> {
-        let appended = self.engine.append(taken.draft).await?;
+        let appended = self.engine.append(taken.draft).await;
+        let appended = appended.inspect_err(|_| self.stats.refused())?;
+        self.stats.appended(&appended, taken.since);
         drop(taken.under_way);
         Ok(NotifyResponse {
             id: appended.id,
@@ -169,7 +184,10 @@ impl Ingest {
             except_sessions: made.except_session.into_iter().collect(),
             idempotency_key: String::new(),
         };
-        self.engine.append(draft).await
+        let since = Instant::now();
+        let appended = self.engine.append(draft).await?;
+        self.stats.appended(&appended, since);
+        Ok(appended)
     }
 
     /// Refuses payloads that are too large or not valid for their type.

@@ -6,6 +6,7 @@
 //! knows the protocol, `server` the only one that knows all parts.
 
 mod auth;
+mod bridges;
 mod call;
 mod config;
 mod engine;
@@ -17,6 +18,7 @@ mod ingest;
 mod presence;
 mod probe;
 mod server;
+mod stats;
 
 pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};
 pub use error::Error;

@@ -4,6 +4,7 @@
 //! sessions' bridges. Knows no protocol.
 
 mod lost;
+mod overview;
 mod roster;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use crate::{
     ingest::{self, Ingest, Made},
 };
 use lost::Lost;
-use roster::{Now, Roster, Told, Transition};
+use roster::{Known, Now, Roster, Told, Transition};
 
 /// Users that a query lists at most.
 const MEMBERS_MAX: usize = 1000;
@@ -74,6 +75,19 @@ pub(crate) enum Whom {
     User(Room),
     Session(String),
     Everybody,
+}
+
+fn session_presence(id: &str, known: &Known, links: &HashMap<u64, Arc<Link>>) -> SessionPresence {
+    let bridge = links.get(&known.link).map(|link| link.bridge().0.to_string());
+    let mut rooms: Vec<String> = known.rooms.keys().map(|r| r.as_str().to_owned()).collect();
+    rooms.sort_unstable();
+    SessionPresence {
+        session_id: id.to_owned(),
+        transport: known.transport.into(),
+        connected_at: Some(known.since),
+        bridge: bridge.unwrap_or_default(),
+        rooms,
+    }
 }
 
 fn now() -> Now {
@@ -293,19 +307,7 @@ impl Presence {
         let more = listed.len() > limit;
         listed.truncate(limit);
         let links = self.links();
-        let session = |id: &Arc<str>| {
-            let known = roster.session(id)?;
-            let bridge = links.get(&known.link).map(|link| link.bridge().0.to_string());
-            let mut rooms: Vec<String> = known.rooms.keys().map(|r| r.as_str().to_owned()).collect();
-            rooms.sort_unstable();
-            Some(SessionPresence {
-                session_id: id.to_string(),
-                transport: known.transport.into(),
-                connected_at: Some(known.since),
-                bridge: bridge.unwrap_or_default(),
-                rooms,
-            })
-        };
+        let session = |id: &Arc<str>| Some(session_presence(id, roster.session(id)?, &links));
         let user = |listed: &roster::Listed| UserPresence {
             user_id: listed.user_id.to_string(),
             user_name: listed.user_name.to_string(),
@@ -454,6 +456,11 @@ fn made(kind: &Arc<EventType>, transition: &Transition) -> Option<Made> {
 }
 
 impl Link {
+    /// Tells this link from all others; later ones are higher.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(crate) fn name(&self, bridge: &str, instance: &str) {
         *self.bridge.lock().unwrap_or_else(PoisonError::into_inner) = (bridge.into(), instance.into());
     }

@@ -31,8 +31,17 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    pub(crate) fn new(catalogs: &Catalogs, hub: Arc<Hub>, engine: Arc<dyn Engine>) -> Self {
-        let tenant = Tenant::new(&format!("probe-{:032x}", rand::random::<u128>())).ok();
+    /// A tenant for a probe.
+    pub(crate) fn tenant() -> Option<Tenant> {
+        Tenant::new(&format!("probe-{:032x}", rand::random::<u128>())).ok()
+    }
+
+    pub(crate) fn new(
+        tenant: Option<Tenant>,
+        catalogs: &Catalogs,
+        hub: Arc<Hub>,
+        engine: Arc<dyn Engine>,
+    ) -> Self {
         let kind = catalogs.events().find(|e| !e.ephemeral).cloned();
         Self { tenant, kind, hub, engine, turn: Mutex::new(()) }
     }

@@ -15,15 +15,17 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     auth::Auth,
+    bridges::Bridges,
     call::Calls,
     config::Config,
     engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
     error::Error,
-    grpc::{self, Services, upstream::Upstreams},
+    grpc::{self, About, Services, upstream::Upstreams},
     hub::Hub,
     ingest::Ingest,
     presence::Presence,
     probe::Probe,
+    stats::Stats,
 };
 
 /// How often logs are looked through for what is too old.
@@ -60,7 +62,9 @@ impl Server {
                 Arc::new(DiskEngine::open(folder, catalogs.clone(), retention, limits, hub.clone())?)
             }
         };
-        let ingest = Arc::new(Ingest::new(catalogs.clone(), engine.clone(), config.limits.event_bytes_max));
+        let stats = Arc::new(Stats::default());
+        let size_max = config.limits.event_bytes_max;
+        let ingest = Arc::new(Ingest::new(catalogs.clone(), engine.clone(), size_max, stats.clone()));
         let presence = Arc::new(Presence::new(&catalogs, &config.presence)?);
         presence.restore(engine.kept());
         let calls = Calls {
@@ -68,8 +72,14 @@ impl Server {
             ingest: ingest.clone(),
             presence: presence.clone(),
             upstreams: Upstreams::new(&config.upstreams, &catalogs)?,
+            stats: stats.clone(),
             per_user: KeyedLimiter::new(config.limits.calls_per_user),
         };
+        let listen = |source| Error::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let probed = Probe::tenant();
+        let probe = Probe::new(probed.clone(), &catalogs, hub.clone(), engine.clone());
         let services = Arc::new(Services {
             name: config.name,
             auth,
@@ -79,13 +89,19 @@ impl Server {
             catalogs,
             engine,
             hub,
+            stats,
+            bridges: Arc::new(Bridges::default()),
+            about: About::new(
+                address,
+                config.data_dir.is_some(),
+                config.signer,
+                config.tokens.default_tenant,
+                probed,
+            ),
             heartbeat_interval: config.heartbeat_interval,
             closing: CancellationToken::new(),
         });
-        let probe = Arc::new(Probe::new(&services.catalogs, services.hub.clone(), services.engine.clone()));
-        let listen = |source| Error::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let probe = Arc::new(probe);
         let streams_max = config.limits.streams_per_connection_max;
         Ok(Self { listener, address, services, probe, cors, streams_max })
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::bail;
 use fanfare_bridge::Bridge;
-use fanfare_proto::token::DEVELOPMENT_SECRET;
+use fanfare_proto::{signer::Signer, token::DEVELOPMENT_SECRET};
 use fanfare_server::Server;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -35,7 +35,11 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     } else {
         args.common.cors_origin.clone()
     };
-    let server = Server::bind(server_config(&args.server, tokens.clone(), origins.clone())?).await;
+    // Whoever may use the key that everybody knows may have tokens signed with it.
+    let signer = (!own_key).then(|| Signer::new(secret, &tokens));
+    let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
+    config.signer = signer;
+    let server = Server::bind(config).await;
     let server = server.map_err(|e| explain(e.into(), "--grpc-listen 127.0.0.1:0"))?;
     let grpc = server.local_addr();
     info!(address = %grpc, "server listening");

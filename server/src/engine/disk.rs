@@ -564,6 +564,10 @@ impl Engine for DiskEngine {
         std::future::ready(Ok(self.shared.cursor(head))).boxed()
     }
 
+    fn tenants(&self) -> Vec<Tenant> {
+        self.shared.places.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     fn keep(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>> {
         self.ask(|answer| Command::Keep(records, answer)).boxed()
     }

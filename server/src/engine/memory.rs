@@ -194,6 +194,10 @@ impl Engine for MemoryEngine {
         std::future::ready(head).boxed()
     }
 
+    fn tenants(&self) -> Vec<Tenant> {
+        self.tenants.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     fn keep(&self, _: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>> {
         // They would not outlive the process, which has them.
         std::future::ready(Ok(())).boxed()

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     auth,
+    bridges::Linked,
     error::Refusal,
     hub::{self, Inbox, Subscription},
     presence::{self, Presence},
@@ -135,6 +136,7 @@ struct Link {
     identity: Arc<Identity>,
     requests: Streaming<LinkRequest>,
     sessions: Sessions,
+    linked: Linked,
     inbox: Arc<Inbox>,
     tenants: HashMap<Tenant, u64>,
     subscriptions: HashMap<u64, Followed>,
@@ -197,11 +199,13 @@ impl Link {
             heartbeat_millis: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
         };
         let sessions = Sessions { link: services.presence.link(), presence: services.presence.clone() };
+        let linked = services.bridges.link(sessions.link.number());
         Self {
             services,
             identity,
             requests,
             sessions,
+            linked,
             inbox: Arc::default(),
             tenants: HashMap::new(),
             subscriptions: HashMap::new(),
@@ -265,6 +269,9 @@ impl Link {
             ends = self.sessions.link.ends() => {
                 self.pending.extend(ends.into_iter().map(|end| frame(link_response::Kind::End(end))));
             }
+            questions = self.linked.bridge.questions() => {
+                self.pending.extend(questions.into_iter().map(|one| frame(link_response::Kind::Inspect(one))));
+            }
             _ = self.heartbeat.tick() => self.beat().await?,
             () = std::future::ready(()), if !self.ready.is_empty() => {}
         }
@@ -287,9 +294,12 @@ impl Link {
             Some(link_request::Kind::Hello(hello)) => {
                 let bridge = shown(&hello.bridge);
                 self.sessions.link.name(&bridge, &hello.instance);
+                self.linked.bridge.hello(&hello);
                 tracing::info!(bridge, "bridge linked");
             }
             Some(link_request::Kind::Sessions(changes)) => self.changes(changes).await?,
+            Some(link_request::Kind::Stats(stats)) => self.linked.bridge.report(stats),
+            Some(link_request::Kind::Inspected(answer)) => self.linked.bridge.inspected(answer),
             Some(link_request::Kind::Interest(interest)) => match self.interest(interest).await {
                 // One tenant that cannot be served must not cost the others their link.
                 Err(

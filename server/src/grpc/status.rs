@@ -19,6 +19,7 @@ impl From<Refusal> for Status {
             }
             Refusal::Scope(_)
             | Refusal::NoUser
+            | Refusal::AllTenants
             | Refusal::OtherTenant { .. }
             | Refusal::RoomForbidden(_)
             | Refusal::RoomUnlisted(_) => Code::PermissionDenied,
@@ -32,8 +33,11 @@ impl From<Refusal> for Status {
             Refusal::TooLarge { .. }
             | Refusal::TooManyTenants(_)
             | Refusal::TooManySessions(_)
+            | Refusal::TooManyReaders(_)
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
+            Refusal::NoSession(_) => Code::NotFound,
+            Refusal::NoSigner => Code::FailedPrecondition,
             Refusal::Shutdown | Refusal::UpstreamUnreachable(_) | Refusal::Storage(_) => Code::Unavailable,
             Refusal::UpstreamTimeout { .. } => Code::DeadlineExceeded,
             Refusal::Upstream { reason, .. } => code(*reason),

@@ -22,6 +22,7 @@ use crate::{
     error::Refusal,
     event::Event,
     hub::{Inbox, Subscription},
+    stats::Counted,
 };
 
 /// The farthest expiry that is waited for; longer ones are looked at again then.
@@ -66,6 +67,7 @@ impl Form {
 
 struct Reader {
     services: Arc<Services>,
+    counted: Counted,
     subscription: Subscription,
     inbox: Arc<Inbox>,
     form: Form,
@@ -92,8 +94,10 @@ pub(super) async fn open(
         Subscription::open(&services.hub, services.engine.clone(), &tenant, rooms, after, &inbox, 0).await?;
     let pending = VecDeque::from([form.position(subscription.cursor())]);
     let heartbeat = services.heartbeat();
+    let counted = services.stats.subscribed();
     let reader = Reader {
         services,
+        counted,
         subscription,
         inbox,
         form,
@@ -130,8 +134,14 @@ impl Reader {
             return Err(Refusal::Shutdown);
         }
         self.more = batch.more;
-        self.pending.extend(batch.events.into_iter().filter_map(|event| self.form.event(event)));
+        self.take(batch.events);
         Ok(())
+    }
+
+    fn take(&mut self, events: Vec<Arc<Event>>) {
+        let before = self.pending.len();
+        self.pending.extend(events.into_iter().filter_map(|event| self.form.event(event)));
+        self.counted.sent(self.pending.len() - before);
     }
 
     /// Waits for something to send.
@@ -153,7 +163,7 @@ impl Reader {
         }
         let batch = self.subscription.next().await?;
         self.more = batch.more;
-        self.pending.extend(batch.events.into_iter().filter_map(|event| self.form.event(event)));
+        self.take(batch.events);
         if self.pending.is_empty() && beat {
             self.pending.push_back(self.form.position(batch.cursor));
         }

@@ -456,6 +456,28 @@ impl Roster {
         (members.map_or(0, BTreeMap::len), sessions)
     }
 
+    /// The tenants that have members.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.keys()
+    }
+
+    /// The rooms of a tenant with at least one session.
+    pub(super) fn rooms(&self, tenant: &Tenant) -> impl Iterator<Item = &Room> {
+        let rooms = self.tenants.get(tenant).into_iter().flatten();
+        rooms.filter(|(_, members)| members.values().any(|m| !m.sessions.is_empty())).map(|(room, _)| room)
+    }
+
+    /// How many users with a session are in a room, and how many sessions.
+    pub(super) fn present(&self, tenant: &Tenant, room: &Room) -> (usize, usize) {
+        let members = self.members(tenant, room).into_iter().flat_map(BTreeMap::values);
+        members.filter(|m| !m.sessions.is_empty()).fold((0, 0), |(u, s), m| (u + 1, s + m.sessions.len()))
+    }
+
+    /// How many sessions there are.
+    pub(super) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Whether nothing is held: for tests of what is left behind.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {

@@ -85,6 +85,7 @@ impl SocketIo {
         }
         if held.release(queue, &after).is_err() {
             session.close(&Ending::slow());
+            self.sessions.link.stats.overflowed(1);
         }
     }
 }

@@ -31,6 +31,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a waiting packet costs besides its text, in bytes.
 const PACKET_BYTES: usize = 64;
+/// So few waiting packets count as none to those who administer.
+const PACKETS_NOT_SEEN: usize = 8;
 
 /// A session's connection and what waits for it.
 pub(super) struct SocketOutlet {
@@ -108,6 +110,14 @@ impl Queue {
         let free: Vec<_> = (0..wanted).map_while(|_| self.socket.reserve().ok()).collect();
         let kept = if free.len() == wanted { 0 } else { waiting.older_bytes };
         *waiting = Waiting { older_bytes: kept + waiting.bytes, ..Waiting::default() };
+    }
+
+    /// What may wait, at most. It is nothing when nearly all places are free; one is always left for a ping.
+    fn waiting_bytes(&self) -> usize {
+        let waiting = self.lock();
+        let wanted = self.packets_max.saturating_sub(PACKETS_NOT_SEEN);
+        let free: Vec<_> = (0..wanted).map_while(|_| self.socket.reserve().ok()).collect();
+        if free.len() == wanted { 0 } else { waiting.total() }
     }
 
     /// Puts a packet in; a connection whose queue is full is closed, never skipped.
@@ -238,6 +248,14 @@ impl Outlet for SocketOutlet {
             let _left = tokio::time::timeout(farewell, socket.closed()).await;
             socket.close(DisconnectReason::ClosingServer);
         });
+    }
+
+    fn queued_bytes(&self) -> usize {
+        0
+    }
+
+    fn look(&self) -> (usize, usize) {
+        (self.queue.waiting_bytes(), self.queue.bytes_max)
     }
 }
 

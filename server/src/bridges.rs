@@ -1,0 +1,172 @@
+//! The bridges that are linked: who they are, what they last reported, and what they are asked about their sessions.
+//!
+//! Knows no protocol: the link carries questions and answers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fanfare_proto::{
+    room::shown,
+    v1::{BridgeInfo, BridgeStats, Inspect, Inspected, LinkHello},
+};
+use tokio::sync::{Notify, oneshot};
+
+use crate::ingest;
+
+/// How long a bridge may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Questions to one bridge that are not answered yet; more are not asked.
+const ASKED_MAX: usize = 64;
+/// Kinds of transports that a report can tell apart.
+const TRANSPORTS_MAX: usize = 16;
+
+/// All linked bridges, by the number of their link.
+#[derive(Debug, Default)]
+pub(crate) struct Bridges {
+    linked: Mutex<BTreeMap<u64, Arc<Bridge>>>,
+}
+
+/// A bridge's link, as far as administration is concerned. Dropping the [`Linked`] that holds it ends it.
+#[derive(Debug, Default)]
+pub(crate) struct Bridge {
+    /// Absent until the bridge has said who it is.
+    info: Mutex<Option<BridgeInfo>>,
+    stats: Mutex<Option<BridgeStats>>,
+    questions: Mutex<Questions>,
+    next_ref: AtomicU64,
+    asked: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Questions {
+    /// To be sent.
+    waiting: Vec<Inspect>,
+    /// By number. Those whose asker has gone are let go of when the next one comes.
+    unanswered: HashMap<u64, oneshot::Sender<Inspected>>,
+}
+
+/// A bridge's place among those that are linked.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    bridges: Arc<Bridges>,
+    number: u64,
+    pub(crate) bridge: Arc<Bridge>,
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.bridges.lock().remove(&self.number);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bridges {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Bridge>>> {
+        locked(&self.linked)
+    }
+
+    /// A bridge links; `number` tells this link from all others, and later ones are higher.
+    pub(crate) fn link(self: &Arc<Self>, number: u64) -> Linked {
+        let bridge = Arc::new(Bridge::default());
+        self.lock().insert(number, bridge.clone());
+        Linked { bridges: self.clone(), number, bridge }
+    }
+
+    /// The bridge of a link.
+    pub(crate) fn get(&self, number: u64) -> Option<Arc<Bridge>> {
+        self.lock().get(&number).cloned()
+    }
+
+    /// The bridges that have said who they are, by name: each once, by its newest link.
+    fn known(&self) -> Vec<(BridgeInfo, Arc<Bridge>)> {
+        let linked: Vec<Arc<Bridge>> = self.lock().values().cloned().collect();
+        let with_info = linked.into_iter().filter_map(|bridge| {
+            let info = locked(&bridge.info).clone()?;
+            Some((info, bridge))
+        });
+        let newest: BTreeMap<(String, String), _> = with_info
+            .map(|(info, bridge)| ((info.name.clone(), info.instance.clone()), (info, bridge)))
+            .collect();
+        newest.into_values().collect()
+    }
+
+    /// Who is linked, by name.
+    pub(crate) fn infos(&self) -> Vec<BridgeInfo> {
+        self.known().into_iter().map(|(info, _)| info).collect()
+    }
+
+    /// What they last reported, by name.
+    pub(crate) fn stats(&self) -> Vec<BridgeStats> {
+        let report = |(info, bridge): (BridgeInfo, Arc<Bridge>)| {
+            let stats = locked(&bridge.stats).clone().unwrap_or_default();
+            BridgeStats { name: info.name, instance: info.instance, ..stats }
+        };
+        self.known().into_iter().map(report).collect()
+    }
+}
+
+impl Bridge {
+    /// The bridge says who it is.
+    pub(crate) fn hello(&self, hello: &LinkHello) {
+        *locked(&self.info) = Some(BridgeInfo {
+            name: shown(&hello.bridge),
+            instance: shown(&hello.instance),
+            version: shown(&hello.version),
+            linked_at: Some(ingest::now()),
+        });
+    }
+
+    /// The bridge says how it is.
+    pub(crate) fn report(&self, mut stats: BridgeStats) {
+        stats.sessions.truncate(TRANSPORTS_MAX);
+        *locked(&self.stats) = Some(stats);
+    }
+
+    /// Asks the bridge about a session; `None` when it does not answer in time or does not have it.
+    pub(crate) async fn inspect(&self, mut question: Inspect) -> Option<Inspected> {
+        question.r#ref = self.next_ref.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut questions = locked(&self.questions);
+            let questions = &mut *questions;
+            questions.unanswered.retain(|_, asker| !asker.is_closed());
+            questions.waiting.retain(|waiting| questions.unanswered.contains_key(&waiting.r#ref));
+            if questions.unanswered.len() >= ASKED_MAX {
+                return None;
+            }
+            questions.unanswered.insert(question.r#ref, answer);
+            questions.waiting.push(question);
+        }
+        self.asked.notify_one();
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answered).await.ok()?.ok()?;
+        answer.connection.is_some().then_some(answer)
+    }
+
+    /// What the bridge is to be asked; resolves when there is something.
+    pub(crate) async fn questions(&self) -> Vec<Inspect> {
+        loop {
+            let waiting = std::mem::take(&mut locked(&self.questions).waiting);
+            if !waiting.is_empty() {
+                return waiting;
+            }
+            self.asked.notified().await;
+        }
+    }
+
+    /// The bridge has answered.
+    pub(crate) fn inspected(&self, answer: Inspected) {
+        if let Some(asker) = locked(&self.questions).unanswered.remove(&answer.r#ref) {
+            // Whoever asked may be gone.
+            let _gone = asker.send(answer);
+        }
+    }
+}

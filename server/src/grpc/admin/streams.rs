@@ -1,0 +1,255 @@
+//! The streams of `fanfare.v1.Admin`. As with Subscribe, the transport pulls them and no task runs for them.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use fanfare_proto::{
+    latency::Snapshot,
+    room::Room,
+    token::{Identity, Scope, TenantScope, TokenError},
+    v1::{
+        self, Stats, TailHeartbeat, TailRequest, TailResponse, TailedEvent, WatchStatsRequest,
+        tail_response::Kind,
+    },
+};
+use futures_util::{FutureExt as _, Stream, stream};
+use http::Response;
+use prost::Message;
+use tokio::time::{Interval, MissedTickBehavior};
+use tonic::{Request, Status, body::Body, server::Grpc};
+use tower::service_fn;
+
+use super::super::{
+    REQUEST_BYTES_MAX, Services,
+    codec::{Frame, FrameCodec},
+    realtime::ResponseStream,
+};
+use crate::{
+    auth,
+    error::Refusal,
+    event::Event,
+    hub::{Tap, Wanted},
+    ingest,
+};
+
+/// How often stats are sent, in milliseconds.
+const INTERVAL_DEFAULT: u32 = 1000;
+const INTERVAL_MIN: u32 = 250;
+const INTERVAL_MAX: u32 = 60_000;
+/// Rooms or names that a reader along is restricted to.
+const FILTERS_MAX: usize = 64;
+/// The farthest expiry that is waited for; longer ones are looked at again then.
+const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A stream that ends with the caller's token or with the server.
+struct Session<S> {
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    source: S,
+    ended: bool,
+}
+
+/// Where a stream's messages come from.
+trait Source: Send + 'static {
+    type Message: Message;
+
+    /// The next message. May be dropped while waiting.
+    fn next(&mut self, services: &Services) -> impl Future<Output = Self::Message> + Send;
+}
+
+impl<S: Source> Session<S> {
+    async fn step(mut self) -> Option<(Result<Frame, Status>, Self)> {
+        if self.ended {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            refusal = end(&self.services, &self.identity) => {
+                self.ended = true;
+                Some((Err(refusal.into()), self))
+            }
+            message = self.source.next(&self.services) => Some((Ok(Frame::message(&message)), self)),
+        }
+    }
+}
+
+/// Resolves when the server shuts down or the token has expired.
+async fn end(services: &Services, identity: &Identity) -> Refusal {
+    loop {
+        let remaining = services.auth.remaining(identity);
+        if remaining == Some(Duration::ZERO) {
+            return TokenError::Expired.into();
+        }
+        tokio::select! {
+            () = services.closing.cancelled() => return Refusal::Shutdown,
+            () = tokio::time::sleep(remaining.unwrap_or(EXPIRY_MAX).min(EXPIRY_MAX)) => {}
+        }
+    }
+}
+
+/// Serves a server-streaming method: `open` makes the source, or refuses.
+async fn serve<Q, S>(
+    services: Arc<Services>,
+    request: http::Request<Body>,
+    open: fn(&Services, &Identity, Q) -> Result<S, Refusal>,
+) -> Response<Body>
+where
+    Q: Message + Default + 'static,
+    S: Source,
+{
+    let method = service_fn(move |request: Request<Q>| {
+        let services = services.clone();
+        async move {
+            let identity = services.identify(request.metadata())?;
+            auth::require(&identity, Scope::Admin)?;
+            let source = open(&services, &identity, request.into_inner())?;
+            let session = Session { services, identity, source, ended: false };
+            let stream: ResponseStream<Frame> = Box::pin(frames(session));
+            Ok::<_, Status>(tonic::Response::new(stream))
+        }
+        .boxed()
+    });
+    let codec = FrameCodec::<Q>::default();
+    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).server_streaming(method, request).await
+}
+
+fn frames<S: Source>(session: Session<S>) -> impl Stream<Item = Result<Frame, Status>> + Send {
+    stream::unfold(session, Session::step)
+}
+
+pub(in crate::grpc) async fn watch_stats(
+    services: Arc<Services>,
+    request: http::Request<Body>,
+) -> Response<Body> {
+    serve(services, request, Watch::open).await
+}
+
+pub(in crate::grpc) async fn tail(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
+    serve(services, request, Reader::open).await
+}
+
+/// The state of a WatchStats stream.
+struct Watch {
+    /// The first tick is at once.
+    ticks: Interval,
+    append: Snapshot,
+}
+
+impl Watch {
+    fn open(services: &Services, identity: &Identity, request: WatchStatsRequest) -> Result<Self, Refusal> {
+        if identity.tenant != TenantScope::Any {
+            return Err(Refusal::AllTenants);
+        }
+        let millis = match request.interval_millis {
+            0 => INTERVAL_DEFAULT,
+            millis @ INTERVAL_MIN..=INTERVAL_MAX => millis,
+            millis => {
+                let message = format!("interval_millis is {millis}: want {INTERVAL_MIN} to {INTERVAL_MAX}");
+                return Err(Refusal::Invalid(message));
+            }
+        };
+        let mut ticks = tokio::time::interval(Duration::from_millis(millis.into()));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { ticks, append: services.stats.append.snapshot() })
+    }
+}
+
+impl Source for Watch {
+    type Message = Stats;
+
+    async fn next(&mut self, services: &Services) -> Stats {
+        self.ticks.tick().await;
+        let (counts, gauges) = (services.stats.counts(), services.gauges());
+        Stats {
+            time: Some(ingest::now()),
+            events_stored: counts.stored,
+            events_ephemeral: counts.ephemeral,
+            events_refused: counts.refused,
+            events_duplicate: counts.duplicate,
+            calls: counts.calls,
+            tenants: gauges.tenants as u64,
+            users: gauges.users as u64,
+            sessions: services.presence.session_count() as u64,
+            subscriptions: counts.subscriptions,
+            subscription_events: counts.subscription_events,
+            append: Some(services.stats.append.since(&mut self.append)),
+            bridges: services.bridges.stats(),
+        }
+    }
+}
+
+/// The state of a Tail stream.
+struct Reader {
+    tap: Tap,
+    waiting: VecDeque<Arc<Event>>,
+    /// Behind those that wait.
+    missed: u64,
+    /// The first one is at once, so that the reader knows that it reads along.
+    heartbeat: Interval,
+}
+
+impl Reader {
+    fn open(services: &Services, identity: &Identity, request: TailRequest) -> Result<Self, Refusal> {
+        let tenant = match &identity.tenant {
+            TenantScope::Any if request.tenant.is_empty() => None,
+            _ => Some(auth::tenant(identity, &request.tenant)?),
+        };
+        let wanted = Wanted {
+            tenant,
+            hidden: services.about.probed.clone(),
+            rooms: few("rooms", request.rooms)?.iter().map(|r| Room::new(r)).collect::<Result<_, _>>()?,
+            names: few("names", request.names)?.into_iter().collect(),
+        };
+        let taps = &services.hub.taps;
+        let tap = taps.open(wanted).ok_or(Refusal::TooManyReaders(crate::hub::TAP_READERS_MAX))?;
+        let mut heartbeat = tokio::time::interval(services.heartbeat_interval);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { tap, waiting: VecDeque::new(), missed: 0, heartbeat })
+    }
+}
+
+/// A list of filters, if it is not too long.
+fn few(field: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
+    if texts.len() > FILTERS_MAX {
+        let count = texts.len();
+        return Err(Refusal::Invalid(format!("{field} has {count} entries; the limit is {FILTERS_MAX}")));
+    }
+    Ok(texts)
+}
+
+impl Source for Reader {
+    type Message = TailResponse;
+
+    async fn next(&mut self, _: &Services) -> TailResponse {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                self.heartbeat.reset();
+                return tailed(Kind::Event(along(&event)));
+            }
+            if self.missed > 0 {
+                return tailed(Kind::Missed(std::mem::take(&mut self.missed)));
+            }
+            tokio::select! {
+                biased;
+                (events, missed) = self.tap.next() => {
+                    self.waiting = events;
+                    self.missed = missed;
+                }
+                _ = self.heartbeat.tick() => return tailed(Kind::Heartbeat(TailHeartbeat {})),
+            }
+        }
+    }
+}
+
+fn tailed(kind: Kind) -> TailResponse {
+    TailResponse { kind: Some(kind) }
+}
+
+/// An event for a reader along, with the JSON that is made once for all.
+fn along(event: &Event) -> TailedEvent {
+    let delivery = v1::Delivery::decode(event.delivery().clone()).unwrap_or_default();
+    TailedEvent {
+        event: Some(event.whole()),
+        name: event.draft.kind.name.clone(),
+        json: String::from_utf8_lossy(&delivery.json).into_owned(),
+    }
+}
