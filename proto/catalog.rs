@@ -14,7 +14,7 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
 use crate::{
-    json::Shape,
+    json::{Shape, Shapes, Table},
     room::Room,
     v1::{Presence, Transport},
 };
@@ -37,6 +37,7 @@ pub struct Catalogs {
     /// By what is emitted; several where they are for different transports.
     calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: Vec<String>,
+    shapes: Shapes,
 }
 
 impl fmt::Debug for Catalogs {
@@ -90,6 +91,11 @@ impl Catalogs {
         of(transport).or_else(|| of(Transport::Unspecified))
     }
 
+    /// All that browsers may emit, in no particular order.
+    pub fn calls(&self) -> impl Iterator<Item = &Arc<ClientMethod>> {
+        self.calls.values().flatten()
+    }
+
     /// All names that browsers may emit.
     pub fn call_names(&self) -> impl Iterator<Item = &str> {
         self.calls.keys().map(String::as_str)
@@ -106,6 +112,16 @@ impl Catalogs {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// How the bytes and the browser JSON of a message correspond, by its full name.
+    pub fn shape(&self, full_name: &str) -> Option<Arc<Shape>> {
+        self.shapes.get(full_name)
+    }
+
+    /// The plans of all messages.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        self.shapes.table.clone()
     }
 
     /// The packages that are catalogs, sorted.
@@ -137,6 +153,18 @@ pub struct EventType {
     pub id_field: Option<u32>,
     /// When the server publishes it by itself.
     pub announcement: Option<Announcement>,
+}
+
+impl EventType {
+    /// The only transport that the event's file is for; unspecified: all.
+    pub(crate) fn transport(&self) -> Transport {
+        fill::options::transport(&self.descriptor.parent_file())
+    }
+}
+
+/// Whether the server writes the field when a browser's call makes the message, so that browsers need not send it.
+pub(crate) fn is_stamped(field: &FieldDescriptor) -> bool {
+    fill::options::fill(field).is_some()
 }
 
 /// An event that the server publishes by itself as users come and go.

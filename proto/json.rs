@@ -24,6 +24,8 @@ mod write;
 use std::fmt;
 
 pub use path::{FieldPath, FieldText, PathError};
+/// The plans themselves, for what describes the JSON instead of writing it: the generated types.
+pub(crate) use shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table};
 pub use shape::{Shape, Shapes};
 
 /// The largest integer that a JavaScript number holds exactly, and its negative the smallest.

@@ -1,5 +1,5 @@
 //! The contract of Fanfare in Rust: the generated types of `fanfare.v1`, and what every program
-//! must understand alike: rooms, cursors, tokens, rates, catalogs and browser JSON.
+//! must understand alike: rooms, cursors, tokens, rates, catalogs, browser JSON and its types.
 //!
 //! Knows nothing of transports, storage or processes.
 
@@ -11,6 +11,7 @@ pub mod rate;
 pub mod room;
 pub mod signer;
 pub mod token;
+pub mod types;
 
 /// The messages and services of `fanfare.v1`.
 #[allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -76,6 +76,7 @@ pub(super) fn build(sources: &Sources) -> Result<Catalogs, CatalogError> {
         methods: checker.methods,
         calls: checker.calls,
         packages: checker.packages.into_iter().collect(),
+        shapes: checker.shapes,
     })
 }
 

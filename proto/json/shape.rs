@@ -15,14 +15,14 @@ use super::{FieldPath, PathError, PayloadError, read, write};
 /// All shapes of a descriptor pool.
 #[derive(Debug)]
 pub struct Shapes {
-    table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
 }
 
 /// The plan of one message type. Cheap to clone.
 #[derive(Clone)]
 pub struct Shape {
-    pub(super) table: Arc<Table>,
-    pub(super) index: usize,
+    pub(crate) table: Arc<Table>,
+    pub(crate) index: usize,
 }
 
 impl fmt::Debug for Shape {
@@ -32,28 +32,28 @@ impl fmt::Debug for Shape {
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
-    pub(super) messages: Vec<MessageShape>,
-    pub(super) enums: Vec<EnumShape>,
+pub(crate) struct Table {
+    pub(crate) messages: Vec<MessageShape>,
+    pub(crate) enums: Vec<EnumShape>,
     by_name: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
-pub(super) struct MessageShape {
-    pub(super) full_name: String,
-    pub(super) special: Special,
+pub(crate) struct MessageShape {
+    pub(crate) full_name: String,
+    pub(crate) special: Special,
     /// In the order of the `.proto`.
-    pub(super) fields: Vec<FieldShape>,
+    pub(crate) fields: Vec<FieldShape>,
     /// Field number → index in `fields`, sorted.
     by_number: Vec<(u32, usize)>,
     /// JSON name and protobuf name → index in `fields`.
-    pub(super) by_name: HashMap<String, usize>,
-    pub(super) oneofs: usize,
+    pub(crate) by_name: HashMap<String, usize>,
+    pub(crate) oneofs: usize,
 }
 
 /// Messages with a JSON form of their own (protobuf.dev, "ProtoJSON Format").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Special {
+pub(crate) enum Special {
     None,
     Timestamp,
     Duration,
@@ -65,20 +65,20 @@ pub(super) enum Special {
 }
 
 #[derive(Debug)]
-pub(super) struct FieldShape {
-    pub(super) number: u32,
-    pub(super) name: String,
-    pub(super) json_name: String,
+pub(crate) struct FieldShape {
+    pub(crate) number: u32,
+    pub(crate) name: String,
+    pub(crate) json_name: String,
     /// The JSON name as a key, with quotes and colon.
-    pub(super) json_key: String,
-    pub(super) kind: FieldKind,
-    pub(super) repetition: Repetition,
-    pub(super) oneof: Option<usize>,
-    pub(super) internal: bool,
+    pub(crate) json_key: String,
+    pub(crate) kind: FieldKind,
+    pub(crate) repetition: Repetition,
+    pub(crate) oneof: Option<usize>,
+    pub(crate) internal: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Repetition {
+pub(crate) enum Repetition {
     /// `presence`: can be told unset from default.
     Singular {
         presence: bool,
@@ -89,7 +89,7 @@ pub(super) enum Repetition {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FieldKind {
+pub(crate) enum FieldKind {
     Double,
     Float,
     Int32,
@@ -110,16 +110,16 @@ pub(super) enum FieldKind {
 }
 
 #[derive(Debug)]
-pub(super) struct EnumShape {
-    pub(super) full_name: String,
+pub(crate) struct EnumShape {
+    pub(crate) full_name: String,
     /// Number → its text, without quotes.
-    pub(super) texts: BTreeMap<i32, String>,
+    pub(crate) texts: BTreeMap<i32, String>,
     /// Text or protobuf name → number.
-    pub(super) numbers: HashMap<String, i32>,
+    pub(crate) numbers: HashMap<String, i32>,
     /// The zero value says "unset": it has no text, others have.
-    pub(super) zero_is_unset: bool,
+    pub(crate) zero_is_unset: bool,
     /// google.protobuf.NullValue.
-    pub(super) is_null: bool,
+    pub(crate) is_null: bool,
 }
 
 impl Shapes {

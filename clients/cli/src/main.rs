@@ -10,6 +10,7 @@ mod run;
 mod settings;
 mod subscribe;
 mod token;
+mod types;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             Command::Notify(args) => notify::notify(args).await,
             Command::Subscribe(args) => subscribe::subscribe(args).await,
             Command::Token(args) => token::token(&args),
+            Command::Types(args) => types::types(&args),
             Command::Check(args) => check::check(&args),
         }
     });

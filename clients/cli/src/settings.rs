@@ -14,7 +14,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use args::{
     BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs,
-    ServerArgs, ServerCommand, SubscribeArgs, TokenArgs, TokenSettings,
+    ServerArgs, ServerCommand, SubscribeArgs, TokenArgs, TokenSettings, TypesArgs, TypesFormat,
 };
 
 /// Fanfare delivers typed realtime events from gRPC producers to browsers.

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Subscribe(SubscribeArgs),
     /// Makes a token.
     Token(TokenArgs),
+    /// Writes the types of events and calls: TypeScript, JSON Schema or AsyncAPI.
+    Types(TypesArgs),
     /// Checks catalogs and configuration.
     Check(CheckArgs),
 }
@@ -406,6 +408,39 @@ pub(crate) struct TokenArgs {
     /// Another claim; the value is JSON or else text; repeatable.
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) claim: Vec<String>,
+}
+
+/// `fanfare types`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  fanfare types --package messenger.v1 --out src/events.ts\n  fanfare types --package messenger.v1 --out src/events.ts --check"
+)]
+pub(crate) struct TypesArgs {
+    #[command(flatten)]
+    pub(crate) catalogs: CatalogArgs,
+    /// A catalog whose types are written; repeatable; absent: all.
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) package: Vec<String>,
+    /// What is written.
+    #[arg(long, value_name = "FORMAT", default_value = "typescript")]
+    pub(crate) format: TypesFormat,
+    /// The file that is written; absent: standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Writes nothing, and fails when the file is not what would be written.
+    #[arg(long, requires = "out")]
+    pub(crate) check: bool,
+}
+
+/// What `fanfare types` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TypesFormat {
+    /// For `Socket` of socket.io-client, and for the raw WebSocket.
+    Typescript,
+    /// Draft 2020-12, all messages under `$defs`.
+    JsonSchema,
+    /// AsyncAPI 3.0.
+    Asyncapi,
 }
 
 /// `fanfare check`.

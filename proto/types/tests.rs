@@ -1,0 +1,244 @@
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::*;
+
+/// Everything that is not plain: names that are taken, both sides, oneofs, texts, comments, free JSON.
+const SPECIAL: &str = r#"
+syntax = "proto3";
+package special.v1;
+import "fanfare/v1/catalog.proto";
+import "google/protobuf/any.proto";
+import "google/protobuf/duration.proto";
+import "google/protobuf/empty.proto";
+import "google/protobuf/field_mask.proto";
+import "google/protobuf/struct.proto";
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/wrappers.proto";
+enum Color { COLOR_UNSPECIFIED = 0; COLOR_RED = 1 [(fanfare.v1.text) = "red"]; COLOR_BLUE = 2 [(fanfare.v1.text) = "blue"]; }
+enum Plain { PLAIN_ZERO = 0; PLAIN_ONE = 1; PLAIN_MINUS = -1; }
+// One of each. */ is no end.
+message Kinds {
+  option (fanfare.v1.event) = { name: "kinds" rooms: "org" };
+  double double = 1; int32 int32 = 2; uint64 text64 = 3; uint64 number64 = 4 [jstype = JS_NUMBER]; bool yes = 5;
+  bytes raw = 6; Color color = 7; optional Color shade = 8; repeated Color colors = 9; Plain plain = 10;
+  map<string, Color> by_name = 11; map<int64, Inner> by_number = 12; map<bool, string> by_bool = 13;
+  google.protobuf.Timestamp time = 14; google.protobuf.Duration duration = 15; google.protobuf.FieldMask mask = 16;
+  google.protobuf.Struct object = 17; google.protobuf.Value value = 18; google.protobuf.ListValue list = 19;
+  google.protobuf.StringValue wrapped = 20; google.protobuf.Int64Value wrapped64 = 21; google.protobuf.NullValue null = 22;
+  google.protobuf.Empty empty = 23; repeated float floats = 24; string odd = 25 [json_name = "odd-name"];
+  string secret = 26 [(fanfare.v1.internal) = true];
+  /*
+   * Above.
+   *
+   * And below.
+   */
+  string long = 27;
+  string behind = 28; // Behind it.
+  message Inner { Kinds back = 1; repeated Inner more = 2; }
+  oneof pick { string left = 29;
+    // To the right.
+    Inner right = 30;
+    string hidden = 31 [(fanfare.v1.internal) = true]; }
+  oneof single { string alone = 32; }
+}
+// Said in a room.
+message Said {
+  option (fanfare.v1.event) = { name: "said" rooms: "room:{room}" };
+  string room = 1;
+  Author author = 2;
+}
+message Author { string id = 1 [(fanfare.v1.fill) = FILL_USER_ID]; string mood = 2; }
+message Ask { string room = 1; Author author = 2; optional string more = 3; google.protobuf.Any any = 4; }
+message Nothing {}
+message Failure { option (fanfare.v1.event) = { name: "failure" rooms: "org" ephemeral: true }; string type = 1; }
+message Reset { option (fanfare.v1.event) = { name: "re\"set" rooms: "org" }; optional string type = 1; string cursor = 2; }
+message Cursored { option (fanfare.v1.event) = { name: "cursored" rooms: "org" }; string cursor = 1; }
+message NewMessage { option (fanfare.v1.event) = { name: "error" rooms: "org" }; string text = 1; }
+service Client {
+  // Says it.
+  rpc Say(Ask) returns (Author) { option (fanfare.v1.client) = { on: "say" publish: "special.v1.Said" reply: "special.v1.Said" }; }
+  rpc Ping(Nothing) returns (Nothing) { option (fanfare.v1.client) = { on: "ping:special" }; }
+}
+"#;
+
+/// The built-in catalogs and one more.
+fn load(text: &str) -> Catalogs {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let name =
+        format!("fanfare-types-{}-{}.proto", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+    let file: PathBuf = std::env::temp_dir().join(name);
+    std::fs::write(&file, text).unwrap();
+    let catalogs = Catalogs::load(std::slice::from_ref(&file)).unwrap();
+    std::fs::remove_file(file).unwrap();
+    catalogs
+}
+
+fn packages(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// A declaration of the TypeScript, from its first line to the next empty one.
+fn declaration<'a>(typescript: &'a str, start: &str) -> &'a str {
+    let at = typescript.find(start).unwrap_or_else(|| panic!("no {start:?} in\n{typescript}"));
+    typescript[at..].split("\n\n").next().unwrap()
+}
+
+#[test]
+fn every_kind_of_field_has_the_type_of_its_json() {
+    let text = typescript(&load(SPECIAL), &packages(&["special.v1"]));
+    let expected = r#"/** One of each. *\/ is no end. */
+export type Kinds = {
+  double: number | "NaN" | "Infinity" | "-Infinity";
+  int32: number;
+  text64: string;
+  number64: number;
+  yes: boolean;
+  raw: string;
+  color: Color;
+  shade?: Color | "COLOR_UNSPECIFIED";
+  colors: (Color | "COLOR_UNSPECIFIED")[];
+  plain: Plain;
+  byName: { [key: string]: Color };
+  byNumber: { [key: string]: Kinds_Inner };
+  byBool: { [key: string]: string };
+  time?: string;
+  duration?: string;
+  mask?: string;
+  object?: JsonObject;
+  value?: JsonValue;
+  list?: JsonValue[];
+  wrapped?: string;
+  wrapped64?: string;
+  null: null;
+  empty?: Empty;
+  floats: (number | "NaN" | "Infinity" | "-Infinity")[];
+  "odd-name": string;
+  /**
+   * Above.
+   *
+   * And below.
+   */
+  long: string;
+  /** Behind it. */
+  behind: string;
+  alone?: string;
+} & (
+  | {
+      left: string;
+      right?: never;
+    }
+  | {
+      left?: never;
+      /** To the right. */
+      right: Kinds_Inner;
+    }
+  | { left?: never; right?: never }
+);"#;
+    assert_eq!(declaration(&text, "/** One of each. *\\/ is no end. */\nexport type"), expected);
+    assert_eq!(declaration(&text, "export type Color ="), "export type Color =\n  | \"red\"\n  | \"blue\";");
+    let plain = "export type Plain =\n  | \"PLAIN_MINUS\"\n  | \"PLAIN_ZERO\"\n  | \"PLAIN_ONE\";";
+    assert_eq!(declaration(&text, "export type Plain ="), plain);
+    let inner = "export interface Kinds_Inner {\n  back?: Kinds;\n  more: Kinds_Inner[];\n}";
+    assert_eq!(declaration(&text, "export interface Kinds_Inner"), inner);
+    assert!(text.contains("export type Empty = { [key: string]: never };\n"), "{text}");
+    assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
+}
+
+#[test]
+fn browsers_send_no_field_that_the_server_stamps() {
+    let text = typescript(&load(SPECIAL), &packages(&["special.v1"]));
+    let ask = "export interface Ask {\n  room: string;\n  author?: AuthorInput;\n  more?: string;\n  any?: never;\n}";
+    assert_eq!(declaration(&text, "export interface Ask "), ask);
+    let input = "export interface AuthorInput {\n  mood: string;\n}";
+    assert_eq!(declaration(&text, "export interface AuthorInput "), input);
+    let author = "export interface Author {\n  id: string;\n  mood: string;\n}";
+    assert_eq!(declaration(&text, "export interface Author "), author);
+    let calls = "export interface ClientToServerEvents {
+  \"ping:special\": (request?: Nothing, acknowledge?: (answer: Answer<Nothing>) => void) => void;
+  /** Says it. */
+  say: (request: Ask, acknowledge?: (answer: Answer<Author>) => void) => void;
+}";
+    assert_eq!(declaration(&text, "export interface ClientToServerEvents"), calls);
+}
+
+#[test]
+fn events_carry_a_cursor_where_the_server_sends_one() {
+    let text = typescript(&load(SPECIAL), &packages(&["special.v1"]));
+    let events = r#"export interface ServerToClientEvents {
+  cursored: (event: Cursored, cursor: string) => void;
+  /** A call failed that has no callback, or the session is ended for good. */
+  error: (event: NewMessage | Failure, cursor?: string) => void;
+  failure: (event: SpecialV1Failure) => void;
+  /** One of each. *\/ is no end. */
+  kinds: (event: Kinds, cursor: string) => void;
+  "re\"set": (event: Reset, cursor: string) => void;
+  /** Said in a room. */
+  said: (event: Said, cursor?: string) => void;
+}"#;
+    assert_eq!(declaration(&text, "export interface ServerToClientEvents"), events);
+    let messages = r#"export type WebSocketEvents =
+  | { type: "cursored"; cursor?: string; payload: Cursored }
+  | ({ type: "cursored" } & Cursored)
+  | ({ type: "error"; cursor?: string } & NewMessage)
+  | { type: "failure"; payload: SpecialV1Failure }
+  /** One of each. *\/ is no end. */
+  | ({ type: "kinds"; cursor?: string } & Kinds)
+  | { type: "re\"set"; cursor?: string; payload: Reset }
+  | ({ type: "re\"set" } & Omit<Reset, "type">)
+  /** Said in a room. */
+  | ({ type: "said"; cursor?: string } & Said)
+  | { type: "ack"; ref: number; data: Author | Nothing }
+  | { type: "reset"; cursor: string }
+  | ({ type: "error"; ref?: number } & Failure);"#;
+    assert_eq!(declaration(&text, "export type WebSocketEvents"), messages);
+}
+
+#[test]
+fn a_name_that_two_packages_have_stands_behind_its_package_in_both() {
+    let catalogs = load(SPECIAL);
+    let text = typescript(&catalogs, &packages(&["special.v1", "messenger.v1", "chat.v1"]));
+    for name in
+        ["SpecialV1NewMessage", "MessengerV1NewMessage", "ChatV1NewMessage", "SpecialV1Failure", "NewChat"]
+    {
+        assert!(text.contains(&format!("export interface {name} {{")), "{name}");
+    }
+    assert!(!text.contains("interface NewMessage {"));
+    let alone = typescript(&catalogs, &packages(&["messenger.v1"]));
+    assert!(alone.contains("export interface NewMessage {"));
+    assert!(alone.starts_with("// Made by `fanfare types --package messenger.v1`."), "{alone}");
+}
+
+#[test]
+fn what_is_for_another_transport_is_not_in_the_maps_of_socketio() {
+    let catalogs = Catalogs::builtin().unwrap();
+    let text = typescript(&catalogs, &packages(&["dialogs.v1"]));
+    let calls = declaration(&text, "export interface ClientToServerEvents");
+    assert_eq!(calls, "export interface ClientToServerEvents {\n}");
+    assert!(!declaration(&text, "export interface ServerToClientEvents").contains("dialog_update"));
+    assert!(declaration(&text, "export type WebSocketEvents").contains("dialog_update"));
+    let both = typescript(&catalogs, &packages(&["dialogs.v1", "chat.v1"]));
+    let ping = "\n  ping: (request?: ChatV1PingRequest, acknowledge?: (answer: Answer<ChatV1Pong>) => void) => void;";
+    assert!(declaration(&both, "export interface ClientToServerEvents").contains(ping), "{both}");
+    let calls = declaration(&both, "export type WebSocketCalls");
+    assert_eq!(calls.matches("\"ping\"").count(), 1, "over /ws, ping is that of dialogs: {calls}");
+}
+
+#[test]
+fn the_output_is_the_same_each_time() {
+    let (one, other) = (load(SPECIAL), load(SPECIAL));
+    assert_eq!(typescript(&one, &[]), typescript(&other, &[]));
+    assert_eq!(asyncapi(&one, &[]).to_string(), asyncapi(&other, &[]).to_string());
+    assert_eq!(json_schemas(&one, &[]).to_string(), json_schemas(&other, &[]).to_string());
+}
+
+#[test]
+fn an_unknown_package_is_refused_with_the_one_that_was_meant() {
+    let refused = check_packages(&Catalogs::builtin().unwrap(), &packages(&["messenger.v2"])).unwrap_err();
+    assert!(
+        refused.starts_with("package \"messenger.v2\" is no catalog (did you mean \"messenger.v1\"?)"),
+        "{refused}"
+    );
+}

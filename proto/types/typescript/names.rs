@@ -1,0 +1,161 @@
+//! The names of the generated types.
+//!
+//! A message or enum has its own name, one in another message `Outer_Inner`. A name that two packages have, or that the file
+//! or TypeScript uses itself, has its package in front, in all of them: `ChatV1NewMessage`. A message that browsers send with
+//! fewer fields than the server does is `NewMessageInput` there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::super::model::{Key, Model, Side};
+
+/// Names that are taken: what the file declares or uses, and words of the language.
+const TAKEN: [&str; 69] = [
+    "Acknowledged",
+    "Answer",
+    "ClientToServerEvents",
+    "Code",
+    "Failure",
+    "JsonObject",
+    "JsonValue",
+    "Omit",
+    "Refused",
+    "Required",
+    "ServerToClientEvents",
+    "WebSocketCalls",
+    "WebSocketEvents",
+    "any",
+    "await",
+    "bigint",
+    "boolean",
+    "break",
+    "case",
+    "catch",
+    "class",
+    "const",
+    "continue",
+    "debugger",
+    "default",
+    "delete",
+    "do",
+    "else",
+    "enum",
+    "export",
+    "extends",
+    "false",
+    "finally",
+    "for",
+    "function",
+    "if",
+    "implements",
+    "import",
+    "in",
+    "instanceof",
+    "interface",
+    "let",
+    "never",
+    "new",
+    "null",
+    "number",
+    "object",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "static",
+    "string",
+    "super",
+    "switch",
+    "symbol",
+    "this",
+    "throw",
+    "true",
+    "try",
+    "typeof",
+    "undefined",
+    "unknown",
+    "var",
+    "void",
+    "while",
+    "with",
+    "yield",
+];
+
+/// What has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Item {
+    Message(Key),
+    Enum(usize),
+}
+
+/// All names of a file.
+#[derive(Debug)]
+pub(super) struct Names {
+    by_item: HashMap<Item, String>,
+}
+
+impl Names {
+    pub(super) fn new(model: &Model<'_>) -> Self {
+        // By package and name, so that the outcome depends on nothing else.
+        let mut items: BTreeMap<(String, String), Item> = BTreeMap::new();
+        for key @ (index, side) in &model.messages {
+            let Some(message) = model.message(*index) else { continue };
+            let is_input = *side == Side::Browser && model.messages.contains(&(*index, Side::Server));
+            let name = format!(
+                "{}{}",
+                base(message.package_name(), message.full_name()),
+                if is_input { "Input" } else { "" }
+            );
+            items.insert((message.package_name().to_owned(), name), Item::Message(*key));
+        }
+        for index in &model.enums {
+            let Some(enumeration) = model.enumeration(*index) else { continue };
+            let name = base(enumeration.package_name(), enumeration.full_name());
+            items.insert((enumeration.package_name().to_owned(), name), Item::Enum(*index));
+        }
+        let mut taken: HashMap<&str, usize> = TAKEN.iter().map(|name| (*name, 1)).collect();
+        for (_, name) in items.keys() {
+            *taken.entry(name).or_default() += 1;
+        }
+        let mut used: HashSet<String> = HashSet::new();
+        let mut by_item = HashMap::new();
+        for ((package, name), item) in &items {
+            let mut chosen =
+                if taken[name.as_str()] > 1 { format!("{}{name}", pascal(package)) } else { name.clone() };
+            // Somebody may have declared just that name.
+            while used.contains(&chosen) || (chosen != *name && taken.contains_key(chosen.as_str())) {
+                chosen.push('_');
+            }
+            used.insert(chosen.clone());
+            by_item.insert(*item, chosen);
+        }
+        Self { by_item }
+    }
+
+    pub(super) fn of_message(&self, key: Key) -> &str {
+        self.by_item.get(&Item::Message(key)).map_or("never", String::as_str)
+    }
+
+    pub(super) fn of_enum(&self, index: usize) -> &str {
+        self.by_item.get(&Item::Enum(index)).map_or("never", String::as_str)
+    }
+
+    /// All, by name.
+    pub(super) fn sorted(&self) -> Vec<(&str, Item)> {
+        let mut all: Vec<_> = self.by_item.iter().map(|(item, name)| (name.as_str(), *item)).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// `shop.v1.Order.Line` in `shop.v1` is `Order_Line`.
+fn base(package: &str, full_name: &str) -> String {
+    let own = full_name.strip_prefix(package).unwrap_or(full_name).trim_start_matches('.');
+    own.replace('.', "_")
+}
+
+/// `messenger.v1` is `MessengerV1`.
+fn pascal(package: &str) -> String {
+    let words = package.split(['.', '_']).filter(|word| !word.is_empty());
+    words.map(|word| format!("{}{}", word[..1].to_ascii_uppercase(), &word[1..])).collect()
+}
