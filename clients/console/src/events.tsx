@@ -1,0 +1,251 @@
+// The live tail: events as they are published.
+
+import type { TailedEvent } from "./gen/fanfare/v1/admin_pb";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { admin, follow, type Problem } from "./api";
+import { catalogs, eventOfType } from "./catalogs_store";
+import { clock, count, dateTime, many, millis } from "./format";
+import { href, place, refine } from "./router";
+import { useStore } from "./store";
+import { TenantPicker, useTenants } from "./tenant";
+import { Badge, Comment, Empty, Failure, Json, Page, Panel, parsed, TextField } from "./ui";
+import { FieldTable } from "./fields";
+
+/** So many rows are kept. */
+const KEPT = 500;
+/** Rows are drawn at most once in so many milliseconds, whatever the rate. */
+const DRAW_MS = 120;
+const FILTERS_MAX = 64;
+
+type Entry = { key: number; kind: "event"; of: TailedEvent } | { key: number; kind: "missed"; missed: bigint };
+
+const listed = (text: string): string[] => text.split(/[\s,]+/).filter(Boolean).slice(0, FILTERS_MAX);
+
+/** Reads the tail into a bounded list; paused, the list stands still and counts what came. */
+function useTail(tenant: string, rooms: string, names: string, paused: boolean) {
+  const [entries, setEntries] = useState<Entry[]>([]);
+  const [waiting, setWaiting] = useState(0);
+  const [problem, setProblem] = useState<Problem | undefined>();
+  const [seen, setSeen] = useState(0);
+  const came = useRef<Entry[]>([]);
+  const total = useRef(0);
+  const still = useRef(paused);
+  still.current = paused;
+  const draw = useRef<() => void>(() => {});
+  draw.current = () => {
+    if (still.current) {
+      setWaiting(came.current.length);
+      return;
+    }
+    setWaiting(0);
+    const fresh = came.current;
+    came.current = [];
+    if (fresh.length > 0) setEntries((old) => [...fresh.reverse(), ...old].slice(0, KEPT));
+    setSeen(total.current);
+  };
+  useEffect(() => draw.current(), [paused]);
+  useEffect(() => {
+    came.current = [];
+    setEntries([]);
+    setProblem(undefined);
+    let [key, timer]: [number, ReturnType<typeof setTimeout> | undefined] = [0, undefined];
+    const add = (entry: Entry) => {
+      came.current.push(entry);
+      if (came.current.length > KEPT) came.current.shift();
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        draw.current();
+      }, DRAW_MS);
+    };
+    const stop = follow(
+      (signal) => admin.tail({ tenant, rooms: listed(rooms), names: listed(names) }, { signal, timeoutMs: 0 }),
+      ({ kind }) => {
+        setProblem(undefined);
+        if (kind.case === "event") {
+          total.current += 1;
+          add({ key: key++, kind: "event", of: kind.value });
+        } else if (kind.case === "missed") add({ key: key++, kind: "missed", missed: kind.value });
+      },
+      setProblem,
+    );
+    return () => {
+      stop();
+      clearTimeout(timer);
+    };
+  }, [tenant, rooms, names]);
+  return { entries, waiting, problem, seen, clear: () => { came.current = []; setEntries([]); } };
+}
+
+export function Events() {
+  const { params } = useStore(place);
+  const [tenant, room, name] = [params["tenant"] ?? "", params["room"] ?? "", params["name"] ?? ""];
+  const tenants = useTenants();
+  const [paused, setPaused] = useState(false);
+  const [chosen, setChosen] = useState<TailedEvent | undefined>();
+  const { value: known } = useStore(catalogs);
+  const [typedRoom, typedName] = [useCommitted(room), useCommitted(name)];
+  const tail = useTail(tenant, typedRoom, typedName, paused);
+  const names = [...new Set(known?.list.flatMap((catalog) => catalog.events.map((event) => event.name)) ?? [])].sort();
+  return (
+    <Page
+      title="Events"
+      lead="As they are published, from now on, with the JSON that browsers get."
+      actions={
+        <>
+          <button type="button" class="button" aria-pressed={paused} onClick={() => setPaused(!paused)}>
+            {paused ? `Resume${tail.waiting > 0 ? ` (${count(tail.waiting)}${tail.waiting >= KEPT ? "+" : ""} new)` : ""}` : "Pause"}
+          </button>
+          <button type="button" class="button" onClick={() => { tail.clear(); setChosen(undefined); }}>
+            Clear
+          </button>
+        </>
+      }
+    >
+      <div class={`split ${chosen ? "has-detail" : ""}`}>
+        <Panel label="Tail">
+          <div class="filters">
+            <TenantPicker tenants={tenants} value={tenant} all onValue={(t) => refine({ tenant: t })} />
+            <TextField label="Rooms" value={room} placeholder="e.g. org chat:7" mono onValue={(v) => refine({ room: v })} class="grow" />
+            <TextField label="Names" value={name} placeholder="e.g. message:new" mono list={names} onValue={(v) => refine({ name: v })} class="grow" />
+          </div>
+          {tail.problem ? <Failure problem={tail.problem} /> : null}
+          {tail.entries.length === 0 ? (
+            <Empty title={paused ? "Paused" : "Waiting for events"}>
+              <p>
+                {room || name || tenant ? "Only what matches the filters is shown. " : null}
+                <a href={href("playground")}>Send one from the playground.</a>
+              </p>
+            </Empty>
+          ) : (
+            <div class="table-frame tail">
+              <table class="table" data-tail>
+                <thead>
+                  <tr>
+                    <th>Time</th>
+                    <th>Event</th>
+                    <th>Tenant</th>
+                    <th>Rooms</th>
+                    <th class="payload-head">Payload</th>
+                  </tr>
+                </thead>
+                <tbody>
+                  {tail.entries.map((entry) =>
+                    entry.kind === "missed" ? (
+                      <tr key={entry.key} class="missed">
+                        <td colSpan={5}>{many(entry.missed, "event")} missed: more came than this page could take.</td>
+                      </tr>
+                    ) : (
+                      <TailRow key={entry.key} of={entry.of} chosen={chosen === entry.of} onChoose={() => setChosen(entry.of)} />
+                    ),
+                  )}
+                </tbody>
+              </table>
+            </div>
+          )}
+          <p class="foot num">
+            {many(tail.seen, "event")} seen{tail.entries.length >= KEPT ? `, the last ${KEPT} kept` : ""}
+          </p>
+        </Panel>
+        {chosen ? <EventDetail of={chosen} onClose={() => setChosen(undefined)} /> : null}
+      </div>
+    </Page>
+  );
+}
+
+/** A filter once typing has settled: each change opens the tail anew. */
+function useCommitted(text: string): string {
+  const [value, setValue] = useState(text);
+  useEffect(() => {
+    const timer = setTimeout(() => setValue(text), 300);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return value;
+}
+
+function TailRow({ of, chosen, onChoose }: { of: TailedEvent; chosen: boolean; onChoose: () => void }) {
+  const event = of.event;
+  return (
+    <tr class={chosen ? "chosen" : ""} onClick={onChoose}>
+      <td data-label="Time" class="num mono">
+        {clock(millis(event?.time))}
+      </td>
+      <td data-label="Event">
+        <button type="button" class="row-link" aria-pressed={chosen}>
+          <strong class="mono">{of.name}</strong>
+        </button>
+      </td>
+      <td data-label="Tenant" class="mono">
+        {event?.tenant}
+      </td>
+      <td data-label="Rooms">
+        <span class="chips">
+          {event?.rooms.slice(0, 3).map((room) => (
+            <span key={room} class="chip mono">
+              {room}
+            </span>
+          ))}
+          {(event?.rooms.length ?? 0) > 3 ? <span class="dim num">+{event!.rooms.length - 3}</span> : null}
+        </span>
+      </td>
+      <td class="payload mono dim" data-label="Payload">
+        <span>{of.json}</span>
+      </td>
+    </tr>
+  );
+}
+
+function EventDetail({ of, onClose }: { of: TailedEvent; onClose: () => void }) {
+  const { value: known } = useStore(catalogs);
+  const event = of.event;
+  const typeName = event?.payload?.typeUrl.split("/").at(-1) ?? "";
+  const declared = eventOfType(known, typeName);
+  return (
+    <Panel
+      class="detail"
+      title={<span class="mono">{of.name}</span>}
+      side={
+        <button type="button" class="button small quiet" onClick={onClose} aria-label="Close the details">
+          Close
+        </button>
+      }
+    >
+      <div data-detail>
+        <dl class="facts-list">
+          <dt>Time</dt>
+          <dd class="num">{dateTime(millis(event?.time))}</dd>
+          <dt>Tenant</dt>
+          <dd class="mono">{event?.tenant}</dd>
+          <dt>Rooms</dt>
+          <dd class="chips">
+            {event?.rooms.map((room) => (
+              <a key={room} class="chip mono" href={href("sessions", { tenant: event.tenant, room })}>
+                {room}
+              </a>
+            ))}
+          </dd>
+          <dt>Sender</dt>
+          <dd class="mono">{event?.sender || "—"}</dd>
+          <dt>{event?.seq ? "Cursor" : "Id"}</dt>
+          <dd class="mono break">{event?.id}</dd>
+          <dt>Place</dt>
+          <dd class="num">{event?.seq ? `${count(event.seq)} in the log` : <Badge>ephemeral, not stored</Badge>}</dd>
+        </dl>
+        <h3>JSON</h3>
+        <Json value={parsed(of.json) ?? of.json} label="payload" />
+        <h3>Schema</h3>
+        <p class="mono dim">{typeName}</p>
+        {declared ? (
+          <>
+            <Comment text={declared.comment} />
+            <FieldTable type={declared.type} label={`Fields of ${declared.type.name}`} />
+            <p>
+              <a href={href("catalogs", { item: `event:${typeName}` })}>See it in the catalog</a>
+            </p>
+          </>
+        ) : (
+          <p class="dim">No loaded catalog declares this type.</p>
+        )}
+      </div>
+    </Panel>
+  );
+}
