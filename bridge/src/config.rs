@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use fanfare_proto::{rate::Rate, token::TokenConfig};
+use fanfare_proto::{rate::Rate, signer::Signer, token::TokenConfig};
 
 /// Everything a bridge needs to know.
 #[derive(Debug, Clone)]
@@ -54,6 +54,10 @@ pub struct Config {
     pub connections_max: usize,
     /// How long a room without sessions is still followed, so that a reload costs nothing.
     pub interest_linger: Duration,
+    /// Whether the console is served at `/`, and what it calls is passed on to the server.
+    pub console: bool,
+    /// Lets everybody who comes from this machine into the console; only for development, with the key that everybody knows.
+    pub development: Option<Signer>,
 }
 
 impl Config {
@@ -82,6 +86,8 @@ impl Config {
             calls_waiting_max: 128,
             connections_max: 100_000,
             interest_linger: Duration::from_secs(1),
+            console: true,
+            development: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
+    console,
     error::Error,
     link::Link,
     sessions::Sessions,
@@ -56,11 +57,12 @@ pub(crate) fn router(sessions: &Arc<Sessions>) -> Result<Router, Error> {
         .with_state(sessions.clone())
         .layer(middleware::from_fn_with_state(origins.clone(), admit))
         .layer(cors(&origins));
-    Ok(Router::new()
+    let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(sessions.link.clone())
-        .merge(sockets))
+        .merge(sockets);
+    Ok(if sessions.config.console { router.merge(console::router(sessions)) } else { router })
 }
 
 /// Ready is who can deliver: a server is linked.

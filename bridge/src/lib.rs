@@ -6,6 +6,7 @@
 mod bridge;
 mod call;
 mod config;
+mod console;
 mod delivery;
 mod ending;
 mod error;

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Body;
 use fanfare_client::edge::{self, EdgeClient};
 use fanfare_proto::{
     room::{Room, Tenant},
@@ -27,6 +28,7 @@ use fanfare_proto::{
     },
 };
 use futures_util::FutureExt as _;
+use http::{Request, Response};
 use rand::RngExt as _;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -369,6 +371,11 @@ impl Link {
             claims_json: session.map(|session| session.caller.claims_json.clone()).unwrap_or_default(),
         };
         LinkRequest { kind: Some(link_request::Kind::Inspected(answer)) }
+    }
+
+    /// Passes a browser's gRPC-Web call on to the server.
+    pub(crate) async fn pass_on(&self, request: Request<Body>) -> Response<Body> {
+        self.server().pass_on(request).await.map(Body::new)
     }
 
     /// Ends a session, as the server asks.

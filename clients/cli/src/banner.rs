@@ -9,7 +9,10 @@ use crate::identity;
 const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[allow(clippy::print_stdout, reason = "this is what the command is for")]
-pub(crate) fn print(grpc: SocketAddr, http: SocketAddr, secret: &str) -> anyhow::Result<()> {
+pub(crate) fn print(grpc: SocketAddr, http: SocketAddr, secret: &str, console: bool) -> anyhow::Result<()> {
+    if console {
+        println!("open http://{http}/");
+    }
     let operator = json!({ "userId": 42, "organizationId": 1, "username": "operator" });
     let operator = identity::token(secret, AGE, operator)?;
     let producer = json!({ "sub": "producer", "tenant": "1", "scopes": ["notify", "subscribe"] });

@@ -38,13 +38,14 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     // Whoever may use the key that everybody knows may have tokens signed with it.
     let signer = (!own_key).then(|| Signer::new(secret, &tokens));
     let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
-    config.signer = signer;
+    config.signer.clone_from(&signer);
     let server = Server::bind(config).await;
     let server = server.map_err(|e| explain(e.into(), "--grpc-listen 127.0.0.1:0"))?;
     let grpc = server.local_addr();
     info!(address = %grpc, "server listening");
     let token = identity::bridge_token(settings, secret)?;
-    let config = bridge_config(&args.bridge, vec![format!("http://{grpc}")], token, tokens, origins);
+    let mut config = bridge_config(&args.bridge, vec![format!("http://{grpc}")], token, tokens, origins);
+    config.development = signer;
     let bridge = Bridge::bind(config).await.map_err(|e| explain(e.into(), "--http-listen 127.0.0.1:0"))?;
     let http = bridge.local_addr();
     info!(address = %http, "bridge listening");
@@ -52,7 +53,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let (stop_bridge, stop_server) = (CancellationToken::new(), CancellationToken::new());
     let grace = args.common.shutdown_grace;
-    banner::print(grpc, http, secret)?;
+    banner::print(grpc, http, secret, args.bridge.console)?;
     let serving = server.run(stop_server.clone().cancelled_owned(), grace);
     let bridging = bridge.run(stop_bridge.clone().cancelled_owned(), grace);
     let bridge_then_server = async {

@@ -73,6 +73,7 @@ pub(crate) fn bridge_config(
     config.poll_wait = args.poll_wait;
     config.rooms_per_session_max = args.rooms_per_session_max;
     config.connections_max = args.connections_max;
+    config.console = args.console;
     config
 }
 

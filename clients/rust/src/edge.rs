@@ -21,6 +21,7 @@ const REQUESTS_WAITING_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct EdgeClient {
     client: edge_client::EdgeClient<Channel>,
+    pub(crate) channel: Channel,
     bearer: MetadataValue<Ascii>,
 }
 
@@ -35,8 +36,10 @@ pub struct Link {
 impl EdgeClient {
     /// Prepares a connection; it is made when it is first used.
     pub fn new(url: &str, token: &str) -> Result<Self, Error> {
-        let client = edge_client::EdgeClient::new(channel(url)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { client, bearer: bearer(token)? })
+        let channel = channel(url)?;
+        let client = edge_client::EdgeClient::new(channel.clone());
+        let client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { client, channel, bearer: bearer(token)? })
     }
 
     /// Opens a link.

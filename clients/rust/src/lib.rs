@@ -6,6 +6,7 @@ pub mod edge;
 mod error;
 mod publisher;
 mod realtime;
+mod web;
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use super::duration::{Size, duration};
 
@@ -220,6 +220,9 @@ pub(crate) struct BridgeArgs {
     /// Connections at once.
     #[arg(long, env = "FANFARE_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) connections_max: usize,
+    /// Whether the console is served at `/`, and what it calls is passed on to the server.
+    #[arg(long, env = "FANFARE_CONSOLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub(crate) console: bool,
 }
 
 /// How tokens are verified, and made by tools.

@@ -1,0 +1,5 @@
+//! The console's files are embedded: when some come or go, the program is built anew.
+
+fn main() {
+    println!("cargo::rerun-if-changed=console");
+}

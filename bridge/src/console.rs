@@ -1,0 +1,261 @@
+//! The console: a page for operators, embedded in the program, and the way of what it calls to the server.
+//!
+//! Its files hold no secret. What it shows comes over gRPC-Web from `fanfare.v1.Admin`, with the token of whoever looks at it; only
+//! in development does the page get one from here, and only for people at this machine.
+
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use fanfare_proto::{
+    signer::{Bearer, Signer},
+    token::Scope,
+    v1::Reason,
+};
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
+use http_body_util::BodyExt as _;
+use rust_embed::RustEmbed;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::{failure::Failure, link::Link, sessions::Sessions, transport::request::refuse};
+
+/// Calls that are passed on at once; streams count as long as they last.
+const CALLS_MAX: usize = 256;
+/// How long the token of a page is good in development; the page fetches another before.
+const TOKEN_AGE: Duration = Duration::from_secs(15 * 60);
+/// Smaller files are not worth compressing, in bytes.
+const COMPRESSED_MIN: usize = 1024;
+/// The page loads what is its own and nothing else, calls whom it came from, and stands in no other page.
+const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; object-src 'none'";
+const SAFETY: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// What `clients/console` is built to.
+#[derive(RustEmbed)]
+#[folder = "console"]
+struct Files;
+
+/// What the console's requests work with.
+#[derive(Debug)]
+struct Console {
+    files: HashMap<String, File>,
+    link: Arc<Link>,
+    development: Option<Signer>,
+    socketio_path: String,
+    calls: Arc<Semaphore>,
+}
+
+/// A file of the page.
+#[derive(Debug)]
+struct File {
+    kind: &'static str,
+    bytes: Bytes,
+    /// Made when it is first asked for; absent where it is not worth it.
+    compressed: OnceLock<Option<Bytes>>,
+    /// Of its contents.
+    tag: String,
+    /// Its name changes with its contents.
+    is_hashed: bool,
+}
+
+/// The console's routes. Everything they do not have is looked for among the page's files.
+pub(crate) fn router(sessions: &Sessions) -> Router {
+    let files = Files::iter().filter_map(|name| Some((name.to_string(), File::new(&name)?))).collect();
+    let console = Arc::new(Console {
+        files,
+        link: sessions.link.clone(),
+        development: sessions.config.development.clone(),
+        socketio_path: sessions.config.path.clone(),
+        calls: Arc::new(Semaphore::new(CALLS_MAX)),
+    });
+    Router::new()
+        .route("/console/config.json", get(config))
+        .route("/fanfare.v1.Admin/{method}", any(pass_on))
+        .route("/fanfare.v1.Realtime/{method}", any(pass_on))
+        .fallback(file)
+        .with_state(console)
+}
+
+/// What the page must know: whether it has to ask for a token.
+async fn config(State(console): State<Arc<Console>>, headers: HeaderMap) -> Response {
+    let Some(signer) = &console.development else {
+        return private(json!({ "development": false, "socketioPath": console.socketio_path }));
+    };
+    // A name that leads here may be anybody's (DNS rebinding), and then this would be their page's origin.
+    if !names_this_machine(&headers) || from_elsewhere(&headers) {
+        let message =
+            "the console of fanfare dev is for this machine: open it as http://127.0.0.1 or http://localhost";
+        return refuse(&Failure::new(Reason::Forbidden, message));
+    }
+    let scopes = [Scope::Admin.as_str()];
+    let bearer = Bearer { tenant: "*", user_id: "console", scopes: &scopes, ..Bearer::default() };
+    match signer.sign(bearer, TOKEN_AGE) {
+        Ok((token, _)) => {
+            private(json!({ "development": true, "token": token, "socketioPath": console.socketio_path }))
+        }
+        Err(error) => refuse(&Failure::new(Reason::Internal, error.to_string())),
+    }
+}
+
+fn private(value: serde_json::Value) -> Response {
+    let mut response = Json(value).into_response();
+    secure(response.headers_mut());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn secure(headers: &mut HeaderMap) {
+    headers.extend(SAFETY.map(|(name, value)| (name, HeaderValue::from_static(value))));
+}
+
+/// Whether the request was sent to a name that only this machine has.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    !authority.as_str().contains('@') && (is_loopback || name.eq_ignore_ascii_case("localhost"))
+}
+
+/// Whether a page of another origin asks, as far as browsers say.
+fn from_elsewhere(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    site.is_some_and(|site| site != b"same-origin" && site != b"none")
+}
+
+/// Passes a gRPC-Web call on to the server, as it is.
+async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Response {
+    let Ok(place) = console.calls.clone().try_acquire_owned() else {
+        // A gRPC-Web answer without a message: RESOURCE_EXHAUSTED.
+        let headers = [
+            ("content-type", "application/grpc-web+proto"),
+            ("grpc-status", "8"),
+            ("grpc-message", "too many calls pass through this bridge at once"),
+        ];
+        return headers.into_response();
+    };
+    let mut response = console.link.pass_on(request).await;
+    // Which other origins may call the server is not which may call the bridge: none.
+    let names: Vec<HeaderName> = response.headers().keys().cloned().collect();
+    for name in names.iter().filter(|name| name.as_str().starts_with("access-control-")) {
+        response.headers_mut().remove(name);
+    }
+    // The call keeps its place as long as its answer comes.
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &place;
+            frame
+        }))
+    })
+}
+
+async fn file(State(console): State<Arc<Console>>, request: Request) -> Response {
+    let path = request.uri().path().trim_start_matches('/');
+    let name = if path.is_empty() { "index.html" } else { path };
+    match console.files.get(name) {
+        None => StatusCode::NOT_FOUND.into_response(),
+        Some(_) if request.method() != Method::GET && request.method() != Method::HEAD => {
+            StatusCode::METHOD_NOT_ALLOWED.into_response()
+        }
+        Some(file) => file.serve(request.headers()),
+    }
+}
+
+impl File {
+    fn new(name: &str) -> Option<Self> {
+        let found = Files::get(name)?;
+        let hash = found.metadata.sha256_hash();
+        let bytes = match found.data {
+            std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            std::borrow::Cow::Owned(bytes) => bytes.into(),
+        };
+        Some(Self {
+            kind: kind(name),
+            bytes,
+            compressed: OnceLock::new(),
+            tag: hash[..12].iter().map(|byte| format!("{byte:02x}")).collect(),
+            is_hashed: name.starts_with("assets/"),
+        })
+    }
+
+    fn serve(&self, asked: &HeaderMap) -> Response {
+        let compressed = if takes_gzip(asked) { self.compressed() } else { None };
+        // What is compressed is another thing to caches.
+        let tag = format!("\"{}{}\"", self.tag, if compressed.is_some() { "-gzip" } else { "" });
+        let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+        let is_known =
+            known.flat_map(|tags| tags.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag);
+        let cache = if self.is_hashed { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let headers = [
+            (header::CONTENT_TYPE, self.kind),
+            (header::CACHE_CONTROL, cache),
+            (header::ETAG, tag.as_str()),
+            (header::VARY, "accept-encoding"),
+        ];
+        let mut response = match (is_known, &compressed) {
+            (true, _) => (StatusCode::NOT_MODIFIED, headers).into_response(),
+            (false, Some(bytes)) => (headers, bytes.clone()).into_response(),
+            (false, None) => (headers, self.bytes.clone()).into_response(),
+        };
+        if compressed.is_some() && !is_known {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        secure(response.headers_mut());
+        response
+    }
+
+    fn compressed(&self) -> Option<Bytes> {
+        let compress = || {
+            let is_text = !matches!(self.kind, "image/png" | "font/woff2");
+            if !is_text || self.bytes.len() < COMPRESSED_MIN {
+                return None;
+            }
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(&self.bytes).ok()?;
+            Some(encoder.finish().ok()?.into())
+        };
+        self.compressed.get_or_init(compress).clone()
+    }
+}
+
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().trim_start_matches("q=");
+        name.trim().eq_ignore_ascii_case("gzip") && weight.parse::<f32>().unwrap_or(1.0) > 0.0
+    })
+}
+
+/// The media type of a file by its name.
+fn kind(name: &str) -> &'static str {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "html" => "text/html; charset=utf-8",
+        "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "json" | "map" => "application/json",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "woff2" => "font/woff2",
+        _ => "application/octet-stream",
+    }
+}
