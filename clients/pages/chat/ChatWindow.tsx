@@ -1,9 +1,10 @@
 // One chat: who is in it, what was said, and a line to write.
 
 import { useEffect, useRef, useState, type FormEvent } from "react";
-import type { Member, Message } from "./useSocketChat";
+import type { Member } from "./events";
+import type { Message } from "./useSocketChat";
 
-const time = (timestamp: string) => new Date(timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const time = (timestamp?: string) => (timestamp ? new Date(timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
 const initials = (name: string) => name.slice(0, 2).toUpperCase();
 
 function Ticks({ message }: { message: Message }) {

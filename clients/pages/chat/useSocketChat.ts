@@ -2,24 +2,13 @@
 
 import { useCallback, useEffect, useReducer, useRef, useState } from "react";
 import { io, type Socket } from "socket.io-client";
+import type { Acknowledged, ActiveUser, Answer, ClientToServerEvents, Member, MessageSent, NewMessage, ServerToClientEvents } from "./events";
 
-export interface Message {
-  id: string;
-  chatId: string;
-  senderId: string;
-  senderName?: string;
-  content: string;
-  timestamp: string;
+export interface Message extends NewMessage {
   /** What we called it before it had an id. */
   clientMessageId?: string;
   state: "sending" | "sent" | "failed";
   readBy: string[];
-}
-
-export interface Member {
-  userId: string;
-  name?: string;
-  online: boolean;
 }
 
 interface Chat {
@@ -36,22 +25,17 @@ interface State {
 
 type Action =
   | { type: "connected"; userId: string }
-  | { type: "active"; users: { userId: string; name?: string }[] }
+  | { type: "active"; users: ActiveUser[] }
   | { type: "online"; userId: string }
   | { type: "offline"; userId: string }
   | { type: "open"; chatId: string }
   | { type: "members"; chatId: string; members: Member[] }
   | { type: "message"; message: Message; unread: boolean }
-  | { type: "confirmed"; clientMessageId?: string; id: string; timestamp: string }
+  | { type: "confirmed"; clientMessageId?: string; id: string; timestamp?: string }
   | { type: "failed"; clientMessageId: string }
   | { type: "read"; chatId: string; messageIds: string[]; readBy: string }
   | { type: "seen"; chatId: string }
   | { type: "left"; chatId: string };
-
-/** What a call is answered with when it has failed. */
-interface Failure {
-  error?: { message: string };
-}
 
 /** A message that is not confirmed by then is shown as not sent. */
 const SEND_TIMEOUT = 8000;
@@ -110,12 +94,12 @@ function reduce(state: State, action: Action): State {
 }
 
 /** Our message has an id. It may have come back to the chat before, and have been read. */
-function confirm(state: State, id: string, timestamp: string, clientMessageId?: string): State {
+function confirm(state: State, id: string, timestamp?: string, clientMessageId?: string): State {
   const chats = Object.entries(state.chats).map(([chatId, chat]) => {
     const own = chat.messages.find((message) => message.clientMessageId === clientMessageId);
     if (!own || clientMessageId === undefined) return [chatId, chat];
     const echo = chat.messages.find((message) => message.id === id && message !== own);
-    const confirmed: Message = { ...own, id, timestamp, state: "sent", readBy: echo?.readBy ?? own.readBy };
+    const confirmed: Message = { ...own, id, timestamp: timestamp ?? own.timestamp, state: "sent", readBy: echo?.readBy ?? own.readBy };
     const messages = chat.messages.filter((message) => message !== echo).map((message) => (message === own ? confirmed : message));
     return [chatId, { ...chat, messages }];
   });
@@ -129,12 +113,12 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
   const [status, setStatus] = useState<Status>("connecting");
   const [problem, setProblem] = useState("");
   const [latency, setLatency] = useState<number>();
-  const socketRef = useRef<Socket>(undefined);
+  const socketRef = useRef<Socket<ServerToClientEvents, ClientToServerEvents>>(undefined);
   const looking = useRef({ activeChat, focused, userId: state.userId });
   looking.current = { activeChat, focused, userId: state.userId };
 
   useEffect(() => {
-    const socket = io(url, { auth: { token }, transports: ["websocket", "polling"] });
+    const socket: Socket<ServerToClientEvents, ClientToServerEvents> = io(url, { auth: { token }, transports: ["websocket", "polling"] });
     socketRef.current = socket;
     socket.on("connect", () => {
       setStatus("connected");
@@ -191,8 +175,8 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
     for (const chatId of chatIds.filter((chatId) => !joined.current.has(chatId))) {
       joined.current.add(chatId);
       dispatch({ type: "open", chatId });
-      socket.emit("join_chat", { chatId }, ({ error }: Failure) => {
-        if (error) setProblem(error.message);
+      socket.emit("join_chat", { chatId }, (answer) => {
+        if ("error" in answer) setProblem(answer.error.message);
         else socket.emit("get_chat_info", { chatId });
       });
     }
@@ -220,16 +204,17 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
       };
       dispatch({ type: "message", message, unread: false });
       setProblem("");
-      const answered = (late: Error | null, answer?: Failure & { id: string; timestamp: string }) => {
-        if (answer && !answer.error) {
+      const answered = (late: Error | null, answer?: Answer<MessageSent>) => {
+        if (answer && !("error" in answer)) {
           dispatch({ type: "confirmed", clientMessageId, id: answer.id, timestamp: answer.timestamp });
           return;
         }
-        if (answer?.error) setProblem(answer.error.message);
+        if (answer) setProblem(answer.error.message);
         else if (late) setProblem("A message could not be sent: no answer from the server.");
         dispatch({ type: "failed", clientMessageId });
       };
-      socketRef.current?.timeout(SEND_TIMEOUT).emit("send_message", { chatId: activeChat, content, clientMessageId }, answered);
+      const socket: Socket<ServerToClientEvents, Acknowledged<ClientToServerEvents>> | undefined = socketRef.current;
+      socket?.timeout(SEND_TIMEOUT).emit("send_message", { chatId: activeChat, content, clientMessageId }, answered);
     },
     [activeChat, state.userId],
   );

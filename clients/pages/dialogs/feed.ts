@@ -1,42 +1,21 @@
 // The feed: a WebSocket while there is one, long polling while there is none, and one cursor for both, so that nothing is
 // missed or doubled when it goes from one to the other.
 
-export interface Dialog {
-  id: string;
-  status?: string;
-  unreadCount?: number;
-  lastMessage?: string;
-  updatedAt: string;
-}
-
-export interface DialogMessage {
-  id: string;
-  text: string;
-  from: string;
-  createdAt: string;
-}
-
-export type FeedMessage = { cursor?: string } & (
-  | { type: "connected"; userId: string }
-  | { type: "subscribed"; dialogId?: string }
-  | { type: "pong"; timestamp: string }
-  | { type: "dialog_update"; dialog: Dialog }
-  | { type: "new_message"; dialogId: string; message: DialogMessage }
-  | { type: "reset" }
-  | { type: "error"; code: string; message: string }
-);
+import type { WebSocketCalls, WebSocketEvents } from "./events";
 
 export type Mode = "connecting" | "live" | "polling" | "ended";
 
 export interface FeedEvents {
   mode(mode: Mode): void;
-  message(message: FeedMessage): void;
+  message(message: WebSocketEvents): void;
   problem(text: string): void;
 }
 
 /** Close codes from here on mean: do not come back with the same token. */
 const FINAL_CODES = 4500;
 const PING_MS = 5000;
+
+const call = (message: WebSocketCalls) => JSON.stringify(message);
 
 export class DialogFeed {
   /** Where we are in the feed; empty before the first answer. */
@@ -80,7 +59,7 @@ export class DialogFeed {
     let ready = false;
     const asked = this.#cursor;
     socket.onmessage = ({ data }) => {
-      const message = JSON.parse(data) as FeedMessage;
+      const message = JSON.parse(data) as WebSocketEvents;
       if (message.type === "connected") {
         this.#polling?.abort();
         this.#polling = undefined;
@@ -93,7 +72,7 @@ export class DialogFeed {
         }
         ready = true;
         this.#enter("live");
-        socket.send(JSON.stringify({ type: "subscribe" }));
+        socket.send(call({ type: "subscribe" }));
         this.#ping();
       }
       if (message.type === "error") this.events.problem(message.message);
@@ -109,7 +88,7 @@ export class DialogFeed {
   }
 
   #ping() {
-    const ping = () => this.#socket?.send(JSON.stringify({ type: "ping" }));
+    const ping = () => this.#socket?.send(call({ type: "ping" }));
     this.#pings = setInterval(ping, PING_MS);
     ping();
   }
@@ -129,7 +108,7 @@ export class DialogFeed {
           return this.#end();
         }
         if (!response.ok) throw new Error(body.message);
-        for (const message of body.events as FeedMessage[]) this.#take(message);
+        for (const message of body.events as WebSocketEvents[]) this.#take(message);
         this.#cursor = body.cursor;
       } catch {
         if (polling.signal.aborted) return;
@@ -138,8 +117,8 @@ export class DialogFeed {
     }
   }
 
-  #take(message: FeedMessage) {
-    if (message.cursor) this.#cursor = message.cursor;
+  #take(message: WebSocketEvents) {
+    if ("cursor" in message && message.cursor) this.#cursor = message.cursor;
     this.events.message(message);
   }
 

@@ -1,6 +1,7 @@
 // The page: the user's dialogs, and the messages of all or of one of them.
 
-import { DialogFeed, type Dialog, type DialogMessage, type FeedMessage, type Mode } from "./feed";
+import type { Dialog, Message, WebSocketEvents } from "./events";
+import { DialogFeed, type Mode } from "./feed";
 
 const params = new URLSearchParams(location.search);
 const url = params.get("url") ?? "http://127.0.0.1:3000";
@@ -8,10 +9,10 @@ const retryMs = Number(params.get("retry") ?? 5000);
 
 const element = <E extends HTMLElement>(id: string) => document.getElementById(id) as E;
 const MODES: Record<Mode, string> = { connecting: "connecting", live: "live", polling: "polling", ended: "signed out" };
-const time = (at: string) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const time = (at?: string) => (at ? new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
 
 const dialogs = new Map<string, Dialog>();
-type Shown = DialogMessage & { dialogId: string };
+type Shown = Message & { dialogId: string };
 const messages: Shown[] = [];
 let selected: string | undefined;
 let feed: DialogFeed | undefined;
@@ -43,7 +44,7 @@ function add(message: Shown) {
 }
 
 function show() {
-  const rows = [...dialogs.values()].sort((a, b) => b.updatedAt.localeCompare(a.updatedAt)).map((dialog) => {
+  const rows = [...dialogs.values()].sort((a, b) => (b.updatedAt ?? "").localeCompare(a.updatedAt ?? "")).map((dialog) => {
     const row = make("li", "");
     const button = make("button", dialog.id === selected ? "dialog active" : "dialog") as HTMLButtonElement;
     button.setAttribute("aria-pressed", String(dialog.id === selected));
@@ -69,15 +70,17 @@ function show() {
   element("messages").lastElementChild?.scrollIntoView({ block: "nearest" });
 }
 
-function take(message: FeedMessage) {
+function take(message: WebSocketEvents) {
   switch (message.type) {
     case "dialog_update":
+      if (!message.dialog) return;
       dialogs.set(message.dialog.id, { ...dialogs.get(message.dialog.id), ...message.dialog });
       return show();
     case "new_message":
+      if (!message.message) return;
       return add({ ...message.message, dialogId: message.dialogId });
     case "pong":
-      lastPong = Date.parse(message.timestamp);
+      lastPong = message.timestamp ? Date.parse(message.timestamp) : Date.now();
       element("latency").textContent = `last answer ${time(new Date(lastPong).toISOString())}`;
       return;
     case "reset":
@@ -86,6 +89,7 @@ function take(message: FeedMessage) {
       return;
     case "connected":
     case "subscribed":
+    case "ack":
     case "error":
   }
 }

@@ -1,6 +1,6 @@
 // The desk's state: chats, messages and operators, as the events tell of them.
 
-import type { Channel, ChatStatus, MessageStatus, NewMessage, ServerEvents } from "./useSocket";
+import type { Channel, ChatUpdated, MessageStatus, NewMessage, ServerToClientEvents } from "./events";
 
 export interface Message extends NewMessage {
   status?: MessageStatus;
@@ -10,7 +10,7 @@ export interface Chat {
   id: number;
   name: string;
   channel?: Channel;
-  status?: ChatStatus;
+  status?: ChatUpdated["status"];
   priority?: string;
   unread: number;
   lastAt: string;
@@ -25,7 +25,7 @@ export interface Desk {
   online: string[];
 }
 
-export type Event = { [Name in keyof ServerEvents]: { name: Name; payload: Parameters<ServerEvents[Name]>[0] } }[keyof ServerEvents]
+export type Event = { [Name in keyof ServerToClientEvents]: { name: Name; payload: Parameters<ServerToClientEvents[Name]>[0] } }[keyof ServerToClientEvents]
   | { name: "opened" | "closed"; payload: { chatId: number } };
 
 const blank = (id: number): Chat => ({
@@ -47,7 +47,7 @@ export function tell(desk: Desk, event: Event): Desk {
     case "chat:new": {
       const { id, name, channel, status, priority, createdAt } = event.payload;
       return change(desk, id, (chat) => ({
-        name, channel, status, priority, lastAt: chat.messages.length > 0 ? chat.lastAt : createdAt,
+        name, channel, status, priority, lastAt: chat.messages.length > 0 ? chat.lastAt : createdAt ?? chat.lastAt,
       }));
     }
     case "chat:updated": {
@@ -65,7 +65,7 @@ export function tell(desk: Desk, event: Event): Desk {
         channel: message.channel,
         messages: [...chat.messages, message],
         unread: chat.unread + (message.fromMe ? 0 : 1),
-        lastAt: message.timestamp,
+        lastAt: message.timestamp ?? chat.lastAt,
       }));
     }
     case "message:status": {

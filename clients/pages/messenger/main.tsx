@@ -4,7 +4,8 @@
 import { StrictMode, useEffect, useMemo, useReducer, useRef, useState, type FormEvent } from "react";
 import { createRoot } from "react-dom/client";
 import { tell, type Chat, type Event, type Message } from "./desk";
-import { useSocket, type Notice, type ServerEvents, type Status } from "./useSocket";
+import type { ChatDeleted, ServerToClientEvents, TypingStart, UserNotification } from "./events";
+import { useSocket, type Status } from "./useSocket";
 import "./messenger.css";
 
 const params = new URLSearchParams(location.search);
@@ -18,7 +19,7 @@ const STATUS: Record<Status, string> = {
 };
 const CHANNEL = { whatsapp: "WhatsApp", waba: "WhatsApp Business", telegram: "Telegram" };
 const TICKS = { pending: "◷", sent: "✓", delivered: "✓✓", read: "✓✓", failed: "!" };
-const time = (at: string) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const time = (at?: string) => (at ? new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
 /** A picture may come without a word. */
 const textOf = (message: Message) => message.content || `[${message.mediaType ?? "no text"}]`;
 
@@ -84,32 +85,32 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
   const [open, setOpen] = useState<number>();
   const [number, setNumber] = useState("");
   const typingEnds = useRef(new Map<string, ReturnType<typeof setTimeout>>());
-  const [notices, setNotices] = useState<(Notice & { key: number })[]>([]);
+  const [notices, setNotices] = useState<(UserNotification & { key: number })[]>([]);
 
   const handlers = useMemo(() => {
-    const handle = (name: keyof ServerEvents) => (payload: unknown) => dispatch({ name, payload } as Event);
-    const names: (keyof ServerEvents)[] = [
+    const handle = (name: keyof ServerToClientEvents) => (payload: unknown) => dispatch({ name, payload } as Event);
+    const names: (keyof ServerToClientEvents)[] = [
       "chat:new", "chat:updated", "message:new", "message:status", "messages:read", "typing:stop",
       "operator:joined", "operator:left", "user:online", "user:offline",
     ];
     return {
       ...Object.fromEntries(names.map((name) => [name, handle(name)])),
-      "typing:start": (payload: { chatId: number; userId: string }) => {
+      "typing:start": (payload: TypingStart) => {
         dispatch({ name: "typing:start", payload });
         const key = `${payload.chatId} ${payload.userId}`;
         clearTimeout(typingEnds.current.get(key));
         typingEnds.current.set(key, setTimeout(() => dispatch({ name: "typing:stop", payload }), TYPING_MAX));
       },
-      "chat:deleted": (payload: { chatId: number }) => {
+      "chat:deleted": (payload: ChatDeleted) => {
         dispatch({ name: "chat:deleted", payload });
         setOpen((open) => (open === payload.chatId ? undefined : open));
       },
-      "user:notification": (notice: Notice) => {
+      "user:notification": (notice: UserNotification) => {
         const key = Math.random();
         setNotices((all) => [...all, { ...notice, key }]);
         setTimeout(() => setNotices((all) => all.filter((other) => other.key !== key)), NOTICE_MS);
       },
-    } as Partial<ServerEvents>;
+    } as Partial<ServerToClientEvents>;
   }, []);
   const { status, problem, typing } = useSocket(url, token, open, handlers);
 

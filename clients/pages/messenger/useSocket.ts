@@ -2,61 +2,7 @@
 
 import { useCallback, useEffect, useRef, useState } from "react";
 import { io, type Socket } from "socket.io-client";
-
-export type Channel = "whatsapp" | "waba" | "telegram";
-export type ChatStatus = "new" | "open" | "pending" | "closed";
-export type MessageStatus = "pending" | "sent" | "delivered" | "read" | "failed";
-
-export interface NewChat {
-  id: number;
-  name: string;
-  channel: Channel;
-  status: ChatStatus;
-  priority?: string;
-  assignedUserId?: number;
-  createdAt: string;
-}
-
-export interface NewMessage {
-  id: number;
-  chatId: number;
-  content: string;
-  fromMe: boolean;
-  timestamp: string;
-  channel: Channel;
-  senderName?: string;
-  mediaType?: string;
-}
-
-export interface Notice {
-  type: string;
-  message: string;
-}
-
-/** What the server sends, as far as the page looks at it. */
-export interface ServerEvents {
-  "chat:new": (chat: NewChat) => void;
-  "chat:updated": (change: { id: number; status?: ChatStatus; priority?: string; unreadCount?: number; lastMessageAt?: string }) => void;
-  "chat:deleted": (chat: { chatId: number }) => void;
-  "message:new": (message: NewMessage) => void;
-  "message:status": (status: { messageId: number; status: MessageStatus; chatId: number }) => void;
-  "messages:read": (read: { chatId: number; readByUserId: number }) => void;
-  "user:notification": (notice: Notice) => void;
-  "typing:start": (typing: { chatId: number; userId: string }) => void;
-  "typing:stop": (typing: { chatId: number; userId: string }) => void;
-  "operator:joined": (operator: { chatId: number; userId: string }) => void;
-  "operator:left": (operator: { chatId: number; userId: string }) => void;
-  "user:online": (operator: { userId: string }) => void;
-  "user:offline": (operator: { userId: string }) => void;
-  error: (error: { code: string; message: string }) => void;
-}
-
-interface ClientEvents {
-  "subscribe:chat": (chat: { chatId: number }) => void;
-  "unsubscribe:chat": (chat: { chatId: number }) => void;
-  "typing:start": (chat: { chatId: number }) => void;
-  "typing:stop": (chat: { chatId: number }) => void;
-}
+import type { ClientToServerEvents, ServerToClientEvents } from "./events";
 
 export type Status = "connecting" | "connected" | "disconnected" | "ended";
 
@@ -65,15 +11,15 @@ const TYPING_PAUSE = 1500;
 /** How often somebody who goes on typing says so: others take the end for lost after a while. */
 const TYPING_AGAIN = 3000;
 
-export function useSocket(url: string, token: string, chatId: number | undefined, handlers: Partial<ServerEvents>) {
+export function useSocket(url: string, token: string, chatId: number | undefined, handlers: Partial<ServerToClientEvents>) {
   const [status, setStatus] = useState<Status>("connecting");
   const [problem, setProblem] = useState("");
-  const socketRef = useRef<Socket<ServerEvents, ClientEvents>>(undefined);
+  const socketRef = useRef<Socket<ServerToClientEvents, ClientToServerEvents>>(undefined);
   const latest = useRef(handlers);
   latest.current = handlers;
 
   useEffect(() => {
-    const socket: Socket<ServerEvents, ClientEvents> = io(url, { auth: { token } });
+    const socket: Socket<ServerToClientEvents, ClientToServerEvents> = io(url, { auth: { token } });
     socketRef.current = socket;
     socket.on("connect", () => {
       setStatus("connected");
@@ -85,7 +31,7 @@ export function useSocket(url: string, token: string, chatId: number | undefined
     });
     socket.on("disconnect", (reason) => setStatus(reason === "io server disconnect" ? "ended" : "disconnected"));
     socket.on("error", (error) => setProblem(error.message));
-    socket.onAny((name: keyof ServerEvents, payload) => {
+    socket.onAny((name: keyof ServerToClientEvents, payload) => {
       (latest.current[name] as ((payload: unknown) => void) | undefined)?.(payload);
     });
     return () => {

@@ -3,13 +3,12 @@
 import { io } from "socket.io-client";
 
 /**
- * @typedef {"low" | "medium" | "high"} Priority
- * @typedef {{ id: string, title: string, description?: string, completed: boolean, priority: Priority, dueDate?: string,
- *   userId: string, createdAt: string, updatedAt: string }} Todo
- * @typedef {{ id: string, username: string, email: string }} User
+ * @typedef {import("./events").Created} Todo
+ * @typedef {import("./events").User} User
+ * @typedef {import("socket.io-client").Socket<import("./events").ServerToClientEvents, import("./events").ClientToServerEvents>} TodoSocket
  * @typedef {object} View
  * @property {(text: string, ended?: boolean) => void} status
- * @property {(message: string, user: User) => void} greet
+ * @property {(message: string, user?: User) => void} greet
  * @property {(todo: Todo) => void} put
  * @property {(id: string) => void} remove
  * @property {(text: string) => void} problem
@@ -23,6 +22,7 @@ import { io } from "socket.io-client";
  * @param {View} view
  */
 export function connect(url, token, inQuery, view) {
+  /** @type {TodoSocket} */
   const socket = io(url, inQuery ? { query: { token } } : { auth: { token } });
   socket.on("connect", () => {
     view.status("Up to date");
@@ -37,7 +37,9 @@ export function connect(url, token, inQuery, view) {
     view.status(ended ? "Signed out" : "Reconnecting …", ended);
   });
   socket.on("joined", ({ message, user }) => view.greet(message, user));
-  for (const event of ["todo:created", "todo:updated", "todo:completed"]) socket.on(event, view.put);
+  socket.on("todo:created", view.put);
+  socket.on("todo:updated", view.put);
+  socket.on("todo:completed", view.put);
   socket.on("todo:deleted", ({ id }) => view.remove(id));
   socket.on("error", ({ message }) => view.problem(message));
   return socket;

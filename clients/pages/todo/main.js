@@ -50,7 +50,7 @@ function row(todo) {
 }
 
 function show() {
-  const all = [...todos.values()].sort((a, b) => RANK[a.priority] - RANK[b.priority] || a.createdAt.localeCompare(b.createdAt));
+  const all = [...todos.values()].sort((a, b) => RANK[a.priority] - RANK[b.priority] || (a.createdAt ?? "").localeCompare(b.createdAt ?? ""));
   const [open, done] = [all.filter((todo) => !todo.completed), all.filter((todo) => todo.completed)];
   element("open").replaceChildren(...open.map(row));
   element("done").replaceChildren(...done.map(row));
@@ -71,8 +71,8 @@ function start(token) {
       if (ended) element("signin").hidden = false;
     },
     greet(message, user) {
-      element("greeting").textContent = `${message}, ${user.username}`;
-      element("greeting").title = user.email;
+      element("greeting").textContent = user ? `${message}, ${user.username}` : message;
+      element("greeting").title = user?.email ?? "";
     },
     put(todo) {
       todos.set(todo.id, todo);
