@@ -1,0 +1,18 @@
+// Makes what protoc-gen-es and protoc make of the catalogs, once for all files.
+
+import { execFileSync } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import path from "node:path";
+import { DEADLINE, ROOT } from "../../../tests/lib/fanfare.js";
+import { PYTHON, generateStubs } from "../../../tests/lib/producer.js";
+
+export default function setup(): void {
+  generateStubs();
+  const here = path.join(ROOT, "clients/web");
+  const out = path.join(here, "tests/generated");
+  mkdirSync(out, { recursive: true });
+  execFileSync(PYTHON, [
+    "-m", "grpc_tools.protoc", `-I${ROOT}/proto`, `--plugin=protoc-gen-es=${here}/node_modules/.bin/protoc-gen-es`, `--es_out=${out}`,
+    "--es_opt=target=ts", "fanfare/v1/realtime.proto", "fanfare/v1/catalog.proto", "messenger/v1/messenger.proto",
+  ], { timeout: DEADLINE });
+}
