@@ -2,9 +2,10 @@
 
 import type { Socket } from "socket.io-client";
 import { type CallOptions, CallQueue } from "./calls.js";
-import { Connection, type ConnectionOptions, type Status } from "./connection.js";
+import { Connection, type ConnectionOptions } from "./connection.js";
 import { CallError, report } from "./errors.js";
 import { type Room, type RoomOptions, Rooms } from "./rooms.js";
+import type { Status } from "./status.js";
 import { Signal, type Store } from "./store.js";
 import type { AnswerOf, Arguments, Calls, Events, Handler, Name, RequestOf, SameRequest } from "./types.js";
 

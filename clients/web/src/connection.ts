@@ -4,13 +4,8 @@
 import { io, type ManagerOptions, type Socket, type SocketOptions } from "socket.io-client";
 import { type Reason, isFinal } from "./errors.js";
 import { type RetryOptions, expiresAt, inTime, pauseMs, refreshInMs } from "./retry.js";
+import { INITIAL, type Status } from "./status.js";
 import { type Store, source } from "./store.js";
-
-/** How things are. `attempt` counts from 0; `cause` is why the last attempt or connection failed. */
-export type Status =
-  | { readonly state: "connecting" | "reconnecting" | "offline"; readonly attempt: number; readonly cause?: Reason }
-  | { readonly state: "connected"; readonly recovered: boolean }
-  | { readonly state: "ended"; readonly reason: Reason };
 
 export interface ConnectionOptions {
   /** Where the bridge is, e.g. "https://realtime.example.com". */
@@ -38,9 +33,6 @@ export interface ConnectionHooks {
   /** The connection is about to be changed: resolves when that disturbs nobody. */
   drained(): Promise<void>;
 }
-
-/** Where it stands before it was opened, and on a machine that only renders pages. */
-export const INITIAL: Status = Object.freeze({ state: "connecting", attempt: 0 });
 
 const CLOSED: Reason = { code: "closed", message: "closed by the application" };
 const SIGNED_OUT: Reason = { code: "no_token", message: "nobody is signed in" };

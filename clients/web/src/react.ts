@@ -4,9 +4,9 @@ import {
   type ReactElement, type ReactNode, createContext, createElement, useContext, useEffect, useInsertionEffect, useMemo, useRef, useState, useSyncExternalStore,
 } from "react";
 import { type ConnectOptions, Fanfare, type RoomCalls } from "./client.js";
-import { INITIAL, type Status } from "./connection.js";
 import { NOBODY, type Presence, type PresenceOptions, presence } from "./presence.js";
 import { JOINING, type RoomOptions, type RoomStatus, keyOf } from "./rooms.js";
+import { INITIAL, type Status } from "./status.js";
 import type { AnyCalls, Calls, Events, Handler, Name, RequestOf } from "./types.js";
 import { NOTHING, type Untyped, presenceKey, wish } from "./wish.js";
 

@@ -5,9 +5,9 @@ import {
   type MaybeRefOrGetter,
 } from "vue";
 import { type ConnectOptions, Fanfare, type RoomCalls } from "./client.js";
-import { INITIAL, type Status } from "./connection.js";
 import { NOBODY, type Presence, type PresenceOptions, presence } from "./presence.js";
 import { JOINING, type RoomOptions, type RoomStatus, keyOf } from "./rooms.js";
+import { INITIAL, type Status } from "./status.js";
 import type { Store } from "./store.js";
 import type { AnyCalls, Calls, Events, Handler, Name, RequestOf } from "./types.js";
 import { type Untyped, presenceKey, wish } from "./wish.js";
