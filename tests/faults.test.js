@@ -3,190 +3,215 @@
 
 import { after, test } from "node:test";
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { io } from "socket.io-client";
-import { Process, QUIET, SECRET, startBridge, startServer, until, within } from "./lib/fanfare.js";
-import { Proxy } from "./lib/proxy.js";
-import { user } from "./lib/tokens.js";
+import { nothingWrong, table } from "./lib/faults/accounting.js";
+import * as act from "./lib/faults/actions.js";
+import { Asleep, residentBytes } from "./lib/faults/asleep.js";
+import { Cluster } from "./lib/faults/cluster.js";
+import { disk, fill } from "./lib/faults/disk.js";
+import { Load, PRODUCERS, SESSIONS, TENANT } from "./lib/faults/load.js";
+import { get, run, SECRET, until } from "./lib/fanfare.js";
+import { generateStubs, Producer } from "./lib/producer.js";
+import { producer } from "./lib/tokens.js";
 
-const SESSIONS = 200;
-const PRODUCERS = 4;
-/** Events of each producer; FANFARE_FAULT_EVENTS changes it. */
-const EVENTS = Number(process.env.FANFARE_FAULT_EVENTS ?? 50_000) / PRODUCERS;
-/** Every session is in one of these chats. */
-const CHATS = 40;
+/** Events of a scenario; FANFARE_FAULT_EVENTS changes it. */
+const EVENTS = Math.ceil(Number(process.env.FANFARE_FAULT_EVENTS ?? 50_000) / PRODUCERS) * PRODUCERS;
 const rows = [];
 
-after(() => {
-  console.log("| scenario | acknowledged | deliveries | missing | doubled | out of order | recoveries | s |\n| --- | --- | --- | --- | --- | --- | --- | --- |");
-  for (const row of rows) console.log(`| ${row.join(" | ")} |`);
-});
-
-/** A stock client that comes back by itself, to any of the bridges, and keeps what it gets. */
-class Listener {
-  constructor(urls, index) {
-    this.chat = index % CHATS;
-    this.seqs = [];
-    this.recoveries = 0;
-    this.socket = io(urls()[index % urls().length], {
-      auth: { token: user(index, "faults") }, transports: ["websocket"], forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 500, timeout: 3000,
-    });
-    this.socket.on("messages_read", (read, offset) => this.seqs.push(Number(offset.split("-")[1])));
-    this.socket.on("connect", () => (this.recoveries += Number(this.socket.recovered)));
-    this.socket.on("connect_error", () => {
-      // As a front end behind a balancer: somebody else, after a pause.
-      this.socket.io.uri = urls()[Math.floor(Math.random() * urls().length)];
-      if (!this.socket.active) setTimeout(() => this.socket.connect(), 200);
-    });
-    this.socket.on("disconnect", (reason) => {
-      if (reason === "io server disconnect") this.final = true;
-    });
-  }
-
-  async joined() {
-    const join = () => new Promise((resolve) => this.socket.emit("join_chat", { chatId: `${this.chat}` }, resolve));
-    await until(() => this.socket.connected, "the session to connect");
-    const answer = await within(join(), "the session to join");
-    assert.deepStrictEqual(answer, { chatId: `${this.chat}` });
-  }
-}
-
-/** A producer process that publishes until all of its events are answered, through whatever happens. */
-function produce(url, number) {
-  const producer = new Process([
-    "notify", "messages_read", "-", "--server", url, "--jwt-secret", SECRET, "--tenant", "faults", "--retry-for", "60s",
-  ]);
-  const lines = [];
-  for (let i = 0; i < EVENTS; i++) {
-    const id = number * EVENTS + i;
-    lines.push(JSON.stringify({ chatId: `${id % CHATS}`, messageIds: [`${id}`], readBy: `producer-${number}` }));
-  }
-  producer.child.stdin.on("error", () => {});
-  producer.child.stdin.end(`${lines.join("\n")}\n`);
-  return producer;
-}
+after(() => console.log(table(rows)));
 
 /** Runs a scenario: sessions, producers, and what happens to them; then everything is counted. */
-async function scenario(name, disturb, { bridges = 2 } = {}) {
+async function scenario(name, disturb, { seconds, bytes, prepare, ...options } = {}) {
   const began = Date.now();
-  const folder = mkdtempSync(path.join(tmpdir(), "fanfare-faults-"));
-  const args = [...QUIET, "--data-dir", folder, "--heartbeat-interval", "500ms", "--recovery-window", "2m"];
-  const world = { server: await startServer(args), bridges: [], proxies: [] };
-  world.restartServer = async () => {
-    world.server = await startServer(args, world.server.address);
-  };
-  world.toServer = await Proxy.to(world.server.address);
-  for (let i = 0; i < bridges; i++) world.bridges.push(await startBridge(world.toServer, ["--ping-interval", "1s", "--ping-timeout", "2s"]));
-  world.urls = () => world.bridges.map((bridge) => bridge.url);
-  world.startBridge = () => startBridge(world.toServer, ["--ping-interval", "1s", "--ping-timeout", "2s"]);
-  world.listeners = Array.from({ length: SESSIONS }, (_, i) => new Listener(world.urls, i));
-  await Promise.all(world.listeners.map((listener) => listener.joined()));
-  world.producers = Array.from({ length: PRODUCERS }, (_, number) => produce(world.server.url, number));
-  world.answered = () => world.producers.reduce((sum, producer) => sum + producer.stdout.split("\n").length - 1, 0);
-  /** Resolves when a part of all events is answered. */
-  world.reached = (part) => until(() => world.answered() >= part * EVENTS * PRODUCERS, `${part} of all events to be answered`, 120_000);
-  await disturb(world);
-  for (const producer of world.producers) {
-    const { code } = await within(producer.ended, "the producer to end", 120_000);
-    assert.equal(code, 0, producer.text());
-    await within(producer.closed, "the producer's last words");
-  }
-
-  // What each chat must have got: what was answered, by the producers' own record.
-  const wanted = Array.from({ length: CHATS }, () => new Set());
-  let acknowledged = 0;
-  world.producers.forEach((producer, number) => {
-    producer.printed().forEach(({ seq }, i) => {
-      wanted[(number * EVENTS + i) % CHATS].add(seq);
-      acknowledged += 1;
-    });
-  });
-  const last = wanted.map((seqs) => Math.max(...seqs));
-  let [missing, doubled, disordered, deliveries, recoveries] = [0, 0, 0, 0, 0];
-  for (const listener of world.listeners) {
-    await until(() => listener.seqs.at(-1) >= last[listener.chat], `the last event of ${listener.chat}`, 60_000).catch(() => {});
-    const seen = new Set(listener.seqs);
-    deliveries += listener.seqs.length;
-    recoveries += listener.recoveries;
-    doubled += listener.seqs.length - seen.size;
-    disordered += listener.seqs.filter((seq, i) => i > 0 && seq < listener.seqs[i - 1]).length;
-    for (const seq of wanted[listener.chat]) missing += Number(!seen.has(seq));
-    assert.ok(!listener.final, "no session was ended for good");
-  }
-  rows.push([name, acknowledged, deliveries, missing, doubled, disordered, recoveries, ((Date.now() - began) / 1000).toFixed(1)]);
-  world.listeners.forEach((listener) => listener.socket.close());
-  for (const bridge of world.bridges) await bridge.stop();
-  await world.server.stop();
-  world.toServer.close();
-  rmSync(folder, { recursive: true });
-  assert.equal(acknowledged, EVENTS * PRODUCERS);
-  assert.deepStrictEqual({ missing, doubled, disordered }, { missing: 0, doubled: 0, disordered: 0 });
-  return { recoveries };
+  const cluster = await Cluster.start(options);
+  const load = new Load(cluster);
+  await load.joined();
+  const prepared = await prepare?.(cluster, load);
+  load.publish(EVENTS, { seconds, bytes });
+  const others = await disturb(cluster, load, prepared);
+  const counts = await load.count(others);
+  rows.push({ name: typeof name === "function" ? name() : name, ...counts, seconds: (Date.now() - began) / 1000 });
+  load.close();
+  await cluster.stop();
+  const { missing, doubled, disordered, strange } = counts;
+  assert.deepStrictEqual({ missing, doubled, disordered, strange }, nothingWrong());
+  assert.equal(counts.fresh, 0, "whoever comes back is recovered");
+  return counts;
 }
 
 test("the server is killed, twice", async () => {
-  await scenario("server killed twice", async (world) => {
+  await scenario("server killed twice", async (cluster, load) => {
     for (const part of [0.2, 0.6]) {
-      await world.reached(part);
-      await world.server.kill();
-      await world.restartServer();
+      await load.reached(part);
+      await act.killServer(cluster);
     }
   });
 });
 
 test("a bridge is killed", async () => {
-  const { recoveries } = await scenario("bridge killed", async (world) => {
-    await world.reached(0.3);
-    await world.bridges.shift().kill();
-    await world.reached(0.6);
-    world.bridges.push(await world.startBridge());
+  const { recoveries } = await scenario("bridge killed", async (cluster, load) => {
+    await load.reached(0.3);
+    await cluster.takeBridge().kill();
+    await load.reached(0.6);
+    await cluster.addBridge();
   });
   assert.ok(recoveries >= SESSIONS / 2, `${recoveries} recoveries`);
 });
 
 test("the links to the server are cut, again and again", async () => {
-  await scenario("links cut 5 times", async (world) => {
+  await scenario("links cut 5 times", async (cluster, load) => {
     for (const part of [0.1, 0.25, 0.4, 0.55, 0.7]) {
-      await world.reached(part);
-      world.toServer.cut();
+      await load.reached(part);
+      act.cut(cluster.links);
     }
   });
 });
 
 test("the server is paused for longer than the timeouts", async () => {
-  await scenario("server paused 3 s", async (world) => {
-    await world.reached(0.3);
-    world.server.child.kill("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 3000));
-    world.server.child.kill("SIGCONT");
+  await scenario("server paused 3 s", async (cluster, load) => {
+    await load.reached(0.3);
+    await act.freeze(cluster.server, 3000);
   });
 });
 
 test("a bridge is paused for longer than the timeouts", async () => {
-  await scenario("bridge paused 5 s", async (world) => {
-    await world.reached(0.3);
-    world.bridges[0].child.kill("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, 5000));
-    world.bridges[0].child.kill("SIGCONT");
+  await scenario("bridge paused 5 s", async (cluster, load) => {
+    await load.reached(0.3);
+    await act.freeze(cluster.bridges[0], 5000);
   });
 });
 
 test("a bridge is told to stop", async () => {
-  await scenario("bridge drained", async (world) => {
-    await world.reached(0.3);
-    const [draining] = world.bridges.splice(0, 1);
-    await draining.stop();
+  await scenario("bridge drained", async (cluster, load) => {
+    await load.reached(0.3);
+    await cluster.takeBridge().stop();
   });
 });
 
 test("everything is killed and started again", async () => {
-  await scenario("everything killed", async (world) => {
-    await world.reached(0.4);
-    const gone = world.bridges.splice(0);
-    await Promise.all([world.server.kill(), ...gone.map((bridge) => bridge.kill())]);
-    await world.restartServer();
-    for (let i = 0; i < 2; i++) world.bridges.push(await world.startBridge());
+  await scenario("everything killed", async (cluster, load) => {
+    await load.reached(0.4);
+    await act.killEverything(cluster);
   });
+});
+
+test("the way to the server is long", async () => {
+  await scenario("links 200 ms long", (cluster) => act.delay(cluster.links, 200));
+});
+
+test("the links break again and again in the middle of what they carry", async () => {
+  await scenario("links break every 200 kB", (cluster) => act.crumble(cluster.links, 200_000));
+});
+
+for (const [what, directions] of [["in both directions", ["up", "down"]], ["towards the server only", ["up"]], ["towards the bridges only", ["down"]]]) {
+  test(`the links fall silent ${what}, and nobody is told`, async () => {
+    await scenario(
+      `links silent ${what}, 4 s`,
+      async (cluster, load) => {
+        await load.reached(0.2);
+        await act.silence(cluster.links, directions, 4000);
+      },
+      { seconds: 6 },
+    );
+  });
+}
+
+test("one of two bridges hears nothing from the server: its clients go on at the other one", async () => {
+  const { recoveries } = await scenario(
+    "one link silent, clients move",
+    async (cluster, load) => {
+      await load.reached(0.3);
+      const [lonely] = cluster.bridges;
+      lonely.avoided = true;
+      lonely.link.silence("up", "down");
+      await load.reached(0.5);
+      act.drop(load.listeners.filter((listener) => listener.socket.io.uri === lonely.url));
+      await load.reached(0.8);
+      lonely.link.speak();
+    },
+    { seconds: 5 },
+  );
+  assert.ok(recoveries >= SESSIONS / 2, `${recoveries} recoveries`);
+});
+
+test("clients that sleep are let go, cost little, and go on where they were", async (t) => {
+  /** In all, so that no buffer of the system holds what is not read. */
+  const BYTES = 24 << 20;
+  const GONE_MAX_MS = 15_000;
+  const GROWTH_MAX = 48 << 20;
+  generateStubs();
+  let python;
+  let asleep;
+  await scenario(
+    "5 sessions asleep",
+    async (cluster, load) => {
+      const [bridge] = cluster.bridges;
+      const present = async () => (await python.call(producer(TENANT), "fanfare.v1.Realtime/GetPresence", {})).sessionCount;
+      await load.reached(0.1);
+      const before = residentBytes(bridge);
+      let most = before;
+      const watch = setInterval(() => (most = Math.max(most, residentBytes(bridge))), 50);
+      asleep.sleep();
+      const slept = performance.now();
+      await until(async () => (await present()) === `${SESSIONS}`, "the sleeping sessions to be gone", GONE_MAX_MS);
+      t.diagnostic(`gone from presence after ${((performance.now() - slept) / 1000).toFixed(1)} s`);
+      await load.reached(0.9);
+      clearInterval(watch);
+      t.diagnostic(`the bridge grew from ${before >> 20} to ${most >> 20} MiB meanwhile`);
+      assert.ok(most - before < GROWTH_MAX, "the bridge's memory is bounded");
+      assert.equal(load.listeners.reduce((sum, listener) => sum + listener.losses, 0), 0, "nobody else has noticed");
+      asleep.wake();
+      const woke = performance.now();
+      const sessions = await asleep.sessions(EVENTS);
+      t.diagnostic(`they had caught up ${((performance.now() - woke) / 1000).toFixed(1)} s after they woke`);
+      for (const { transport, record, recoveries } of sessions) t.diagnostic(`${transport}: ${record.ids.length} events, back ${recoveries} times`);
+      python.close();
+      return sessions;
+    },
+    {
+      seconds: 8,
+      bytes: Math.ceil(BYTES / EVENTS),
+      pingTimeout: "4s",
+      bridgeArgs: ["--write-timeout", "3s"],
+      prepare: async (cluster) => {
+        python = new Producer(cluster.server.address);
+        asleep = await Asleep.start(cluster.bridges[0]);
+      },
+    },
+  );
+});
+
+test("a full disk is told to producers, and nothing is lost by it", async (t) => {
+  generateStubs();
+  const place = disk();
+  const name = `disk full, then killed while full (${place.what})`;
+  await scenario(
+    name,
+    async (cluster, load) => {
+      const python = new Producer(cluster.server.address);
+      await load.reached(0.2);
+      await fill(place, cluster.server);
+      const event = { chatId: "0", messageIds: ["refused"], readBy: "x".repeat(20_000) };
+      const request = { target: { rooms: ["nobody:0"] }, event };
+      const error = await python.call(producer(TENANT), "chat.v1.Chat/NotifyMessagesRead", request).catch((e) => e);
+      t.diagnostic(JSON.stringify({ code: error.code, reason: error.reason, message: error.message }));
+      assert.deepStrictEqual([error.code, error.reason], ["UNAVAILABLE", "REASON_UNAVAILABLE"]);
+      assert.match(error.message, /cannot be written/);
+      const ready = await get(`${cluster.server.url}/readyz`);
+      assert.equal(ready.status, 503);
+      t.diagnostic(await ready.text());
+      const tool = ["notify", "messages_read", JSON.stringify(event), "--server", cluster.server.url, "--jwt-secret", SECRET, "--tenant", TENANT];
+      const refused = await run([...tool, "--room", "nobody:0", "--retry-for", "0s"]);
+      assert.equal(refused.code, 1, refused.stderr);
+      t.diagnostic(refused.stderr.trim());
+      python.close();
+      place.give(cluster.server);
+      await load.reached(0.5);
+      await fill(place, cluster.server);
+      await cluster.server.kill();
+      place.give(cluster.server);
+      await cluster.restartServer();
+    },
+    { seconds: 6, folder: place.folder, via: place.via },
+  );
+  place.remove();
 });

@@ -179,7 +179,7 @@ test("environment and file are enough to run by", async () => {
   const file = path.join(mkdtempSync(path.join(tmpdir(), "fanfare-")), "bridge.toml");
   writeFileSync(file, `server = ["${server.url}"]\nrooms-per-session-max = 1\n`);
   const env = { FANFARE_HTTP_LISTEN: "127.0.0.1:0", FANFARE_JWT_SECRET: SECRET, FANFARE_CONFIG: file };
-  const bridge = new Process(["bridge"], env);
+  const bridge = new Process(["bridge"], { env });
   const { address } = await bridge.log("bridge listening");
   await bridge.log("linked");
   const socket = await connect(`http://${address}`, user(42, 1));

@@ -43,11 +43,16 @@ process.once("SIGTERM", () => process.exit(143));
 
 /** One `fanfare` process. */
 export class Process {
-  constructor(args, env = {}) {
+  /** Faults in its log that a test provokes, as a pattern. */
+  provoked = /^$/;
+
+  /** `via` is a command that becomes the process. */
+  constructor(args, { env = {}, via = [] } = {}) {
     this.logs = [];
     this.stdout = "";
     this.waiting = [];
-    this.child = spawn(BINARY, args, {
+    const [program, ...all] = [...via, BINARY, ...args];
+    this.child = spawn(program, all, {
       env: { ...process.env, FANFARE_LOG_FORMAT: "json", ...env },
       stdio: ["pipe", "pipe", "pipe"],
     });
@@ -110,7 +115,8 @@ export class Process {
 
   /** Fails when the log tells of a fault. */
   assertHealthy() {
-    const faults = this.logs.filter((e) => e.level === "ERROR" || e.line.includes("panicked"));
+    const isProvoked = (e) => e.level === "ERROR" && this.provoked.test(e.message);
+    const faults = this.logs.filter((e) => (e.level === "ERROR" && !isProvoked(e)) || e.line.includes("panicked"));
     assert.deepStrictEqual(faults, []);
   }
 }
@@ -118,8 +124,8 @@ export class Process {
 /** For tests that look at everything a session gets: the server publishes no presence, because todo has no such events. */
 export const QUIET = ["--presence-catalog", "todo.v1"];
 
-export async function startServer(args = [], listen = "127.0.0.1:0") {
-  const server = new Process(["server", "--grpc-listen", listen, "--jwt-secret", SECRET, ...args]);
+export async function startServer(args = [], listen = "127.0.0.1:0", options = {}) {
+  const server = new Process(["server", "--grpc-listen", listen, "--jwt-secret", SECRET, ...args], options);
   server.address = (await server.log("server listening")).address;
   server.url = `http://${server.address}`;
   return server;

@@ -62,7 +62,8 @@ export class EventStream extends Collected {
     const response = await within(fetch(`${url}/events?${query(parameters)}`, { headers, signal: stream.#abort.signal }), "the stream");
     if (!response.ok) throw Object.assign(new Error("refused"), { status: response.status, body: await response.json() });
     stream.type = response.headers.get("content-type");
-    stream.#read(response.body).catch(() => {});
+    /** Resolves when nothing more comes. */
+    stream.ended = stream.#read(response.body).catch(() => {});
     return stream;
   }
 
