@@ -94,6 +94,19 @@ test("everything is killed and started again", async () => {
   });
 });
 
+test("server, bridge and links go at once", async () => {
+  const { recoveries } = await scenario("server and bridge killed, link cut, at once", async (cluster, load) => {
+    await load.reached(0.4);
+    // The bridge that stays has to take in the other one's sessions while it has no server itself.
+    const bridge = cluster.takeBridge();
+    act.cut(cluster.links);
+    await Promise.all([bridge.kill(), act.killServer(cluster, { away: 1500 })]);
+    act.cut(cluster.links);
+    await cluster.addBridge();
+  });
+  assert.ok(recoveries >= SESSIONS / 2, `${recoveries} recoveries`);
+});
+
 test("the way to the server is long", async () => {
   await scenario("links 200 ms long", (cluster) => act.delay(cluster.links, 200));
 });
