@@ -33,7 +33,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Without any event for so long, what is missing is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<TcpStream>;
+/// A connection whose session is open.
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// What one session has got of the run of events under way.
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ impl Load {
             .buffer_unordered(CONNECTS_AT_ONCE);
         let mut connecting = pin!(connecting);
         // Each answers pings as soon as it is connected.
-        while let Some(socket) = connecting.try_next().await? {
+        while let Some((socket, _)) = connecting.try_next().await? {
             let seen = Arc::new(Mutex::new(Seen::default()));
             sessions.push(Arc::clone(&seen));
             let (events, ended) = (Arc::clone(&events), Arc::clone(&ended));
@@ -145,8 +146,8 @@ fn lock(session: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens the transport and the session: Engine.IO's open packet, then Socket.IO's CONNECT and its answer.
-async fn connect(address: SocketAddr, auth: &str) -> anyhow::Result<Socket> {
+/// Opens the transport and the session: Engine.IO's open packet, then Socket.IO's CONNECT and its answer, which it gives too.
+pub(crate) async fn connect(address: SocketAddr, auth: &str) -> anyhow::Result<(Socket, String)> {
     let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
     let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
@@ -157,7 +158,7 @@ async fn connect(address: SocketAddr, auth: &str) -> anyhow::Result<Socket> {
         let Message::Text(text) = frame else { continue };
         match text.as_bytes() {
             [b'0', ..] => socket.send(Message::text(format!("40{auth}"))).await?,
-            [b'4', b'0', ..] => return Ok(socket),
+            [b'4', b'0', ..] => return Ok((socket, text[2..].to_owned())),
             [b'2'] => socket.send(Message::text("3")).await?,
             [b'4', b'2', ..] => {}
             _ => bail!("refused: {text}"),

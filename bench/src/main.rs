@@ -2,20 +2,22 @@
 //! delivery, latency, and memory per idle session.
 //!
 //! `target` runs the servers, `client` loads them, `measure` asks the operating system, `trial` puts the
-//! three together, `report` prints. Nothing here knows more of Fanfare than its flags and its contract.
+//! three together, `report` prints. `publish` and `storm` measure Fanfare alone. Nothing here knows more of Fanfare than its flags and its contract.
 
 mod binaries;
 mod client;
 mod event;
 mod measure;
+mod publish;
 mod report;
+mod storm;
 mod target;
 mod trial;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{bail, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use binaries::Binaries;
 use measure::Others;
@@ -29,9 +31,29 @@ const STEADY_EVENTS_PER_SECOND: u32 = 20;
 /// With more than this going on besides, figures are not to be quoted.
 const OTHERS_CORES_MAX: f64 = 0.1;
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// Deliveries to sessions and idle sessions, beside the peers.
+    Peers,
+    /// Acknowledged events a second, by engine, way and events in flight.
+    Publish,
+    /// Sessions that come back all at once.
+    Storm,
+}
+
 /// Measures Fanfare and its peers side by side on this machine.
 #[derive(Debug, Parser)]
 struct Args {
+    /// What is measured.
+    #[arg(long, value_enum, default_value = "peers")]
+    subject: Subject,
+    /// Sessions in a recovery storm.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    storm_sessions: u32,
+    /// Events that each of them has missed.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    storm_missed: u32,
     /// WebSocket sessions in one room.
     #[arg(long, default_value_t = 1000)]
     sessions: usize,
@@ -77,7 +99,12 @@ impl Args {
         for (index, kind) in self.only.iter().enumerate() {
             ensure!(!self.only[..index].contains(kind), "--only names {} twice", kind.name());
         }
-        measure::allow_sockets(self.idle_sessions.max(self.sessions * self.only.len()))
+        measure::allow_sockets(match self.subject {
+            Subject::Peers => self.idle_sessions.max(self.sessions * self.only.len()),
+            Subject::Publish => 0,
+            // Those that are gone may not be closed yet.
+            Subject::Storm => 2 * self.storm_sessions as usize,
+        })
     }
 }
 
@@ -85,12 +112,26 @@ impl Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     args.check()?;
+    match args.subject {
+        Subject::Peers => peers(&args).await,
+        Subject::Publish => {
+            let binaries = Binaries::prepare(&[Kind::Fanfare], args.fanfare.clone())?;
+            publish::run(binaries.fanfare()?, args.rounds, args.seconds).await
+        }
+        Subject::Storm => {
+            let binaries = Binaries::prepare(&[Kind::Fanfare], args.fanfare.clone())?;
+            storm::run(&binaries, args.rounds, args.storm_sessions as usize, args.storm_missed).await
+        }
+    }
+}
+
+async fn peers(args: &Args) -> anyhow::Result<()> {
     let binaries = Binaries::prepare(&args.only, args.fanfare.clone())?;
     let others = Others::watch()?;
-    let mut results = deliveries(&args, &binaries).await?;
+    let mut results = deliveries(args, &binaries).await?;
     let others = others.cores()?;
     if args.idle_sessions > 0 {
-        idle(&args, &binaries, &mut results).await?;
+        idle(args, &binaries, &mut results).await?;
     }
     let machine =
         format!("{}; other processes kept {others:.2} cores busy while CPU was measured", measure::machine());

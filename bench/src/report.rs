@@ -37,14 +37,14 @@ impl Results {
 
 /// The median, the least and the greatest of some values.
 #[derive(Debug, Clone, Copy)]
-struct Spread {
+pub(crate) struct Spread {
     median: f64,
     min: f64,
     max: f64,
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
         let middle = values.len() / 2;
@@ -56,7 +56,7 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    fn cell(spread: Option<Self>) -> String {
+    pub(crate) fn cell(spread: Option<Self>) -> String {
         spread.map_or_else(
             || "–".into(),
             |Self { median, min, max }| {

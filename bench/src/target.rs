@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of sessions, nor of what is measured.
 
-mod fanfare;
+pub(crate) mod fanfare;
 mod peer;
 mod process;
 

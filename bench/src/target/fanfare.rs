@@ -48,25 +48,42 @@ pub(super) struct Started {
 }
 
 pub(super) async fn start(program: &Path, burst: u32) -> anyhow::Result<Started> {
+    let mut server = start_server(program, None).await?;
+    let queue = burst.saturating_mul(2).max(QUEUE_PACKETS_MIN).to_string();
+    let bridge =
+        ["bridge", "--http-listen", "127.0.0.1:0", "--server", &server.url, "--queue-packets-max", &queue];
+    let (bridge, address) = spawn(program, "bridge", &bridge, &mut server.producer.logs).await?;
+    Ok(Started { processes: vec![server.process, bridge], address, producer: server.producer })
+}
+
+/// A server without a bridge.
+#[derive(Debug)]
+pub(crate) struct StartedServer {
+    pub(crate) process: Process,
+    pub(crate) producer: Producer,
+    url: String,
+}
+
+/// Starts a server whose log is in memory or, where a folder is given, on disk.
+pub(crate) async fn start_server(program: &Path, folder: Option<&Path>) -> anyhow::Result<StartedServer> {
     let mut logs = JoinSet::new();
     // Like the peers, it tells nobody who comes and goes: todo has no such events.
-    let server = ["server", "--grpc-listen", "127.0.0.1:0", "--presence-catalog", "todo.v1"];
-    let (server, grpc) = spawn(program, "server", &server, &mut logs).await?;
+    let mut server = vec!["server", "--grpc-listen", "127.0.0.1:0", "--presence-catalog", "todo.v1"];
+    let folder = folder.map(|folder| folder.to_string_lossy().into_owned());
+    server.extend(folder.iter().flat_map(|folder| ["--data-dir", folder]));
+    let (process, grpc) = spawn(program, "server", &server, &mut logs).await?;
     let url = format!("http://{grpc}");
-    let queue = burst.saturating_mul(2).max(QUEUE_PACKETS_MIN).to_string();
-    let bridge = ["bridge", "--http-listen", "127.0.0.1:0", "--server", &url, "--queue-packets-max", &queue];
-    let (bridge, address) = spawn(program, "bridge", &bridge, &mut logs).await?;
     let claims = json!({ "scopes": ["notify"], "tenant": TENANT, "sub": "bench" });
     let producer = Producer {
-        client: RealtimeClient::new(Endpoint::from_shared(url)?.tcp_nodelay(true).connect().await?),
+        client: RealtimeClient::new(Endpoint::from_shared(url.clone())?.tcp_nodelay(true).connect().await?),
         bearer: format!("Bearer {}", sign(claims)?).parse()?,
-        _logs: logs,
+        logs,
     };
-    Ok(Started { processes: vec![server, bridge], address, producer })
+    Ok(StartedServer { process, producer, url })
 }
 
 /// The CONNECT payload of a session; each is a user of its own.
-pub(super) fn user_auth(session: usize) -> anyhow::Result<String> {
+pub(crate) fn user_auth(session: usize) -> anyhow::Result<String> {
     let token = sign(json!({ "userId": session + 1, "organizationId": TENANT }))?;
     Ok(json!({ "token": token }).to_string())
 }
@@ -125,10 +142,10 @@ async fn listening(name: &str, log: &mut Lines<BufReader<ChildStderr>>) -> anyho
 
 /// A producer on one gRPC connection.
 #[derive(Debug)]
-pub(super) struct Producer {
-    client: RealtimeClient<Channel>,
+pub(crate) struct Producer {
+    pub(crate) client: RealtimeClient<Channel>,
     bearer: MetadataValue<Ascii>,
-    _logs: JoinSet<()>,
+    logs: JoinSet<()>,
 }
 
 impl Producer {
@@ -158,14 +175,15 @@ impl Producer {
         Ok(())
     }
 
-    fn authorized<T>(&self, message: T) -> tonic::Request<T> {
+    pub(crate) fn authorized<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("authorization", self.bearer.clone());
         request
     }
 }
 
-fn request(number: u32) -> NotifyRequest {
+/// The request that publishes the event of this number.
+pub(crate) fn request(number: u32) -> NotifyRequest {
     let event = prost_types::Any {
         type_url: format!("type.googleapis.com/{TYPE}"),
         value: NewMessage::new(number).encode_to_vec(),

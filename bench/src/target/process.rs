@@ -13,7 +13,7 @@ pub(super) const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running process.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: &'static str,
     id: u32,
     child: Child,
@@ -31,7 +31,7 @@ impl Process {
         self.name
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
@@ -39,7 +39,7 @@ impl Process {
         &mut self.child
     }
 
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("cannot stop {}", self.name))
     }
 }
