@@ -206,6 +206,7 @@ function Log({ heard, sent }: { heard: Heard[]; sent: readonly Sent[] }) {
                 <span class="num dim">{clock(entry.at)}</span>
                 <strong class="mono">{entry.name}</strong>
                 <Badge tone={entry.bad ? "bad" : entry.kind === "answer" ? "accent" : "good"}>{entry.kind === "answer" ? "acknowledgement" : "event"}</Badge>
+                <span class="preview mono dim">{shown ? "" : JSON.stringify(entry.payload)}</span>
                 <span class="num latency" title={entry.kind === "answer" ? "From the call to its answer" : "From the click to the arrival"}>
                   {latency === undefined ? "" : `${latency < 10 ? latency.toFixed(1) : Math.round(latency)} ms`}
                 </span>

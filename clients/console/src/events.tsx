@@ -9,7 +9,7 @@ import { href, place, refine } from "./router";
 import { useStore } from "./store";
 import { TenantPicker, useTenants } from "./tenant";
 import { Badge, Comment, Empty, Failure, Json, Page, Panel, parsed, TextField } from "./ui";
-import { FieldTable } from "./fields";
+import { FieldList } from "./fields";
 
 /** So many rows are kept. */
 const KEPT = 500;
@@ -212,7 +212,9 @@ function EventDetail({ of, onClose }: { of: TailedEvent; onClose: () => void }) 
       <div data-detail>
         <dl class="facts-list">
           <dt>Time</dt>
-          <dd class="num">{dateTime(millis(event?.time))}</dd>
+          <dd class="num">
+            {dateTime(millis(event?.time)).slice(0, 10)} {clock(millis(event?.time))}
+          </dd>
           <dt>Tenant</dt>
           <dd class="mono">{event?.tenant}</dd>
           <dt>Rooms</dt>
@@ -237,7 +239,7 @@ function EventDetail({ of, onClose }: { of: TailedEvent; onClose: () => void }) 
         {declared ? (
           <>
             <Comment text={declared.comment} />
-            <FieldTable type={declared.type} label={`Fields of ${declared.type.name}`} />
+            <FieldList type={declared.type} />
             <p>
               <a href={href("catalogs", { item: `event:${typeName}` })}>See it in the catalog</a>
             </p>

@@ -42,6 +42,23 @@ export function FieldTable({ type, label }: { type: DescMessage; label: string }
   );
 }
 
+/** The same in little room. */
+export const FieldList = ({ type }: { type: DescMessage }) => (
+  <dl class="field-list">
+    {type.fields.map((field) => (
+      <div key={field.number} data-field={field.jsonName}>
+        <dt>
+          <span class="mono strong">{field.jsonName}</span> <span class="mono dim">{browserType(field)}</span>
+          {isInternal(field) ? <Badge tone="warn">internal</Badge> : null}
+        </dt>
+        <dd>
+          <Comment text={commentOf(field)} />
+        </dd>
+      </div>
+    ))}
+  </dl>
+);
+
 const enumsOf = (types: DescMessage[]): DescEnum[] => [...new Set(types.flatMap((type) => type.fields.flatMap((field) => (field.enum ? [field.enum] : []))))];
 
 /** A type, and everything its fields are made of. */

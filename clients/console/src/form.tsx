@@ -110,7 +110,7 @@ function FieldForm({ field, value, path, onChange, ...within }: FieldProps) {
   const described = `${comment ? helpId : ""} ${within.problems.has(path) ? wrongId : ""}`.trim();
   const name = (
     <>
-      <span class="mono">{field.jsonName}</span> <span class="type-note">{browserType(field).replace(/"/g, "")}</span>
+      <span class="mono">{field.jsonName}</span> <span class="type-note">{browserType(field).replace(/"/g, "")}</span>{" "}
       {isInternal(field) ? <Badge tone="warn" title="Between services only; browsers never see it">internal</Badge> : null}
     </>
   );
@@ -118,7 +118,7 @@ function FieldForm({ field, value, path, onChange, ...within }: FieldProps) {
     return (
       <div class="form-field unset">
         <span class="form-label">{name}</span>
-        <button type="button" class="button small" aria-label={`Add ${field.jsonName}`} onClick={() => onChange(emptyValue(field, within.side))}>
+        <button type="button" class="button small" aria-label={`Add ${path}`} onClick={() => onChange(emptyValue(field, within.side))}>
           Add
         </button>
         <Help text={comment} id={helpId} />
@@ -127,7 +127,7 @@ function FieldForm({ field, value, path, onChange, ...within }: FieldProps) {
     );
   }
   const remove = removable ? (
-    <button type="button" class="button small quiet" aria-label={`Remove ${field.jsonName}`} onClick={() => onChange(undefined)}>
+    <button type="button" class="button small quiet" aria-label={`Remove ${path}`} onClick={() => onChange(undefined)}>
       Remove
     </button>
   ) : null;
@@ -195,13 +195,13 @@ function ListForm({ field, value, path, onChange, ...within }: Within & { field:
     <ul class="elements">
       {value.map((element, index) => (
         <Element key={index} field={field} value={element} path={`${path}[${index}]`} label={`${field.jsonName}[${index}]`} onChange={(next) => onChange(value.map((old, i) => (i === index ? next : old)))} {...within}>
-          <button type="button" class="button small quiet" aria-label={`Remove ${field.jsonName}[${index}]`} onClick={() => onChange(value.filter((_, i) => i !== index))}>
+          <button type="button" class="button small quiet" aria-label={`Remove ${path}[${index}]`} onClick={() => onChange(value.filter((_, i) => i !== index))}>
             Remove
           </button>
         </Element>
       ))}
       <li>
-        <button type="button" class="button small" aria-label={`Add to ${field.jsonName}`} onClick={() => onChange([...value, emptyElement(field, within.side)])}>
+        <button type="button" class="button small" aria-label={`Add to ${path}`} onClick={() => onChange([...value, emptyElement(field, within.side)])}>
           Add one
         </button>
       </li>
@@ -215,14 +215,14 @@ function MapForm({ field, value, path, onChange, ...within }: Within & { field: 
     <ul class="elements">
       {value.entries.map(([key, element], index) => (
         <Element key={index} field={field} value={element} path={at(path, key)} label={`Value of ${key || "the entry"}`} onChange={(next) => change(index, [key, next])} {...within}>
-          <input class="mono map-key" aria-label={`Key ${index + 1} of ${field.jsonName}`} value={key} onInput={(e) => change(index, [e.currentTarget.value, element])} />
-          <button type="button" class="button small quiet" aria-label={`Remove ${key}`} onClick={() => onChange(new MapDraft(value.entries.filter((_, i) => i !== index)))}>
+          <input class="mono map-key" aria-label={`Key ${index + 1} of ${path}`} value={key} onInput={(e) => change(index, [e.currentTarget.value, element])} />
+          <button type="button" class="button small quiet" aria-label={`Remove ${at(path, key)}`} onClick={() => onChange(new MapDraft(value.entries.filter((_, i) => i !== index)))}>
             Remove
           </button>
         </Element>
       ))}
       <li>
-        <button type="button" class="button small" aria-label={`Add to ${field.jsonName}`} onClick={() => onChange(new MapDraft([...value.entries, ["", emptyElement(field, within.side)]]))}>
+        <button type="button" class="button small" aria-label={`Add to ${path}`} onClick={() => onChange(new MapDraft([...value.entries, ["", emptyElement(field, within.side)]]))}>
           Add one
         </button>
       </li>

@@ -1,4 +1,4 @@
-// A line plot of the last five minutes.
+// A line plot of the last minutes.
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { clock } from "./format";
@@ -15,6 +15,12 @@ const HEIGHT = 150;
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 10, 22];
 /** A line is broken where points are further apart than this, in milliseconds. */
 const GAP_MS = 5000;
+
+/** The axis begins with a minute and grows to all that is kept. */
+const RANGE_MIN_MS = 60_000;
+/** Seconds between the marks of the time axis. */
+const STEPS_S = [15, 30, 60];
+const TICKS_MAX = 5;
 
 /** The least round number that is not below. */
 function roundUp(value: number): number {
@@ -45,9 +51,12 @@ export function Plot({ title, times, lines, text, least = 1 }: Props) {
   }, []);
 
   const end = times.at(-1) ?? Date.now();
-  const start = end - KEPT_MS;
+  const range = Math.min(KEPT_MS, Math.max(RANGE_MIN_MS, end - (times[0] ?? end)));
+  const start = end - range;
+  const step = STEPS_S.find((s) => (s * 1000 * TICKS_MAX) >= range) ?? 60;
+  const ticks = Array.from({ length: Math.floor(range / 1000 / step) + 1 }, (_, n) => n * step);
   const top = roundUp(Math.max(least, ...lines.flatMap((line) => line.values.map((v) => v ?? 0))));
-  const x = (at: number) => LEFT + ((at - start) / KEPT_MS) * (width - LEFT - RIGHT);
+  const x = (at: number) => LEFT + ((at - start) / range) * (width - LEFT - RIGHT);
   const y = (value: number) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
   const path = (line: Line) => {
     let [d, last] = ["", -Infinity];
@@ -68,7 +77,7 @@ export function Plot({ title, times, lines, text, least = 1 }: Props) {
   const move = (clientX: number) => {
     const box = frame.current?.getBoundingClientRect();
     if (!box || times.length === 0) return;
-    const wanted = start + ((clientX - box.left - LEFT) / (width - LEFT - RIGHT)) * KEPT_MS;
+    const wanted = start + ((clientX - box.left - LEFT) / (width - LEFT - RIGHT)) * range;
     let best = 0;
     times.forEach((at, i) => {
       if (Math.abs(at - wanted) < Math.abs(times[best]! - wanted)) best = i;
@@ -97,11 +106,14 @@ export function Plot({ title, times, lines, text, least = 1 }: Props) {
               </text>
             </g>
           ))}
-          {[5, 4, 3, 2, 1, 0].map((minutes) => (
-            <text key={minutes} class="tick" x={x(end - minutes * 60_000)} y={HEIGHT - 4} text-anchor={minutes === 5 ? "start" : minutes === 0 ? "end" : "middle"}>
-              {minutes === 0 ? "now" : minutes === 5 ? "−5 min" : `−${minutes}`}
-            </text>
-          ))}
+          {ticks.map((ago) => {
+            const place = x(end - ago * 1000);
+            return (
+              <text key={ago} class="tick" x={place} y={HEIGHT - 4} text-anchor={ago === 0 ? "end" : place < LEFT + 16 ? "start" : "middle"}>
+                {ago === 0 ? "now" : ago % 60 === 0 ? `−${ago / 60} min` : `−${ago} s`}
+              </text>
+            );
+          })}
           {lines.length === 1 && times.length > 1 ? <path class="area" d={areaOf(path(lines[0]!), y(0))} /> : null}
           {lines.map((line, i) => (
             <path key={line.name} class={`line line-${i}`} d={path(line)} />

@@ -211,12 +211,14 @@ function Facts({ tenant, id, value: { session: info, claimsJson, connection } }:
             <dt>Calls</dt>
             <dd class="num">{count(connection.calls)}</dd>
             <dt>Queue</dt>
-            <dd>
-              <Meter value={queued} most={most} label="Waiting in the queue, in bytes" />
-              <span class="num dim">
-                {bytes(queued)} of {bytes(most)}
-              </span>
-            </dd>
+            {most > 0 ? (
+              <dd class="num">
+                {bytes(queued)} <span class="dim">of {bytes(most)}</span>
+                <Meter value={queued} most={most} label="Waiting in the queue, in bytes" />
+              </dd>
+            ) : (
+              <dd class="dim">counted in packets by its transport, not in bytes</dd>
+            )}
             <dt>Token ends</dt>
             <dd class="num">{expires ? <>in {span(expires - now)} <span class="dim">({dateTime(expires)})</span></> : "never"}</dd>
           </>

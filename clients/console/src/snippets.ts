@@ -3,7 +3,7 @@
 import { ScalarType, type DescEnum, type DescField, type DescFile, type DescMessage, type JsonValue } from "@bufbuild/protobuf";
 import { enumText, isInternal, isJsNumber, isKnown, isLong, type Call, type Catalog, type CatalogEvent } from "./catalog";
 import { Transport } from "./gen/fanfare/v1/catalog_pb";
-import { isFields, MapDraft, sampleOf, type Draft, type Fields } from "./values";
+import { isFields, MapDraft, renderRoom, sampleOf, type Draft, type Fields } from "./values";
 
 export interface Around {
   /** Where gRPC is, e.g. "http://127.0.0.1:50051". */
@@ -173,8 +173,11 @@ export function producerSnippets(event: CatalogEvent, around: Around): Snippet[]
   const { type, catalog, publisher } = event;
   const draft = sampleOf(type, "service", WHO);
   const address = around.grpc.replace(/^https?:\/\//, "");
-  const browser = JSON.stringify(json(type, draft, "browser"));
-  const notify = `fanfare notify ${type.typeName} --server ${around.grpc} --tenant ${around.tenant} \\\n  ${shellQuote(browser)}`;
+  // The tool takes what browsers see: rooms that depend on other fields must be named.
+  const seen = sampleOf(type, "browser", WHO);
+  const isHidden = event.options.rooms.some((room) => renderRoom(room, type, seen) === undefined && renderRoom(room, type, draft) !== undefined);
+  const rooms = isHidden ? event.options.rooms.flatMap((room) => renderRoom(room, type, draft) ?? []).map((room) => ` --room ${room}`) : [];
+  const notify = `fanfare notify ${type.typeName} --server ${around.grpc} --tenant ${around.tenant}${rooms.join("")} \\\n  ${shellQuote(JSON.stringify(json(type, seen, "browser")))}`;
   if (!publisher) {
     return [{ key: "shell", text: "Shell", code: `# The catalog has no Notify method for this event alone; fanfare.v1.Realtime/Notify takes it all the same.\n${notify}\n` }];
   }
