@@ -10,10 +10,11 @@ use std::{
 };
 
 use fanfare_proto::{
-    catalog::{Catalogs, EventType},
+    catalog::Catalogs,
     room::{Room, Tenant, shown},
     signer::{Bearer, Signer},
     token::{Identity, Scope, TenantScope},
+    types,
     v1::{
         CatalogInfo, EventInfo, GetServerRequest, GetServerResponse, GetSessionRequest, GetSessionResponse,
         Inspect, ListCatalogsRequest, ListCatalogsResponse, ListRoomsRequest, ListRoomsResponse,
@@ -241,25 +242,19 @@ pub(super) async fn list_catalogs(
 fn describe(catalogs: &Catalogs) -> ListCatalogsResponse {
     let mut events: HashMap<&str, Vec<EventInfo>> = HashMap::new();
     for event in catalogs.events() {
+        let schema = types::json_schema(catalogs, &event.full_name).unwrap_or_default();
         let (name, kind) = (event.name.clone(), event.full_name.clone());
-        let info = EventInfo { name, r#type: kind, json_schema: json_schema(event) };
+        let info = EventInfo { name, r#type: kind, json_schema: schema.to_string() };
         events.entry(&event.package).or_default().push(info);
     }
     let catalog = |package: &String| {
         let mut events = events.remove(package.as_str()).unwrap_or_default();
         events.sort_by(|a, b| (&a.name, &a.r#type).cmp(&(&b.name, &b.r#type)));
-        CatalogInfo { package: package.clone(), typescript: typescript(catalogs, package), events }
+        let typescript = types::typescript(catalogs, std::slice::from_ref(package));
+        CatalogInfo { package: package.clone(), typescript, events }
     };
     let described = catalogs.packages().iter().map(catalog).collect();
     ListCatalogsResponse { descriptors: catalogs.pool().encode_to_vec().into(), catalogs: described }
-}
-
-fn typescript(_: &Catalogs, _: &str) -> String {
-    String::new()
-}
-
-fn json_schema(_: &EventType) -> String {
-    String::new()
 }
 
 #[allow(clippy::unused_async, reason = "as all methods")]
