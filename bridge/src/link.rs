@@ -236,6 +236,7 @@ impl Link {
         };
         let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
         tracing::info!(server = welcome.server, "linked");
+        outgoing.push_back(self.stats.report());
         outgoing.extend(self.interests.linked());
         outgoing.extend(self.reports.linked(|| self.rooms.sessions(None)));
         self.up.store(true, Ordering::Release);

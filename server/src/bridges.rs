@@ -104,13 +104,13 @@ impl Bridges {
         self.known().into_iter().map(|(info, _)| info).collect()
     }
 
-    /// What they last reported, by name.
+    /// What those that have reported last reported, by name.
     pub(crate) fn stats(&self) -> Vec<BridgeStats> {
         let report = |(info, bridge): (BridgeInfo, Arc<Bridge>)| {
-            let stats = locked(&bridge.stats).clone().unwrap_or_default();
-            BridgeStats { name: info.name, instance: info.instance, ..stats }
+            let stats = locked(&bridge.stats).clone()?;
+            Some(BridgeStats { name: info.name, instance: info.instance, ..stats })
         };
-        self.known().into_iter().map(report).collect()
+        self.known().into_iter().filter_map(report).collect()
     }
 }
 
