@@ -12,7 +12,7 @@ export default defineConfig({
   },
   test: {
     include: ["tests/**/*.test.{ts,tsx}"],
-    globalSetup: "tests/setup.ts",
+    globalSetup: "tests/generate.js",
     // Each file starts real processes of its own.
     fileParallelism: false,
     testTimeout: 40_000,

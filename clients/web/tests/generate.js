@@ -1,12 +1,13 @@
-// Makes what protoc-gen-es and protoc make of the catalogs, once for all files.
+// Makes what protoc-gen-es and protoc make of the catalogs: for `npm run check`, and once before the tests.
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { DEADLINE, ROOT } from "../../../tests/lib/fanfare.js";
 import { PYTHON, generateStubs } from "../../../tests/lib/producer.js";
 
-export default function setup(): void {
+export default function generate() {
   generateStubs();
   const here = path.join(ROOT, "clients/web");
   const out = path.join(here, "tests/generated");
@@ -16,3 +17,5 @@ export default function setup(): void {
     "--es_opt=target=ts", "fanfare/v1/realtime.proto", "fanfare/v1/catalog.proto", "messenger/v1/messenger.proto",
   ], { timeout: DEADLINE });
 }
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) generate();
