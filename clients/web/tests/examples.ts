@@ -29,7 +29,7 @@ export function examples(name: string, { url, grpc }: { url: string; grpc: strin
   for (const [, file, code] of blocks) {
     write(file!, code!.replaceAll("http://127.0.0.1:3000", url).replaceAll("http://127.0.0.1:50051", grpc));
   }
-  copy("messenger.ts", "events.ts");
+  copy("generated/events.ts", "events.ts");
   for (const part of ["messenger", "fanfare"]) copy(`generated/${part}`, `generated/${part}`);
   write("session.ts", `export const getToken = async (): Promise<string | null> => ${JSON.stringify(user(1, tenant))};\n`);
   // Through the package's own exports, as an application sees it.

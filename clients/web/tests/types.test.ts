@@ -1,9 +1,11 @@
 // What the compiler must accept and what it must refuse: `npm run check` reads this file.
 
 import { expectTypeOf, test } from "vitest";
-import type { Answer, AnswerOf, Events, Fanfare, Payload, RequestOf } from "@fanfare/client";
+import type { AnswerOf, Events, Fanfare, Payload, RequestOf } from "@fanfare/client";
 import { type useEvent, type usePresence, type useRoom } from "@fanfare/client/react";
-import type { ActiveUsers, ChatRef, ClientToServerEvents, NewMessage, ServerToClientEvents } from "./messenger.js";
+import type {
+  ActiveUsers, Answer, ClientToServerEvents, MessengerV1ChatRef as ChatRef, MessengerV1NewMessage as NewMessage, ServerToClientEvents, TypingStart,
+} from "./generated/events.js";
 
 /** Shapes besides the messenger's: no request, an optional one, no payload to speak of. */
 interface Odd {
@@ -24,7 +26,7 @@ test("names, payloads and answers are those of the maps", () => {
   expectTypeOf<AnswerOf<Odd, "nothing">>().toEqualTypeOf<ChatRef>();
   expectTypeOf<AnswerOf<Odd, "bare">>().toEqualTypeOf<void>();
   expectTypeOf<AnswerOf<Odd, "optional">>().toEqualTypeOf<ChatRef>();
-  expectTypeOf<Parameters<typeof useEvent<"typing:start">>[1]>().parameters.toEqualTypeOf<[event: { chatId: number; userId: string }]>();
+  expectTypeOf<Parameters<typeof useEvent<"typing:start">>[1]>().parameters.toEqualTypeOf<[event: TypingStart]>();
   expectTypeOf<Parameters<typeof useRoom<"subscribe:chat">>[1]>().toEqualTypeOf<ChatRef | null | undefined>();
   expectTypeOf<Parameters<typeof usePresence<"user:online", "user:offline", never>>[0]["online"]>().toEqualTypeOf<"user:online">();
 });

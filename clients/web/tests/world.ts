@@ -5,7 +5,7 @@ import { startBridge, startServer, within } from "../../../tests/lib/fanfare.js"
 import { Producer } from "../../../tests/lib/producer.js";
 import { Proxy } from "../../../tests/lib/proxy.js";
 import { producer, user } from "../../../tests/lib/tokens.js";
-import type { ClientToServerEvents, NewMessage, ServerToClientEvents } from "./messenger.js";
+import type { ClientToServerEvents, MessengerV1NewMessage as NewMessage, ServerToClientEvents } from "./generated/events.js";
 
 export type Messenger = Fanfare<ServerToClientEvents, ClientToServerEvents>;
 export const CHAT = { join: "subscribe:chat", leave: "unsubscribe:chat" } as const;
