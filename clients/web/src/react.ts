@@ -14,7 +14,8 @@ const Context = createContext<Untyped | undefined>(undefined);
 
 export type FanfareProviderProps = { children?: ReactNode } & (
   /** A client of your own, which you open and close. */
-  | { client: object }
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- of whatever catalog
+  | { client: Fanfare<any, any> }
   /** One for as long as the provider is shown. Another `url` makes another one; the newest `token` is asked. */
   | Omit<ConnectOptions, "autoConnect">
 );
@@ -22,7 +23,7 @@ export type FanfareProviderProps = { children?: ReactNode } & (
 /** Gives a client to the components in it. */
 export function FanfareProvider(props: FanfareProviderProps): ReactElement {
   return "client" in props
-    ? createElement(Context.Provider, { value: props.client as Untyped }, props.children)
+    ? createElement(Context.Provider, { value: props.client as unknown as Untyped }, props.children)
     : createElement(Owner, props);
 }
 

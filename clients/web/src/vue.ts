@@ -13,7 +13,8 @@ import type { AnyCalls, Calls, Events, Handler, Name, RequestOf } from "./types.
 import { type Untyped, presenceKey, wish } from "./wish.js";
 
 /** Under which a client is provided; `app.provide(FANFARE, client)` does for a whole application. */
-export const FANFARE: InjectionKey<object> = Symbol("fanfare");
+// eslint-disable-next-line @typescript-eslint/no-explicit-any -- of whatever catalog
+export const FANFARE: InjectionKey<Fanfare<any, any>> = Symbol("fanfare");
 
 /** Makes a client for as long as this component is shown, for it and all in it. */
 export function provideFanfare(options: Omit<ConnectOptions, "autoConnect">): Fanfare {
@@ -23,14 +24,14 @@ export function provideFanfare(options: Omit<ConnectOptions, "autoConnect">): Fa
     client.open();
     return () => client.close();
   });
-  return client;
+  return client as unknown as Fanfare;
 }
 
 /** The client. */
 export function useFanfare(): Fanfare {
   const client = inject(FANFARE, undefined);
   if (!client) throw new Error("no client is provided here: call provideFanfare in a component above, or app.provide(FANFARE, client)");
-  return client as Fanfare;
+  return client as unknown as Fanfare;
 }
 
 const useClient = useFanfare as unknown as () => Untyped;

@@ -1,7 +1,7 @@
 // Rooms: counted, entered again when the server has forgotten them, and only then.
 
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
-import { until } from "../../../tests/lib/fanfare.js";
+import { startBridge, startServer, until } from "../../../tests/lib/fanfare.js";
 import { soon, user } from "../../../tests/lib/tokens.js";
 import { CHAT, type Messenger, QUICK, type World, closeAll, messenger, state, world } from "./world.js";
 
@@ -135,6 +135,24 @@ test("a loss during the return does not hide that events were missed", async () 
   expect(recovered).toHaveBeenCalledTimes(1);
   expect(missed).toHaveBeenCalledTimes(1);
   expect((await brief.presence("twice", "chat:7")).sessions).toBe(1);
+});
+
+test("a server that begins with an empty log: the rooms are entered again, and that events were missed is said", async () => {
+  const server = await startServer();
+  const bridge = await startBridge(server);
+  const client = messenger(bridge, "restart");
+  const missed = vi.fn();
+  client.onMissed(missed);
+  const joined = vi.fn();
+  await client.room(CHAT, { chatId: 7 }, { onJoined: joined }).whenJoined();
+  await server.kill();
+  const again = await startServer([], server.address);
+  await until(() => missed.mock.calls.length === 1, "the word that events were missed");
+  expect(joined).toHaveBeenCalledTimes(2);
+  expect(await client.call("typing:start", { chatId: 7 })).toEqual({ chatId: 7 });
+  closeAll();
+  await bridge.stop();
+  await again.stop();
 });
 
 test("many rooms are entered again in spite of the limit on calls", async () => {

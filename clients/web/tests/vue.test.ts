@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { provideFanfare, FANFARE, useEvent, useMissed, usePresence, useRoom, useStatus } from "@fanfare/client/vue";
 import { until } from "../../../tests/lib/fanfare.js";
 import { user } from "../../../tests/lib/tokens.js";
-import { CHAT, QUICK, type World, closeAll, messenger, state, world } from "./world.js";
+import { CHAT, type Messenger, QUICK, type World, closeAll, messenger, state, world } from "./world.js";
 
 let fanfare: World;
 const apps: (() => void)[] = [];
@@ -20,7 +20,7 @@ afterEach(() => {
 });
 afterAll(() => fanfare.stop());
 
-function show(component: Component, client?: object): { text: () => string; unmount: () => void } {
+function show(component: Component, client?: Messenger): { text: () => string; unmount: () => void } {
   const place = document.createElement("div");
   document.body.append(place);
   const app = createApp(component);
@@ -108,4 +108,33 @@ test("who is there", async () => {
   await state(other, "connected");
   other.close();
   await until(() => page.text() === "true: 1", "the other one to go");
+});
+
+test("who is in a chat, another chat, and nobody's business elsewhere", async () => {
+  const [me, bob, eve] = [1, 2, 3].map((id) => messenger(fanfare, "rooms", { token: async () => user(id, "rooms") }));
+  const JOIN = { join: "join_chat", leave: "leave_chat" } as const;
+  const chatId = ref("a");
+  const seen: string[] = [];
+  const Members = defineComponent(() => {
+    useRoom(JOIN, () => ({ chatId: chatId.value }));
+    const who = usePresence(() => {
+      const id = chatId.value;
+      return {
+        online: "user_joined_chat" as const, offline: "user_left_chat" as const,
+        user: (event) => (event.chatId === id ? event.userId : undefined),
+        query: { call: "get_chat_info" as const, request: { chatId: id }, users: (answer) => answer.members.map((one) => one.userId) },
+      };
+    });
+    return () => h("p", `${chatId.value}: ${[...who.value.users].sort().join(" ")}`);
+  });
+  const inA = bob!.room(JOIN, { chatId: "a" });
+  await Promise.all([inA.whenJoined(), eve!.room(JOIN, { chatId: "b" }).whenJoined()]);
+  const page = show(Members, me);
+  page.text = ((text) => () => { seen.push(text()); return seen.at(-1)!; })(page.text);
+  await until(() => page.text() === "a: 1 2", "those in the first chat");
+  inA.leave();
+  await until(() => page.text() === "a: 1", "the first chat without Bob");
+  chatId.value = "b";
+  await until(() => page.text() === "b: 1 3", "those in the other chat");
+  expect(seen.every((text) => !text.includes("a: 1 2 3") && !text.includes("b: 1 2"))).toBe(true);
 });
