@@ -134,6 +134,25 @@ test("a bridge resumes at a server that comes back, and says so when events were
   await back.stop();
 });
 
+test("a bridge whose server is gone goes to the next one, and says so when events were lost", async () => {
+  const servers = [await startServer(QUIET), await startServer(QUIET)];
+  const bridge = await startBridge(servers[0], ["--server", servers[1].url]);
+  const socket = await connect(bridge.url, user(42, 1), { reconnection: true, reconnectionDelay: 50 });
+  await notify(servers[0].url);
+  await socket.event("message:new");
+  const again = new Promise((resolve) => socket.once("disconnect", () => socket.once("connect", resolve)));
+  await servers[0].kill();
+  // The next one has a log of its own: what the sessions had is not in it, and they must know.
+  await within(again, "the session to start anew");
+  assert.equal(socket.recovered, false);
+  socket.events.length = 0;
+  await notify(servers[1].url);
+  await socket.event("message:new");
+  socket.close();
+  await bridge.stop();
+  await servers[1].stop();
+});
+
 test("a link that breaks while the server lives loses and doubles nothing", async () => {
   const server = await startServer(QUIET);
   const proxy = await Proxy.to(server.address);
