@@ -61,6 +61,8 @@ pub struct Limits {
     pub idempotency_age_max: Duration,
     /// Idempotency keys remembered a tenant; the oldest go first.
     pub idempotency_keys_max: usize,
+    /// How much earlier than on the disk an event may be answered: so much can be lost in a crash. Zero: nothing.
+    pub answered_early_max: Duration,
     /// Concurrent streams (calls) on one HTTP/2 connection.
     pub streams_per_connection_max: u32,
     /// Events in a tenant's window, from which live subscriptions read.
@@ -78,6 +80,7 @@ impl Default for Limits {
             tenants_max: 100_000,
             idempotency_age_max: Duration::from_secs(600),
             idempotency_keys_max: 100_000,
+            answered_early_max: Duration::ZERO,
             streams_per_connection_max: 10_000,
             window_events_max: 8_192,
             window_bytes_max: 8 << 20,

@@ -34,6 +34,7 @@ pub(crate) fn server_config(
         event_bytes_max: args.event_bytes_max.0,
         tenants_max: args.tenants_max,
         idempotency_age_max: args.idempotency_age,
+        answered_early_max: args.lose_in_a_crash,
         streams_per_connection_max: args.streams_per_connection_max,
         ..Limits::default()
     };

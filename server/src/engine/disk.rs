@@ -1,7 +1,8 @@
 //! The engine on disk: durable, one writer, one fsync for everything that waits (group commit).
 //!
 //! A thread owns the logs. It takes all appends that wait, writes them in one transaction, and only when that is on the
-//! disk hands the events to the hub and answers. Meanwhile the next ones gather. When the disk refuses (it is full, say), nothing of the batch
+//! disk hands the events to the hub and answers. Meanwhile the next ones gather. A setting lets it answer somewhat earlier, at the price of
+//! a new epoch after a crash. When the disk refuses (it is full, say), nothing of the batch
 //! happened: its callers are told to try again, and the store is opened anew from what is on the disk.
 
 mod store;
@@ -24,7 +25,11 @@ use fanfare_proto::{
     room::{Room, Tenant},
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use self::store::{Change, Failed, Loaded, Store, StoredAnswer, StoredEvent, unpanicked};
 use super::{Appended, Engine, Page, Record};
@@ -106,6 +111,39 @@ struct Writer {
     logs: HashMap<Tenant, Log>,
     next_number: u32,
     tried_at: Instant,
+    lag: Lag,
+    /// What was answered was lost: nothing may be built on what is left before clients have been told, by a new epoch.
+    is_over: bool,
+}
+
+/// How far what was answered may be ahead of the disk.
+#[derive(Debug)]
+struct Lag {
+    /// Absent: not at all.
+    allowed: Option<(Duration, Handle)>,
+    /// Since when something was answered that is not on the disk.
+    since: Option<Instant>,
+}
+
+impl Lag {
+    fn new(max: Duration) -> Self {
+        Self { allowed: (!max.is_zero()).then(|| (max, Handle::current())), since: None }
+    }
+
+    const fn is_allowed(&self) -> bool {
+        self.allowed.is_some()
+    }
+
+    /// How long the disk can wait; nothing when it has everything.
+    fn rest(&self) -> Option<Duration> {
+        let (max, _) = self.allowed.as_ref()?;
+        Some(max.saturating_sub(self.since?.elapsed()))
+    }
+
+    /// Whether the next change may be late.
+    fn allows(&self) -> bool {
+        self.is_allowed() && self.rest().is_none_or(|rest| !rest.is_zero())
+    }
 }
 
 /// What is to be done once a batch is on the disk.
@@ -129,7 +167,8 @@ impl DiskEngine {
         limits: Limits,
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
-        let (store, (loaded, kept)) = Store::open(folder)?;
+        let lag = Lag::new(limits.answered_early_max);
+        let (store, (loaded, kept)) = Store::open(folder, lag.is_allowed())?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             catalogs,
@@ -140,8 +179,14 @@ impl DiskEngine {
             retention,
             limits,
         });
-        let mut writer =
-            Writer { shared: shared.clone(), logs: HashMap::new(), next_number: 0, tried_at: Instant::now() };
+        let mut writer = Writer {
+            shared: shared.clone(),
+            logs: HashMap::new(),
+            next_number: 0,
+            tried_at: Instant::now(),
+            lag,
+            is_over: false,
+        };
         writer.take_over(loaded);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         std::thread::Builder::new()
@@ -269,7 +314,7 @@ impl Shared {
 
 impl Writer {
     fn run(mut self, mut waiting: mpsc::Receiver<Command>) {
-        while let Some(first) = waiting.blocking_recv() {
+        while let Some(first) = self.next(&mut waiting) {
             let (mut batch, mut bytes) = (vec![first], 0);
             while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
                 let Ok(next) = waiting.try_recv() else { break };
@@ -279,11 +324,47 @@ impl Writer {
                 batch.push(next);
             }
             if let Some(done) = self.process(batch) {
+                self.conclude();
                 // The store is closed before anybody learns of it.
                 self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
                 let _gone = done.send(());
                 return;
             }
+        }
+    }
+
+    /// The next command; meanwhile, what is late comes to the disk in time.
+    fn next(&mut self, waiting: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        while let (Some(rest), Some((_, runtime))) = (self.lag.rest(), &self.lag.allowed) {
+            if let Ok(command) = runtime.block_on(async { timeout(rest, waiting.recv()).await }) {
+                return command;
+            }
+            if !self.write(&[], &[], &[], &[], &[]) {
+                self.fail();
+            }
+        }
+        waiting.blocking_recv()
+    }
+
+    /// Nothing more will be written.
+    fn conclude(&self) {
+        let Some(store) = self.shared.store().filter(|_| self.lag.is_allowed()) else { return };
+        match unpanicked(|| store.conclude()) {
+            Some(Ok(())) => {}
+            _ => tracing::error!(
+                "the log was not concluded: clients read current state anew after the next start"
+            ),
+        }
+    }
+
+    /// The store cannot be written.
+    fn fail(&mut self) {
+        self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
+        if self.lag.since.take().is_some() {
+            tracing::error!(
+                "what was answered is not on the disk and cannot be written; the log stays closed until the server starts again"
+            );
+            self.is_over = true;
         }
     }
 
@@ -355,12 +436,12 @@ impl Writer {
         if written {
             self.settle(&touched);
         } else {
-            self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
+            self.fail();
         }
         for outcome in outcomes {
             self.finish(outcome, written);
         }
-        if !written {
+        if !written && !self.is_over {
             self.reopen();
         }
         closing
@@ -412,7 +493,7 @@ impl Writer {
     }
 
     fn write(
-        &self,
+        &mut self,
         heads: &[(&Tenant, u32, u64)],
         stored: &[(u32, u64, StoredEvent)],
         trims: &[(u32, u64)],
@@ -420,8 +501,9 @@ impl Writer {
         records: &[Record],
     ) -> bool {
         let Some(store) = self.shared.store() else { return false };
+        let late = self.lag.allows() && !(heads.is_empty() && records.is_empty());
         let written = || -> Result<(), Failed> {
-            let change: Change = store.begin()?;
+            let change: Change = store.begin(late)?;
             for (tenant, number, head) in heads {
                 change.head(tenant, *number, *head)?;
             }
@@ -438,7 +520,10 @@ impl Writer {
             change.commit()
         };
         match unpanicked(written) {
-            Some(Ok(())) => true,
+            Some(Ok(())) => {
+                self.lag.since = late.then(|| self.lag.since.unwrap_or_else(Instant::now));
+                true
+            }
             Some(Err(error)) => {
                 tracing::error!(%error, "the log cannot be written");
                 false
@@ -450,7 +535,7 @@ impl Writer {
         }
     }
 
-    /// The commit is on the disk.
+    /// The commit is on the disk, or will be in time.
     fn settle(&self, touched: &[Tenant]) {
         for tenant in touched {
             let Some(log) = self.logs.get(tenant) else { continue };
@@ -492,7 +577,7 @@ impl Writer {
         std::thread::sleep(REOPEN_PAUSE.saturating_sub(self.tried_at.elapsed()));
         self.tried_at = Instant::now();
         let folder = self.shared.folder.clone();
-        match Store::open(&folder) {
+        match Store::open(&folder, self.lag.is_allowed()) {
             Ok((store, (loaded, _))) => {
                 tracing::warn!("the log is open again");
                 self.take_over(loaded);

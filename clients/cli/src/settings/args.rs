@@ -103,6 +103,10 @@ pub(crate) struct ServerArgs {
     /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
     #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Answers publishers before the disk has their events, by at most so long: what was answered in that time is lost when the
+    /// machine or the server crashes, and then all clients read current state anew. 0s: answers when the disk has them.
+    #[arg(long, env = "FANFARE_LOSE_IN_A_CRASH", value_name = "TIME", value_parser = duration, default_value = "0s")]
+    pub(crate) lose_in_a_crash: Duration,
     /// Events that a tenant's log keeps.
     #[arg(long, env = "FANFARE_RETENTION_EVENTS", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) retention_events: usize,

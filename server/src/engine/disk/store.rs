@@ -137,9 +137,11 @@ fn path(folder: &Path) -> PathBuf {
 impl Store {
     /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
     /// and nothing else. Every event's checksum is verified.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Everything), Error> {
+    ///
+    /// With `late`, what was answered may not be on the disk when a crash comes; then the epoch changes at the next start.
+    pub(super) fn open(folder: &Path, late: bool) -> Result<(Self, Everything), Error> {
         let opened = unpanicked(|| {
-            let store = Self::open_file(folder)?;
+            let store = Self::open_file(folder, late)?;
             let everything = store.load(folder)?;
             Ok((store, everything))
         });
@@ -149,7 +151,7 @@ impl Store {
         })
     }
 
-    fn open_file(folder: &Path) -> Result<Self, Error> {
+    fn open_file(folder: &Path, late: bool) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
         std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
         let database = Database::create(path(folder)).map_err(|error| match error {
@@ -158,7 +160,7 @@ impl Store {
             }
             other => refuse(damaged(folder, &other.to_string())),
         })?;
-        let epoch = prepare(&database).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
+        let epoch = prepare(&database, late).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
         match epoch {
             Ok(number) => Ok(Self { database, epoch: Epoch::kept(number) }),
             Err(format) => Err(refuse(format!(
@@ -228,10 +230,18 @@ impl Store {
         Ok(Ok((all, kept)))
     }
 
-    pub(super) fn begin(&self) -> Result<Change, Failed> {
+    /// Begins a change that is on the disk when it is committed or, when it is `late`, when the next one that is not has been.
+    pub(super) fn begin(&self, late: bool) -> Result<Change, Failed> {
         let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_durability(if late { Durability::None } else { Durability::Immediate })?;
         Ok(Change(transaction))
+    }
+
+    /// Everything is on the disk: the epoch stays when the store is opened again.
+    pub(super) fn conclude(&self) -> Result<(), Failed> {
+        let change = self.begin(false)?;
+        change.0.open_table(META)?.insert("late", 0)?;
+        change.commit()
     }
 
     /// The events of a tenant behind a seq, in order, until `visit` says stop; `None` stands for one that is damaged.
@@ -266,7 +276,7 @@ fn damaged(folder: &Path, problem: &str) -> String {
 }
 
 /// Makes the tables where they are missing; gives the epoch, or the format that is not ours.
-fn prepare(database: &Database) -> Result<Result<u64, u64>, Failed> {
+fn prepare(database: &Database, late: bool) -> Result<Result<u64, u64>, Failed> {
     let write = database.begin_write()?;
     let epoch = {
         let mut meta = write.open_table(META)?;
@@ -278,10 +288,27 @@ fn prepare(database: &Database) -> Result<Result<u64, u64>, Failed> {
                 meta.insert("epoch", epoch)?;
                 Ok(epoch)
             }
-            Some(FORMAT) => Ok(meta.get("epoch")?.map(|value| value.value()).unwrap_or_default()),
+            Some(FORMAT) => {
+                let value = |name| -> Result<u64, Failed> {
+                    Ok(meta.get(name)?.map(|value| value.value()).unwrap_or_default())
+                };
+                let (mut epoch, was_late) = (value("epoch")?, value("late")? != 0);
+                if was_late {
+                    // Cursors that were given out may lie behind the end of what is left.
+                    tracing::warn!(
+                        "what was answered before the crash may be lost: clients read current state anew"
+                    );
+                    epoch = Epoch::random().number();
+                    meta.insert("epoch", epoch)?;
+                }
+                Ok(epoch)
+            }
             Some(other) => Err(other),
         }
     };
+    if epoch.is_ok() {
+        write.open_table(META)?.insert("late", u64::from(late))?;
+    }
     write.open_table(TENANTS)?;
     write.open_table(EVENTS)?;
     write.open_table(KEYS)?;

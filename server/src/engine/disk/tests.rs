@@ -43,6 +43,46 @@ async fn reopening_keeps_epoch_seq_events_keys_and_records() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_early_costs_the_epoch_after_a_crash_only() {
+    let folder = folder();
+    let late = Limits { answered_early_max: Duration::from_millis(50), ..Limits::default() };
+    let open = |limits| -> Arc<dyn Engine> {
+        Arc::new(opened(&folder, Retention::default(), limits, &Arc::new(Hub::new(limits))))
+    };
+    let (file, copy) = (folder.join("log.redb"), folder.join("copy"));
+    let tenant = Tenant::new("1").unwrap();
+    let engine = open(late);
+    let first = engine.head(&tenant).await.unwrap().epoch;
+    for seq in 1..=20 {
+        assert_eq!(engine.append(draft("1", "", 10)).await.unwrap().seq, seq);
+    }
+    // As the disk is when the machine crashes, once the file has grown: what is in it comes by itself, in time.
+    let size = || fs::metadata(&file).unwrap().modified().unwrap();
+    let before = size();
+    engine.append(draft("1", "", 10)).await.unwrap();
+    while size() == before {
+        tokio::task::yield_now().await;
+    }
+    fs::copy(&file, &copy).unwrap();
+    engine.close().await;
+    drop(engine);
+
+    let engine = open(late);
+    assert_eq!(engine.head(&tenant).await.unwrap(), Cursor { epoch: first, seq: 21 }, "it ended cleanly");
+    engine.close().await;
+    drop(engine);
+
+    fs::rename(&copy, &file).unwrap();
+    let engine = open(Limits::default());
+    let head = engine.head(&tenant).await.unwrap();
+    assert!(head.epoch != first && head.seq >= 20, "{head:?}");
+    assert_eq!(held(&engine, "1", late).await, (1..=head.seq).collect::<Vec<_>>());
+    engine.close().await;
+    drop(engine);
+    assert_eq!(open(Limits::default()).head(&tenant).await.unwrap(), head, "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_refused_and_disturbs_nothing() {
     let folder = folder();
     let engine = open(&folder);
