@@ -39,6 +39,8 @@ const SIGNED_OUT: Reason = { code: "no_token", message: "nobody is signed in" };
 const GONE: Reason = { code: "disconnected", message: "the server ended the session" };
 /** A connection that lasted so long was a good one: the next pauses are short again. */
 const STABLE_MS = 5000;
+/** How long the change of a token may take before it counts as a loss. */
+const CHANGE_MAX_MS = 3000;
 /** So often in a row a new token may be too old already, before something is wrong with it, or with the clock of who made it. */
 const EXPIRED_MAX = 3;
 
@@ -132,7 +134,7 @@ export class Connection {
     return inTime(new Promise((resolve) => resolve(token())), attemptTimeoutMs, "getting a token");
   }
 
-  #open(token: string): void {
+  #open(token: string, timeoutMs = this.#options.attemptTimeoutMs ?? 20_000): void {
     this.#enter("opening");
     this.#token = token;
     this.#farewell = undefined;
@@ -140,7 +142,7 @@ export class Connection {
     this.#timer = setTimeout(() => {
       this.socket.disconnect();
       this.#failed({ code: "unreachable", message: "no answer" });
-    }, this.#options.attemptTimeoutMs ?? 20_000);
+    }, timeoutMs);
     this.socket.connect();
   }
 
@@ -167,7 +169,7 @@ export class Connection {
     if (turn !== this.#turn) return;
     if (next !== undefined) {
       // The stock client is still busy with closing.
-      queueMicrotask(() => turn === this.#turn && this.#open(next));
+      queueMicrotask(() => turn === this.#turn && this.#open(next, CHANGE_MAX_MS));
     } else if (how === "io server disconnect") {
       this.#decide(this.#farewell ?? GONE);
     } else {
@@ -260,7 +262,8 @@ export class Connection {
 /** Listens to the browser, where there is one. */
 function listen(how: "add" | "remove", listener: (event: { type: string }) => void): void {
   const method = `${how}EventListener` as const;
-  globalThis.window?.[method]("online", listener);
-  globalThis.window?.[method]("offline", listener);
-  globalThis.document?.[method]("visibilitychange", listener);
+  // Some that are no browsers have a window without events.
+  globalThis.window?.[method]?.("online", listener);
+  globalThis.window?.[method]?.("offline", listener);
+  globalThis.document?.[method]?.("visibilitychange", listener);
 }

@@ -163,11 +163,11 @@ function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
     const done = (): void => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", done);
-      globalThis.window?.removeEventListener("online", done);
+      globalThis.window?.removeEventListener?.("online", done);
       resolve();
     };
     const timer = setTimeout(done, ms);
     signal?.addEventListener("abort", done);
-    globalThis.window?.addEventListener("online", done);
+    globalThis.window?.addEventListener?.("online", done);
   });
 }

@@ -14,7 +14,6 @@ const Context = createContext<Untyped | undefined>(undefined);
 
 export type FanfareProviderProps = { children?: ReactNode } & (
   /** A client of your own, which you open and close. */
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- of whatever catalog
   | { client: Fanfare<any, any> }
   /** One for as long as the provider is shown. Another `url` makes another one; the newest `token` is asked. */
   | Omit<ConnectOptions, "autoConnect">

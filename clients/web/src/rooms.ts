@@ -110,6 +110,7 @@ export class Rooms {
       entry = { key, join, leave, request, wanted: 0, inside: false, status, joined: signal, working: undefined };
       this.#entries.set(key, entry);
     }
+    entry.leave ??= leave;
     return entry;
   }
 

@@ -7,7 +7,6 @@
  *       interface Register { events: ServerToClientEvents; calls: ClientToServerEvents }
  *     }
  */
-// eslint-disable-next-line @typescript-eslint/no-empty-object-type
 export interface Register {}
 
 /** What a call's acknowledgement says when it was refused. */
@@ -18,7 +17,6 @@ export interface Refused {
 /** An acknowledgement: what was asked for, or why not. */
 export type Answer<T> = T | Refused;
 
-/* eslint-disable @typescript-eslint/no-explicit-any */
 /** Events of which nothing is known. */
 export interface AnyEvents {
   [name: string]: (event: any, cursor: string) => void;
@@ -28,7 +26,6 @@ export interface AnyEvents {
 export interface AnyCalls {
   [name: string]: (request?: any, acknowledge?: (answer: any) => void) => void;
 }
-/* eslint-enable @typescript-eslint/no-explicit-any */
 
 /** The registered events, or any. */
 export type Events = Register extends { events: infer E extends object } ? E : AnyEvents;

@@ -13,7 +13,6 @@ import type { AnyCalls, Calls, Events, Handler, Name, RequestOf } from "./types.
 import { type Untyped, presenceKey, wish } from "./wish.js";
 
 /** Under which a client is provided; `app.provide(FANFARE, client)` does for a whole application. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- of whatever catalog
 export const FANFARE: InjectionKey<Fanfare<any, any>> = Symbol("fanfare");
 
 /** Makes a client for as long as this component is shown, for it and all in it. */
@@ -24,7 +23,7 @@ export function provideFanfare(options: Omit<ConnectOptions, "autoConnect">): Fa
     client.open();
     return () => client.close();
   });
-  return client as unknown as Fanfare;
+  return client;
 }
 
 /** The client. */

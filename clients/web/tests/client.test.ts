@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { CallError } from "@fanfare/client";
 import { until } from "../../../tests/lib/fanfare.js";
 import { soon, token, user } from "../../../tests/lib/tokens.js";
-import { CHAT, QUICK, type World, closeAll, messenger, state, states, world } from "./world.js";
+import { CHAT, type Messenger, QUICK, type World, closeAll, messenger, state, states, world } from "./world.js";
 
 let fanfare: World;
 
@@ -45,9 +45,12 @@ test("over many lost connections every event comes exactly once and in order", a
 
 test("a token is asked for before each connection, and the session outlives it without a gap or a visible break", async () => {
   let asked = 0;
-  const client = messenger(fanfare, "refresh", {
+  // Under way when the connection is about to be changed: none of these may be lost.
+  const underWay: Promise<unknown>[] = [];
+  const client: Messenger = messenger(fanfare, "refresh", {
     token: async () => {
       asked += 1;
+      if (asked > 1) underWay.push(client.call("typing:start", { chatId: 7 }));
       return user(1, "refresh", { exp: soon(4) });
     },
   });
@@ -69,6 +72,7 @@ test("a token is asked for before each connection, and the session outlives it w
   await until(() => seen.length >= sent, "all events");
   expect(seen).toEqual(count(sent));
   expect(answers).toBe(sent);
+  expect((await Promise.allSettled(underWay)).map((one) => one.status)).toEqual(underWay.map(() => "fulfilled"));
   await until(() => client.socket.id, "the session");
   expect(client.socket.id).toBe(session);
   expect(rooms).toEqual(["joined"]);

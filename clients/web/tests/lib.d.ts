@@ -21,7 +21,6 @@ declare module "*/tests/lib/producer.js" {
   export function generateStubs(): void;
   export class Producer {
     constructor(target: string);
-    // eslint-disable-next-line @typescript-eslint/no-explicit-any
     call(token: string, method: string, request: object): Promise<any>;
     close(): void;
   }
