@@ -71,15 +71,16 @@ export class Rooms {
     const entry = this.#entry(calls, request);
     entry.wanted += 1;
     const off = onJoined && entry.joined.add(onJoined);
-    let wants = true;
-    if (entry.inside && onJoined) queueMicrotask(() => wants && onJoined());
+    const wish = { over: false, ended: new Signal<[]>() };
+    if (entry.inside && onJoined) queueMicrotask(() => wish.over || onJoined());
     this.#settle(entry);
     return {
       status: entry.status,
-      whenJoined: () => joined(entry, () => wants),
+      whenJoined: () => joined(entry, wish),
       leave: () => {
-        if (!wants) return;
-        wants = false;
+        if (wish.over) return;
+        wish.over = true;
+        wish.ended.emit();
         off?.();
         entry.wanted -= 1;
         // Whoever comes in the same moment keeps it: a component that is mounted anew.
@@ -117,17 +118,22 @@ export class Rooms {
   /** Brings about what is wanted; does nothing when somebody is at it. */
   #settle(entry: Entry): void {
     if (!this.#isOpen()) {
-      if (entry.wanted === 0 && entry.inside === false) this.#entries.delete(entry.key);
+      if (entry.wanted === 0 && entry.inside === false) this.#forget(entry);
       return;
     }
     entry.working ??= this.#work(entry).finally(() => (entry.working = undefined));
+  }
+
+  /** Whoever came since has another entry. */
+  #forget(entry: Entry): void {
+    if (this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
   }
 
   async #work(entry: Entry): Promise<void> {
     for (let attempt = 0; this.#isOpen(); attempt += 1) {
       const wanted = entry.wanted > 0;
       if (wanted && (entry.inside || entry.status.getSnapshot().state === "refused")) return;
-      if (!wanted && entry.inside === false) return void this.#entries.delete(entry.key);
+      if (!wanted && entry.inside === false) return this.#forget(entry);
       const error = await (wanted ? this.#join(entry) : this.#leave(entry));
       // A limit is waited for in `inTurn`, a lost connection by `resume`.
       if (error?.retry && error.code !== "limit" && this.#isOpen()) await sleep(pauseMs(attempt));
@@ -189,17 +195,19 @@ export function keyOf(join: string, request: unknown): string {
   return `${join} ${JSON.stringify(request ?? {}, sorted)}`;
 }
 
-function joined(entry: Entry, wants: () => boolean): Promise<void> {
+/** What became of somebody's wish. */
+function joined(entry: Entry, wish: { over: boolean; ended: Signal<[]> }): Promise<void> {
   return new Promise((resolve, reject) => {
-    const look = (): boolean => {
+    const offs: (() => void)[] = [];
+    const look = (): void => {
       const status = entry.status.getSnapshot();
-      if (!wants()) reject(new CallError("not_connected", "the room was given up"));
+      if (wish.over) reject(new CallError("not_connected", "the room was given up"));
       else if (status.state === "joined") resolve();
       else if (status.state === "refused") reject(status.error);
-      else return false;
-      return true;
+      else return;
+      offs.forEach((off) => off());
     };
-    if (look()) return;
-    const off = entry.status.subscribe(() => look() && off());
+    offs.push(entry.status.subscribe(look), wish.ended.add(look));
+    look();
   });
 }

@@ -1,6 +1,7 @@
 // Rooms: counted, entered again when the server has forgotten them, and only then.
 
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import type { Room } from "@fanfare/client";
 import { startBridge, startServer, until } from "../../../tests/lib/fanfare.js";
 import { soon, user } from "../../../tests/lib/tokens.js";
 import { CHAT, type Messenger, QUICK, type World, closeAll, messenger, state, world } from "./world.js";
@@ -71,6 +72,19 @@ test("a room wanted before there is a session is entered with it, and one that n
   client.room(CHAT, { chatId: 8 }).leave();
   await room.whenJoined();
   expect(sent).toEqual(["subscribe:chat 7"]);
+});
+
+test("a wish that is given up before there is a session ends, and one made meanwhile holds", async () => {
+  const client = messenger(fanfare, "meanwhile", { autoConnect: false });
+  const [one, two] = [client.room(CHAT, { chatId: 7 }), client.room(CHAT, { chatId: 7 })];
+  const waiting = expect(one.whenJoined()).rejects.toMatchObject({ code: "not_connected" });
+  // Between the end of the one and of the other somebody else comes.
+  one.leave();
+  const other = new Promise<Room>((resolve) => setTimeout(() => resolve(client.room(CHAT, { chatId: 7 }))));
+  two.leave();
+  await waiting;
+  client.open();
+  await (await other).whenJoined();
 });
 
 test("a recovered session is in its rooms: nothing is called", async () => {
