@@ -2,6 +2,7 @@
 
 import type { Socket } from "socket.io-client";
 import { CallError } from "./errors.js";
+import { TIMER_MAX_MS } from "./retry.js";
 import type { Refused } from "./types.js";
 
 export interface CallOptions {
@@ -42,7 +43,7 @@ export class CallQueue {
       if (this.#calls.size >= WAITING_MAX) throw new CallError("not_connected", `${WAITING_MAX} calls wait already: ${name} was not sent`);
       const stop = (why: string): void =>
         call.settle(undefined, call.sent ? new CallError("no_answer", `${name}: ${why}`) : new CallError("not_connected", `${name} was not sent: ${why}`));
-      const timer = setTimeout(() => stop(`no answer within ${timeout} ms`), timeout);
+      const timer = setTimeout(() => stop(`no answer within ${timeout} ms`), Math.min(timeout, TIMER_MAX_MS));
       const aborted = (): void => stop("given up by the caller");
       const call: Call = {
         name,

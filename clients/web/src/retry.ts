@@ -26,8 +26,8 @@ export function expiresAt(token: string): number | undefined {
 
 /** Closer to the end it is left to the server to end the session, which is as exact and cannot go round in circles. */
 const REFRESH_MIN_MS = 1000;
-/** Longer ones would come at once. */
-const TIMER_MAX_MS = 2 ** 31 - 1;
+/** Longer timers would come at once. */
+export const TIMER_MAX_MS = 2 ** 31 - 1;
 
 /**
  * How long a token can be used before it should be changed: until `leadMs` before its end, or a fifth of its time if that is shorter. `undefined`:

@@ -35,18 +35,18 @@ export type Calls = Register extends { calls: infer C extends object } ? C : Any
 /** The names of a map. */
 export type Name<M> = keyof M & string;
 
-type Parameters_<M, N extends keyof M> = M[N] extends (...parameters: infer P) => unknown ? P : never;
+type ParametersOf<M, N extends keyof M> = M[N] extends (...parameters: infer P) => unknown ? P : never;
 
 /** What handles an event: its payload and, for stored events, its cursor. */
-export type Handler<S, N extends Name<S>> = (...parameters: Parameters_<S, N>) => void;
+export type Handler<S, N extends Name<S>> = (...parameters: ParametersOf<S, N>) => void;
 /** An event's payload. */
-export type Payload<S, N extends Name<S>> = Parameters_<S, N>[0];
+export type Payload<S, N extends Name<S>> = ParametersOf<S, N>[0];
 
-type Full<C, N extends keyof C> = Required<Parameters_<C, N>>;
+type Full<C, N extends keyof C> = Required<ParametersOf<C, N>>;
 
 /** What a call takes. `undefined`: nothing. */
 export type RequestOf<C, N extends Name<C>> =
-  Full<C, N> extends [] | [(...parameters: never[]) => unknown] ? undefined : Parameters_<C, N>[0];
+  Full<C, N> extends [] | [(...parameters: never[]) => unknown] ? undefined : ParametersOf<C, N>[0];
 
 /** What a call answers when it is not refused. */
 export type AnswerOf<C, N extends Name<C>> =

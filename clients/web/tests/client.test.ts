@@ -166,7 +166,7 @@ test("too many sessions of a user: refused for now, and tried again", async () =
 test("calls are answered, refused with a reason, or end in time", async () => {
   const client = messenger(fanfare, "calls");
   // Before there is a session: it waits.
-  expect(await client.call("subscribe:chat", { chatId: 7 })).toEqual({ chatId: 7 });
+  expect(await client.call("subscribe:chat", { chatId: 7 }, { timeout: Infinity })).toEqual({ chatId: 7 });
   const wrong = client.call("subscribe:chat", { chatId: "seven" as unknown as number });
   await expect(wrong).rejects.toBeInstanceOf(CallError);
   await expect(wrong).rejects.toMatchObject({ code: "invalid_argument", path: "chatId", retry: false });
