@@ -38,7 +38,7 @@ export class Fanfare<S = Events, C = Calls> {
 
   constructor(options: ConnectionOptions) {
     this.#connection = new Connection(options, {
-      connected: (recovered) => void this.#connected(recovered),
+      connected: (recovered, asBefore) => void this.#connected(recovered, asBefore),
       lost: () => this.#lost(),
       drained: () => this.#calls.drained(),
     });
@@ -124,12 +124,12 @@ export class Fanfare<S = Events, C = Calls> {
     return this.#recovered.add(handler);
   }
 
-  async #connected(recovered: boolean): Promise<void> {
+  async #connected(recovered: boolean, asBefore: boolean): Promise<void> {
     const session = ++this.#sessions;
     this.#hole ||= this.#hadSession && !recovered;
     this.#hadSession = true;
     this.#calls.begin();
-    const inRooms = this.#rooms.resume(recovered);
+    const inRooms = this.#rooms.resume(recovered, asBefore);
     this.#calls.flush();
     if (recovered) this.#recovered.emit();
     if (!this.#hole) return;

@@ -3,9 +3,10 @@
 
 import { io, type ManagerOptions, type Socket, type SocketOptions } from "socket.io-client";
 import { type Reason, isFinal } from "./errors.js";
-import { type RetryOptions, expiresAt, inTime, pauseMs, refreshInMs } from "./retry.js";
+import { type RetryOptions, inTime, pauseMs } from "./retry.js";
 import { INITIAL, type Status } from "./status.js";
 import { type Store, source } from "./store.js";
+import { expiresAt, refreshInMs, sameBearer } from "./token.js";
 
 export interface ConnectionOptions {
   /** Where the bridge is, e.g. "https://realtime.example.com". */
@@ -26,8 +27,8 @@ export interface ConnectionOptions {
 
 /** What the connection tells its owner. */
 export interface ConnectionHooks {
-  /** A session is there, the same as before if it was recovered. */
-  connected(recovered: boolean): void;
+  /** A session is there, the same as before if it was recovered; `asBefore`: and its token allows what the one before did. */
+  connected(recovered: boolean, asBefore: boolean): void;
   /** The connection is lost, or it is over. */
   lost(): void;
   /** The connection is about to be changed: resolves when that disturbs nobody. */
@@ -62,6 +63,8 @@ export class Connection {
   #notBefore = 0;
   #connectedAt = 0;
   #token = "";
+  /** The token of the session before. */
+  #tokenBefore = "";
   /** The token for which the connection is being changed. */
   #next: string | undefined;
   /** What the server said last; followed by a disconnect, it is the reason. */
@@ -154,7 +157,9 @@ export class Connection {
     this.#planRefresh();
     const recovered = Boolean(this.socket.recovered);
     this.#status.set({ state: "connected", recovered });
-    this.#hooks.connected(recovered);
+    const asBefore = sameBearer(this.#token, this.#tokenBefore);
+    this.#tokenBefore = this.#token;
+    this.#hooks.connected(recovered, asBefore);
   }
 
   #disconnected(how: string): void {

@@ -89,10 +89,14 @@ export class Rooms {
     };
   }
 
-  /** A session is there. A recovered one is in its rooms; any other must enter them. Resolves when it has, or has been refused. */
-  async resume(recovered: boolean): Promise<void> {
+  /**
+   * A session is there. A recovered one is in its rooms, unless its token allows something else than before; any other must enter them. Resolves
+   * when it has, or has been refused.
+   */
+  async resume(recovered: boolean, asBefore: boolean): Promise<void> {
     for (const entry of [...this.#entries.values()]) {
       if (!recovered) entry.inside = false;
+      else if (!asBefore) entry.inside &&= undefined;
       if (!entry.inside && entry.wanted > 0) entry.status.set(JOINING);
       this.#settle(entry);
     }

@@ -23,7 +23,7 @@ async function bundle(code: string): Promise<{ files: string[]; imports: string[
 
 test("the core holds nothing of React, Vue and gRPC, and is small", async () => {
   const core = await bundle(`import { connect } from "@fanfare/client"; window.client = connect({});`);
-  expect(core.files).toEqual(["calls.js", "client.js", "connection.js", "errors.js", "retry.js", "rooms.js", "status.js", "store.js"]);
+  expect(core.files).toEqual(["calls.js", "client.js", "connection.js", "errors.js", "retry.js", "rooms.js", "status.js", "store.js", "token.js"]);
   expect(core.imports).toEqual(["socket.io-client"]);
   expect(core.bytes).toBeLessThan(CORE_BYTES_MAX);
 });

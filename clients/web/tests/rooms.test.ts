@@ -192,3 +192,15 @@ test("a refused room says why, leaves the others alone, and is tried again with 
   fanfare.proxy.cut();
   await until(() => refused.status.getSnapshot().state === "joined", "the room");
 });
+
+test("a token that allows less takes the session out of a room, and the room says so", async () => {
+  let rooms = ["chat:7", "chat:8"];
+  const client = messenger(fanfare, "less", { token: async () => user(1, "less", { rooms, name: "Zoë", exp: soon() }), retry: QUICK });
+  const [kept, lost] = [client.room(CHAT, { chatId: 7 }), client.room(CHAT, { chatId: 8 })];
+  await Promise.all([kept.whenJoined(), lost.whenJoined()]);
+  rooms = ["chat:7"];
+  fanfare.proxy.cut();
+  await until(() => lost.status.getSnapshot().state === "refused", "the refusal");
+  await kept.whenJoined();
+  expect(client.recovered).toBe(true);
+});
