@@ -17,7 +17,7 @@ mod read;
 mod shape;
 mod special;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 mod write;
 

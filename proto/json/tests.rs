@@ -1,4 +1,4 @@
-mod oracle;
+pub(crate) mod oracle;
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use super::*;
 
 /// Every kind of field, with and without presence.
-const PROTO: &str = r#"
+pub(crate) const PROTO: &str = r#"
 syntax = "proto3";
 package t;
 import "fanfare/v1/catalog.proto";

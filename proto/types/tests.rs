@@ -1,9 +1,24 @@
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use proptest::prelude::*;
+use prost::Message as _;
+use serde_json::{Value, json};
+
 use super::*;
+use crate::{
+    json::tests::{
+        PROTO,
+        oracle::{Choices, Times, random},
+    },
+    v1::Transport,
+};
 
 /// Everything that is not plain: names that are taken, both sides, oneofs, texts, comments, free JSON.
 const SPECIAL: &str = r#"
@@ -241,4 +256,130 @@ fn an_unknown_package_is_refused_with_the_one_that_was_meant() {
         refused.starts_with("package \"messenger.v2\" is no catalog (did you mean \"messenger.v1\"?)"),
         "{refused}"
     );
+}
+
+/// The catalogs with the messages of which the mapping's own tests are made.
+fn mapped() -> &'static Catalogs {
+    static CATALOGS: OnceLock<Catalogs> = OnceLock::new();
+    CATALOGS.get_or_init(|| load(PROTO))
+}
+
+fn validator(full_name: &str) -> jsonschema::Validator {
+    let schema = json_schema(mapped(), full_name).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
+/// The JSON that browsers get.
+fn written(full_name: &str, bytes: &[u8]) -> Value {
+    let mut out = Vec::new();
+    mapped().shape(full_name).unwrap().write_json(bytes, &mut out).unwrap();
+    serde_json::from_slice(&out).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn what_is_written_is_as_the_schema_says(choices in prop::collection::vec(any::<u8>(), 0..1500)) {
+        static VALIDATORS: OnceLock<Vec<(&str, jsonschema::Validator)>> = OnceLock::new();
+        let validators = VALIDATORS.get_or_init(|| ["t.All", "t.Ours", "t.Raw"].map(|n| (n, validator(n))).into());
+        for (name, validator) in validators {
+            let descriptor = mapped().pool().get_message_by_name(name).unwrap();
+            let message = random(descriptor, &mut Choices(&choices), 0, Times::Exact);
+            let json = written(name, &message.encode_to_vec());
+            let problem = validator.validate(&json).err().map(|e| format!("{e} at {}", e.instance_path()));
+            prop_assert_eq!(problem, None, "{}: {}", name, json);
+            // And it says all there is to say: a field more, or one less that is always there, is refused.
+            let mut more = json.clone();
+            more["noSuchField"] = json!(1);
+            prop_assert!(!validator.is_valid(&more));
+            let optional = typescript_optional(name);
+            for field in json.as_object().unwrap().keys().filter(|field| !optional.contains(field.as_str())) {
+                let mut less = json.clone();
+                less.as_object_mut().unwrap().remove(field);
+                prop_assert!(!validator.is_valid(&less), "without {}", field);
+            }
+        }
+    }
+}
+
+/// The fields of a message that may be absent, by their descriptors.
+fn typescript_optional(full_name: &str) -> BTreeSet<String> {
+    let descriptor = mapped().pool().get_message_by_name(full_name).unwrap();
+    descriptor.fields().filter(|f| f.supports_presence()).map(|f| f.json_name().to_owned()).collect()
+}
+
+#[test]
+fn schemas_refuse_what_is_never_written() {
+    let all = written("t.All", &[]);
+    let ours = json!({ "id": 1, "color": "red", "more": [], "text": "" });
+    for (name, base, field, value) in [
+        ("t.All", &all, "fInt32", json!(2_147_483_648_u64)),
+        ("t.All", &all, "fInt32", json!("1")),
+        ("t.All", &all, "fInt64", json!(1)),
+        ("t.All", &all, "fInt64", json!("01")),
+        ("t.All", &all, "fUint64", json!("-1")),
+        ("t.All", &all, "fFloat", json!("nan")),
+        ("t.All", &all, "fEnum", json!("PLAIN_TWO")),
+        ("t.All", &all, "fBool", json!(0)),
+        ("t.All", &all, "time", json!("2026-01-31T12:00:00Z")),
+        ("t.All", &all, "time", Value::Null),
+        ("t.All", &all, "duration", json!("1.5")),
+        ("t.All", &all, "rInt32", json!([1, null])),
+        ("t.All", &all, "mChild", json!({ "x": all })),
+        ("t.All", &all, "mBool", json!({ "yes": "" })),
+        ("t.All", &all, "object", json!([])),
+        ("t.All", &all, "list", json!({})),
+        ("t.Ours", &ours, "id", json!(9_007_199_254_740_992_u64)),
+        ("t.Ours", &ours, "id", json!("1")),
+        ("t.Ours", &ours, "color", json!("COLOR_UNSPECIFIED")),
+        ("t.Ours", &ours, "color", json!("COLOR_RED")),
+        ("t.Ours", &ours, "secret", json!("x")),
+    ] {
+        let validator = validator(name);
+        assert!(validator.is_valid(base), "{name}");
+        let mut wrong = base.clone();
+        wrong[field] = value;
+        assert!(!validator.is_valid(&wrong), "{name}.{field}: {}", wrong[field]);
+    }
+    let mut both = all.clone();
+    (both["cString"], both["cInt64"]) = (json!(""), json!("1"));
+    assert!(!validator("t.All").is_valid(&both), "members of a oneof exclude each other");
+    let mut unset = ours.clone();
+    unset["shade"] = json!("COLOR_UNSPECIFIED");
+    assert!(validator("t.Ours").is_valid(&unset), "it can be set on purpose, and is written then");
+}
+
+#[test]
+fn messages_with_json_of_their_own_have_a_schema_too() {
+    for (name, right, wrong) in [
+        ("google.protobuf.Timestamp", json!("2026-01-31T12:00:00.000Z"), json!({})),
+        ("google.protobuf.Struct", json!({ "a": null }), json!("a")),
+        ("google.protobuf.Int64Value", json!("7"), json!(7)),
+        ("google.protobuf.Empty", json!({}), json!({ "a": 1 })),
+        (
+            "t.Holds",
+            json!({ "null": null, "nulls": [null] }),
+            json!({ "any": {}, "null": null, "nulls": [] }),
+        ),
+    ] {
+        let validator = validator(name);
+        assert!(validator.is_valid(&right), "{name}: {right}");
+        assert!(!validator.is_valid(&wrong), "{name}: {wrong}");
+    }
+    assert_eq!(json_schema(mapped(), "t.Nobody"), None);
+}
+
+#[test]
+fn every_event_and_call_is_an_operation_of_asyncapi() {
+    let catalogs = Catalogs::builtin().unwrap();
+    let document = asyncapi(&catalogs, &[]);
+    let operations = document["operations"].as_object().unwrap();
+    let count = |action: &str| operations.values().filter(|o| o["action"] == action).count();
+    assert_eq!(count("send"), catalogs.events().count());
+    assert_eq!(count("receive"), catalogs.calls().count());
+    let ping = catalogs.call("ping", Transport::Websocket).unwrap();
+    let operation = &operations[&format!("receive.{}", ping.path[1..].replace('/', "."))];
+    assert_eq!(operation["tags"], json!([{ "name": "dialogs.v1" }, { "name": "websocket" }]));
 }

@@ -6,7 +6,7 @@ use serde::Serialize as _;
 use super::*;
 
 /// Random choices; when they run out, everything is zero, and so the messages end.
-struct Choices<'a>(&'a [u8]);
+pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
 
 impl Choices<'_> {
     fn byte(&mut self) -> u8 {
@@ -40,7 +40,7 @@ impl Choices<'_> {
 
 /// Whether times keep their nanoseconds or only what browsers see.
 #[derive(Clone, Copy, PartialEq)]
-enum Times {
+pub(crate) enum Times {
     Exact,
     Milliseconds,
 }
@@ -86,7 +86,7 @@ fn special(message: &mut DynamicMessage, choices: &mut Choices<'_>, times: Times
     true
 }
 
-fn random(
+pub(crate) fn random(
     descriptor: MessageDescriptor,
     choices: &mut Choices<'_>,
     depth: usize,
