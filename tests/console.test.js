@@ -2,9 +2,12 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { transform } from "esbuild";
 import { call, connect, disconnected } from "./lib/clients.js";
 import { Browser, DEVELOPMENT_SECRET, NARROW, reach, shows, startDev } from "./lib/console.js";
-import { Process, run, startBridge, startServer, until } from "./lib/fanfare.js";
+import { BINARY, DEADLINE, Process, run, startBridge, startServer, until } from "./lib/fanfare.js";
+import { generateStubs, PYTHON, STUBS } from "./lib/producer.js";
 import { producer, soon, token, user } from "./lib/tokens.js";
 
 const VIEWS = ["Overview", "Sessions", "Events", "Catalogs", "Playground"];
@@ -366,6 +369,16 @@ test("the tail shows what its filters let through, stands still when paused, and
   assert.equal(code, 0, stderr);
   await shows(rows, "number 699");
   assert.equal(await rows.count(), 500);
+
+  // A page that does not read for a while is told how many it has missed.
+  const large = Array.from({ length: 3000 }, (_, i) => message(1000 + i, "x".repeat(8000))).join("\n");
+  const busy = page.evaluate(() => {
+    const end = Date.now() + 4000;
+    while (Date.now() < end);
+  });
+  await run(["notify", "messenger.v1.NewMessage", "-", "--server", dev.grpc, "--token", publisher("tail"), "--tenant", "tail"], { input: large });
+  await busy;
+  await shows(page.locator("[data-tail] .missed"), /[1-9][\d,]* events? missed/);
   await page.context().close();
 });
 
@@ -394,6 +407,10 @@ test("catalogs can be browsed down to a field's comment, and give code with its 
     await shows(code, part);
   }
   await shows(page.getByRole("region", { name: "listener" }), 'socket.on("message:new"');
+  const declared = page.getByRole("region", { name: "TypeScript", exact: true });
+  assert.match(await declared.textContent(), /^\/\*\* A message came in or went out\.[^]*export interface NewMessage \{[^]*chatId: number;[^]*\n\}$/);
+  await page.getByRole("tab", { name: "JSON Schema" }).click();
+  await shows(page.getByRole("region", { name: "JSON Schema" }), '"chatId"');
   await browser.picture(page, "event");
   await tree.getByLabel("Search").fill("typing");
   await tree.getByRole("link", { name: "typing:start" }).last().click();
@@ -401,6 +418,39 @@ test("catalogs can be browsed down to a field's comment, and give code with its 
   await shows(page.locator('[data-field="chatId"]').first(), "The chat's number within the organization.");
   await browser.picture(page, "call");
   await page.context().close();
+});
+
+test("the code to paste publishes every event", async () => {
+  generateStubs();
+  const page = await browser.open(dev.url, "catalogs");
+  const tree = page.getByRole("navigation", { name: "Catalogs" });
+  const events = [];
+  for (const name of ["chat.v1", "dialogs.v1", "messenger.v1", "todo.v1"]) {
+    await tree.getByRole("link", { name }).click();
+    await page.getByRole("heading", { name, exact: true }).waitFor();
+    events.push(...(await tree.locator('a[href*="item=event"]').evaluateAll((links) => links.map((link) => link.hash))));
+  }
+  assert.equal(new Set(events).size, 35);
+  const code = async (event, language) => {
+    await page.goto(`${dev.url}/${event}&code=${language}`);
+    const region = page.getByRole("region", { name: /code$/ });
+    await page.getByRole("tab", { name: language, selected: true }).waitFor();
+    return region.textContent();
+  };
+  const snippets = { Python: [], Node: [], Shell: [] };
+  for (const event of events) for (const language of Object.keys(snippets)) snippets[language].push(await code(event, language.toLowerCase()));
+  await page.context().close();
+
+  // Python runs as it stands; so does the first command for the shell, where it is one of its kind. What Node would run is at least TypeScript.
+  const program = "import json, os, sys\nfor code in json.load(sys.stdin): exec(code, {'TOKEN': os.environ['TOKEN']})";
+  const env = { ...process.env, PYTHONPATH: STUBS, TOKEN: publisher("1") };
+  const printed = execFileSync(PYTHON, ["-c", program], { input: JSON.stringify(snippets.Python), env, timeout: DEADLINE, encoding: "utf8" });
+  assert.equal(printed.trim().split("\n").length, events.length, printed);
+  const commands = snippets.Shell.map((text) => text.split("\n\n")[0]).filter((text) => / --room |NewMessage /.test(text));
+  assert.ok(commands.length > 5);
+  const answers = execFileSync("bash", ["-euc", `fanfare() { "${BINARY}" "$@"; }\n${commands.join("\n")}`], { timeout: 4 * DEADLINE, encoding: "utf8" });
+  assert.equal(answers.trim().split("\n").length, commands.length, answers);
+  for (const text of snippets.Node) await transform(text.replaceAll("token", '"token"'), { loader: "ts" });
 });
 
 test("every view and its main actions are reached by keyboard alone", async () => {

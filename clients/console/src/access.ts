@@ -48,10 +48,14 @@ export function expiryOf(token: string): number | undefined {
   return typeof exp === "number" ? exp * 1000 : undefined;
 }
 
+/** The bridge answered, and lets nobody in this way. */
+class Refusal extends Error {}
+
 async function config(): Promise<Config> {
   const response = await fetch("/console/config.json", { cache: "no-store" });
-  if (!response.ok) throw new Error(`/console/config.json answered ${response.status}`);
-  return (await response.json()) as Config;
+  const said = (await response.json().catch(() => ({}))) as Config & { message?: string };
+  if (!response.ok) throw new Refusal(said.message ?? `The bridge answered ${response.status}.`);
+  return said;
 }
 
 /** Asks how this Fanfare lets people in, until it answers. */
@@ -65,8 +69,9 @@ export async function enter(): Promise<void> {
       renewBefore(expiryOf(token));
       return;
     }
-  } catch {
-    if (access.get().state !== "signed-in") access.set({ state: "loading", problem: "The bridge does not answer. Trying again…" });
+  } catch (cause) {
+    const problem = cause instanceof Refusal ? cause.message : "The bridge does not answer. Trying again…";
+    if (access.get().state !== "signed-in") access.set({ state: "loading", problem });
     timer = setTimeout(() => void enter(), RETRY_MS);
     return;
   }

@@ -336,19 +336,19 @@ function EventPage({ event, around }: { event: CatalogEvent; around: Around }) {
   );
 }
 
-/** The part of a TypeScript file that declares a name. */
+/** The part of a TypeScript file that declares a name, with its comment; all of it where the name is not found. */
 function declarationOf(typescript: string, name: string): string {
-  const start = typescript.search(new RegExp(`^(?:/\\*\\*(?:(?!\\*/)[\\s\\S])*\\*/\\n)?export (?:interface|type) \\w*${name}\\b`, "m"));
-  if (start < 0) return typescript;
-  const end = typescript.slice(start).search(/^(\}|.*;)$/m);
-  return end < 0 ? typescript.slice(start) : typescript.slice(start).split("\n").reduce<{ text: string; done: boolean }>((all, line) => {
-    if (all.done) return all;
-    return { text: `${all.text}${line}\n`, done: /^\}/.test(line) || /^export type .*;$/.test(line) };
-  }, { text: "", done: false }).text;
+  const lines = typescript.split("\n");
+  const at = lines.findIndex((line) => line.startsWith(`export interface ${name} {`) || line.startsWith(`export type ${name} =`));
+  if (at < 0) return typescript;
+  let first = at;
+  while (first > 0 && /^(\/\*\*| \*)/.test(lines[first - 1]!)) first -= 1;
+  const length = lines.slice(at).findIndex((line) => /^\}|^export.*(\}|;)$/.test(line));
+  return lines.slice(first, length < 0 ? undefined : at + length + 1).join("\n");
 }
 
 function Schemas({ event, typescript }: { event: CatalogEvent; typescript: string }) {
-  const [tab, setTab] = useState<"typescript" | "schema">(typescript ? "typescript" : "schema");
+  const [tab, setTab] = useState<"typescript" | "schema">("typescript");
   const schema = parsed(event.jsonSchema);
   return (
     <Panel title="For tools">

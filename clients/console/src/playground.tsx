@@ -10,6 +10,7 @@ import { Client, type Sent, type Who } from "./client";
 import { Editor } from "./editor";
 import { count } from "./format";
 import { href, place, refine } from "./router";
+import { ROOM } from "./snippets";
 import { useStore } from "./store";
 import { check, renderRoom, sampleOf, type Fields, type Problems } from "./values";
 import { announce, Badge, Failure, Loading, Page, Panel, Select, TextField } from "./ui";
@@ -90,7 +91,8 @@ function Composer({ catalogs, development, onSent }: { catalogs: Catalogs; devel
   const draft = drafts[type.typeName] ?? sample;
   const [problems, setProblems] = useState<Problems>(new Map());
   const [tenant, setTenant] = useState(TENANT);
-  const [rooms, setRooms] = useState("");
+  const [typedRooms, setTypedRooms] = useState<Record<string, string>>({});
+  const rooms = typedRooms[type.typeName] ?? (event.options.rooms.length > 0 ? "" : ROOM);
   const [pasted, setPasted] = useState("");
   const [outcome, setOutcome] = useState<Outcome | undefined>();
   const [busy, setBusy] = useState(false);
@@ -171,7 +173,7 @@ function Composer({ catalogs, development, onSent }: { catalogs: Catalogs; devel
         </div>
         <div class="target">
           {development ? <TextField label="Tenant" value={tenant} mono onValue={setTenant} /> : <TextField label="Token of a producer" value={pasted} mono placeholder="eyJ…" onValue={setPasted} class="grow" />}
-          <TextField label="Rooms" value={rooms} mono placeholder={event.options.rooms.join(" ") || "e.g. org"} onValue={setRooms} class="grow" />
+          <TextField label="Rooms" value={rooms} mono placeholder={event.options.rooms.join(" ") || "e.g. org"} onValue={(text) => setTypedRooms({ ...typedRooms, [type.typeName]: text })} class="grow" />
         </div>
         <p class="goes" aria-live="polite">
           Goes to{" "}

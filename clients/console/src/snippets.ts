@@ -19,6 +19,8 @@ export interface Snippet {
 }
 
 const WHO = { userId: "42" };
+/** Where an event goes whose type declares no rooms. */
+export const ROOM = "user:42";
 const TIMESTAMP = "google.protobuf.Timestamp";
 
 const camel = (name: string) => name.replace(/_+([a-zA-Z0-9])/g, (_, c: string) => c.toUpperCase());
@@ -176,18 +178,28 @@ export function producerSnippets(event: CatalogEvent, around: Around): Snippet[]
   // The tool takes what browsers see: rooms that depend on other fields must be named.
   const seen = sampleOf(type, "browser", WHO);
   const isHidden = event.options.rooms.some((room) => renderRoom(room, type, seen) === undefined && renderRoom(room, type, draft) !== undefined);
-  const rooms = isHidden ? event.options.rooms.flatMap((room) => renderRoom(room, type, draft) ?? []).map((room) => ` --room ${room}`) : [];
+  const named = event.options.rooms.length === 0 && !publisher?.rooms.length ? [ROOM] : [];
+  const rooms = named.length > 0 ? [` --room ${ROOM}`] : isHidden ? event.options.rooms.flatMap((room) => renderRoom(room, type, draft) ?? []).map((room) => ` --room ${room}`) : [];
   const notify = `fanfare notify ${type.typeName} --server ${around.grpc} --tenant ${around.tenant}${rooms.join("")} \\\n  ${shellQuote(JSON.stringify(json(type, seen, "browser")))}`;
   if (!publisher) {
     return [{ key: "shell", text: "Shell", code: `# The catalog has no Notify method for this event alone; fanfare.v1.Realtime/Notify takes it all the same.\n${notify}\n` }];
   }
   const { service, method, target, events } = publisher;
+  const [pythonTarget, goTarget, typescriptTarget, rustTarget] =
+    named.length > 0
+      ? [
+          `, ${target.name}=realtime_pb2.Target(rooms=[${named.map(quote).join(", ")}])`,
+          `\t${pascal(target.name)}: &fanfare.Target{Rooms: []string{${named.map(quote).join(", ")}}},\n`,
+          `${target.localName}: { rooms: [${named.map(quote).join(", ")}] }, `,
+          `Some(fanfare::v1::Target { rooms: vec![${named.map((room) => `${quote(room)}.into()`).join(", ")}], ..Default::default() })`,
+        ]
+      : ["", "", "", "None"];
   const main = method.input.file;
   const field = events[0]!.field;
   const path = main.name;
   const folder = path.slice(0, Math.max(0, path.lastIndexOf("/")));
   const stem = fileStem(main);
-  const request = { [field.jsonName]: json(type, draft, "canonical") };
+  const request = { ...(named.length > 0 ? { [target.jsonName]: { rooms: named } } : {}), [field.jsonName]: json(type, draft, "canonical") };
   const usesNow = (code: string, mark: string) => code.includes(mark);
 
   const py = write(python(main), type, draft);
@@ -197,11 +209,11 @@ export function producerSnippets(event: CatalogEvent, around: Around): Snippet[]
   });
   const pyCode = `${usesNow(py, "now") ? "import time\n" : ""}import grpc
 ${usesNow(py, "now") ? "from google.protobuf.timestamp_pb2 import Timestamp\n" : ""}from ${folder.replace(/\//g, ".")} import ${stem}_pb2 as pb, ${stem}_pb2_grpc
-${pyOthers.join("")}
+${pyOthers.join("")}${named.length > 0 ? "from fanfare.v1 import realtime_pb2\n" : ""}
 stub = ${stem}_pb2_grpc.${service.name}Stub(grpc.insecure_channel(${quote(address)}))
 ${usesNow(py, "now") ? "now = Timestamp(seconds=int(time.time()))\n" : ""}event = ${py}
 answer = stub.${method.name}(
-    pb.${method.input.name}(${field.name}=event),
+    pb.${method.input.name}(${field.name}=event${pythonTarget}),
     metadata=[("authorization", "Bearer " + TOKEN)],
 )
 print(answer.id)
@@ -212,7 +224,7 @@ print(answer.id)
     '"context"', '"log"', "", '"google.golang.org/grpc"', '"google.golang.org/grpc/credentials/insecure"', '"google.golang.org/grpc/metadata"',
     ...(goEvent.includes("proto.") ? ['"google.golang.org/protobuf/proto"'] : []),
     ...(goEvent.includes("timestamppb.") ? ['"google.golang.org/protobuf/types/known/timestamppb"'] : []),
-    "", `pb "example.com/your/gen/${folder}"`,
+    "", ...(named.length > 0 ? ['fanfare "example.com/your/gen/fanfare/v1"'] : []), `pb "example.com/your/gen/${folder}"`,
   ];
   const goCode = `import (
 ${goImports.map((line) => (line ? `\t${line}` : "")).join("\n")}
@@ -224,8 +236,12 @@ if err != nil {
 }
 ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+token)
 answer, err := pb.New${service.name}Client(conn).${method.name}(ctx, &pb.${method.input.name}{
-\t${pascal(field.name)}: ${indent(goEvent, "\t")},
+${goTarget}\t${pascal(field.name)}: ${indent(goEvent, "\t")},
 })
+if err != nil {
+\tlog.Fatal(err)
+}
+log.Print(answer.GetId())
 `;
 
   const ts = write(typescript, type, draft);
@@ -237,7 +253,7 @@ ${ts.includes("timestampNow") ? 'import { timestampNow } from "@bufbuild/protobu
 const transport = createGrpcTransport({ baseUrl: ${quote(around.grpc)} });
 const client = createClient(${service.name}, transport);
 const answer = await client.${method.localName}(
-    { ${field.localName}: ${indent(ts)} },
+    { ${typescriptTarget}${field.localName}: ${indent(ts)} },
     { headers: { authorization: \`Bearer \${token}\` } },
 );
 console.log(answer.id);
@@ -249,7 +265,7 @@ console.log(answer.id);
 
 let mut client = ${service.name}Client::connect(${quote(around.grpc)}).await?;
 let event = ${rs};
-let mut request = tonic::Request::new(${method.input.name} { ${field.name}: Some(event), ${target.name}: None });
+let mut request = tonic::Request::new(${method.input.name} { ${field.name}: Some(event), ${target.name}: ${rustTarget} });
 request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
 let answer = client.${snake(method.name)}(request).await?.into_inner();
 println!("{}", answer.id);
@@ -291,9 +307,13 @@ socket.onmessage = ({ data }) => {
 };
 `;
   }
-  return `import { io } from "socket.io-client";
+  const file = catalog.package.split(".")[0]!;
+  const [imported, kind] = catalog.typescript
+    ? [`{ io, type Socket } from "socket.io-client";\n// fanfare types --package ${catalog.package} --out ${file}.ts\nimport type { ClientToServerEvents, ServerToClientEvents } from "./${file}";`, ": Socket<ServerToClientEvents, ClientToServerEvents>"]
+    : [`{ io } from "socket.io-client";`, ""];
+  return `import ${imported}
 
-const socket = io(${quote(around.origin)}, { auth: { token } });
+const socket${kind} = io(${quote(around.origin)}, { auth: { token } });
 ${join ? `${emitSnippet(join)}` : ""}socket.on(${quote(event.name)}, (${word(event.name)}) => {
   console.log(${word(event.name)});
 });

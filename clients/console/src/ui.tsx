@@ -177,24 +177,26 @@ export function Select({ label, value, choices, onValue, class: more = "", hint 
 }
 
 export function Copy({ text, label = "Copy" }: { text: string; label?: string }) {
-  const [done, setDone] = useState(false);
+  const [said, setSaid] = useState("");
   useEffect(() => {
-    if (!done) return;
-    const timer = setTimeout(() => setDone(false), 1500);
+    if (!said) return;
+    const timer = setTimeout(() => setSaid(""), 1500);
     return () => clearTimeout(timer);
-  }, [done]);
+  }, [said]);
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
-      setDone(true);
+      setSaid("Copied");
       announce("Copied");
     } catch {
+      // Pages that came without TLS from another machine may not.
+      setSaid("Not allowed");
       announce("The browser does not allow copying here");
     }
   };
   return (
     <button type="button" class="button small quiet copy" aria-label={label} onClick={() => void copy()}>
-      {done ? "Copied" : "Copy"}
+      {said || "Copy"}
     </button>
   );
 }
