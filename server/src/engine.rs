@@ -8,7 +8,7 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use fanfare_proto::{cursor::Cursor, room::Tenant};
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use prost_types::Timestamp;
 
 use crate::{
@@ -26,6 +26,9 @@ pub(crate) struct Appended {
     pub(crate) duplicate: bool,
 }
 
+/// What an append that has begun will come to.
+pub(crate) type Answer = BoxFuture<'static, Result<Appended, Refusal>>;
+
 /// Some consecutive part of a log, reduced to some rooms.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -38,9 +41,15 @@ pub(crate) struct Page {
 /// lost. An engine hands every appended event to the hub exactly once, in log order, before
 /// it answers the append.
 pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
-    /// Stores the event (ephemeral ones only pass through) and gives it its place. A known
-    /// idempotency key gets its first answer again.
-    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>>;
+    /// Begins to store the event (ephemeral ones only pass through). Events that are begun one after the other are in
+    /// the log in this order; what becomes of them may be awaited together. A known idempotency key gets its
+    /// first answer again.
+    fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>>;
+
+    /// Stores the event and gives it its place.
+    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>> {
+        async move { self.begin(draft).await?.await }.boxed()
+    }
 
     /// The events after `after` that `interest` wants, at most `limit`; [`Refusal::Reset`] when the log does
     /// not reach back that far or has another epoch.

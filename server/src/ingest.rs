@@ -153,22 +153,49 @@ impl Ingest {
     }
 
     /// Appends what was checked.
-    pub(crate) async fn append(&self, taken: Taken) -> Result<NotifyResponse, Refusal> {
-        let appended = self.engine.append(taken.draft).await;
-        let appended = appended.inspect_err(|_| self.stats.refused())?;
-        self.stats.appended(&appended, taken.since);
-        drop(taken.under_way);
-        Ok(NotifyResponse {
-            id: appended.id,
-            seq: appended.seq,
-            time: Some(appended.time),
-            duplicate: appended.duplicate,
+    async fn append(&self, taken: Taken) -> Result<NotifyResponse, Refusal> {
+        self.begin(taken).await?.await
+    }
+
+    /// Begins to append what was checked; gives what will be answered. Events that are begun one after the other are
+    /// in the log in this order, in whatever order the answers are awaited.
+    pub(crate) async fn begin(
+        &self,
+        taken: Taken,
+    ) -> Result<impl Future<Output = Result<NotifyResponse, Refusal>> + use<>, Refusal> {
+        let answer = self.hand_over(taken).await?;
+        Ok(async move {
+            let Appended { id, seq, time, duplicate } = answer.await?;
+            Ok(NotifyResponse { id, seq, time: Some(time), duplicate })
+        })
+    }
+
+    async fn hand_over(
+        &self,
+        taken: Taken,
+    ) -> Result<impl Future<Output = Result<Appended, Refusal>> + use<>, Refusal> {
+        let Taken { draft, since, under_way } = taken;
+        let stats = self.stats.clone();
+        let answer = self.engine.begin(draft).await.inspect_err(|_| stats.refused())?;
+        Ok(async move {
+            let appended = answer.await.inspect_err(|_| stats.refused())?;
+            stats.appended(&appended, since);
+            drop(under_way);
+            Ok(appended)
         })
     }
 
     /// Publishes an event that the server has made, where its type declares.
     pub(crate) async fn publish_made(&self, made: Made) -> Result<Appended, Refusal> {
-        let _under_way = self.under_way.token();
+        self.begin_made(made).await?.await
+    }
+
+    /// The same in two steps: events that are begun one after the other are in the log in this order.
+    pub(crate) async fn begin_made(
+        &self,
+        made: Made,
+    ) -> Result<impl Future<Output = Result<Appended, Refusal>> + use<>, Refusal> {
+        let under_way = self.under_way.token();
         if self.under_way.is_closed() {
             return Err(Refusal::Shutdown);
         }
@@ -184,10 +211,7 @@ impl Ingest {
             except_sessions: made.except_session.into_iter().collect(),
             idempotency_key: String::new(),
         };
-        let since = Instant::now();
-        let appended = self.engine.append(draft).await?;
-        self.stats.appended(&appended, since);
-        Ok(appended)
+        self.hand_over(Taken { draft, since: Instant::now(), under_way }).await
     }
 
     /// Refuses payloads that are too large or not valid for their type.

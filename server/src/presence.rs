@@ -394,9 +394,13 @@ impl Presence {
                 let _changed = tokio::time::timeout(pause, self.changed.notified()).await;
                 continue;
             }
-            // Appends are polled in order, which makes theirs the log's.
-            let events = round.iter().flat_map(|transition| self.events(transition));
-            for published in join_all(events.map(|made| ingest.publish_made(made))).await {
+            // Begun one after the other, which makes their order the log's; awaited together.
+            let mut begun = Vec::new();
+            for made in round.iter().flat_map(|transition| self.events(transition)) {
+                begun.push(ingest.begin_made(made).await);
+            }
+            let published = begun.into_iter().map(async |begun| begun?.await);
+            for published in join_all(published).await {
                 match published {
                     Ok(_) | Err(Refusal::Shutdown) => {}
                     Err(error) => tracing::warn!(%error, "a presence event was not published"),

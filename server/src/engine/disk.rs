@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use self::store::{Change, Failed, Loaded, Store, StoredAnswer, StoredEvent, unpanicked};
-use super::{Appended, Engine, Page, Record};
+use super::{Answer, Appended, Engine, Page, Record};
 use crate::{
     config::{Limits, Retention},
     error::{Error, Refusal},
@@ -196,14 +196,14 @@ impl DiskEngine {
         Ok(Self { shared, commands, kept: Mutex::new(kept) })
     }
 
-    async fn ask<T>(
+    /// Hands a command to the writer, which takes them in order; gives what it will answer.
+    async fn ask<T: Send + 'static>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
-    ) -> Result<T, Refusal> {
+    ) -> Result<BoxFuture<'static, Result<T, Refusal>>, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let gone = |_| Refusal::Storage("written");
         self.commands.send(command(answer)).await.map_err(|_| Refusal::Storage("written"))?;
-        answered.await.map_err(gone)?
+        Ok(async move { answered.await.map_err(|_| Refusal::Storage("written"))? }.boxed())
     }
 }
 
@@ -629,7 +629,7 @@ impl Log {
 }
 
 impl Engine for DiskEngine {
-    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>> {
+    fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
         self.ask(|answer| Command::Append(draft, answer)).boxed()
     }
 
@@ -654,7 +654,7 @@ impl Engine for DiskEngine {
     }
 
     fn keep(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>> {
-        self.ask(|answer| Command::Keep(records, answer)).boxed()
+        async move { self.ask(|answer| Command::Keep(records, answer)).await?.await }.boxed()
     }
 
     fn kept(&self) -> Vec<(String, Vec<u8>)> {

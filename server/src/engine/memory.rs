@@ -12,7 +12,7 @@ use fanfare_proto::{
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Appended, Engine, Page, Record};
+use super::{Answer, Appended, Engine, Page, Record};
 use crate::{
     config::{Limits, Retention},
     error::Refusal,
@@ -172,8 +172,9 @@ impl Log {
 }
 
 impl Engine for MemoryEngine {
-    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>> {
-        std::future::ready(self.append_now(draft)).boxed()
+    fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
+        let answer: Answer = std::future::ready(self.append_now(draft)).boxed();
+        std::future::ready(Ok(answer)).boxed()
     }
 
     fn read<'a>(

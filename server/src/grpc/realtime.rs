@@ -129,10 +129,14 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
                         .map_err(Status::from),
                     Err(status) => Err(status),
                 };
+                // Here, one after the other: futures that are awaited together are not polled in their order.
+                let answer = match draft {
+                    Ok(draft) => services.ingest.begin(draft).await.map_err(Status::from),
+                    Err(status) => Err(status),
+                };
                 // Nothing is taken behind what is refused.
-                let rest = draft.is_ok().then(|| (services.clone(), identity, requests));
-                let answer = async move { Ok::<_, Status>(services.ingest.append(draft?).await?) };
-                Some((answer, rest))
+                let rest = answer.is_ok().then_some((services, identity, requests));
+                Some((async move { Ok::<_, Status>(answer?.await?) }, rest))
             });
             let responses = taken.buffered(UNDER_WAY_MAX);
             let responses: ResponseStream<NotifyResponse> = Box::pin(responses);
