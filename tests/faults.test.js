@@ -128,6 +128,23 @@ for (const [what, directions] of [["in both directions", ["up", "down"]], ["towa
   });
 }
 
+test("a firewall forgets the links, which stay open for ever", async (t) => {
+  await scenario(
+    "links forgotten",
+    async (cluster, load) => {
+      await load.reached(0.3);
+      const known = cluster.bridges.map((bridge) => bridge.logs.length);
+      act.forget(cluster.links);
+      const began = performance.now();
+      // Three heartbeats, and time for a busy machine; HTTP/2's own keepalive would take 20 s.
+      const linked = (bridge, i) => until(() => bridge.logs.slice(known[i]).some((e) => e.message === "linked"), "a new link", 12_000);
+      await Promise.all(cluster.bridges.map(linked));
+      t.diagnostic(`linked again after ${((performance.now() - began) / 1000).toFixed(1)} s`);
+    },
+    { seconds: 4 },
+  );
+});
+
 test("one of two bridges hears nothing from the server: its clients go on at the other one", async () => {
   const { recoveries } = await scenario(
     "one link silent, clients move",

@@ -90,7 +90,8 @@ pub(crate) fn router(sessions: &Sessions) -> Router {
     Router::new()
         .route("/console/config.json", get(config))
         .route("/fanfare.v1.Admin/{method}", any(pass_on))
-        .route("/fanfare.v1.Realtime/{method}", any(pass_on))
+        .route("/fanfare.v1.Realtime/Notify", any(pass_on))
+        .route("/fanfare.v1.Realtime/Disconnect", any(pass_on))
         .fallback(file)
         .with_state(console)
 }

@@ -11,7 +11,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -62,7 +62,8 @@ pub(crate) struct Link {
     name: String,
     /// Tells this process from other bridges.
     instance: String,
-    servers: Vec<EdgeClient>,
+    /// Never empty.
+    servers: Vec<Mutex<EdgeClient>>,
     /// The server of the current link, as an index.
     current: Mutex<usize>,
     up: AtomicBool,
@@ -79,7 +80,7 @@ pub(crate) struct Unavailable;
 impl Link {
     pub(crate) fn new(config: &Config, rooms: Arc<Rooms>) -> Result<Self, Error> {
         let servers = config.servers.iter().map(|url| EdgeClient::new(url, &config.token));
-        let servers: Vec<EdgeClient> = servers.collect::<Result<_, _>>()?;
+        let servers: Vec<_> = servers.map(|server| server.map(Mutex::new)).collect::<Result<_, _>>()?;
         if servers.is_empty() {
             return Err(Error::NoServer);
         }
@@ -188,9 +189,23 @@ impl Link {
         }
     }
 
-    fn server(&self) -> EdgeClient {
+    fn current(&self) -> MutexGuard<'_, EdgeClient> {
         let index = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        self.servers[index % self.servers.len()].clone()
+        self.servers[index % self.servers.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server(&self) -> EdgeClient {
+        self.current().clone()
+    }
+
+    /// Gives up the connection to the current server. A server that was silent may be well, and the connection dead without
+    /// anybody having been told, as when a firewall forgets it; then all that went over it would have to time out.
+    fn renew(&self) {
+        let mut current = self.current();
+        match current.renewed() {
+            Ok(renewed) => *current = renewed,
+            Err(error) => tracing::warn!(%error, "the connection stays"),
+        }
     }
 
     /// Holds the link for ever, with one server after the other.
@@ -203,6 +218,7 @@ impl Link {
                 Err(why) => why,
             };
             self.up.store(false, Ordering::Release);
+            self.renew();
             self.interests.unlinked();
             self.reports.unlinked();
             // What nobody wants any more is forgotten without a server too.

@@ -20,8 +20,10 @@ const REQUESTS_WAITING_MAX: usize = 64;
 /// A connection to one server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EdgeClient {
+    url: String,
     client: edge_client::EdgeClient<Channel>,
-    pub(crate) channel: Channel,
+    /// For what others call through this client, apart from its own calls: whoever does not read their answers must not hold these up.
+    pub(crate) passing: Channel,
     bearer: MetadataValue<Ascii>,
 }
 
@@ -33,13 +35,21 @@ pub struct Link {
     responses: Streaming<LinkResponse>,
 }
 
+fn over(channel: Channel) -> edge_client::EdgeClient<Channel> {
+    edge_client::EdgeClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
 impl EdgeClient {
     /// Prepares a connection; it is made when it is first used.
     pub fn new(url: &str, token: &str) -> Result<Self, Error> {
-        let channel = channel(url)?;
-        let client = edge_client::EdgeClient::new(channel.clone());
-        let client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { client, channel, bearer: bearer(token)? })
+        let (client, passing) = (over(channel(url)?), channel(url)?);
+        Ok(Self { url: url.to_owned(), client, passing, bearer: bearer(token)? })
+    }
+
+    /// The same over connections of its own: one that has died may not know it for long.
+    pub fn renewed(&self) -> Result<Self, Error> {
+        let (client, passing) = (over(channel(&self.url)?), channel(&self.url)?);
+        Ok(Self { client, passing, ..self.clone() })
     }
 
     /// Opens a link.

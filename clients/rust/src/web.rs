@@ -32,7 +32,7 @@ impl EdgeClient {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError> + fmt::Display> + Send + 'static,
     {
-        let channel = self.channel.clone();
+        let channel = self.passing.clone();
         let server = service_fn(move |request: Request<Body>| {
             let channel = channel.clone();
             async move { Ok::<_, Infallible>(call(channel, request).await) }
