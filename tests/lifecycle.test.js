@@ -37,6 +37,13 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
   });
 }
 
+test("a program that is told to stop as soon as it listens ends cleanly", async () => {
+  for (let i = 0; i < 5; i++) {
+    const server = await startServer(QUIET);
+    await server.stop();
+  }
+});
+
 test("a server that is told to stop says so to a producer that waits", async () => {
   const server = await startServer(QUIET);
   const publisher = new Process(["notify", "message:new", "-", "--retry-for", "0s", "--server", server.url, "--jwt-secret", SECRET]);

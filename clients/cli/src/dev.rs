@@ -39,6 +39,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let signer = (!own_key).then(|| Signer::new(secret, &tokens));
     let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
     config.signer.clone_from(&signer);
+    let stop = stop_signal()?;
     let server = Server::bind(config).await;
     let server = server.map_err(|e| explain(e.into(), "--grpc-listen 127.0.0.1:0"))?;
     let grpc = server.local_addr();
@@ -50,7 +51,6 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let http = bridge.local_addr();
     info!(address = %http, "bridge listening");
 
-    let stop = stop_signal()?;
     let (stop_bridge, stop_server) = (CancellationToken::new(), CancellationToken::new());
     let grace = args.common.shutdown_grace;
     banner::print(grpc, http, secret, args.bridge.console)?;

@@ -80,16 +80,19 @@ pub(crate) fn bridge_config(
 
 /// Runs a server until it is told to stop.
 pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
+    // First, so that it is heard whenever it comes.
+    let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
     let config = server_config(&args.server, tokens, args.common.cors_origin)?;
     let server = Server::bind(config).await?;
     info!(address = %server.local_addr(), "server listening");
-    let clean = server.run(stop_signal()?, args.common.shutdown_grace).await?;
+    let clean = server.run(stop, args.common.shutdown_grace).await?;
     ended("server", clean)
 }
 
 /// Runs a bridge until it is told to stop.
 pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
     let token = match (args.bridge_token, &args.common.tokens.jwt_secret) {
         (Some(token), _) => token,
@@ -101,7 +104,7 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
     let config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
     let bridge = Bridge::bind(config).await?;
     info!(address = %bridge.local_addr(), "bridge listening");
-    let clean = bridge.run(stop_signal()?, args.common.shutdown_grace).await?;
+    let clean = bridge.run(stop, args.common.shutdown_grace).await?;
     ended("bridge", clean)
 }
 
