@@ -74,7 +74,7 @@ export class Process {
   }
 
   /** The first log entry with this message. */
-  log(message) {
+  log(message, ms) {
     return within(
       new Promise((resolve, reject) => {
         const look = () => {
@@ -86,6 +86,7 @@ export class Process {
         this.ended.then(() => reject(new Error(`ended before logging ${message}:\n${this.text()}`)));
       }),
       `log entry ${message}`,
+      ms,
     );
   }
 
@@ -126,7 +127,8 @@ export const QUIET = ["--presence-catalog", "todo.v1"];
 
 export async function startServer(args = [], listen = "127.0.0.1:0", options = {}) {
   const server = new Process(["server", "--grpc-listen", listen, "--jwt-secret", SECRET, ...args], options);
-  server.address = (await server.log("server listening")).address;
+  // It reads its whole log first.
+  server.address = (await server.log("server listening", 60_000)).address;
   server.url = `http://${server.address}`;
   return server;
 }

@@ -52,13 +52,15 @@ export async function crumble(links, bytes, howLong) {
   links.forEach((link) => (link.breakAfterBytes = Infinity));
 }
 
-/** Everything crashes at once and is started again. */
-export async function killEverything(cluster) {
+/** All bridges crash at once; others take their places. */
+export async function replaceBridges(cluster, { meanwhile } = {}) {
   const gone = [...cluster.bridges].map(() => cluster.takeBridge());
-  await Promise.all([cluster.server.kill(), ...gone.map((bridge) => bridge.kill())]);
-  await cluster.restartServer();
+  await Promise.all([meanwhile?.(), ...gone.map((bridge) => bridge.kill())]);
   for (const _ of gone) await cluster.addBridge();
 }
+
+/** Everything crashes at once and is started again. */
+export const killEverything = (cluster) => replaceBridges(cluster, { meanwhile: () => killServer(cluster) });
 
 /** Some clients lose their connections. */
 export const drop = (listeners) => listeners.forEach((listener) => listener.drop());

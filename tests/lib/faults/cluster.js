@@ -14,11 +14,11 @@ export class Cluster {
   bridges = [];
 
   /** `folder` is where the log is kept; `via` is a command that becomes the server. */
-  static async start({ bridges = 2, folder, via, pingTimeout = "2s", bridgeArgs = [] } = {}) {
+  static async start({ bridges = 2, folder, via, pingTimeout = "2s", serverArgs = [], bridgeArgs = [] } = {}) {
     const cluster = new Cluster();
     cluster.folder = folder ?? mkdtempSync(path.join(tmpdir(), "fanfare-faults-"));
     cluster.isOwn = folder === undefined;
-    cluster.serverArgs = [...SERVER_ARGS, "--data-dir", cluster.folder];
+    cluster.serverArgs = [...SERVER_ARGS, "--data-dir", cluster.folder, ...serverArgs];
     cluster.bridgeArgs = [...BRIDGE_ARGS, "--ping-timeout", pingTimeout, ...bridgeArgs];
     cluster.via = via;
     cluster.server = await startServer(cluster.serverArgs, undefined, { via });

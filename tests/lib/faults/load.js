@@ -28,7 +28,7 @@ export class Listener {
 
   constructor(urls, index, random) {
     this.chat = index % CHATS;
-    const choose = () => urls()[Math.floor(random() * urls().length)];
+    const choose = () => urls()[Math.floor(random() * urls().length)] ?? this.socket.io.uri;
     this.socket = io(urls()[index % urls().length], {
       auth: { token: user(index, TENANT) }, transports: ["websocket"], forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 500, timeout: 3000,
     });
