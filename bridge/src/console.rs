@@ -18,11 +18,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
-use fanfare_proto::{
-    signer::{Bearer, Signer},
-    token::Scope,
-    v1::Reason,
-};
+use fanfare_proto::{signer::Bearer, token::Scope, v1::Reason};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 use http_body_util::BodyExt as _;
@@ -30,7 +26,7 @@ use rust_embed::RustEmbed;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::{failure::Failure, link::Link, sessions::Sessions, transport::request::refuse};
+use crate::{failure::Failure, sessions::Sessions, transport::request::refuse};
 
 /// Calls that are passed on at once; streams count as long as they last.
 const CALLS_MAX: usize = 256;
@@ -58,9 +54,7 @@ struct Files;
 #[derive(Debug)]
 struct Console {
     files: HashMap<String, File>,
-    link: Arc<Link>,
-    development: Option<Signer>,
-    socketio_path: String,
+    sessions: Arc<Sessions>,
     calls: Arc<Semaphore>,
 }
 
@@ -78,15 +72,10 @@ struct File {
 }
 
 /// The console's routes. Everything they do not have is looked for among the page's files.
-pub(crate) fn router(sessions: &Sessions) -> Router {
+pub(crate) fn router(sessions: &Arc<Sessions>) -> Router {
     let files = Files::iter().filter_map(|name| Some((name.to_string(), File::new(&name)?))).collect();
-    let console = Arc::new(Console {
-        files,
-        link: sessions.link.clone(),
-        development: sessions.config.development.clone(),
-        socketio_path: sessions.config.path.clone(),
-        calls: Arc::new(Semaphore::new(CALLS_MAX)),
-    });
+    let console =
+        Arc::new(Console { files, sessions: sessions.clone(), calls: Arc::new(Semaphore::new(CALLS_MAX)) });
     Router::new()
         .route("/console/config.json", get(config))
         .route("/fanfare.v1.Admin/{method}", any(pass_on))
@@ -98,23 +87,32 @@ pub(crate) fn router(sessions: &Sessions) -> Router {
 
 /// What the page must know: whether it has to ask for a token.
 async fn config(State(console): State<Arc<Console>>, headers: HeaderMap) -> Response {
-    let Some(signer) = &console.development else {
-        return private(json!({ "development": false, "socketioPath": console.socketio_path }));
+    let Some(signer) = &console.sessions.config.development else {
+        return private(json!({ "development": false, "socketioPath": console.sessions.config.path }));
     };
     // A name that leads here may be anybody's (DNS rebinding), and then this would be their page's origin.
-    if !names_this_machine(&headers) || from_elsewhere(&headers) {
-        let message =
-            "the console of fanfare dev is for this machine: open it as http://127.0.0.1 or http://localhost";
-        return refuse(&Failure::new(Reason::Forbidden, message));
+    if is_foreign(&headers) {
+        return foreign();
     }
     let scopes = [Scope::Admin.as_str()];
     let bearer = Bearer { tenant: "*", user_id: "console", scopes: &scopes, ..Bearer::default() };
     match signer.sign(bearer, TOKEN_AGE) {
-        Ok((token, _)) => {
-            private(json!({ "development": true, "token": token, "socketioPath": console.socketio_path }))
-        }
+        Ok((token, _)) => private(
+            json!({ "development": true, "token": token, "socketioPath": console.sessions.config.path }),
+        ),
         Err(error) => refuse(&Failure::new(Reason::Internal, error.to_string())),
     }
+}
+
+fn foreign() -> Response {
+    let message =
+        "the console of fanfare dev is for this machine: open it as http://127.0.0.1 or http://localhost";
+    refuse(&Failure::new(Reason::Forbidden, message))
+}
+
+/// Whether a request may come from a page that is not ours.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    !names_this_machine(headers) || from_elsewhere(headers)
 }
 
 fn private(value: serde_json::Value) -> Response {
@@ -143,18 +141,38 @@ fn from_elsewhere(headers: &HeaderMap) -> bool {
     site.is_some_and(|site| site != b"same-origin" && site != b"none")
 }
 
+/// A gRPC-Web answer without a message: its status, as a number, and why.
+fn refusal(status: &'static str, message: &'static str) -> Response {
+    let headers =
+        [("content-type", "application/grpc-web+proto"), ("grpc-status", status), ("grpc-message", message)];
+    headers.into_response()
+}
+
+impl Console {
+    /// Whether a token is a service's.
+    fn may_pass(&self, headers: &HeaderMap) -> bool {
+        let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
+        let identity = token.and_then(|token| self.sessions.verifier.verify(token).ok());
+        identity.is_some_and(|identity| identity.allows(Scope::Notify) || identity.allows(Scope::Admin))
+    }
+}
+
 /// Passes a gRPC-Web call on to the server, as it is.
 async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Response {
+    if console.sessions.config.development.is_some() && is_foreign(request.headers()) {
+        return foreign();
+    }
+    // The server looks again and closer. Whoever may not pass must not take the place of those who may.
+    if !console.may_pass(request.headers()) {
+        return refusal(
+            "16",
+            "this way to the server is for services' tokens: send one as authorization: Bearer",
+        );
+    }
     let Ok(place) = console.calls.clone().try_acquire_owned() else {
-        // A gRPC-Web answer without a message: RESOURCE_EXHAUSTED.
-        let headers = [
-            ("content-type", "application/grpc-web+proto"),
-            ("grpc-status", "8"),
-            ("grpc-message", "too many calls pass through this bridge at once"),
-        ];
-        return headers.into_response();
+        return refusal("8", "too many calls pass through this bridge at once");
     };
-    let mut response = console.link.pass_on(request).await;
+    let mut response = console.sessions.link.pass_on(request).await;
     // Which other origins may call the server is not which may call the bridge: none.
     let names: Vec<HeaderName> = response.headers().keys().cloned().collect();
     for name in names.iter().filter(|name| name.as_str().starts_with("access-control-")) {

@@ -53,6 +53,8 @@ const DRAIN_MAX: usize = 32;
 /// Events that a session gets in one go: enough that the write is shared, few enough that what a connection
 /// buffers stays small.
 const ROUND_EVENTS_MAX: usize = 128;
+/// How many rounds a session's queue holds at least.
+const ROUND_SHARE: usize = 8;
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -70,6 +72,8 @@ pub(crate) struct Link {
     interests: Interests,
     reports: Reports,
     rooms: Arc<Rooms>,
+    /// What a session gets in one go: a fraction of what may wait for it, so that who reads is not taken for slow.
+    round_bytes_max: usize,
     pub(crate) stats: Stats,
 }
 
@@ -93,6 +97,7 @@ impl Link {
             interests: Interests::new(config.interest_linger),
             reports: Reports::new(),
             rooms,
+            round_bytes_max: config.queue_bytes_max / ROUND_SHARE,
             stats: Stats::default(),
         })
     }
@@ -336,7 +341,10 @@ impl Link {
 
     async fn deliver(&self, events: &mut Gathered) {
         let Some(tenant) = events.tenant.take() else { return };
-        for round in events.deliveries.chunks(ROUND_EVENTS_MAX) {
+        let mut rest = events.deliveries.as_slice();
+        while !rest.is_empty() {
+            let (round, behind) = rest.split_at(self.round(rest));
+            rest = behind;
             let handed = self.rooms.deliver(&tenant, round);
             self.stats.handed(round, handed);
             // The connections' tasks must write meanwhile, or a long burst fills the queues of those who read.
@@ -344,6 +352,16 @@ impl Link {
         }
         events.deliveries.clear();
         self.interests.reached(&tenant, std::mem::take(&mut events.cursor));
+    }
+
+    /// How many events go out in one go.
+    fn round(&self, events: &[Arc<Delivery>]) -> usize {
+        let mut bytes = 0;
+        let fits = events.iter().take(ROUND_EVENTS_MAX).take_while(|delivery| {
+            bytes += delivery.event.json.len();
+            bytes <= self.round_bytes_max
+        });
+        fits.count().max(1)
     }
 
     fn control(&self, kind: Option<link_response::Kind>, link: &edge::Link) {

@@ -127,12 +127,8 @@ impl Outlet for Arc<Mailbox> {
         Mailbox::close(self, ending);
     }
 
-    fn queued_bytes(&self) -> usize {
-        self.lock().bytes
-    }
-
-    fn look(&self) -> (usize, usize) {
-        (self.queued_bytes(), self.bytes_max)
+    fn queued_bytes(&self) -> (usize, usize) {
+        (self.lock().bytes, self.bytes_max)
     }
 }
 

@@ -198,11 +198,7 @@ pub(crate) mod tests {
             self.endings.lock().unwrap().push(ending.reason);
         }
 
-        fn queued_bytes(&self) -> usize {
-            0
-        }
-
-        fn look(&self) -> (usize, usize) {
+        fn queued_bytes(&self) -> (usize, usize) {
             (0, 0)
         }
     }

@@ -33,10 +33,8 @@ pub(crate) trait Outlet: Send + Sync {
     fn fail(&self, ack: Option<i64>, failure: &Failure);
     /// Ends the connection, saying why as far as the protocol can.
     fn close(&self, ending: &Ending);
-    /// Bytes that wait for the peer; 0 where that is not known without looking closely.
-    fn queued_bytes(&self) -> usize;
-    /// The same, looked at closely, and the bound.
-    fn look(&self) -> (usize, usize);
+    /// Bytes that wait for the peer, and their bound; little may count as nothing.
+    fn queued_bytes(&self) -> (usize, usize);
 }
 
 /// What a browser emitted.
@@ -155,7 +153,7 @@ impl Session {
 
     /// What those who administer see of the connection.
     pub(crate) fn connection(&self) -> Connection {
-        let (queued, max) = self.outlet.look();
+        let (queued, max) = self.outlet.queued_bytes();
         let seconds = self.expires_at.and_then(|end| i64::try_from(end).ok());
         Connection {
             queued_bytes: queued as u64,

@@ -85,7 +85,7 @@ impl Stats {
                 for some in members.chunks(SESSIONS_AT_ONCE) {
                     for session in some {
                         *sessions.entry(session.caller.transport).or_default() += 1;
-                        queued_bytes += session.outlet.queued_bytes() as u64;
+                        queued_bytes += session.outlet.queued_bytes().0 as u64;
                     }
                     tokio::task::yield_now().await;
                 }

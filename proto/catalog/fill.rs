@@ -273,7 +273,8 @@ impl Stamp<'_> {
             Value::Message(message) => {
                 for field in message.descriptor().fields() {
                     // Only one member of a oneof is there.
-                    let absent = field.containing_oneof().is_some() && !message.has_field(&field);
+                    let chosen = field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic());
+                    let absent = chosen && !message.has_field(&field);
                     match options::fill(&field).filter(|_| !absent) {
                         Some(source) => match self.value(&source, &field.kind(), None) {
                             Some(stamped) => message.set_field(&field, stamped),
@@ -344,7 +345,12 @@ mod tests {
           Author author = 1;
           repeated Author others = 2;
         }
-        message Author { string id = 1 [(fanfare.v1.fill) = FILL_USER_ID]; string mood = 2; }
+        message Author {
+          string id = 1 [(fanfare.v1.fill) = FILL_USER_ID];
+          string mood = 2;
+          optional string name = 3 [(fanfare.v1.fill) = FILL_USER_NAME];
+          oneof more { string told = 4 [(fanfare.v1.fill) = FILL_USER_ID]; }
+        }
         message Request { Author author = 1; repeated Author others = 2; }
         service Client {
           rpc Write(Request) returns (Request) {
@@ -364,7 +370,7 @@ mod tests {
         let request =
             prost_reflect::DynamicMessage::decode(method.request_descriptor.clone(), bytes.as_slice())
                 .unwrap();
-        let caller = crate::v1::Caller { user_id: "7".into(), ..Default::default() };
+        let caller = crate::v1::Caller { user_id: "7".into(), user_name: "Ada".into(), ..Default::default() };
         let claims = serde_json::Map::new();
         let time = prost_types::Timestamp::default();
         let stamp = Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[] };
@@ -374,7 +380,7 @@ mod tests {
         publish.event.shape.write_json(&made, &mut written).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),
-            r#"{"author":{"id":"7","mood":"bad"},"others":[{"id":"7","mood":""},{"id":"7","mood":""}]}"#
+            r#"{"author":{"id":"7","mood":"bad","name":"Ada"},"others":[{"id":"7","mood":"","name":"Ada"},{"id":"7","mood":"","name":"Ada"}]}"#
         );
     }
 }

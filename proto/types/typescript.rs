@@ -139,6 +139,12 @@ impl Writer<'_, '_> {
             writeln!(out, "  | {{ type: \"ack\"; ref: number; data: {} }}", answers.join(" | "))?;
         }
         out.push_str("  | { type: \"reset\"; cursor: string }\n");
+        doc(
+            out,
+            "  ",
+            "A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final.",
+        );
+        out.push_str("  | ({ type: \"end\" } & Failure)\n");
         out.push_str("  | ({ type: \"error\"; ref?: number } & Failure);\n\n");
 
         doc(

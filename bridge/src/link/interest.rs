@@ -13,6 +13,9 @@ use fanfare_proto::{
 };
 use tokio::sync::{Notify, oneshot};
 
+/// Who waits for a room and has given up: so many may be kept.
+const WAITING_KEPT: usize = 16;
+
 /// The lock is short: no await, no delivery under it.
 #[derive(Debug)]
 pub(super) struct Interests {
@@ -49,6 +52,8 @@ struct Wanted {
     /// The server has confirmed.
     applied: bool,
     waiting: Vec<oneshot::Sender<()>>,
+    /// How many may wait before those who have given up are looked for.
+    sweep_at: usize,
     idle_since: Option<Instant>,
 }
 
@@ -72,8 +77,11 @@ impl Interests {
                 wanted.count += 1;
                 wanted.idle_since = None;
                 if !wanted.applied {
-                    // Of those who have given up, none is kept.
-                    wanted.waiting.retain(|waiting| !waiting.is_closed());
+                    // Of those who have given up, few are kept.
+                    if wanted.waiting.len() >= wanted.sweep_at {
+                        wanted.waiting.retain(|waiting| !waiting.is_closed());
+                        wanted.sweep_at = 2 * wanted.waiting.len() + WAITING_KEPT;
+                    }
                     let (done, answer) = oneshot::channel();
                     wanted.waiting.push(done);
                     answers.push(answer);

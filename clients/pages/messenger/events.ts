@@ -80,6 +80,8 @@ export type WebSocketEvents =
   | ({ type: "user:online"; cursor?: string } & UserOnline)
   | { type: "ack"; ref: number; data: ChatRef }
   | { type: "reset"; cursor: string }
+  /** A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final. */
+  | ({ type: "end" } & Failure)
   | ({ type: "error"; ref?: number } & Failure);
 
 /** What browsers may send over `/ws`. A call with a `ref` is answered by `ack` or `error` with the same `ref`. */

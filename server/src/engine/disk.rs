@@ -168,7 +168,7 @@ impl DiskEngine {
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
         let lag = Lag::new(limits.answered_early_max);
-        let (store, (loaded, kept)) = Store::open(folder, lag.is_allowed())?;
+        let (store, (loaded, kept)) = Store::open(folder, lag.is_allowed(), None)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             catalogs,
@@ -577,7 +577,7 @@ impl Writer {
         std::thread::sleep(REOPEN_PAUSE.saturating_sub(self.tried_at.elapsed()));
         self.tried_at = Instant::now();
         let folder = self.shared.folder.clone();
-        match Store::open(&folder, self.lag.is_allowed()) {
+        match Store::open(&folder, self.lag.is_allowed(), Some(self.shared.epoch)) {
             Ok((store, (loaded, _))) => {
                 tracing::warn!("the log is open again");
                 self.take_over(loaded);

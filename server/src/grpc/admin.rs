@@ -101,7 +101,7 @@ impl Services {
             Some((at, gauges)) if at.elapsed() < GAUGES_AGE_MAX => *gauges,
             _ => {
                 let present = self.presence.tenants();
-                let users = present.iter().map(|tenant| self.presence.tally(tenant).users).sum();
+                let users = present.iter().map(|tenant| self.presence.user_count(tenant)).sum();
                 let counted = Gauges { tenants: self.tenants().len(), users };
                 *gauges = Some((Instant::now(), counted));
                 counted

@@ -150,6 +150,7 @@ struct Link {
     joining: Option<Joining>,
     pending: VecDeque<Frame>,
     heartbeat: Interval,
+    finishes: bool,
     ended: bool,
 }
 
@@ -216,6 +217,7 @@ impl Link {
             joining: None,
             pending: VecDeque::from([frame(link_response::Kind::Welcome(welcome))]),
             heartbeat,
+            finishes: false,
             ended: false,
         }
     }
@@ -241,27 +243,22 @@ impl Link {
 
     /// Waits for something to do and does it; false when the bridge is gone.
     async fn fill(&mut self) -> Result<bool, Status> {
-        if let Some(joining) = self.joining.take() {
-            // To the end first: the added rooms count from there.
-            if self.read(joining.key).await? {
-                self.joining = Some(joining);
-            } else {
-                self.join(joining);
-            }
-            return Ok(true);
-        }
         // In turns: a long catch-up must not keep sessions waiting, nor they the events.
         self.reads = !self.reads;
         if self.reads
             && let Some(key) = self.ready.pop_front()
         {
-            self.read(key).await?;
+            let more = self.read(key).await?;
+            // It was read to its end: the added rooms count from here.
+            if let Some(joining) = self.joining.take_if(|joining| joining.key == key && !more) {
+                self.join(joining);
+            }
             return Ok(true);
         }
         tokio::select! {
             biased;
             () = self.services.closing.cancelled() => self.finish().await?,
-            request = self.requests.message() => match request? {
+            request = self.requests.message(), if self.joining.is_none() => match request? {
                 Some(request) => self.request(request).await?,
                 None => return Ok(false),
             },
@@ -281,7 +278,9 @@ impl Link {
     /// The server shuts down: everything that was acknowledged is still sent, then the end.
     async fn finish(&mut self) -> Result<(), Refusal> {
         // A producer that does not read its answers must not hold the others' end.
-        let _stalled = tokio::time::timeout(FINISH_MAX, self.services.ingest.finished()).await;
+        if !std::mem::replace(&mut self.finishes, true) {
+            let _stalled = tokio::time::timeout(FINISH_MAX, self.services.ingest.finished()).await;
+        }
         let keys: Vec<u64> = self.subscriptions.keys().copied().collect();
         for key in keys {
             self.read(key).await?;
@@ -378,7 +377,10 @@ impl Link {
         let (add, drop) = (parse(&interest.add)?, parse(&interest.drop)?);
         let r#ref = interest.r#ref;
         match self.tenants.get(&tenant) {
-            Some(key) => self.joining = Some(Joining { key: *key, tenant, add, drop, r#ref }),
+            Some(key) => {
+                self.ready.push_back(*key);
+                self.joining = Some(Joining { key: *key, tenant, add, drop, r#ref });
+            }
             None => {
                 let key = self.follow(&tenant, add, &interest.after).await?;
                 self.join(Joining { key, tenant, add: Vec::new(), drop, r#ref });

@@ -1,4 +1,4 @@
-//! What those who administer see of presence. Everything is bounded, and no lock is held while much is looked through.
+//! What those who administer see of presence. Every answer is bounded; the looking through is done under the one lock, so it is short.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -36,6 +36,11 @@ impl Presence {
         let roster = self.lock();
         let (users, sessions) = roster.present(tenant, &Room::org());
         Tally { users, sessions, rooms: roster.rooms(tenant).count() }
+    }
+
+    /// How many users of a tenant are connected.
+    pub(crate) fn user_count(&self, tenant: &Tenant) -> usize {
+        self.lock().present(tenant, &Room::org()).0
     }
 
     /// How many sessions there are.

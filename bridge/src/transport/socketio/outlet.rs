@@ -1,6 +1,7 @@
 //! What a session sends, over Engine.IO.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use engineioxide::{DisconnectReason, Str};
 use fanfare_proto::v1::{self, Reason};
 use tokio_util::task::TaskTracker;
@@ -29,10 +31,10 @@ const FAREWELL_TO_ABUSE: Duration = Duration::from_millis(100);
 /// How often a full queue is looked at again while a session recovers.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
+/// So many marks stand in a full queue.
+const MARKED_SHARE: usize = 8;
 /// What a waiting packet costs besides its text, in bytes.
 const PACKET_BYTES: usize = 64;
-/// So few waiting packets count as none to those who administer.
-const PACKETS_NOT_SEEN: usize = 8;
 
 /// A session's connection and what waits for it.
 pub(super) struct SocketOutlet {
@@ -48,30 +50,51 @@ impl SocketOutlet {
     }
 }
 
-/// A connection's queue, bounded in packets by the library and in bytes here. The library does not say what waits, only
-/// whether so many places are free: so packets are counted in two generations, and when the places of all that came before the
-/// younger one are free again, the older one has been sent.
+/// A connection's queue, bounded in packets by the library and in bytes here. The library does not say what waits: so, now and
+/// then, a packet's text is this session's own copy, of which a second handle is kept. When that is the only one left, the packet has been taken
+/// out, and with it everything before it.
 pub(super) struct Queue {
     socket: EngineSocket,
     waiting: Mutex<Waiting>,
-    packets_max: usize,
     bytes_max: usize,
 }
 
-/// What may wait at most: a bound, not a measure.
+/// What waits, as far as it is known: at most [`MARKED_SHARE`] of the bound less than is said.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Put in since the last look at the queue.
-    packets: usize,
-    bytes: usize,
-    /// What may have waited then.
-    older_bytes: usize,
+    /// Marked packets, and the bytes from the one before, this one included; oldest first.
+    marked: VecDeque<(Bytes, usize)>,
+    marked_bytes: usize,
+    /// Behind the last mark.
+    rest_bytes: usize,
+}
+
+impl Waiting {
+    const fn total(&self) -> usize {
+        self.marked_bytes + self.rest_bytes
+    }
+
+    /// Lets go of what has been taken out.
+    fn settle(&mut self) {
+        while let Some((_, bytes)) = self.marked.front().filter(|(mark, _)| mark.is_unique()) {
+            self.marked_bytes -= bytes;
+            self.marked.pop_front();
+        }
+    }
+
+    /// Puts a mark on a packet: gives the text to send.
+    fn mark(&mut self, packet: &str) -> Str {
+        let own = Str::copy_from_slice(packet);
+        let bytes = std::mem::take(&mut self.rest_bytes);
+        self.marked_bytes += bytes;
+        self.marked.push_back((own.clone().into(), bytes));
+        own
+    }
 }
 
 impl Queue {
     pub(super) fn new(socket: EngineSocket, config: &Config) -> Self {
-        let (packets_max, bytes_max) = (config.queue_packets_max, config.queue_bytes_max);
-        Self { socket, waiting: Mutex::default(), packets_max, bytes_max }
+        Self { socket, waiting: Mutex::default(), bytes_max: config.queue_bytes_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -87,37 +110,29 @@ impl Queue {
         let mut waiting = self.lock();
         for packet in packets {
             let cost = packet.len() + PACKET_BYTES;
-            if waiting.bytes + cost > self.bytes_max / 2 {
-                self.look(&mut waiting);
-            }
             if waiting.total() + cost > self.bytes_max {
-                self.look(&mut waiting);
+                waiting.settle();
+                // One that is larger than the whole queue must get through all the same.
+                if waiting.total() > 0 && waiting.total() + cost > self.bytes_max {
+                    return Err(Overflow);
+                }
             }
-            // One that is larger than the whole queue must get through all the same.
-            if waiting.total() > 0 && waiting.total() + cost > self.bytes_max {
+            waiting.rest_bytes += cost;
+            let marks = waiting.rest_bytes > self.bytes_max / MARKED_SHARE;
+            let packet = if marks { waiting.mark(&packet) } else { packet };
+            // One that has gone is no slow one.
+            if self.socket.emit(packet).is_err() && !self.socket.is_closed() {
                 return Err(Overflow);
             }
-            self.socket.emit(packet).map_err(|_| Overflow)?;
-            waiting.packets += 1;
-            waiting.bytes += cost;
         }
         Ok(())
     }
 
-    /// Learns whether the older generation has been sent, and begins another one.
-    fn look(&self, waiting: &mut Waiting) {
-        let wanted = self.packets_max.saturating_sub(waiting.packets);
-        let free: Vec<_> = (0..wanted).map_while(|_| self.socket.reserve().ok()).collect();
-        let kept = if free.len() == wanted { 0 } else { waiting.older_bytes };
-        *waiting = Waiting { older_bytes: kept + waiting.bytes, ..Waiting::default() };
-    }
-
-    /// What may wait, at most. It is nothing when nearly all places are free; one is always left for a ping.
+    /// What waits; little counts as nothing.
     fn waiting_bytes(&self) -> usize {
-        let waiting = self.lock();
-        let wanted = self.packets_max.saturating_sub(PACKETS_NOT_SEEN);
-        let free: Vec<_> = (0..wanted).map_while(|_| self.socket.reserve().ok()).collect();
-        if free.len() == wanted { 0 } else { waiting.total() }
+        let mut waiting = self.lock();
+        waiting.settle();
+        waiting.marked_bytes
     }
 
     /// Puts a packet in; a connection whose queue is full is closed, never skipped.
@@ -136,12 +151,6 @@ impl Queue {
             tokio::time::sleep(FULL_PAUSE).await;
         }
         true
-    }
-}
-
-impl Waiting {
-    const fn total(&self) -> usize {
-        self.older_bytes + self.bytes
     }
 }
 
@@ -201,11 +210,11 @@ impl Held {
 
     /// Sends what is later than a cursor. The first stored event that is ends the question, because events come in log order.
     fn send(&self, queue: &Queue, upto: &str, events: &[Arc<Delivery>]) -> Result<(), Overflow> {
-        for delivery in events.iter().filter(|delivery| delivery.is_after(upto)) {
-            queue.put(delivery.socketio().clone())?;
-            if delivery.cursor().is_some() {
-                self.live.store(true, Ordering::Release);
-            }
+        let later = || events.iter().filter(|delivery| delivery.is_after(upto));
+        queue.put_all(later().map(|delivery| delivery.socketio().clone()))?;
+        // Not before: who finds it set does not wait for those that are sent here.
+        if later().any(|delivery| delivery.cursor().is_some()) {
+            self.live.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -241,8 +250,8 @@ impl Outlet for SocketOutlet {
             return;
         }
         // … and do not when they are told to go.
-        self.fail(None, &Failure::new(ending.reason, ending.message.as_str()));
-        self.queue.send(packet::disconnect());
+        send(&socket, packet::failure(None, &Failure::new(ending.reason, ending.message.as_str())));
+        send(&socket, packet::disconnect());
         let farewell = if ending.reason == Reason::Abuse { FAREWELL_TO_ABUSE } else { FAREWELL };
         self.tasks.spawn(async move {
             let _left = tokio::time::timeout(farewell, socket.closed()).await;
@@ -250,16 +259,12 @@ impl Outlet for SocketOutlet {
         });
     }
 
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
-    fn look(&self) -> (usize, usize) {
+    fn queued_bytes(&self) -> (usize, usize) {
         (self.queue.waiting_bytes(), self.queue.bytes_max)
     }
 }
 
-/// Sends a packet to who has no session.
+/// Sends a packet whatever waits, to who has no session or is told to go; where not even the library has room, the connection is closed.
 pub(super) fn send(socket: &EngineSocket, packet: Str) {
     if socket.emit(packet).is_err() && !socket.is_closed() {
         socket.close(DisconnectReason::ClosingServer);

@@ -138,10 +138,11 @@ impl Store {
     /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
     /// and nothing else. Every event's checksum is verified.
     ///
-    /// With `late`, what was answered may not be on the disk when a crash comes; then the epoch changes at the next start.
-    pub(super) fn open(folder: &Path, late: bool) -> Result<(Self, Everything), Error> {
+    /// With `late`, what was answered may not be on the disk when a crash comes; then the epoch changes at the next start. Not so when it is
+    /// `known`, because it is the same process that opens the store again and nothing was lost.
+    pub(super) fn open(folder: &Path, late: bool, known: Option<Epoch>) -> Result<(Self, Everything), Error> {
         let opened = unpanicked(|| {
-            let store = Self::open_file(folder, late)?;
+            let store = Self::open_file(folder, late, known)?;
             let everything = store.load(folder)?;
             Ok((store, everything))
         });
@@ -151,7 +152,7 @@ impl Store {
         })
     }
 
-    fn open_file(folder: &Path, late: bool) -> Result<Self, Error> {
+    fn open_file(folder: &Path, late: bool, known: Option<Epoch>) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
         std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
         let database = Database::create(path(folder)).map_err(|error| match error {
@@ -160,7 +161,7 @@ impl Store {
             }
             other => refuse(damaged(folder, &other.to_string())),
         })?;
-        let epoch = prepare(&database, late).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
+        let epoch = prepare(&database, late, known).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
         match epoch {
             Ok(number) => Ok(Self { database, epoch: Epoch::kept(number) }),
             Err(format) => Err(refuse(format!(
@@ -276,7 +277,7 @@ fn damaged(folder: &Path, problem: &str) -> String {
 }
 
 /// Makes the tables where they are missing; gives the epoch, or the format that is not ours.
-fn prepare(database: &Database, late: bool) -> Result<Result<u64, u64>, Failed> {
+fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Result<u64, u64>, Failed> {
     let write = database.begin_write()?;
     let epoch = {
         let mut meta = write.open_table(META)?;
@@ -292,7 +293,7 @@ fn prepare(database: &Database, late: bool) -> Result<Result<u64, u64>, Failed> 
                 let value = |name| -> Result<u64, Failed> {
                     Ok(meta.get(name)?.map(|value| value.value()).unwrap_or_default())
                 };
-                let (mut epoch, was_late) = (value("epoch")?, value("late")? != 0);
+                let (mut epoch, was_late) = (value("epoch")?, value("late")? != 0 && known.is_none());
                 if was_late {
                     // Cursors that were given out may lie behind the end of what is left.
                     tracing::warn!(
