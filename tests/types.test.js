@@ -263,7 +263,7 @@ test("the AsyncAPI document is one", async () => {
   assert.equal(document.operations["send.messenger.v1.NewMessage"].action, "send");
   const subscribe = document.operations["receive.messenger.v1.MessengerClient.SubscribeChat"];
   assert.equal(subscribe.action, "receive");
-  assert.deepStrictEqual(subscribe.reply.messages.map(({ $ref }) => $ref.split("/").at(-1)), ["messenger.v1.ChatRef.response", "refused"]);
+  assert.deepStrictEqual(subscribe.reply.messages.map(({ $ref }) => $ref.split("/").at(-1)), ["messenger.v1.ChatRef-response", "refused"]);
 });
 
 /** Asserts that JSON is as the schemas say. */
@@ -294,8 +294,8 @@ test("JSON that is not an event's is refused by its schema", async () => {
   ]) {
     assert.match(problem("messenger.v1.NewMessage", JSON.parse(JSON.stringify({ ...message, ...change }))) ?? "", expected);
   }
-  assert.match(problem("shapes.v1.Author.Input", { id: "root", mood: "" }), /additional properties/);
-  assert.equal(problem("shapes.v1.Author.Input", { mood: "" }), undefined);
+  assert.match(problem("shapes.v1.Author-input", { id: "root", mood: "" }), /additional properties/);
+  assert.equal(problem("shapes.v1.Author-input", { mood: "" }), undefined);
 });
 
 let fanfare, python;

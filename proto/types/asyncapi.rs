@@ -52,7 +52,7 @@ impl Writer<'_, '_> {
         for call in &self.model.calls {
             let names = [(call.request.index, Side::Browser), (call.response.index, Side::Server)];
             let [request, response] = names.map(|(index, side)| self.payload_name(index, side));
-            let (asked, answered) = (format!("{request}.request"), format!("{response}.response"));
+            let (asked, answered) = (format!("{request}-request"), format!("{response}-response"));
             messages.insert(asked.clone(), self.message(&request, call.request.index, Side::Browser));
             messages.insert(answered.clone(), self.message(&response, call.response.index, Side::Server));
             let channel = channels.entry(&call.on).or_default();

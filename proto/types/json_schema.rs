@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::model::{Key, Model, Scalar, Side, Value};
+use super::model::{Key, Model, Scalar, Side, Value, is_input};
 use crate::{catalog::Catalogs, json::FieldKind};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -29,7 +29,7 @@ pub fn json_schema(catalogs: &Catalogs, full_name: &str) -> Option<Json> {
 }
 
 /// One document with the schemas of all events, requests and responses of some packages, of all when none is named; each under
-/// `$defs` by its message's full name, requests that differ from what the server sends with `.Input` behind it.
+/// `$defs` by its message's full name, requests that differ from what the server sends with `-input` behind it.
 pub fn json_schemas(catalogs: &Catalogs, packages: &[String]) -> Json {
     let model = Model::new(catalogs, packages);
     let place = Place { prefix: "#/$defs/" };
@@ -132,10 +132,10 @@ impl Place {
     }
 }
 
-/// E.g. `messenger.v1.NewMessage`.
+/// E.g. `messenger.v1.NewMessage`; no message's name has a `-`.
 pub(super) fn type_name(model: &Model<'_>, (index, side): Key) -> String {
-    let is_input = side == Side::Browser && model.messages.contains(&(index, Side::Server));
-    format!("{}{}", model.message_name(index), if is_input { ".Input" } else { "" })
+    let input = if is_input(model, index, side) { "-input" } else { "" };
+    format!("{}{input}", model.message_name(index))
 }
 
 fn map_keys(kind: FieldKind) -> Option<Json> {

@@ -354,6 +354,11 @@ impl<'a> Model<'a> {
     }
 }
 
+/// Whether a message's type is what browsers send of it, and there is another for what the server sends.
+pub(super) fn is_input(model: &Model<'_>, index: usize, side: Side) -> bool {
+    side == Side::Browser && model.messages.contains(&(index, Side::Server))
+}
+
 /// The kind of a field's values; of a map's values, not its entries.
 fn value_kind(table: &Table, field: &FieldShape) -> FieldKind {
     match (field.repetition, field.kind) {

@@ -227,6 +227,40 @@ fn a_name_that_two_packages_have_stands_behind_its_package_in_both() {
 }
 
 #[test]
+fn names_that_meet_within_a_package_stay_apart() {
+    let catalogs = load(
+        r#"
+        syntax = "proto3";
+        package meet.v1;
+        import "fanfare/v1/catalog.proto";
+        message A { option (fanfare.v1.event) = { name: "a" rooms: "org" }; B x = 1; A_B y = 2; BInput z = 3; Class c = 4; MeetV1A d = 5; message B { int32 n = 1; } }
+        message A_B { string own = 1; }
+        message B { string id = 1 [(fanfare.v1.fill) = FILL_USER_ID]; }
+        message BInput { string own_input = 1; }
+        message Class { class inner = 1; }
+        message class { string lower = 1; }
+        message MeetV1A { Answer answer = 1; }
+        message Answer { string own_answer = 1; }
+        message Ask { B b = 1; }
+        service Client { rpc Do(Ask) returns (B) { option (fanfare.v1.client) = { on: "do" }; } }
+        "#,
+    );
+    let text = typescript(&catalogs, &packages(&["meet.v1"]));
+    let declared: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("export interface ")).collect();
+    let unique: BTreeSet<&str> = declared.iter().copied().collect();
+    assert_eq!(unique.len(), declared.len(), "{declared:?}");
+    for (name, field) in [
+        ("MeetV1A_B", "own: string;"),
+        ("MeetV1BInput", "ownInput: string;"),
+        ("MeetV1class", "lower: string;"),
+        ("MeetV1Answer", "ownAnswer: string;"),
+    ] {
+        let found = ["", "_"].map(|end| format!("export interface {name}{end} {{\n  {field}\n}}"));
+        assert!(found.iter().any(|declaration| text.contains(declaration)), "{name} in\n{text}");
+    }
+}
+
+#[test]
 fn what_is_for_another_transport_is_not_in_the_maps_of_socketio() {
     let catalogs = Catalogs::builtin().unwrap();
     let text = typescript(&catalogs, &packages(&["dialogs.v1"]));

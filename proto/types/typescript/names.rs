@@ -4,9 +4,9 @@
 //! or TypeScript uses itself, has its package in front, in all of them: `ChatV1NewMessage`. A message that browsers send with
 //! fewer fields than the server does is `NewMessageInput` there.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use super::super::model::{Key, Model, Side};
+use super::super::model::{Key, Model, is_input};
 
 /// Names that are taken: what the file declares or uses, and words of the language.
 const TAKEN: [&str; 69] = [
@@ -96,34 +96,37 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(model: &Model<'_>) -> Self {
-        // By package and name, so that the outcome depends on nothing else.
-        let mut items: BTreeMap<(String, String), Item> = BTreeMap::new();
+        // By package, name and origin, so that the outcome depends on nothing else.
+        let mut items: Vec<(String, String, String, Item)> = Vec::new();
         for key @ (index, side) in &model.messages {
             let Some(message) = model.message(*index) else { continue };
-            let is_input = *side == Side::Browser && model.messages.contains(&(*index, Side::Server));
-            let name = format!(
-                "{}{}",
-                base(message.package_name(), message.full_name()),
-                if is_input { "Input" } else { "" }
-            );
-            items.insert((message.package_name().to_owned(), name), Item::Message(*key));
+            let (package, full_name) = (message.package_name(), message.full_name());
+            let input = if is_input(model, *index, *side) { "Input" } else { "" };
+            let name = format!("{}{input}", base(package, full_name));
+            items.push((package.to_owned(), name, full_name.to_owned(), Item::Message(*key)));
         }
         for index in &model.enums {
             let Some(enumeration) = model.enumeration(*index) else { continue };
-            let name = base(enumeration.package_name(), enumeration.full_name());
-            items.insert((enumeration.package_name().to_owned(), name), Item::Enum(*index));
+            let (package, full_name) = (enumeration.package_name(), enumeration.full_name());
+            items.push((
+                package.to_owned(),
+                base(package, full_name),
+                full_name.to_owned(),
+                Item::Enum(*index),
+            ));
         }
+        items.sort();
         let mut taken: HashMap<&str, usize> = TAKEN.iter().map(|name| (*name, 1)).collect();
-        for (_, name) in items.keys() {
+        for (_, name, _, _) in &items {
             *taken.entry(name).or_default() += 1;
         }
         let mut used: HashSet<String> = HashSet::new();
         let mut by_item = HashMap::new();
-        for ((package, name), item) in &items {
-            let mut chosen =
-                if taken[name.as_str()] > 1 { format!("{}{name}", pascal(package)) } else { name.clone() };
+        for (package, name, _, item) in &items {
+            let is_shared = taken[name.as_str()] > 1;
+            let mut chosen = if is_shared { format!("{}{name}", pascal(package)) } else { name.clone() };
             // Somebody may have declared just that name.
-            while used.contains(&chosen) || (chosen != *name && taken.contains_key(chosen.as_str())) {
+            while used.contains(&chosen) || (is_shared && taken.contains_key(chosen.as_str())) {
                 chosen.push('_');
             }
             used.insert(chosen.clone());
