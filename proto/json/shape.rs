@@ -301,7 +301,10 @@ fn kind(kind: &Kind, js_number: bool, names: &Names) -> FieldKind {
 fn enum_shape(descriptor: &EnumDescriptor, text: Option<&ExtensionDescriptor>) -> EnumShape {
     let (mut texts, mut numbers) = (BTreeMap::new(), HashMap::new());
     let mut with_text = Vec::new();
-    for value in descriptor.values() {
+    // Of several names of one number the first that is declared is written, as protobuf has it.
+    let mut values: Vec<_> = descriptor.values().collect();
+    values.sort_by(|a, b| a.path().cmp(b.path()));
+    for value in values {
         numbers.entry(value.name().to_owned()).or_insert(value.number());
         let own = text.filter(|e| value.options().has_extension(e));
         let own = own.and_then(|e| value.options().get_extension(e).as_str().map(str::to_owned));

@@ -49,6 +49,8 @@ message Bare {
   repeated uint32 h = 8; repeated float i = 9; repeated sfixed64 j = 10; repeated string k = 11; Bare l = 12; repeated Bare m = 13;
   oneof p { string q = 16; Bare r = 17; uint64 s = 18; } repeated sint32 t = 2047 [packed = false];
 }
+enum Alias { option allow_alias = true; ALIAS_ZERO = 0; ALIAS_FIRST = 1; ALIAS_AGAIN = 1; }
+message Aliased { Alias alias = 1; }
 message Holds { google.protobuf.Any any = 1; google.protobuf.NullValue null = 2; repeated google.protobuf.NullValue nulls = 3; }
 message Ours {
   int64 id = 1 [jstype = JS_NUMBER];
@@ -222,6 +224,13 @@ proptest! {
     fn any_json_is_judged_without_panic(json in "[\\[\\]{}\":,a-zA-Z0-9.\\\\ -]{0,60}") {
         let _any = shape("t.All").read_json(json.as_bytes());
         let _any = shape("t.Ours").read_json(json.as_bytes());
+    }
+}
+
+#[test]
+fn the_first_of_several_names_of_an_enum_value_is_written() {
+    for name in ["\"ALIAS_FIRST\"", "\"ALIAS_AGAIN\"", "1"] {
+        assert_eq!(round("t.Aliased", &format!("{{\"alias\":{name}}}")), r#"{"alias":"ALIAS_FIRST"}"#);
     }
 }
 

@@ -250,7 +250,8 @@ impl<'a> Model<'a> {
         let descriptor = self.enumeration(index);
         let comment = |number: i32| {
             let descriptor = descriptor.as_ref()?;
-            let value = descriptor.values().find(|v| v.number() == number)?;
+            let values = descriptor.values().filter(|v| v.number() == number);
+            let value = values.min_by(|a, b| a.path().cmp(b.path()))?;
             Some(self.comments.of(&descriptor.parent_file(), value.path()))
         };
         let texts = shape.texts.iter().filter(|(n, _)| zero || !(shape.zero_is_unset && **n == 0));

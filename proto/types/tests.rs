@@ -33,7 +33,7 @@ import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
 enum Color { COLOR_UNSPECIFIED = 0; COLOR_RED = 1 [(fanfare.v1.text) = "red"]; COLOR_BLUE = 2 [(fanfare.v1.text) = "blue"]; }
-enum Plain { PLAIN_ZERO = 0; PLAIN_ONE = 1; PLAIN_MINUS = -1; }
+enum Plain { option allow_alias = true; PLAIN_ZERO = 0; PLAIN_ONE = 1; PLAIN_UNO = 1; PLAIN_MINUS = -1; }
 // One of each. */ is no end.
 message Kinds {
   option (fanfare.v1.event) = { name: "kinds" rooms: "org" };
