@@ -456,8 +456,8 @@ test("without a server the console is told so, and where it is turned off nothin
   await new Promise((resolve) => gone.listen(0, "127.0.0.1", resolve));
   const port = gone.address().port;
   await new Promise((resolve) => gone.close(resolve));
-  const bridge = (args, env) =>
-    new Process(["bridge", "--http-listen", "127.0.0.1:0", "--server", `http://127.0.0.1:${port}`, "--jwt-secret", SECRET, ...args], env);
+  const bridge = (args, env = {}) =>
+    new Process(["bridge", "--http-listen", "127.0.0.1:0", "--server", `http://127.0.0.1:${port}`, "--jwt-secret", SECRET, ...args], { env });
   const lonely = bridge([]);
   const at = `http://${(await lonely.log("bridge listening")).address}`;
   assert.equal((await get(`${at}/`)).status, 200);

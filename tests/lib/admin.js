@@ -77,8 +77,14 @@ export class Stream {
   }
 
   /** How the stream ends. */
-  end() {
-    return refused((async () => { for (;;) if ((await within(this.messages.next(), "the end")).done) return; })());
+  async end() {
+    const rest = async () => { while (!(await this.messages.next()).done); };
+    try {
+      return await within(refused(rest()), "the end of the stream");
+    } catch (error) {
+      this.#abort.abort();
+      throw error;
+    }
   }
 
   async close() {
