@@ -19,17 +19,28 @@ const rows = [];
 
 after(() => console.log(table(rows)));
 
+/** As many as fit where most of the time goes into waiting. */
+const FEWER = Math.ceil((EVENTS * 0.4) / PRODUCERS) * PRODUCERS;
+
 /** Runs a scenario: sessions, producers, and what happens to them; then everything is counted. */
-async function scenario(name, disturb, { seconds, bytes, prepare, ...options } = {}) {
+async function scenario(name, disturb, { events = EVENTS, seconds, bytes, prepare, ...options } = {}) {
   const began = Date.now();
   const cluster = await Cluster.start(options);
   const load = new Load(cluster);
-  await load.joined();
-  const prepared = await prepare?.(cluster, load);
-  load.publish(EVENTS, { seconds, bytes });
-  const others = await disturb(cluster, load, prepared);
-  const counts = await load.count(others);
-  rows.push({ name: typeof name === "function" ? name() : name, ...counts, seconds: (Date.now() - began) / 1000 });
+  let counts;
+  try {
+    await load.joined();
+    const prepared = await prepare?.(cluster, load);
+    load.publish(events, { seconds, bytes });
+    const others = await disturb(cluster, load, prepared);
+    counts = await load.count(others);
+  } catch (error) {
+    // What has failed must not disturb the scenarios behind it.
+    load.abandon();
+    cluster.abandon();
+    throw error;
+  }
+  rows.push({ name, ...counts, seconds: (Date.now() - began) / 1000 });
   load.close();
   await cluster.stop();
   const { missing, doubled, disordered, strange } = counts;
@@ -108,11 +119,11 @@ test("server, bridge and links go at once", async () => {
 });
 
 test("the way to the server is long", async () => {
-  await scenario("links 200 ms long", (cluster) => act.delay(cluster.links, 200));
+  await scenario("links 200 ms long", (cluster) => act.delay(cluster.links, 200), { events: FEWER });
 });
 
 test("the links break again and again in the middle of what they carry", async () => {
-  await scenario("links break every 200 kB", (cluster) => act.crumble(cluster.links, 200_000));
+  await scenario("links break every 200 kB", (cluster) => act.crumble(cluster.links, 200_000), { events: FEWER });
 });
 
 for (const [what, directions] of [["in both directions", ["up", "down"]], ["towards the server only", ["up"]], ["towards the bridges only", ["down"]]]) {
@@ -123,7 +134,7 @@ for (const [what, directions] of [["in both directions", ["up", "down"]], ["towa
         await load.reached(0.2);
         await act.silence(cluster.links, directions, 4000);
       },
-      { seconds: 6 },
+      { events: FEWER, seconds: 6 },
     );
   });
 }
@@ -141,7 +152,7 @@ test("a firewall forgets the links, which stay open for ever", async (t) => {
       await Promise.all(cluster.bridges.map(linked));
       t.diagnostic(`linked again after ${((performance.now() - began) / 1000).toFixed(1)} s`);
     },
-    { seconds: 4 },
+    { events: FEWER, seconds: 4 },
   );
 });
 
@@ -158,14 +169,14 @@ test("one of two bridges hears nothing from the server: its clients go on at the
       await load.reached(0.8);
       lonely.link.speak();
     },
-    { seconds: 5 },
+    { events: FEWER, seconds: 5 },
   );
   assert.ok(recoveries >= SESSIONS / 2, `${recoveries} recoveries`);
 });
 
 test("clients that sleep are let go, cost little, and go on where they were", async (t) => {
   /** In all, so that no buffer of the system holds what is not read. */
-  const BYTES = 24 << 20;
+  const BYTES = 12 << 20;
   const GONE_MAX_MS = 15_000;
   const GROWTH_MAX = 48 << 20;
   generateStubs();
@@ -191,15 +202,16 @@ test("clients that sleep are let go, cost little, and go on where they were", as
       assert.equal(load.listeners.reduce((sum, listener) => sum + listener.losses, 0), 0, "nobody else has noticed");
       asleep.wake();
       const woke = performance.now();
-      const sessions = await asleep.sessions(EVENTS);
+      const sessions = await asleep.sessions(FEWER);
       t.diagnostic(`they had caught up ${((performance.now() - woke) / 1000).toFixed(1)} s after they woke`);
       for (const { transport, record, recoveries } of sessions) t.diagnostic(`${transport}: ${record.ids.length} events, back ${recoveries} times`);
       python.close();
       return sessions;
     },
     {
+      events: FEWER,
       seconds: 8,
-      bytes: Math.ceil(BYTES / EVENTS),
+      bytes: Math.ceil(BYTES / FEWER),
       pingTimeout: "4s",
       bridgeArgs: ["--write-timeout", "3s"],
       prepare: async (cluster) => {
@@ -222,17 +234,22 @@ test("a full disk is told to producers, and nothing is lost by it", async (t) =>
       await fill(place, cluster.server);
       const event = { chatId: "0", messageIds: ["refused"], readBy: "x".repeat(20_000) };
       const request = { target: { rooms: ["nobody:0"] }, event };
-      const error = await python.call(producer(TENANT), "chat.v1.Chat/NotifyMessagesRead", request).catch((e) => e);
+      // What is left in the file may still take a few.
+      const error = await until(() => python.call(producer(TENANT), "chat.v1.Chat/NotifyMessagesRead", request).then(() => null, (e) => e), "a refusal");
       t.diagnostic(JSON.stringify({ code: error.code, reason: error.reason, message: error.message }));
       assert.deepStrictEqual([error.code, error.reason], ["UNAVAILABLE", "REASON_UNAVAILABLE"]);
       assert.match(error.message, /cannot be written/);
-      const ready = await get(`${cluster.server.url}/readyz`);
-      assert.equal(ready.status, 503);
-      t.diagnostic(await ready.text());
+      const unready = async () => {
+        const ready = await get(`${cluster.server.url}/readyz`);
+        return ready.status === 503 && ready.text();
+      };
+      assert.match(await until(unready, "the server to say that it does not deliver"), /cannot be written/);
       const tool = ["notify", "messages_read", JSON.stringify(event), "--server", cluster.server.url, "--jwt-secret", SECRET, "--tenant", TENANT];
-      const refused = await run([...tool, "--room", "nobody:0", "--retry-for", "0s"]);
-      assert.equal(refused.code, 1, refused.stderr);
-      t.diagnostic(refused.stderr.trim());
+      const refused = await until(async () => {
+        const tried = await run([...tool, "--room", "nobody:0", "--retry-for", "0s"]);
+        return tried.code !== 0 && tried;
+      }, "the tool to be refused");
+      assert.deepStrictEqual([refused.code, /cannot be written/.test(refused.stderr)], [1, true], refused.stderr);
       python.close();
       place.give(cluster.server);
       await load.reached(0.5);
@@ -241,7 +258,7 @@ test("a full disk is told to producers, and nothing is lost by it", async (t) =>
       place.give(cluster.server);
       await cluster.restartServer();
     },
-    { seconds: 6, folder: place.folder, via: place.via },
+    { events: FEWER, seconds: 6, folder: place.folder, via: place.via },
   );
   place.remove();
 });

@@ -62,4 +62,10 @@ export class Cluster {
     await this.server.stop();
     if (this.isOwn) rmSync(this.folder, { recursive: true });
   }
+
+  /** Ends it in whatever state it is. */
+  abandon() {
+    for (const process of [this.server, ...this.bridges]) process.child.kill("SIGKILL");
+    this.links.forEach((link) => link.close());
+  }
 }

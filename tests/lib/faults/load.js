@@ -202,4 +202,10 @@ export class Load {
   close() {
     this.listeners.forEach((listener) => listener.socket.close());
   }
+
+  /** Ends what is still under way. */
+  abandon() {
+    this.close();
+    this.producers.forEach((producer) => producer.child.kill("SIGKILL"));
+  }
 }
