@@ -42,7 +42,8 @@ async function soak({ minutes, seed }) {
     await load.joined();
     while (seconds() < minutes * 60) {
       rounds += 1;
-      const faults = choose(random, place);
+      // A generator of its own: how often the others are asked depends on what the machine does meanwhile.
+      const faults = choose(randomFrom(seed ^ Math.imul(rounds, 0x9e3779b1)), place);
       const names = faults.map(({ name }) => name);
       for (const name of names) {
         const kind = name.replace(/ \(after.*/, "").replace(/\d+/g, "N");
