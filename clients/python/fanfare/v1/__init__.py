@@ -1,0 +1,1 @@
+"""The contract, generated from `proto/fanfare/v1` by `clients/generate.sh`."""
