@@ -130,6 +130,8 @@ export class Fanfare<S = Events, C = Calls> {
     this.#hadSession = true;
     this.#calls.begin();
     const inRooms = this.#rooms.resume(recovered, asBefore);
+    // Whoever was told of a room may have ended it.
+    if (session !== this.#sessions) return;
     this.#calls.flush();
     if (recovered) this.#recovered.emit();
     if (!this.#hole) return;

@@ -104,8 +104,8 @@ export class Connection {
     this.#attempt = this.#expired = this.#notBefore = 0;
     this.#token = "";
     listen("add", this.#told);
-    this.#status.set(INITIAL);
     void this.#try();
+    this.#status.set(INITIAL);
   }
 
   /** Ends, until it is opened again. */
@@ -150,7 +150,7 @@ export class Connection {
   }
 
   #connected(): void {
-    this.#enter("open");
+    const turn = this.#enter("open");
     this.#connectedAt = Date.now();
     this.#expired = 0;
     this.#everConnected = true;
@@ -159,14 +159,15 @@ export class Connection {
     this.#status.set({ state: "connected", recovered });
     const asBefore = sameBearer(this.#token, this.#tokenBefore);
     this.#tokenBefore = this.#token;
-    this.#hooks.connected(recovered, asBefore);
+    // Whoever was told may have ended it.
+    if (turn === this.#turn) this.#hooks.connected(recovered, asBefore);
   }
 
   #disconnected(how: string): void {
     if (this.#phase !== "open" && this.#phase !== "opening") return;
     // What was not sent stays unsent: its callers are told, and decide.
     this.socket.sendBuffer.length = 0;
-    if (Date.now() - this.#connectedAt > STABLE_MS) this.#attempt = 0;
+    if (this.#phase === "open" && Date.now() - this.#connectedAt > STABLE_MS) this.#attempt = 0;
     const next = this.#next;
     this.#next = undefined;
     const turn = this.#enter("waiting");
@@ -202,8 +203,8 @@ export class Connection {
     const pause = now ? 0 : Math.max(retryAfterMs, pauseMs(this.#attempt, this.#options.retry));
     this.#notBefore = Date.now() + retryAfterMs;
     this.#attempt += 1;
-    this.#tell(cause);
     this.#timer = setTimeout(() => void this.#try(), pause);
+    this.#tell(cause);
   }
 
   #tell(cause: Reason): void {

@@ -2,7 +2,7 @@
 
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { CallError } from "@fanfare/client";
-import { until } from "../../../tests/lib/fanfare.js";
+import { startBridge, startServer, until } from "../../../tests/lib/fanfare.js";
 import { soon, token, user } from "../../../tests/lib/tokens.js";
 import { CHAT, type Messenger, QUICK, type World, closeAll, messenger, state, states, world } from "./world.js";
 
@@ -244,4 +244,46 @@ test("pauses do not begin anew for connections that do not last", async () => {
     await until(() => attempts.length === n, "the loss");
   }
   expect(attempts).toEqual([1, 2, 3]);
+});
+
+test("while the bridge has no server the pauses grow, and then it connects", async () => {
+  const server = await startServer();
+  const bridge = await startBridge(server, ["--connect-timeout", "200ms"]);
+  await server.kill();
+  const client = messenger(bridge, "alone");
+  await until(() => {
+    const status = client.status.getSnapshot();
+    return status.state === "connecting" && status.attempt > 3;
+  }, "some attempts");
+  const again = await startServer([], server.address);
+  await state(client, "connected");
+  closeAll();
+  await bridge.stop();
+  await again.stop();
+});
+
+test("who ends it when told of a change has ended it", async () => {
+  for (const moment of ["reconnecting", "connected"] as const) {
+    const token = vi.fn(async () => user(1, "ended"));
+    const client = messenger(fanfare, "ended", { token, autoConnect: false });
+    if (moment === "reconnecting") {
+      client.open();
+      await state(client, "connected");
+    }
+    const off = client.status.subscribe(() => client.status.getSnapshot().state === moment && client.close());
+    if (moment === "reconnecting") fanfare.proxy.cut();
+    else client.open();
+    await state(client, "ended");
+    off();
+    const asked = token.mock.calls.length;
+    // Another one, that is lost later, has had its pause and is back.
+    const other = messenger(fanfare, "ended", { retry: { minMs: 200, maxMs: 200 } });
+    await state(other, "connected");
+    fanfare.proxy.cut();
+    await state(other, "reconnecting");
+    await state(other, "connected");
+    expect(client.status.getSnapshot().state).toBe("ended");
+    expect(token).toHaveBeenCalledTimes(asked);
+    await expect(client.call("typing:start", { chatId: 7 })).rejects.toMatchObject({ code: "not_connected" });
+  }
 });
