@@ -8,11 +8,13 @@ const status = document.querySelector("#status");
 
 window.history_ = [];
 window.told = [];
+window.addEventListener("online", () => (window.onlineAt = performance.now()));
 
 const client = connect({ url, token: async () => token });
 const show = () => {
   status.textContent = client.status.getSnapshot().state;
   window.history_.push(status.textContent);
+  if (status.textContent === "connected") window.connectedAt = performance.now();
 };
 client.status.subscribe(show);
 show();

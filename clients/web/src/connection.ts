@@ -248,18 +248,23 @@ export class Connection {
     return ++this.#turn;
   }
 
-  /** The network is back, or somebody looks: no reason to wait longer. */
-  readonly #wake = (): void => {
+  /** No reason to wait longer. */
+  #wake(): void {
     if (this.#phase !== "waiting" || Date.now() < this.#notBefore) return;
     this.#attempt = 0;
     void this.#try();
-  };
+  }
 
-  /** What the browser tells of the network. */
+  /** What the browser tells of the network, and that somebody looks. */
   readonly #told = ({ type }: { type: string }): void => {
-    if (type === "online" || (type === "visibilitychange" && document.visibilityState === "visible")) return this.#wake();
+    if (type === "online" && this.#phase === "opening") {
+      // What was begun without a network may hang.
+      this.socket.disconnect();
+      this.#enter("waiting");
+    }
+    if (type === "online" || (type === "visibilitychange" && document.visibilityState === "visible")) this.#wake();
     const status = this.#status.getSnapshot();
-    if (this.#phase === "waiting" && "attempt" in status) {
+    if (type === "offline" && this.#phase === "waiting" && "attempt" in status) {
       this.#tell(status.cause ?? { code: "connection_lost", message: "the network is gone" });
     }
   };

@@ -1,6 +1,7 @@
 // @vitest-environment happy-dom
 // The React hooks in a page, always under StrictMode, against a real server and bridge.
 
+import { type Socket, createServer } from "node:net";
 import { StrictMode, useState, type ReactNode } from "react";
 import { createRoot } from "react-dom/client";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
@@ -165,4 +166,20 @@ test("going online, and being looked at, end a pause", async () => {
   window.dispatchEvent(new Event("online"));
   await state(client, "connected");
   expect(client.recovered).toBe(true);
+});
+
+test("going online gives up an attempt that hangs", async () => {
+  // Takes connections and never says anything.
+  const silent = createServer();
+  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  const { port } = silent.address() as { port: number };
+  const connections: Socket[] = [];
+  silent.on("connection", (connection) => connections.push(connection));
+  messenger({ url: `http://127.0.0.1:${port}` }, "hang");
+  await until(() => connections.length === 1, "the first attempt");
+  window.dispatchEvent(new Event("online"));
+  await until(() => connections.length === 2, "another one");
+  closeAll();
+  connections.forEach((connection) => connection.destroy());
+  silent.close();
 });
