@@ -564,6 +564,13 @@ test("a server that goes away is told of, and comes back by itself", async () =>
   const up = page.locator('[data-contact="up"]');
   await up.waitFor();
   await until(async () => (await page.locator("[data-flow]").count()) > 0, "the figures");
+  // A box a bridge, told apart although they have one name.
+  const another = await startBridge(server);
+  const boxes = page.getByRole("img", { name: /^From the server to bridge [^ ]+:/ });
+  await until(async () => (await boxes.count()) === 2, "the second bridge");
+  await browser.picture(page, "bridges");
+  await another.stop();
+  await until(async () => (await page.getByRole("img", { name: /^From the server to bridge:/ }).count()) === 1, "the second bridge to be gone");
   const { address } = server;
   await server.stop();
   await shows(page.getByRole("alert"), "The server does not answer");

@@ -19,7 +19,7 @@ export function Catalogs() {
   const { value, problem } = useStore(catalogs);
   const { params } = useStore(place);
   const server = useAsked((signal) => admin.getServer({}, { signal }), []);
-  const around: Around = { grpc: server.value?.grpcUrl || "http://127.0.0.1:50051", origin: location.origin, tenant: "1" };
+  const around: Around = { grpc: server.value?.grpcUrl || "http://127.0.0.1:50051", origin: location.origin, tenant: "1", development: server.value?.development ?? true };
   if (!value) {
     return <Page title="Catalogs">{problem ? <Failure problem={problem} again={() => void loadCatalogs()} /> : <Loading lines={8} />}</Page>;
   }

@@ -12,6 +12,8 @@ import { useStore } from "./store";
 import { Ago, Badge, Code, Failure, Loading, Page, Panel } from "./ui";
 
 const SERVER_EVERY_MS = 5000;
+/** So much of a bridge's instance tells it from others of its name. */
+const INSTANCE_CHARS = 4;
 
 export function Overview() {
   const server = useAsked((signal) => admin.getServer({}, { signal }), [], SERVER_EVERY_MS);
@@ -54,9 +56,11 @@ const ServerLine = ({ server }: { server: GetServerResponse }) => (
 
 function TryIt({ server }: { server: GetServerResponse | undefined }) {
   const at = server?.grpcUrl ? ` --server ${server.grpcUrl}` : "";
-  const notify = `fanfare notify messenger.v1.NewMessage${at} --tenant 1 \\
+  // Only `fanfare dev` takes what the tools sign by themselves.
+  const key = server?.development === false ? ' --jwt-secret "$SECRET"' : "";
+  const notify = `fanfare notify messenger.v1.NewMessage${at}${key} --tenant 1 \\
 '{"id":1,"chatId":7,"content":"Hello","fromMe":true,"channel":"whatsapp","timestamp":"2026-01-31T12:00:00Z"}'`;
-  const listen = `curl -N "${location.origin}/events?token=$(fanfare token --user 42 --tenant 1)"`;
+  const listen = `curl -N "${location.origin}/events?token=$(fanfare token${key} --user 42 --tenant 1)"`;
   return (
     <Panel class="try" title="Nothing has happened yet. Try it">
       <div class="try-steps">
@@ -103,7 +107,11 @@ function Flow({ figures, server }: { figures: Figures; server: GetServerResponse
   const latest = figures.latest!;
   const point = figures.points.at(-1);
   const published = (point?.stored ?? 0) + (point?.ephemeral ?? 0);
-  const rows = latest.bridges.map((bridge) => ({ bridge, point: point?.bridges.find((b) => b.instance === bridge.instance) }));
+  const rows = latest.bridges.map((bridge) => {
+    const isOnly = latest.bridges.filter((b) => b.name === bridge.name).length === 1;
+    const name = isOnly ? bridge.name || "bridge" : `${bridge.name} ${bridge.instance.slice(0, INSTANCE_CHARS)}`;
+    return { bridge, name, point: point?.bridges.find((b) => b.instance === bridge.instance) };
+  });
   return (
     <section class="flow" aria-label="The way of the events" data-flow>
       <div class="flow-in">
@@ -136,17 +144,17 @@ function Flow({ figures, server }: { figures: Figures; server: GetServerResponse
             <Box kind="Bridge" title="None is linked" class="missing" />
           </div>
         ) : null}
-        {rows.map(({ bridge, point: of }) => (
+        {rows.map(({ bridge, name, point: of }) => (
           <div class="flow-row" key={bridge.instance}>
-            <Arrow value={rate(of?.events ?? 0)} unit="events/s" label={`From the server to ${bridge.name}`} live={(of?.events ?? 0) > 0} />
-            <Box kind="Bridge" title={bridge.name || "bridge"}>
+            <Arrow value={rate(of?.events ?? 0)} unit="events/s" label={`From the server to ${name}`} live={(of?.events ?? 0) > 0} />
+            <Box kind="Bridge" title={name}>
               <ul class="box-facts">
                 <li>
                   queued <b class="num">{bytes(Number(bridge.queuedBytes))}</b>
                 </li>
               </ul>
             </Box>
-            <Arrow value={rate(of?.deliveries ?? 0)} unit="deliveries/s" label={`From ${bridge.name} to its sessions`} live={(of?.deliveries ?? 0) > 0} />
+            <Arrow value={rate(of?.deliveries ?? 0)} unit="deliveries/s" label={`From ${name} to its sessions`} live={(of?.deliveries ?? 0) > 0} />
             <Box kind="Sessions" title={many(of?.sessions ?? bridge.sessions.reduce((n, s) => n + Number(s.count), 0), "session")}>
               <ul class="box-facts">
                 {bridge.sessions.filter((s) => s.count > 0n).length === 0 ? <li>nobody is connected</li> : null}

@@ -12,7 +12,7 @@ export interface Line {
 }
 
 const HEIGHT = 150;
-const [LEFT, RIGHT, TOP, BOTTOM] = [46, 8, 10, 22];
+const [LEFT, RIGHT, TOP, BOTTOM] = [54, 8, 10, 22];
 /** A line is broken where points are further apart than this, in milliseconds. */
 const GAP_MS = 5000;
 

@@ -11,6 +11,8 @@ export interface Around {
   /** Where browsers connect. */
   origin: string;
   tenant: string;
+  /** The tools sign their own tokens; else they need the key. */
+  development: boolean;
 }
 export interface Snippet {
   key: string;
@@ -180,7 +182,8 @@ export function producerSnippets(event: CatalogEvent, around: Around): Snippet[]
   const isHidden = event.options.rooms.some((room) => renderRoom(room, type, seen) === undefined && renderRoom(room, type, draft) !== undefined);
   const named = event.options.rooms.length === 0 && !publisher?.rooms.length ? [ROOM] : [];
   const rooms = named.length > 0 ? [` --room ${ROOM}`] : isHidden ? event.options.rooms.flatMap((room) => renderRoom(room, type, draft) ?? []).map((room) => ` --room ${room}`) : [];
-  const notify = `fanfare notify ${type.typeName} --server ${around.grpc} --tenant ${around.tenant}${rooms.join("")} \\\n  ${shellQuote(JSON.stringify(json(type, seen, "browser")))}`;
+  const key = around.development ? "" : ' --jwt-secret "$SECRET"';
+  const notify = `fanfare notify ${type.typeName} --server ${around.grpc}${key} --tenant ${around.tenant}${rooms.join("")} \\\n  ${shellQuote(JSON.stringify(json(type, seen, "browser")))}`;
   if (!publisher) {
     return [{ key: "shell", text: "Shell", code: `# The catalog has no Notify method for this event alone; fanfare.v1.Realtime/Notify takes it all the same.\n${notify}\n` }];
   }
@@ -274,7 +277,7 @@ println!("{}", answer.id);
   const shell = `${notify}
 
 # or with grpcurl, through reflection
-grpcurl -plaintext -H "authorization: Bearer $(fanfare token --scope notify --tenant ${around.tenant} --user me)" \\
+grpcurl -plaintext -H "authorization: Bearer $(fanfare token${key} --scope notify --tenant ${around.tenant} --user me)" \\
   -d ${shellQuote(JSON.stringify(request))} \\
   ${address} ${service.typeName}/${method.name}
 `;
