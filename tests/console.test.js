@@ -444,7 +444,7 @@ test("the code to paste publishes every event", async () => {
   // Python runs as it stands; so does the first command for the shell, where it is one of its kind. What Node would run is at least TypeScript.
   const program = "import json, os, sys\nfor code in json.load(sys.stdin): exec(code, {'TOKEN': os.environ['TOKEN']})";
   const env = { ...process.env, PYTHONPATH: STUBS, TOKEN: publisher("1") };
-  const printed = execFileSync(PYTHON, ["-c", program], { input: JSON.stringify(snippets.Python), env, timeout: DEADLINE, encoding: "utf8" });
+  const printed = execFileSync(PYTHON, ["-c", program], { input: JSON.stringify(snippets.Python), env, timeout: 4 * DEADLINE, encoding: "utf8" });
   assert.equal(printed.trim().split("\n").length, events.length, printed);
   const commands = snippets.Shell.map((text) => text.split("\n\n")[0]).filter((text) => / --room |NewMessage /.test(text));
   assert.ok(commands.length > 5);
@@ -480,6 +480,39 @@ test("every view and its main actions are reached by keyboard alone", async () =
   await page.getByRole("tab", { name: "Form" }).focus();
   await page.keyboard.press("ArrowRight");
   await page.getByLabel("JSON of NewMessage").waitFor();
+  await page.context().close();
+});
+
+test("a list's details are opened and left by keyboard, and one is back where one was", async () => {
+  await join("keys", 5, "Kay");
+  const page = await browser.open(dev.url, "sessions?tenant=keys");
+  const row = page.getByRole("button", { name: "Session of Kay" });
+  await row.focus();
+  await page.keyboard.press("Enter");
+  await shows(page.locator("[data-detail]"), "Kay");
+  await reach(page, ["Close the details", "claims", "Disconnect…"]);
+  await page.keyboard.press("Enter");
+  await page.getByRole("dialog", { name: "Disconnect" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Disconnect…");
+  await page.keyboard.press("Escape");
+  await page.locator("[data-detail]").waitFor({ state: "detached" });
+  assert.equal(await row.evaluate((element) => element === document.activeElement), true);
+  await page.context().close();
+});
+
+test("in development the token is changed before it ends", async () => {
+  const page = await browser.open(dev.url);
+  await shows(page.getByRole("heading"), "Overview");
+  await page.clock.install();
+  await page.reload();
+  await shows(page.getByRole("heading"), "Overview");
+  const asked = page.waitForResponse((response) => response.url().endsWith("/console/config.json"));
+  await page.clock.fastForward("14:30");
+  const { token: fresh } = await (await asked).json();
+  const used = await page.waitForRequest((request) => request.headers().authorization === `Bearer ${fresh}`);
+  assert.ok(used);
   await page.context().close();
 });
 

@@ -8,7 +8,7 @@ import { clock, count, dateTime, many, millis } from "./format";
 import { href, place, refine } from "./router";
 import { useStore } from "./store";
 import { TenantPicker, useTenants } from "./tenant";
-import { Badge, Comment, Empty, Failure, Json, Page, Panel, parsed, TextField } from "./ui";
+import { Badge, Comment, Detail, Empty, Failure, Json, Page, Panel, parsed, TextField } from "./ui";
 import { FieldList } from "./fields";
 
 /** So many rows are kept. */
@@ -200,15 +200,7 @@ function EventDetail({ of, onClose }: { of: TailedEvent; onClose: () => void }) 
   const typeName = event?.payload?.typeUrl.split("/").at(-1) ?? "";
   const declared = eventOfType(known, typeName);
   return (
-    <Panel
-      class="detail"
-      title={<span class="mono">{of.name}</span>}
-      side={
-        <button type="button" class="button small quiet" onClick={onClose} aria-label="Close the details">
-          Close
-        </button>
-      }
-    >
+    <Detail of={event?.id ?? ""} title={<span class="mono">{of.name}</span>} onClose={onClose}>
       <div data-detail>
         <dl class="facts-list">
           <dt>Time</dt>
@@ -248,6 +240,6 @@ function EventDetail({ of, onClose }: { of: TailedEvent; onClose: () => void }) 
           <p class="dim">No loaded catalog declares this type.</p>
         )}
       </div>
-    </Panel>
+    </Detail>
   );
 }

@@ -8,7 +8,7 @@ import { bytes, count, dateTime, many, millis, span, transportName } from "./for
 import { href, place, refine } from "./router";
 import { useStore } from "./store";
 import { TenantPicker, useTenant, useTenants } from "./tenant";
-import { Ago, announce, Ask, Badge, Empty, Failure, Json, Loading, Meter, Page, Panel, parsed, Tabs, TextField, useNow } from "./ui";
+import { Ago, announce, Ask, Badge, Detail, Empty, Failure, Json, Loading, Meter, Page, Panel, parsed, Tabs, TextField, useNow } from "./ui";
 
 const LIST_EVERY_MS = 2000;
 const ONE_EVERY_MS = 1000;
@@ -57,7 +57,7 @@ export function Sessions() {
       ) : (
         <div class={`split ${id ? "has-detail" : ""}`}>
           <List tenant={tenant} />
-          {id ? <Detail key={id} tenant={tenant} id={id} /> : null}
+          {id ? <SessionDetail tenant={tenant} id={id} /> : null}
         </div>
       )}
     </Page>
@@ -155,20 +155,11 @@ function Row({ one, chosen }: { one: SessionInfo; chosen: boolean }) {
   );
 }
 
-function Detail({ tenant, id }: { tenant: string; id: string }) {
+function SessionDetail({ tenant, id }: { tenant: string; id: string }) {
   const one = useAsked((signal) => admin.getSession({ tenant, sessionId: id }, { signal }), [tenant, id], ONE_EVERY_MS);
   const gone = one.problem?.code === StatusCode.NotFound;
-  const close = () => refine({ id: undefined });
   return (
-    <Panel
-      class="detail"
-      title={one.value?.session ? one.value.session.userName || one.value.session.userId : "Session"}
-      side={
-        <button type="button" class="button small quiet" onClick={close} aria-label="Close the details">
-          Close
-        </button>
-      }
-    >
+    <Detail of={id} title={one.value?.session ? one.value.session.userName || one.value.session.userId : "Session"} onClose={() => refine({ id: undefined })}>
       {gone ? (
         <Empty title="This session is not connected any more">
           <p class="mono dim">{id}</p>
@@ -180,7 +171,7 @@ function Detail({ tenant, id }: { tenant: string; id: string }) {
       ) : (
         <Loading lines={8} />
       )}
-    </Panel>
+    </Detail>
   );
 }
 

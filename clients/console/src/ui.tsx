@@ -16,15 +16,11 @@ export const Announcer = () => (
   </div>
 );
 
+/** One clock for all that shows how long something takes. */
+const ticking = new Store(Date.now());
+setInterval(() => ticking.set(Date.now()), 1000);
 /** The time, each second. */
-export function useNow(everyMs = 1000): number {
-  const [now, setNow] = useState(Date.now());
-  useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), everyMs);
-    return () => clearInterval(timer);
-  }, [everyMs]);
-  return now;
-}
+export const useNow = (): number => useStore(ticking);
 
 export function Page({ title, lead, actions, children }: { title: string; lead?: ComponentChildren; actions?: ComponentChildren; children: ComponentChildren }) {
   return (
@@ -58,6 +54,44 @@ export function Panel({ title, side, class: more = "", label, children }: PanelP
           {side}
         </header>
       ) : null}
+      {children}
+    </section>
+  );
+}
+
+interface DetailProps {
+  /** What is shown; another one takes the focus again. */
+  of: string;
+  title: ComponentChildren;
+  onClose: () => void;
+  children: ComponentChildren;
+}
+/** One thing of a list beside it. Whoever opens it goes on here, and by closing it (or Escape) back where they were. */
+export function Detail({ of, title, onClose, children }: DetailProps) {
+  const panel = useRef<HTMLElement>(null);
+  const before = useRef<Element | null>(null);
+  const id = useId();
+  useEffect(() => {
+    before.current = document.activeElement;
+    panel.current?.focus();
+  }, [of]);
+  useEffect(
+    () => () => {
+      if (before.current instanceof HTMLElement && before.current.isConnected) before.current.focus({ preventScroll: true });
+    },
+    [],
+  );
+  const keys = (event: KeyboardEvent) => {
+    if (event.key === "Escape" && !panel.current?.querySelector("dialog[open]")) onClose();
+  };
+  return (
+    <section class="panel detail" aria-labelledby={id} tabIndex={-1} ref={panel} onKeyDown={keys}>
+      <header class="panel-head">
+        <h2 id={id}>{title}</h2>
+        <button type="button" class="button small quiet" onClick={onClose} aria-label="Close the details">
+          Close
+        </button>
+      </header>
       {children}
     </section>
   );
