@@ -1,6 +1,7 @@
 // The live tail: events as they are published.
 
 import type { TailedEvent } from "./gen/fanfare/v1/admin_pb";
+import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { admin, follow, type Problem } from "./api";
 import { catalogs, eventOfType } from "./catalogs_store";
@@ -129,15 +130,7 @@ export function Events() {
                   </tr>
                 </thead>
                 <tbody>
-                  {tail.entries.map((entry) =>
-                    entry.kind === "missed" ? (
-                      <tr key={entry.key} class="missed">
-                        <td colSpan={5}>{many(entry.missed, "event")} missed: more came than this page could take.</td>
-                      </tr>
-                    ) : (
-                      <TailRow key={entry.key} of={entry.of} chosen={chosen === entry.of} onChoose={() => setChosen(entry.of)} />
-                    ),
-                  )}
+                  {tail.entries.map((entry) => rowOf(entry, entry.kind === "event" && chosen === entry.of, setChosen))}
                 </tbody>
               </table>
             </div>
@@ -160,6 +153,24 @@ function useCommitted(text: string): string {
     return () => clearTimeout(timer);
   }, [text]);
   return value;
+}
+
+/** Rows as they were drawn: the same one again costs nothing, so a new event costs one row and not five hundred. */
+const drawn = new WeakMap<Entry, { chosen: boolean; row: VNode }>();
+
+function rowOf(entry: Entry, chosen: boolean, onChoose: (of: TailedEvent) => void): VNode {
+  const kept = drawn.get(entry);
+  if (kept?.chosen === chosen) return kept.row;
+  const row =
+    entry.kind === "missed" ? (
+      <tr key={entry.key} class="missed">
+        <td colSpan={5}>{many(entry.missed, "event")} missed: more came than this page could take.</td>
+      </tr>
+    ) : (
+      <TailRow key={entry.key} of={entry.of} chosen={chosen} onChoose={() => onChoose(entry.of)} />
+    );
+  drawn.set(entry, { chosen, row });
+  return row;
 }
 
 function TailRow({ of, chosen, onChoose }: { of: TailedEvent; chosen: boolean; onChoose: () => void }) {

@@ -73,7 +73,8 @@ export function Detail({ of, title, onClose, children }: DetailProps) {
   const id = useId();
   useEffect(() => {
     before.current = document.activeElement;
-    panel.current?.focus();
+    // Beside the list it is in view; above it, on narrow pages, one is taken there.
+    panel.current?.focus({ preventScroll: matchMedia("(min-width: 1100px)").matches });
   }, [of]);
   useEffect(
     () => () => {
