@@ -378,7 +378,10 @@ test("the tail shows what its filters let through, stands still when paused, and
   });
   await run(["notify", "messenger.v1.NewMessage", "-", "--server", dev.grpc, "--token", publisher("tail"), "--tenant", "tail"], { input: large });
   await busy;
-  await shows(page.locator("[data-tail] .missed"), /[1-9][\d,]* events? missed/);
+  await shows(page.locator(".foot"), /[1-9][\d,]* missed/);
+  // The row that says so stands where they are missing, as long as it is among the last.
+  const last = await page.locator("[data-tail] .missed").count();
+  if (last > 0) await shows(page.locator("[data-tail] .missed"), /[1-9][\d,]* events? missed/);
   await page.context().close();
 });
 

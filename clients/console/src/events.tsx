@@ -27,9 +27,9 @@ function useTail(tenant: string, rooms: string, names: string, paused: boolean) 
   const [entries, setEntries] = useState<Entry[]>([]);
   const [waiting, setWaiting] = useState(0);
   const [problem, setProblem] = useState<Problem | undefined>();
-  const [seen, setSeen] = useState(0);
+  const [totals, setTotals] = useState({ seen: 0, missed: 0 });
   const came = useRef<Entry[]>([]);
-  const total = useRef(0);
+  const counted = useRef({ seen: 0, missed: 0 });
   const still = useRef(paused);
   still.current = paused;
   const draw = useRef<() => void>(() => {});
@@ -42,7 +42,7 @@ function useTail(tenant: string, rooms: string, names: string, paused: boolean) 
     const fresh = came.current;
     came.current = [];
     if (fresh.length > 0) setEntries((old) => [...fresh.reverse(), ...old].slice(0, KEPT));
-    setSeen(total.current);
+    setTotals({ ...counted.current });
   };
   useEffect(() => draw.current(), [paused]);
   useEffect(() => {
@@ -63,9 +63,12 @@ function useTail(tenant: string, rooms: string, names: string, paused: boolean) 
       ({ kind }) => {
         setProblem(undefined);
         if (kind.case === "event") {
-          total.current += 1;
+          counted.current.seen += 1;
           add({ key: key++, kind: "event", of: kind.value });
-        } else if (kind.case === "missed") add({ key: key++, kind: "missed", missed: kind.value });
+        } else if (kind.case === "missed") {
+          counted.current.missed += Number(kind.value);
+          add({ key: key++, kind: "missed", missed: kind.value });
+        }
       },
       setProblem,
     );
@@ -74,7 +77,7 @@ function useTail(tenant: string, rooms: string, names: string, paused: boolean) 
       clearTimeout(timer);
     };
   }, [tenant, rooms, names]);
-  return { entries, waiting, problem, seen, clear: () => { came.current = []; setEntries([]); } };
+  return { entries, waiting, problem, ...totals, clear: () => { came.current = []; setEntries([]); } };
 }
 
 export function Events() {
@@ -136,7 +139,9 @@ export function Events() {
             </div>
           )}
           <p class="foot num">
-            {many(tail.seen, "event")} seen{tail.entries.length >= KEPT ? `, the last ${KEPT} kept` : ""}
+            {many(tail.seen, "event")} seen
+            {tail.missed > 0 ? `, ${count(tail.missed)} missed` : ""}
+            {tail.entries.length >= KEPT ? `, the last ${KEPT} kept` : ""}
           </p>
         </Panel>
         {chosen ? <EventDetail of={chosen} onClose={() => setChosen(undefined)} /> : null}
