@@ -2,7 +2,9 @@
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { createServer, request as httpRequest } from "node:http";
+import { connect as connectTo } from "node:net";
 import { admin, client, refused, Stream, web } from "./lib/admin.js";
 import { call, connect, disconnected } from "./lib/clients.js";
 import { get, Process, QUIET, SECRET, start, startServer, until, within } from "./lib/fanfare.js";
@@ -429,6 +431,24 @@ test("what the console calls goes through the bridge, streams unbuffered", async
   assert.deepStrictEqual(Object.keys(foreign.headers).filter((name) => name.startsWith("access-control-")), []);
   assert.equal((await ask(fanfare.bridge.address, path)).status, 400);
   assert.equal((await ask(fanfare.bridge.address, "/fanfare.v1.Edge/Call", { method: "POST", "content-type": "application/grpc-web+proto" })).status, 404);
+});
+
+test("whoever has no token of a service takes no place of those who have", async () => {
+  const [host, port] = fanfare.bridge.address.split(":");
+  const head = `POST /fanfare.v1.Realtime/Notify HTTP/1.1\r\nhost: ${fanfare.bridge.address}\r\ncontent-type: application/grpc-web+proto\r\ncontent-length: 100000\r\n\r\nab`;
+  const stalled = await Promise.all(
+    Array.from({ length: 300 }, async () => {
+      const socket = connectTo(Number(port), host);
+      await once(socket, "connect");
+      socket.write(head);
+      return socket;
+    }),
+  );
+  try {
+    assert.ok((await client(Admin, url, admin()).getServer({})).name);
+  } finally {
+    stalled.forEach((socket) => socket.destroy());
+  }
 });
 
 test("so many calls pass through a bridge at once and no more", async () => {

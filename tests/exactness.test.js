@@ -3,7 +3,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { call, connect } from "./lib/clients.js";
-import { QUIET, start } from "./lib/fanfare.js";
+import { QUIET, run, SECRET, start } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, user } from "./lib/tokens.js";
 
@@ -28,7 +28,7 @@ test(`${PRODUCERS} producers, ${SESSIONS} sessions, ${PRODUCERS * EVENTS_EACH} e
   generateStubs();
   const token = producer("1");
   // All sessions live in this one process, which reads them slower than twenty producers write.
-  const fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--queue-packets-max", "32768"] });
+  const fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--queue-packets-max", "32768", "--queue-bytes-max", "16MiB"] });
   const python = new Producer(fanfare.server.address);
   t.after(async () => {
     sessions.forEach((socket) => socket.close());
@@ -65,5 +65,21 @@ test(`${PRODUCERS} producers, ${SESSIONS} sessions, ${PRODUCERS * EVENTS_EACH} e
     const expected = all.filter((e) => e.rooms.some((room) => mine.has(room))).map((e) => e.id);
     const got = socket.events.filter(([name]) => name === "message:new").map(([, payload]) => payload.id);
     assert.deepStrictEqual(got, expected, `session ${number}`);
+  }
+});
+
+test("a burst of large events closes nobody who reads", async (t) => {
+  const fanfare = await start({ serverArgs: QUIET });
+  t.after(() => fanfare.stop());
+  const EVENTS = 200;
+  const sessions = await Promise.all([...Array(5).keys()].map((number) => connect(fanfare.bridge.url, user(number + 1, "large"))));
+  const event = (id) => JSON.stringify({ id, chatId: 7, content: "x".repeat(40_000), channel: "whatsapp", timestamp: "2026-01-31T12:00:00Z" });
+  const input = [...Array(EVENTS).keys()].map(event).join("\n");
+  const { code, stderr } = await run(["notify", "message:new", "-", "--server", fanfare.server.url, "--jwt-secret", SECRET, "--tenant", "large"], { input });
+  assert.equal(code, 0, stderr);
+  for (const socket of sessions) {
+    await socket.event("message:new", (m) => m.id === EVENTS - 1);
+    assert.deepStrictEqual(socket.events.map(([, m]) => m.id), [...Array(EVENTS).keys()]);
+    socket.close();
   }
 });

@@ -30,6 +30,8 @@ use crate::{failure::Failure, sessions::Sessions, transport::request::refuse};
 
 /// Calls that are passed on at once; streams count as long as they last.
 const CALLS_MAX: usize = 256;
+/// The same for calls without a service's token, which the server refuses: they must not take the places of others.
+const STRANGERS_MAX: usize = 32;
 /// How long the token of a page is good in development; the page fetches another before.
 const TOKEN_AGE: Duration = Duration::from_secs(15 * 60);
 /// Smaller files are not worth compressing, in bytes.
@@ -55,7 +57,9 @@ struct Files;
 struct Console {
     files: HashMap<String, File>,
     sessions: Arc<Sessions>,
+    /// Places of calls with a service's token, and of all others.
     calls: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 /// A file of the page.
@@ -74,8 +78,12 @@ struct File {
 /// The console's routes. Everything they do not have is looked for among the page's files.
 pub(crate) fn router(sessions: &Arc<Sessions>) -> Router {
     let files = Files::iter().filter_map(|name| Some((name.to_string(), File::new(&name)?))).collect();
-    let console =
-        Arc::new(Console { files, sessions: sessions.clone(), calls: Arc::new(Semaphore::new(CALLS_MAX)) });
+    let console = Arc::new(Console {
+        files,
+        sessions: sessions.clone(),
+        calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+    });
     Router::new()
         .route("/console/config.json", get(config))
         .route("/fanfare.v1.Admin/{method}", any(pass_on))
@@ -141,16 +149,9 @@ fn from_elsewhere(headers: &HeaderMap) -> bool {
     site.is_some_and(|site| site != b"same-origin" && site != b"none")
 }
 
-/// A gRPC-Web answer without a message: its status, as a number, and why.
-fn refusal(status: &'static str, message: &'static str) -> Response {
-    let headers =
-        [("content-type", "application/grpc-web+proto"), ("grpc-status", status), ("grpc-message", message)];
-    headers.into_response()
-}
-
 impl Console {
-    /// Whether a token is a service's.
-    fn may_pass(&self, headers: &HeaderMap) -> bool {
+    /// Whether a call comes with the token of a service; what it may do says the server.
+    fn is_expected(&self, headers: &HeaderMap) -> bool {
         let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
         let identity = token.and_then(|token| self.sessions.verifier.verify(token).ok());
         identity.is_some_and(|identity| identity.allows(Scope::Notify) || identity.allows(Scope::Admin))
@@ -162,15 +163,16 @@ async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Respo
     if console.sessions.config.development.is_some() && is_foreign(request.headers()) {
         return foreign();
     }
-    // The server looks again and closer. Whoever may not pass must not take the place of those who may.
-    if !console.may_pass(request.headers()) {
-        return refusal(
-            "16",
-            "this way to the server is for services' tokens: send one as authorization: Bearer",
-        );
-    }
-    let Ok(place) = console.calls.clone().try_acquire_owned() else {
-        return refusal("8", "too many calls pass through this bridge at once");
+    // Whoever will be refused must not take the place of those who will not.
+    let places = if console.is_expected(request.headers()) { &console.calls } else { &console.strangers };
+    let Ok(place) = places.clone().try_acquire_owned() else {
+        // A gRPC-Web answer without a message: RESOURCE_EXHAUSTED.
+        let headers = [
+            ("content-type", "application/grpc-web+proto"),
+            ("grpc-status", "8"),
+            ("grpc-message", "too many calls pass through this bridge at once"),
+        ];
+        return headers.into_response();
     };
     let mut response = console.sessions.link.pass_on(request).await;
     // Which other origins may call the server is not which may call the bridge: none.

@@ -16,6 +16,8 @@ use crate::{
     realtime::{BACKOFF_MAX, BACKOFF_MIN},
 };
 
+/// How long a server may take to answer something: then the connection is given up, whatever it seems to be.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Events that were sent and are not answered, at most.
 const UNANSWERED_MAX: usize = 1024;
 
@@ -43,6 +45,8 @@ struct Connection {
     /// Holds all that may be unanswered, so that sending never waits; absent when all is sent.
     requests: Option<mpsc::Sender<NotifyRequest>>,
     answers: Streaming<NotifyResponse>,
+    /// Since when an answer is waited for.
+    since: Instant,
 }
 
 /// What a step has come to.
@@ -97,6 +101,10 @@ impl Publisher {
         };
         let room = self.unanswered.len() < UNANSWERED_MAX;
         let source = &mut self.source;
+        if self.unanswered.is_empty() {
+            connection.since = Instant::now();
+        }
+        let late = connection.since + ANSWER_MAX;
         let next = async {
             match source {
                 Some(source) if room => source.next().await,
@@ -107,6 +115,7 @@ impl Publisher {
             biased;
             answer = connection.answers.message() => match answer? {
                 Some(answer) => {
+                    connection.since = Instant::now();
                     self.pause = BACKOFF_MIN;
                     self.failing = None;
                     self.unanswered.pop_front();
@@ -114,6 +123,9 @@ impl Publisher {
                 }
                 None => Err(Error::Unreachable("the server ended the stream".into())),
             },
+            () = tokio::time::sleep_until(late), if !self.unanswered.is_empty() => {
+                Err(Error::Unreachable(format!("no answer within {ANSWER_MAX:?}")))
+            }
             next = next => {
                 match next {
                     Some(mut request) => {
@@ -146,6 +158,9 @@ async fn connect(
         let _fits = requests.try_send(request.clone()).is_ok();
     }
     let request = authorized(ReceiverStream::new(outgoing), &client.bearer);
-    let answers = client.client.clone().notify_stream(request).await?.into_inner();
-    Ok(Connection { requests: (!all_sent).then_some(requests), answers })
+    let mut server = client.client.clone();
+    let opened = tokio::time::timeout(ANSWER_MAX, server.notify_stream(request)).await;
+    let late = |_| Error::Unreachable(format!("no answer within {ANSWER_MAX:?}"));
+    let answers = opened.map_err(late)??.into_inner();
+    Ok(Connection { requests: (!all_sent).then_some(requests), answers, since: Instant::now() })
 }

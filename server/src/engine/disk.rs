@@ -48,6 +48,8 @@ const BATCH_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How long the way from the disk to the hub may take; it takes microseconds.
 const PUBLISHING_MAX: Duration = Duration::from_secs(1);
+/// How often it is looked whether it is over.
+const PUBLISHING_PAUSE: Duration = Duration::from_micros(20);
 /// The pause between two tries to open a store that has failed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -240,7 +242,8 @@ impl Shared {
             if Instant::now() > until {
                 return Err(Refusal::Storage("read"));
             }
-            std::thread::yield_now();
+            // It takes microseconds; where the machine is busy, the writer needs the processor more.
+            std::thread::sleep(PUBLISHING_PAUSE);
         }
         let head = place.as_ref().map_or(0, |p| reaches(&p.published));
         let (base, written) = place.as_ref().map_or((0, 0), |p| (reaches(&p.base), reaches(&p.written)));
