@@ -77,13 +77,14 @@ impl Presence {
         limit: usize,
     ) -> (Vec<SessionInfo>, usize) {
         let (mut chosen, mut total): (Vec<Arc<str>>, usize) = (Vec::new(), 0);
+        let lower = search.to_lowercase();
         let mut after: Arc<str> = "".into();
         loop {
             let users = self.lock().list(tenant, room, &after, USERS_AT_ONCE);
             let Some(last) = users.last() else { break };
             after = last.user_id.clone();
             for user in users {
-                let all = user.user_id.contains(search) || user.user_name.contains(search);
+                let all = user.user_id.contains(search) || user.user_name.to_lowercase().contains(&lower);
                 let mut sessions = user.sessions;
                 sessions.retain(|id| all || id.contains(search));
                 sessions.sort_unstable();
