@@ -207,6 +207,8 @@ fn events_carry_a_cursor_where_the_server_sends_one() {
   | ({ type: "said"; cursor?: string } & Said)
   | { type: "ack"; ref: number; data: Author | Nothing }
   | { type: "reset"; cursor: string }
+  /** A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final. */
+  | ({ type: "end" } & Failure)
   | ({ type: "error"; ref?: number } & Failure);"#;
     assert_eq!(declaration(&text, "export type WebSocketEvents"), messages);
 }
