@@ -28,10 +28,14 @@ export function Overview() {
             <a href={href("catalogs")}>catalogs</a> of its own tenant.
           </p>
         </div>
+      ) : !now.latest && !now.problem ? (
+        <Panel label="Figures">
+          <Loading lines={16} />
+        </Panel>
       ) : (
         <>
           {nothingYet ? <TryIt server={server.value} /> : null}
-          {now.latest ? <Flow figures={now} server={server.value} /> : now.problem ? <Failure problem={now.problem} /> : <Loading lines={6} />}
+          {now.latest ? <Flow figures={now} server={server.value} /> : now.problem ? <Failure problem={now.problem} /> : null}
           <Numbers figures={now} />
           <Plots points={now.points} />
         </>
