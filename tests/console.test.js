@@ -61,7 +61,7 @@ test("before anything has happened the overview says what to try, and leads to t
   const [, json] = copied.match(/'([^']+)'/);
   await notify("1", "messenger.v1.NewMessage", json);
   await page.getByRole("heading", { name: "Nothing has happened yet" }).waitFor({ state: "hidden" });
-  await page.getByRole("link", { name: "Playground" }).click();
+  await page.getByRole("link", { name: "Playground", exact: true }).click();
   await shows(page.getByRole("heading"), "Playground");
   await page.context().close();
 });
@@ -563,7 +563,7 @@ test("outside development one signs in with a token, and is told what is wrong w
   await shows(page.getByRole("heading"), "Sessions");
 
   // Without a development key the playground takes tokens that others made.
-  await page.getByRole("link", { name: "Playground" }).click();
+  await page.getByRole("link", { name: "Playground", exact: true }).click();
   await page.getByRole("button", { name: "Send", exact: true }).click();
   await shows(page.locator("[data-outcome]"), "Paste a producer's token first.");
   await page.getByLabel("Token of a producer").fill(producer("1"));
