@@ -8,7 +8,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -18,6 +21,8 @@ use crate::{
 
 /// How long a client may take to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted; the system may allow fewer (Linux: `net.core.somaxconn`, 4096).
+const BACKLOG: u32 = 4096;
 /// The pause after an accept that failed, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often limits of users who are gone are let go of.
@@ -37,8 +42,8 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Checks the configuration and listens.
-    pub async fn bind(config: Config) -> Result<Self, Error> {
+    /// Checks the configuration and listens. Needs a runtime.
+    pub fn bind(config: Config) -> Result<Self, Error> {
         let verifier = Verifier::new(&config.tokens)?;
         let rooms = Arc::new(Rooms::default());
         let link = Arc::new(Link::new(&config, rooms.clone())?);
@@ -58,7 +63,7 @@ impl Bridge {
         });
         let router = http::router(&sessions)?;
         let failed = |source| Error::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let listener = self::listen(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address, router, sessions, connections, write_timeout })
     }
@@ -133,6 +138,14 @@ impl Bridge {
             self.sessions.tasks.spawn(stop.clone().run_until_cancelled_owned(connection));
         }
     }
+}
+
+/// Listens with room for many who come at once: where it is full, clients wait for seconds before they are heard again.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn serve(stream: WriteDeadline, router: axum::Router) {

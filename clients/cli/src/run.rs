@@ -102,7 +102,7 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
         }
     };
     let config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
-    let bridge = Bridge::bind(config).await?;
+    let bridge = Bridge::bind(config)?;
     info!(address = %bridge.local_addr(), "bridge listening");
     let clean = bridge.run(stop, args.common.shutdown_grace).await?;
     ended("bridge", clean)
