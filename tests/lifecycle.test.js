@@ -141,6 +141,26 @@ test("a bridge resumes at a server that comes back, and says so when events were
   await back.stop();
 });
 
+test("a bridge ends at once while calls and connections wait for a server", async () => {
+  const server = await startServer(QUIET);
+  const proxy = await Proxy.to(server.address);
+  const bridge = await startBridge(proxy);
+  const socket = await connect(bridge.url, user(42, 1));
+  proxy.silence();
+  socket.emit("subscribe:chat", { chatId: 7 }, () => {});
+  const waiting = io(bridge.url, { auth: { token: user(43, 1) }, transports: ["websocket"], forceNew: true, reconnection: false });
+  await within(new Promise((resolve) => waiting.io.once("open", resolve)), "the connection");
+  // Until both have been taken: the bridge reads a connection's messages in order.
+  await within(new Promise((resolve) => waiting.io.engine.once("ping", resolve)), "a ping");
+  const began = performance.now();
+  await bridge.stop();
+  assert.ok(performance.now() - began < 5000, "the grace is 10 s");
+  waiting.close();
+  socket.close();
+  proxy.close();
+  await server.stop();
+});
+
 test("a bridge whose server is gone goes to the next one, and says so when events were lost", async () => {
   const servers = [await startServer(QUIET), await startServer(QUIET)];
   const bridge = await startBridge(servers[0], ["--server", servers[1].url]);

@@ -24,7 +24,7 @@ impl Sessions {
         match session.queue_call(call, self.config.calls_waiting_max) {
             Queued::Run => {
                 let (sessions, session) = (self.clone(), session.clone());
-                self.tasks.spawn(async move { sessions.run_calls(&session).await });
+                self.spawn(async move { sessions.run_calls(&session).await });
             }
             Queued::Waits => {}
             Queued::Full => {

@@ -120,7 +120,7 @@ impl Reader {
     /// The log is read: calls that waited for it run.
     fn run_calls(&self) {
         let (sessions, session) = (self.attendance.sessions.clone(), self.attendance.session.clone());
-        self.attendance.sessions.tasks.spawn(async move { sessions.run_calls(&session).await });
+        self.attendance.sessions.spawn(async move { sessions.run_calls(&session).await });
     }
 
     /// What comes next. May be dropped while waiting.

@@ -193,6 +193,14 @@ impl Sessions {
         }
     }
 
+    /// Runs a task until it ends or the bridge does: what it waits for may never come then.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move {
+            let _stopped = stopping.run_until_cancelled_owned(task).await;
+        });
+    }
+
     /// Waits for something that needs a server.
     pub(crate) async fn in_time<T>(&self, waits: impl Future<Output = T>) -> Result<T, Failure> {
         let waited = tokio::time::timeout(self.config.connect_timeout, waits).await;

@@ -174,7 +174,7 @@ impl SocketIo {
             *state = State::Connecting;
         }
         let (handler, socket) = (self.clone(), socket.clone());
-        self.sessions.tasks.spawn(async move { handler.connect(socket, auth).await });
+        self.sessions.spawn(async move { handler.connect(socket, auth).await });
     }
 
     /// The session is over, from the peer's side or ours.
