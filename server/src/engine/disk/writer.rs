@@ -238,7 +238,13 @@ impl Writer {
         let nothing = stored.is_empty() && keys.is_empty() && trims.is_empty() && records.is_empty();
         let heads: Vec<(&Tenant, u32, u64)> =
             touched.iter().filter_map(|t| self.logs.get(t).map(|log| (t, log.number, log.head))).collect();
-        let written = nothing || self.write(&heads, &stored, &trims, &keys, &records);
+        // Keys of a batch that was refused are known here until the store is open again: while it is closed they answer nothing.
+        let answers = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Answer(Ok(_), _)));
+        let written = if nothing {
+            !answers || self.shared.store().is_some()
+        } else {
+            self.write(&heads, &stored, &trims, &keys, &records)
+        };
         if written {
             self.settle(&touched);
         } else {
