@@ -3,9 +3,8 @@
 import { setPriority } from "node:os";
 import WebSocket from "ws";
 
-const [url, ...tokens] = process.argv.slice(2);
-// It stands for other machines: the time that it takes to make its packets is not ours.
-setPriority(19);
+const [url, nice, ...tokens] = process.argv.slice(2);
+setPriority(Number(nice));
 const counts = {};
 const count = (what) => (counts[what] = (counts[what] ?? 0) + 1);
 /** Packets in one go; then the event loop has its turn. */
