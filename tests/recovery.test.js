@@ -8,6 +8,7 @@ import path from "node:path";
 import { call, connect } from "./lib/clients.js";
 import { start, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
+import { Proxy } from "./lib/proxy.js";
 import { producer, user } from "./lib/tokens.js";
 
 let fanfare, url, python;
@@ -128,6 +129,53 @@ test("a connection that is not seen to be lost yet lets go", async () => {
       const answer = await python.call(producer("half"), "fanfare.v1.Realtime/GetPresence", {});
       return answer.sessionCount === undefined;
     }, "the session to be gone");
+  }
+  await other.stop();
+});
+
+test("a bridge that was cut off keeps nothing of clients that went to another one meanwhile", async () => {
+  const proxy = await Proxy.to(fanfare.server.address);
+  const cutOff = await startBridge(proxy);
+  const old = await connect(cutOff.url, user(1, "apart"));
+  const rooms = async () => (await python.call(producer("apart"), "fanfare.v1.Realtime/GetPresence", {})).users[0].sessions.map((s) => s.rooms);
+  const ended = new Promise((resolve) => old.once("disconnect", resolve));
+  proxy.silence("up");
+  proxy.cut();
+  const again = await connect(url, user(1, "apart"), { auth: { token: user(1, "apart"), pid: old._pid, offset: old._lastOffset } });
+  assert.deepStrictEqual([again.id, old.connected], [old.id, true]);
+  await call(again, "join_chat", { chatId: "x" });
+  // It links again, and tells of the session that it still has.
+  proxy.speak();
+  await within(ended, "the old connection to end");
+  await cutOff.stop();
+  assert.deepStrictEqual(await rooms(), [["chat:x", "org", "user:1"]]);
+  await notify("apart", 1);
+  await again.event("message:new");
+  again.close();
+  proxy.close();
+});
+
+test("of many connections that come back as one session at once, at most one has it", async () => {
+  const other = await startBridge(fanfare.server);
+  const sessions = async () => Number((await python.call(producer("many"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
+  for (let round = 1; round <= 10; round++) {
+    const first = await connect(url, user(1, "many"));
+    await notify("many", round);
+    await first.event("message:new");
+    const { id } = first;
+    const auth = { token: user(1, "many"), pid: first._pid, offset: first._lastOffset };
+    const come = (bridge) => connect(bridge, user(1, "many"), { auth }).catch(() => null);
+    const came = (await Promise.all([url, other.url, url, other.url, url, other.url].map(come))).filter(Boolean);
+    const open = () => came.filter((socket) => socket.connected);
+    await until(async () => open().length <= 1 && (await sessions()) === open().length, "all others to end, and nobody else to be listed");
+    // They may have ended each other; the next one recovers.
+    const last = open()[0] ?? (await connect(url, user(1, "many"), { auth }));
+    assert.deepStrictEqual([last.id, await sessions()], [id, 1]);
+    await notify("many", 100 + round);
+    await last.event("message:new", (m) => m.id === 100 + round);
+    assert.deepStrictEqual(ids(last), [100 + round]);
+    last.close();
+    await until(async () => (await sessions()) === 0, "nobody to be there");
   }
   await other.stop();
 });

@@ -58,6 +58,7 @@ impl Bridge {
             rooms: rooms.clone(),
             link: link.clone(),
             expiry: expiry.clone(),
+            returning: Arc::default(),
             tasks: tasks.clone(),
             stopping: stop.clone(),
         });

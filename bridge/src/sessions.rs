@@ -1,6 +1,10 @@
 //! Sessions from their first token to their end, for every transport.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use base64::Engine as _;
 use fanfare_proto::{
@@ -30,6 +34,8 @@ pub(crate) struct Sessions {
     pub(crate) link: Arc<Link>,
     pub(crate) expiry: Arc<Expiry>,
     pub(crate) user_limits: UserLimits,
+    /// The lost sessions that are being taken up again.
+    pub(crate) returning: Arc<Returning>,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the bridge has said farewell to its sessions.
     pub(crate) stopping: CancellationToken,
@@ -49,7 +55,37 @@ pub(crate) struct Entrant {
 #[derive(Debug)]
 struct Resumed {
     session_id: String,
+    turn: Turn,
+}
+
+/// The secrets of sessions that are being taken up again, each over one connection at a time: two at once would end each
+/// other.
+#[derive(Debug, Default)]
+pub(crate) struct Returning(Mutex<HashSet<String>>);
+
+/// The right to take a session up again, until it is dropped.
+#[derive(Debug)]
+struct Turn {
     pid: String,
+    returning: Arc<Returning>,
+}
+
+impl Returning {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` while another connection has it.
+    fn take(self: &Arc<Self>, pid: &str) -> Option<Turn> {
+        let free = self.lock().insert(pid.to_owned());
+        free.then(|| Turn { pid: pid.to_owned(), returning: self.clone() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.returning.lock().remove(&self.pid);
+    }
 }
 
 /// A session's claims on the link while it opens: given back when it does not come to be.
@@ -121,8 +157,8 @@ impl Sessions {
         start: impl FnOnce(&Session, Vec<Delivery>),
     ) -> Result<Arc<Session>, Failure> {
         let Entrant { identity, tenant, rooms, resumed, .. } = entrant;
-        let (id, pid) = match resumed {
-            Some(resumed) => (resumed.session_id, resumed.pid),
+        let (id, pid) = match &resumed {
+            Some(resumed) => (resumed.session_id.clone(), resumed.turn.pid.clone()),
             None if transport == Transport::Socketio => (random_id(), random_id()),
             None => (random_id(), String::new()),
         };
@@ -165,6 +201,8 @@ impl Sessions {
         after: &str,
     ) -> Result<Option<String>, Failure> {
         let caller = entrant.identity.caller(&entrant.tenant, "", Transport::Socketio);
+        // Another connection is at it, which may be lost: the client comes back once more.
+        let turn = self.returning.take(pid).ok_or_else(Failure::unavailable)?;
         let found = self.link.recover(caller, pid, after).await.map_err(|_| Failure::unavailable())?;
         let Some(found) = found else { return Ok(None) };
         let rooms = found.rooms.iter().filter_map(|room| Room::new(room).ok());
@@ -177,7 +215,7 @@ impl Sessions {
             self.depart(&old);
         }
         entrant.rooms.append(&mut rooms);
-        entrant.resumed = Some(Resumed { session_id: found.session_id, pid: pid.to_owned() });
+        entrant.resumed = Some(Resumed { session_id: found.session_id, turn });
         Ok(Some(found.after))
     }
 

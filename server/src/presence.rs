@@ -154,7 +154,8 @@ impl Presence {
         }
     }
 
-    /// A session is about to be ready. It counts, but nobody is told yet. `head` is the end of its tenant's log.
+    /// A session is about to be ready. It counts, but nobody is told yet. Another bridge that still has it lets go of it.
+    /// `head` is the end of its tenant's log.
     pub(crate) fn open(&self, link: &Link, caller: &Caller, pid: &str, head: &str) -> Result<(), Refusal> {
         let (tenant, own) = (Tenant::new(&caller.tenant)?, Room::user(&caller.user_id)?);
         let mut roster = self.lock();
@@ -163,12 +164,16 @@ impl Presence {
         if !known && roster.count(&tenant, &own).1 >= self.sessions_per_user_max {
             return Err(Refusal::TooManySessions(self.sessions_per_user_max));
         }
+        if let Some(holder) = self.holder(&roster, &caller.session_id, &link.bridge().1) {
+            holder.end(goes_on_elsewhere(caller));
+        }
         let told = Told { caller, tenant, pid, link: link.number, head: head.into() };
         roster.open(told, &[Room::org(), own], now());
         Ok(())
     }
 
-    /// A session is ready, in these rooms, which are told.
+    /// A session is ready, in these rooms, which are told. When another bridge has it, its client has gone there while this
+    /// one could not say so, e.g. because it was cut off: then this one lets go of it.
     pub(crate) fn ready(
         &self,
         link: &Link,
@@ -180,6 +185,10 @@ impl Presence {
         let (tenant, now) = (Tenant::new(&caller.tenant)?, now());
         let mut roster = self.lock();
         own_id(&roster, caller)?;
+        if self.holder(&roster, &caller.session_id, &link.bridge().1).is_some() {
+            link.end(goes_on_elsewhere(caller));
+            return Ok(());
+        }
         let told = Told { caller, tenant, pid, link: link.number, head: head.into() };
         roster.ready(told, rooms, now);
         let ending = roster.take_ending(&caller.session_id);
@@ -199,20 +208,18 @@ impl Presence {
     }
 
     /// Whoever has the session still lets go of it: its client has come back, to the bridge `instance`.
-    pub(crate) fn let_go(&self, session_id: &str, instance: &str) {
+    pub(crate) fn let_go(&self, caller: &Caller, session_id: &str, instance: &str) {
         let mut roster = self.lock();
-        let Some(known) = roster.session(session_id) else { return };
-        let end = EndSession {
-            tenant: known.tenant.as_str().to_owned(),
-            user_id: known.user_id.to_string(),
-            session_id: session_id.to_owned(),
-            reason: Reason::Reconnect.into(),
-            message: "the session goes on over another connection".into(),
-        };
-        if let Some(link) = self.links().get(&known.link).filter(|link| *link.bridge().1 != *instance) {
-            link.end(end);
+        if let Some(holder) = self.holder(&roster, session_id, instance) {
+            holder.end(goes_on_elsewhere(&Caller { session_id: session_id.to_owned(), ..caller.clone() }));
         }
-        roster.close(session_id, now());
+        roster.lose(session_id, now());
+    }
+
+    /// The link that has a session, when it is another bridge's than `instance`.
+    fn holder(&self, roster: &Roster, session_id: &str, instance: &str) -> Option<Arc<Link>> {
+        let known = roster.session(session_id)?;
+        self.links().get(&known.link).filter(|link| *link.bridge().1 != *instance).cloned()
     }
 
     /// A session that is ready has entered rooms by a call of `catalog`, or has left some.
@@ -424,6 +431,17 @@ impl Presence {
             is && (of_org || kind.package == *transition.catalog)
         });
         concerned.filter_map(|kind| made(kind, transition)).collect()
+    }
+}
+
+/// What a bridge is told of a session that another one has.
+fn goes_on_elsewhere(caller: &Caller) -> EndSession {
+    EndSession {
+        tenant: caller.tenant.clone(),
+        user_id: caller.user_id.clone(),
+        session_id: caller.session_id.clone(),
+        reason: Reason::Reconnect.into(),
+        message: "the session goes on over another connection".into(),
     }
 }
 

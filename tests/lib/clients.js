@@ -20,6 +20,8 @@ export async function connect(url, token, options = {}, connector = io) {
         socket.close();
         reject(error);
       });
+      // Where it comes back by itself, that is waited for.
+      if (!socket.io.reconnection()) socket.once("disconnect", (reason) => reject(new Error(`disconnected: ${reason}`)));
     }),
     "the client to connect",
   );

@@ -92,7 +92,7 @@ pub(super) async fn recover(
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),
     }
-    services.presence.let_go(&session_id, &request.instance);
+    services.presence.let_go(&caller, &session_id, &request.instance);
     let rooms = rooms.iter().map(|room| room.as_str().to_owned()).collect();
     Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after }) })
 }

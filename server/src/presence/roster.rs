@@ -141,8 +141,13 @@ impl Roster {
         &mut self.transitions
     }
 
-    /// A session is about to be ready. It is a member of these rooms, which are not told yet.
+    /// A session is about to be ready. It is a member of these rooms, which are not told yet. If it is ready elsewhere, it is
+    /// lost there.
     pub(super) fn open(&mut self, told: Told<'_>, rooms: &[Room], now: Now) {
+        let id = &told.caller.session_id;
+        if self.session(id).is_some_and(|known| known.ready && !known.forsaken) {
+            self.close(id, now);
+        }
         self.admit(told, rooms, false, now);
     }
 
@@ -255,6 +260,15 @@ impl Roster {
         self.lost.put(pid, session, now.instant);
     }
 
+    /// A session is gone, and whether its client has been told that it was ready is not known: it may come back.
+    pub(super) fn lose(&mut self, id: &str, now: Now) {
+        let known = self.sessions.get_mut(id);
+        if let Some(known) = known.filter(|known| self.lost.get(&known.pid, now.instant).is_none()) {
+            known.ready = true;
+        }
+        self.close(id, now);
+    }
+
     /// Takes a session out of all that it is in; gives what it was.
     fn detach(&mut self, id: &str, now: Now) -> Option<Known> {
         let rooms = self.sessions.get(id)?.rooms.clone();
@@ -281,8 +295,10 @@ impl Roster {
         let mut pids = std::mem::take(&mut self.changed);
         pids.extend(self.lost.gone());
         let record = |pid: Arc<str>| {
-            let connected = self.pids.contains_key(&pid);
-            let record = self.recoverable(&pid, now).map(|session| session.to_record(connected));
+            let record = match self.live(&pid) {
+                Some((session, true)) => Some(session.to_record(true)),
+                _ => self.lost.get(&pid, now.instant).map(|session| session.to_record(false)),
+            };
             (pid.to_string(), record)
         };
         pids.into_iter().map(record).collect()
@@ -355,11 +371,17 @@ impl Roster {
         self.sessions.get_mut(id)?.ending.take()
     }
 
-    /// A session that its client may go on with: one that was lost, or one whose loss its bridge has not seen yet.
+    /// A session that its client may go on with: one that was lost, or one whose loss its bridge has not seen yet. That may be
+    /// before the bridge has told that it is ready: its client would not know the secret if it were not.
     pub(super) fn recoverable(&self, pid: &str, now: Now) -> Option<LostSession> {
-        let live = self.pids.get(pid).and_then(|id| Some((id, self.sessions.get(id)?)));
-        let live = live.filter(|(_, known)| known.ready);
-        let of = |(id, known): (&Arc<str>, &Known)| LostSession {
+        self.lost.get(pid, now.instant).cloned().or_else(|| self.live(pid).map(|(session, _)| session))
+    }
+
+    /// What a connected session would be if it were lost now, and whether it is ready.
+    fn live(&self, pid: &str) -> Option<(LostSession, bool)> {
+        let id = self.pids.get(pid)?;
+        let known = self.sessions.get(id)?;
+        let session = LostSession {
             id: id.clone(),
             tenant: known.tenant.clone(),
             user_id: known.user_id.clone(),
@@ -367,7 +389,7 @@ impl Roster {
             rooms: known.rooms.clone(),
             began: known.began.clone(),
         };
-        live.map(of).or_else(|| self.lost.get(pid, now.instant).cloned())
+        Some((session, known.ready))
     }
 
     /// A link is gone, and with it its sessions.
@@ -375,7 +397,7 @@ impl Roster {
         let of_link = self.sessions.iter().filter(|(_, known)| known.link == link);
         let ids: Vec<Arc<str>> = of_link.map(|(id, _)| id.clone()).collect();
         for id in ids {
-            self.close(&id, now);
+            self.lose(&id, now);
         }
     }
 

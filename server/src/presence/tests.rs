@@ -313,3 +313,68 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
     let other = Caller { user_id: "43".into(), ..caller("c") };
     assert!(presence.ready(&link, &other, "pid-d", "head", &[Room::org()]).is_err());
 }
+
+#[tokio::test]
+async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keeps_it() {
+    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
+    let [old, new, again] = [("a", "1"), ("b", "2"), ("a", "1")].map(|(bridge, instance)| {
+        let link = presence.link();
+        link.name(bridge, instance);
+        link
+    });
+    let caller =
+        Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    let holder = || presence.lock().session("s").map(|known| known.link);
+    let ready = |link: &Link| presence.ready(link, &caller, "pid", "head", &rooms).unwrap();
+    ready(&old);
+    // The old bridge does not answer; its client comes back to another one.
+    presence.let_go(&caller, "s", "2");
+    presence.open(&new, &caller, "pid", "head").unwrap();
+    ready(&new);
+    assert_eq!(old.ends().await.len(), 1);
+    // It links again with what it had.
+    ready(&again);
+    assert_eq!(again.ends().await[0].session_id, "s");
+    presence.close(&again, "s");
+    assert_eq!(holder(), Some(new.number()));
+    // Whoever opens it last has it, also when two connections come back at once.
+    presence.open(&again, &caller, "pid", "head").unwrap();
+    assert_eq!(new.ends().await.len(), 1);
+    ready(&new);
+    assert_eq!(new.ends().await.len(), 1);
+    assert_eq!(holder(), Some(again.number()));
+    // A bridge whose old link is not seen to be lost yet takes its own over.
+    ready(&old);
+    assert_eq!(holder(), Some(old.number()));
+    // While it opens, it can be recovered once more, and when that comes to nothing too.
+    let recoverable = || presence.recoverable(&caller, "pid").map(|(_, rooms, _)| rooms.len());
+    presence.rooms(&old, "s", &[Room::new("chat:7").unwrap()], &[], "chat.v1");
+    presence.open(&new, &caller, "pid", "head").unwrap();
+    assert_eq!(recoverable(), Some(3));
+    presence.close(&new, "s");
+    assert_eq!((holder(), recoverable()), (None, Some(3)));
+}
+
+#[test]
+fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered() {
+    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
+    let caller = |id: &str| Caller {
+        tenant: "1".into(),
+        user_id: "42".into(),
+        session_id: id.into(),
+        ..Caller::default()
+    };
+    let link = presence.link();
+    for id in ["a", "b", "c"] {
+        presence.open(&link, &caller(id), id, "head").unwrap();
+    }
+    presence.close(&link, "a");
+    assert!(presence.recoverable(&caller("a"), "a").is_none(), "it never came to be");
+    assert!(presence.recoverable(&caller("b"), "b").is_some(), "its client knows the secret");
+    presence.let_go(&caller("b"), "b", "");
+    presence.unlink(&link);
+    for id in ["b", "c"] {
+        assert!(presence.recoverable(&caller(id), id).is_some());
+    }
+}
