@@ -2,6 +2,8 @@
 //!
 //! Appends go to the [`Writer`], a thread that owns the logs; readers read the store beside it.
 
+#[cfg(test)]
+mod failing;
 mod store;
 #[cfg(test)]
 mod tests;

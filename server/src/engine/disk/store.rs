@@ -134,6 +134,14 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("log.redb")
 }
 
+#[cfg(not(test))]
+fn open_database(file: &Path) -> Result<Database, DatabaseError> {
+    Database::create(file)
+}
+
+#[cfg(test)]
+use super::failing::open as open_database;
+
 impl Store {
     /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
     /// and nothing else. Every event's checksum is verified.
@@ -155,7 +163,7 @@ impl Store {
     fn open_file(folder: &Path, late: bool, known: Option<Epoch>) -> Result<Self, Error> {
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
         std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
-        let database = Database::create(path(folder)).map_err(|error| match error {
+        let database = open_database(&path(folder)).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => {
                 refuse("another process uses it; one server owns a folder".into())
             }

@@ -1,7 +1,7 @@
 //! The one writer of the logs. It takes all appends that wait, writes them in one transaction, and only when that is on the
 //! disk hands the events to the hub and answers. Meanwhile the next ones gather. A setting lets it answer somewhat earlier, at the price of
-//! a new epoch after a crash. When the disk refuses (it is full, say), nothing of the batch
-//! happened: its callers are told to try again, and the store is opened anew from what is on the disk.
+//! a new epoch after a crash. When the disk refuses (it is full, say), the callers of the batch are told to try again, and the store is
+//! opened anew: what is on the disk then is what has happened.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -32,7 +32,7 @@ const BATCH_MAX: usize = 1024;
 /// Payload bytes in one transaction.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// The pause between two tries to open a store that has failed.
-const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+const REOPEN_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -114,7 +114,8 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, lag: Lag, loaded: Vec<Loaded>) -> Self {
         let tried_at = Instant::now();
         let mut writer = Self { shared, logs: HashMap::new(), next_number: 0, tried_at, lag, is_over: false };
-        writer.take_over(loaded);
+        // Nobody was there yet who could have missed something.
+        writer.take_over(loaded, |log| log.head);
         writer
     }
 
@@ -174,14 +175,15 @@ impl Writer {
         }
     }
 
-    /// What is in the store is what is true.
-    fn take_over(&mut self, loaded: Vec<Loaded>) {
+    /// What is in the store is what is true. `published` says how far the hub has a tenant's log.
+    fn take_over(&mut self, loaded: Vec<Loaded>, published: impl Fn(&Loaded) -> u64) {
         self.logs.clear();
         self.next_number = 0;
         let mut places = HashMap::new();
         for log in loaded {
             let base = log.head - log.retained.len() as u64;
-            places.insert(log.tenant.clone(), Arc::new(Place::new(log.number, base, log.head, log.head)));
+            let place = Place::new(log.number, base, log.head, published(&log));
+            places.insert(log.tenant.clone(), Arc::new(place));
             self.next_number = self.next_number.max(log.number + 1);
             let own = Log {
                 number: log.number,
@@ -391,12 +393,41 @@ impl Writer {
         let folder = self.shared.folder.clone();
         match Store::open(&folder, self.lag.is_allowed(), Some(self.shared.epoch)) {
             Ok((store, (loaded, _))) => {
-                tracing::warn!("the log is open again");
-                self.take_over(loaded);
-                *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(store));
+                let shared = self.shared.clone();
+                let published = |log: &Loaded| {
+                    shared.place(&log.tenant).map_or(0, |place| place.published.load(Ordering::Acquire))
+                };
+                self.take_over(loaded, published);
+                if self.catch_up(&store) {
+                    tracing::warn!("the log is open again");
+                    *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Arc::new(store));
+                }
             }
             Err(error) => tracing::error!(%error, "the log stays closed"),
         }
+    }
+
+    /// Hands to the hub what is in the store although the disk said that it failed: whoever sends it again will be told that
+    /// it was there. False when it cannot be read.
+    fn catch_up(&self, store: &Store) -> bool {
+        self.logs.iter().all(|(tenant, log)| {
+            let Some(place) = self.shared.place(tenant) else { return true };
+            let after = place.published.load(Ordering::Acquire).max(place.base.load(Ordering::Acquire));
+            if after >= log.head {
+                return true;
+            }
+            let visited = unpanicked(|| {
+                store.visit(log.number, after, |seq, stored| {
+                    if let Some(event) = stored.and_then(|stored| self.shared.event(tenant, seq, stored)) {
+                        self.shared.hub.publish(event).wake();
+                    }
+                    place.published.store(seq, Ordering::Release);
+                    true
+                })
+            });
+            matches!(visited, Some(Ok(())))
+        })
     }
 }
 

@@ -1,0 +1,227 @@
+//! A disk that refuses writes for a while, and what of the engine's promises must hold meanwhile.
+
+use std::{
+    collections::HashMap,
+    fs::OpenOptions,
+    io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use fanfare_proto::{cursor::Cursor, room::Room, room::Tenant};
+use proptest::prelude::*;
+use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
+use tokio::{sync::oneshot, task::JoinSet};
+
+use crate::{
+    config::{Limits, Retention},
+    engine::{
+        Engine,
+        tests::{draft, folder, held, opened},
+    },
+    hub::{Hub, Inbox, Subscription},
+};
+
+/// What the disk does to its next changes: writes, syncs and changes of length count alike.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outage {
+    /// So many changes work before it.
+    after: u32,
+    /// So many fail.
+    length: u32,
+    /// A change that fails has happened all the same, as one may whose confirmation got lost.
+    happens: bool,
+}
+
+static OUTAGES: LazyLock<Mutex<HashMap<PathBuf, Outage>>> = LazyLock::new(Mutex::default);
+
+/// The next outage of a folder's disk.
+fn plan(folder: &Path, outage: Outage) {
+    OUTAGES.lock().unwrap().insert(folder.to_owned(), outage);
+}
+
+#[derive(Debug)]
+struct Disk {
+    folder: PathBuf,
+    file: FileBackend,
+}
+
+/// Opens a file as the store does, on a disk that may fail.
+pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let folder = path.parent().unwrap().to_owned();
+    Builder::new().create_with_backend(Disk { folder, file: FileBackend::new(file)? })
+}
+
+impl Disk {
+    fn change(&self, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let fails = {
+            let mut outages = OUTAGES.lock().unwrap();
+            let outage = outages.entry(self.folder.clone()).or_default();
+            if outage.after > 0 {
+                outage.after -= 1;
+                None
+            } else if outage.length > 0 {
+                outage.length -= 1;
+                Some(outage.happens)
+            } else {
+                None
+            }
+        };
+        match fails {
+            None => change(),
+            Some(happens) => {
+                if happens {
+                    change()?;
+                }
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(|| self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // Nothing crashes here: what was written is what is read.
+        self.change(|| Ok(()))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change(|| self.file.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+}
+
+const PRODUCERS: usize = 4;
+const EVENTS: usize = 4;
+
+fn outage() -> impl Strategy<Value = Outage> {
+    (0..60_u32, 1..10_u32, proptest::bool::ANY).prop_map(|(after, length, happens)| Outage {
+        after,
+        length,
+        happens,
+    })
+}
+
+/// Appends until the answer comes, as a producer with idempotency keys does.
+async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
+    loop {
+        match engine.append(draft("1", key, 100)).await {
+            Ok(appended) => return appended.seq,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// What a subscriber hears until the event `last`.
+async fn heard(
+    mut subscription: Subscription,
+    inbox: Arc<Inbox>,
+    last: &mut oneshot::Receiver<u64>,
+) -> Vec<u64> {
+    let mut seqs: Vec<u64> = Vec::new();
+    let mut end = None;
+    loop {
+        if end.is_none() {
+            tokio::select! {
+                _ = inbox.ready() => {}
+                seq = &mut *last => end = seq.ok(),
+            }
+        } else if seqs.last() < end.as_ref() {
+            inbox.ready().await;
+        }
+        loop {
+            match subscription.next().await {
+                Ok(batch) => {
+                    seqs.extend(batch.events.iter().map(|event| event.seq));
+                    if !batch.more {
+                        break;
+                    }
+                }
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        if end.is_some_and(|end| seqs.last() >= Some(&end)) {
+            return seqs;
+        }
+    }
+}
+
+async fn survive(outages: &[Outage]) -> Result<(), TestCaseError> {
+    let (folder, limits) = (folder(), Limits::default());
+    let hub = Arc::new(Hub::new(limits));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let tenant = Tenant::new("1").unwrap();
+    let inbox = Arc::new(Inbox::default());
+    let start = Cursor { seq: 0, ..engine.head(&tenant).await.unwrap() };
+    let subscription =
+        Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], Some(start), &inbox, 0)
+            .await
+            .unwrap();
+    let (told, mut last) = oneshot::channel();
+    let mut hears = JoinSet::new();
+    hears.spawn(async move { heard(subscription, inbox, &mut last).await });
+    let mut acknowledged = Vec::new();
+    for (round, outage) in outages.iter().enumerate() {
+        plan(&folder, *outage);
+        let mut producers = JoinSet::new();
+        for producer in 0..PRODUCERS {
+            let engine = engine.clone();
+            producers.spawn(async move {
+                let mut seqs = Vec::new();
+                for event in 0..EVENTS {
+                    seqs.push(insist(&engine, &format!("{round} {producer} {event}")).await);
+                }
+                seqs
+            });
+        }
+        acknowledged.extend(producers.join_all().await.concat());
+    }
+    plan(&folder, Outage::default());
+    let end = insist(&engine, "end").await;
+    acknowledged.push(end);
+    acknowledged.sort_unstable();
+    told.send(end).unwrap();
+    prop_assert_eq!(&acknowledged, &(1..=end).collect::<Vec<_>>(), "each request is one event");
+    prop_assert_eq!(held(&engine, "1", limits).await, acknowledged.clone(), "the log has them");
+    prop_assert_eq!(hears.join_all().await.concat(), acknowledged, "whoever was there heard them");
+    engine.close().await;
+    Ok(())
+}
+
+#[test]
+fn what_is_acknowledged_is_in_the_log_and_heard_once_whatever_the_disk_refuses() {
+    let config = ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    proptest!(config, |(outages in proptest::collection::vec(outage(), 1..4))| {
+        runtime.block_on(survive(&outages))?;
+    });
+}
