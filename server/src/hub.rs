@@ -88,10 +88,10 @@ impl Hub {
         channels.entry(tenant.clone()).or_insert_with(new).clone()
     }
 
-    /// Takes an event over. Engines call it in log order, once an event.
-    pub(crate) fn publish(&self, event: Arc<Event>) -> Wakeups {
+    /// Takes an event over. Engines call it in log order, once an event; `head` is the newest seq of the log before it.
+    pub(crate) fn publish(&self, event: Arc<Event>, head: u64) -> Wakeups {
         self.taps.offer(&event);
-        self.channel(&event.draft.tenant, event.seq.saturating_sub(1)).publish(event)
+        self.channel(&event.draft.tenant, head).publish(event)
     }
 }
 

@@ -68,6 +68,7 @@ impl MemoryEngine {
             if let Some(first) = log.keys.get(&draft.idempotency_key) {
                 return Ok(Appended { duplicate: true, ..first.clone() });
             }
+            let head = log.head;
             let event = log.admit(draft);
             let draft = &event.draft;
             let answer =
@@ -80,7 +81,7 @@ impl MemoryEngine {
                 log.push(now, event.clone());
                 log.trim(now, &self.retention);
             }
-            (answer, self.hub.publish(event))
+            (answer, self.hub.publish(event, head))
         };
         wakeups.wake();
         Ok(answer)

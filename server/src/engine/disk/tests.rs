@@ -5,7 +5,10 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::tests::{draft, folder, held, opened};
+use crate::{
+    engine::tests::{draft, folder, held, opened},
+    hub::{Inbox, Subscription},
+};
 
 fn open(folder: &Path) -> Arc<dyn Engine> {
     let limits = Limits::default();
@@ -40,6 +43,35 @@ async fn reopening_keeps_epoch_seq_events_keys_and_records() {
     assert_eq!(engine.append(draft("1", "", 10)).await.unwrap().seq, 3);
     assert_eq!(engine.append(draft("3", "", 10)).await.unwrap().seq, 1);
     assert_eq!(engine.kept(), [("b".to_owned(), b"2".to_vec())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ephemeral_event_that_is_the_first_after_a_start_hides_nothing_of_the_log() {
+    let (folder, tenant) = (folder(), Tenant::new("1").unwrap());
+    let engine = open(&folder);
+    for _ in 0..5 {
+        engine.append(draft("1", "", 10)).await.unwrap();
+    }
+    let head = engine.head(&tenant).await.unwrap();
+    engine.close().await;
+    drop(engine);
+
+    let (limits, catalogs) = (Limits::default(), Catalogs::builtin().unwrap());
+    let hub = Arc::new(Hub::new(limits));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let kind = catalogs.event("messenger.v1.TypingStart").unwrap().clone();
+    engine.append(Draft { kind, ..draft("1", "", 10) }).await.unwrap();
+    let (after, inbox) = (Some(Cursor { seq: 2, ..head }), Arc::new(Inbox::default()));
+    let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
+    let mut subscription = open.await.unwrap();
+    let (mut seqs, mut more) = (Vec::new(), true);
+    while more {
+        let batch = subscription.next().await.unwrap();
+        seqs.extend(batch.events.iter().map(|event| event.seq));
+        more = batch.more;
+    }
+    // It is nobody's who comes back to an earlier place.
+    assert_eq!((seqs, subscription.cursor()), (vec![3, 4, 5], head));
 }
 
 #[tokio::test(flavor = "multi_thread")]

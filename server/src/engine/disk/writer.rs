@@ -369,8 +369,10 @@ impl Writer {
         // Whoever asked may be gone.
         match outcome {
             Outcome::Publish(event, appended, answer) if written => {
-                let place = self.shared.place(&event.draft.tenant).filter(|_| !event.is_ephemeral());
-                self.shared.hub.publish(event).wake();
+                let place = self.shared.place(&event.draft.tenant);
+                let head = place.as_ref().map_or(0, |place| place.published.load(Ordering::Acquire));
+                let place = place.filter(|_| !event.is_ephemeral());
+                self.shared.hub.publish(event, head).wake();
                 if let Some(place) = place {
                     place.published.store(appended.seq, Ordering::Release);
                 }
@@ -420,7 +422,7 @@ impl Writer {
             let visited = unpanicked(|| {
                 store.visit(log.number, after, |seq, stored| {
                     if let Some(event) = stored.and_then(|stored| self.shared.event(tenant, seq, stored)) {
-                        self.shared.hub.publish(event).wake();
+                        self.shared.hub.publish(event, seq - 1).wake();
                     }
                     place.published.store(seq, Ordering::Release);
                     true
