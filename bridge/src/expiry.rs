@@ -1,7 +1,7 @@
 //! Sessions end when their token does: one clock for all of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -32,9 +32,14 @@ impl Expiry {
         }
     }
 
-    pub(crate) fn forget(&self, session: &Session, leeway: Duration) {
-        if let Some(end) = end(session, leeway) {
-            self.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&(end, session.id().to_owned()));
+    pub(crate) fn forget(&self, session: &Arc<Session>, leeway: Duration) {
+        let Some(end) = end(session, leeway) else { return };
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        // The session may go on over another connection, with the same id and token.
+        if let Entry::Occupied(entry) = ends.entry((end, session.id().to_owned()))
+            && std::ptr::eq(entry.get().as_ptr(), Arc::as_ptr(session))
+        {
+            entry.remove();
         }
     }
 
@@ -55,5 +60,23 @@ impl Expiry {
                 session.close(&Ending::new(Reason::TokenExpired, "Authentication failed: Token expired"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rooms::tests::session_until;
+
+    #[tokio::test]
+    async fn a_session_that_goes_on_over_another_connection_ends_with_its_token_all_the_same() {
+        let expiry = Expiry::default();
+        let (old, _) = session_until("a", Some(1));
+        let (new, heard) = session_until("a", Some(1));
+        expiry.watch(&old, Duration::ZERO);
+        expiry.watch(&new, Duration::ZERO);
+        expiry.forget(&old, Duration::ZERO);
+        let _for_ever = tokio::time::timeout(TICK * 2, expiry.run()).await;
+        assert_eq!(heard.endings(), [Reason::TokenExpired]);
     }
 }

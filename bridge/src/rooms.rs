@@ -203,15 +203,32 @@ pub(crate) mod tests {
         }
     }
 
+    impl Heard {
+        /// Why it was told to go, each time.
+        pub(crate) fn endings(&self) -> Vec<Reason> {
+            self.endings.lock().unwrap().clone()
+        }
+    }
+
     /// A session that hears so many events.
     pub(crate) fn session(id: &str, room_for: usize) -> (Arc<Session>, Heard) {
+        made(id, room_for, None)
+    }
+
+    /// A session whose token ends, in Unix seconds.
+    pub(crate) fn session_until(id: &str, expires_at: Option<u64>) -> (Arc<Session>, Heard) {
+        made(id, usize::MAX, expires_at)
+    }
+
+    fn made(id: &str, room_for: usize, expires_at: Option<u64>) -> (Arc<Session>, Heard) {
         let heard = Heard { names: Arc::default(), endings: Arc::default(), room_for };
         let tenant = Tenant::new("1").unwrap();
         let caller = Caller { session_id: id.to_owned(), ..Caller::default() };
         let config =
             Config::new(([127, 0, 0, 1], 0).into(), Vec::new(), String::new(), TokenConfig::default());
         let limits = SessionLimits::new(&config);
-        (Arc::new(Session::new(caller, tenant, String::new(), None, limits, Box::new(heard.clone()))), heard)
+        let outlet = Box::new(heard.clone());
+        (Arc::new(Session::new(caller, tenant, String::new(), expires_at, limits, outlet)), heard)
     }
 
     fn delivery(name: &str, rooms: &[&str], except: &[&str]) -> Arc<Delivery> {
@@ -265,7 +282,7 @@ pub(crate) mod tests {
         registry.deliver(&tenant, &batch);
         heard.names.lock().unwrap().clear();
         registry.deliver(&tenant, &batch);
-        assert_eq!(*heard.endings.lock().unwrap(), [Reason::Slow]);
+        assert_eq!(heard.endings(), [Reason::Slow]);
         assert!(heard.names.lock().unwrap().is_empty());
         assert_eq!(heard_good.names.lock().unwrap().len(), 6);
     }

@@ -48,7 +48,9 @@ impl Auth {
 
     /// How long the token is still good, leeway included; `None`: for ever.
     pub(crate) fn remaining(&self, identity: &Identity) -> Option<Duration> {
-        let end = UNIX_EPOCH + Duration::from_secs(identity.expires_at?) + self.leeway;
+        // What no clock can show is for ever.
+        let end =
+            UNIX_EPOCH.checked_add(Duration::from_secs(identity.expires_at?).saturating_add(self.leeway))?;
         Some(end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
     }
 }

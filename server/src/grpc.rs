@@ -83,10 +83,10 @@ impl Services {
 }
 
 /// The rooms of a request to read.
-fn rooms(texts: &[String]) -> Result<Vec<Room>, Refusal> {
-    if texts.is_empty() || texts.len() > ROOMS_MAX {
+fn rooms(texts: &[String], max: usize) -> Result<Vec<Room>, Refusal> {
+    if texts.is_empty() || texts.len() > max {
         return Err(Refusal::Invalid(format!(
-            "rooms has {} entries: want 1 to {ROOMS_MAX}, e.g. \"org\"",
+            "rooms has {} entries: want 1 to {max}, e.g. \"org\"",
             texts.len()
         )));
     }

@@ -20,6 +20,7 @@ use std::{
 
 use fanfare_proto::{
     catalog::{Catalogs, EventType, Member, Stamp},
+    cursor::Cursor,
     room::{Room, Tenant},
     v1::{self, Caller, Delivery, EndSession, Reason, SessionPresence, Transport, UserPresence},
 };
@@ -67,6 +68,15 @@ pub(crate) struct Link {
     /// Bounded by the number of its sessions.
     ends: Mutex<HashMap<String, EndSession>>,
     notify: Notify,
+}
+
+/// A session that can go on.
+#[derive(Debug)]
+pub(crate) struct Recoverable {
+    pub(crate) session_id: String,
+    pub(crate) rooms: Vec<Room>,
+    /// What its client has missed is later than this.
+    pub(crate) after: Cursor,
 }
 
 /// Whose sessions to end.
@@ -200,16 +210,28 @@ impl Presence {
         Ok(())
     }
 
-    /// A session that its own user comes back to: its id, its rooms, and where the log was when it began.
-    pub(crate) fn recoverable(&self, caller: &Caller, pid: &str) -> Option<(String, Vec<Room>, String)> {
+    /// A session that its own user comes back to, with the cursor of the last event that its client has had, or nothing.
+    pub(crate) fn recoverable(&self, caller: &Caller, pid: &str, after: &str) -> Option<Recoverable> {
         let found = self.lock().recoverable(pid, now())?;
         let own = found.tenant.as_str() == caller.tenant && *found.user_id == *caller.user_id;
-        own.then(|| (found.id.to_string(), found.rooms.into_keys().collect(), found.began.to_string()))
+        let place = |cursor: &str| cursor.parse::<Cursor>().ok();
+        let began = place(&found.began.cursor);
+        let after = if after.is_empty() { began } else { place(after) };
+        // A stock client that has had no event yet still says the last one of the session before.
+        let of_before = |began: &Cursor| {
+            found.began.is_certain && after.is_some_and(|a| a.epoch != began.epoch || a.seq < began.seq)
+        };
+        own.then_some(Recoverable {
+            session_id: found.id.to_string(),
+            rooms: found.rooms.into_keys().collect(),
+            after: began.filter(of_before).or(after)?,
+        })
     }
 
     /// Whoever has the session still lets go of it: its client has come back, to the bridge `instance`.
-    pub(crate) fn let_go(&self, caller: &Caller, session_id: &str, instance: &str) {
+    pub(crate) fn let_go(&self, caller: &Caller, pid: &str, session_id: &str, instance: &str) {
         let mut roster = self.lock();
+        roster.renew(pid, now());
         if let Some(holder) = self.holder(&roster, session_id, instance) {
             holder.end(goes_on_elsewhere(&Caller { session_id: session_id.to_owned(), ..caller.clone() }));
         }

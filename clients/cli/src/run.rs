@@ -72,7 +72,7 @@ pub(crate) fn bridge_config(
     config.calls_per_user = Rate { per_second: args.user_calls_per_second, burst: args.user_calls_burst };
     config.refusals_max = args.refusals_max;
     config.poll_wait = args.poll_wait;
-    config.rooms_per_session_max = args.rooms_per_session_max;
+    config.rooms_per_session_max = args.rooms_per_session_max.into();
     config.connections_max = args.connections_max;
     config.console = args.console;
     config

@@ -38,6 +38,8 @@ use crate::{
 
 /// Rooms of one link. A bridge that resumes names all of a tenant's at once.
 const LINK_ROOMS_MAX: usize = 1_000_000;
+/// Rooms of a replay: those of one session.
+const REPLAY_ROOMS_MAX: usize = 10_000;
 /// How long the end of a link waits for events that were taken and are not in the log yet.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 /// The largest request, in bytes: so many rooms of an ordinary length.
@@ -81,26 +83,25 @@ pub(super) async fn recover(
     auth::require(&identity, Scope::Bridge)?;
     let caller = request.caller.unwrap_or_default();
     let tenant = auth::tenant(&identity, &caller.tenant)?;
-    let Some((session_id, rooms, began)) = services.presence.recoverable(&caller, &request.pid) else {
+    let Some(found) = services.presence.recoverable(&caller, &request.pid, &request.after) else {
         return Ok(RecoverResponse { recovered: None });
     };
-    let after = if request.after.is_empty() { began } else { request.after };
-    let Ok(cursor) = after.parse::<Cursor>() else { return Ok(RecoverResponse { recovered: None }) };
     // What the log cannot give cannot be recovered: never a part of it.
-    match services.engine.read(&tenant, &hub::Interest::default(), cursor, 1).await {
+    match services.engine.read(&tenant, &hub::Interest::default(), found.after, 1).await {
         Ok(_) => {}
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),
     }
-    services.presence.let_go(&caller, &session_id, &request.instance);
+    let (session_id, rooms, after) = (found.session_id, found.rooms, found.after);
+    services.presence.let_go(&caller, &request.pid, &session_id, &request.instance);
     let rooms = rooms.iter().map(|room| room.as_str().to_owned()).collect();
-    Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after }) })
+    Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after: after.to_string() }) })
 }
 
 /// One page of a tenant's log.
 async fn page(services: &Services, identity: &Identity, request: ReplayRequest) -> Result<Frame, Refusal> {
     let tenant = auth::tenant(identity, &request.tenant)?;
-    let rooms = super::rooms(&request.rooms)?;
+    let rooms = super::rooms(&request.rooms, REPLAY_ROOMS_MAX)?;
     let Some(after) = Cursor::after(&request.after)? else {
         let cursor = services.engine.head(&tenant).await?.to_string();
         return Ok(Frame::Replay { events: Vec::new(), cursor, more: false });

@@ -86,7 +86,7 @@ pub(super) async fn open(
     form: Form,
 ) -> Result<impl Stream<Item = Result<Frame, Status>> + Send + 'static + use<>, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
-    let rooms = super::rooms(&request.rooms)?;
+    let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
     auth::may_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
     let inbox = Arc::new(Inbox::default());

@@ -18,8 +18,15 @@ pub(super) struct LostSession {
     pub(super) user_name: Arc<str>,
     /// With the catalog whose call entered each.
     pub(super) rooms: HashMap<Room, Arc<str>>,
-    /// Where the log was when it began, for clients that have had no event.
-    pub(super) began: Arc<str>,
+    pub(super) began: Began,
+}
+
+/// Where the log was when a session began, as a cursor, for clients that have had no event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Began {
+    pub(super) cursor: Arc<str>,
+    /// The server saw it begin. Otherwise it may have begun earlier.
+    pub(super) is_certain: bool,
 }
 
 /// The same as it is kept by an engine.
@@ -40,6 +47,8 @@ struct Kept {
     /// It was connected when the record was made.
     #[prost(bool, tag = "7")]
     connected: bool,
+    #[prost(bool, tag = "8")]
+    began_is_certain: bool,
 }
 
 impl LostSession {
@@ -50,7 +59,8 @@ impl LostSession {
             tenant: self.tenant.as_str().to_owned(),
             user_id: self.user_id.to_string(),
             rooms: self.rooms.iter().map(text).collect(),
-            began: self.began.to_string(),
+            began: self.began.cursor.to_string(),
+            began_is_certain: self.began.is_certain,
             user_name: self.user_name.to_string(),
             connected,
         };
@@ -67,7 +77,7 @@ impl LostSession {
             tenant: Tenant::new(&kept.tenant).ok()?,
             user_id: kept.user_id.as_str().into(),
             rooms: rooms.collect::<Option<_>>()?,
-            began: kept.began.as_str().into(),
+            began: Began { cursor: kept.began.as_str().into(), is_certain: kept.began_is_certain },
             user_name: kept.user_name.as_str().into(),
         };
         Some((session, kept.connected))
@@ -102,6 +112,13 @@ impl Lost {
     pub(super) fn get(&self, pid: &str, now: Instant) -> Option<&LostSession> {
         let (since, session) = self.by_pid.get(pid)?;
         (now.saturating_duration_since(*since) <= self.window).then_some(session)
+    }
+
+    /// Begins the window anew.
+    pub(super) fn renew(&mut self, pid: &str, now: Instant) {
+        if let Some(session) = self.get(pid, now).cloned() {
+            self.put(pid.into(), session, now);
+        }
     }
 
     pub(super) fn take(&mut self, pid: &str) -> Option<LostSession> {
@@ -163,6 +180,7 @@ mod tests {
             texts in proptest::array::uniform4("[a-z0-9-]{1,12}"),
             rooms in proptest::collection::hash_map("chat:[a-z0-9]{1,6}", "[a-z.]{0,8}", 0..4),
             connected in any::<bool>(),
+            is_certain in any::<bool>(),
         ) {
             let [id, tenant, user_id, began] = texts;
             let session = LostSession {
@@ -171,7 +189,7 @@ mod tests {
                 user_name: user_id.to_uppercase().into(),
                 user_id: user_id.into(),
                 rooms: rooms.into_iter().map(|(room, catalog)| (Room::new(&room).unwrap(), catalog.into())).collect(),
-                began: began.into(),
+                began: Began { cursor: began.into(), is_certain },
             };
             prop_assert_eq!(LostSession::from_record(&session.to_record(connected)), Some((session, connected)));
         }

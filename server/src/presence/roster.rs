@@ -18,7 +18,7 @@ use fanfare_proto::{
 };
 use prost_types::Timestamp;
 
-use super::lost::{Lost, LostSession};
+use super::lost::{Began, Lost, LostSession};
 
 /// A moment, on the clock that cannot be set and on the one that people read.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +41,7 @@ pub(super) struct Known {
     pub(super) rooms: HashMap<Room, Arc<str>>,
     /// The secret by which its client can recover it; empty where it cannot be.
     pid: Arc<str>,
-    /// Where the log was when it began.
-    began: Arc<str>,
+    began: Began,
     ready: bool,
     /// What its bridge shall be told again once it is ready: before, the bridge may not have it yet.
     ending: Option<Box<EndSession>>,
@@ -170,7 +169,8 @@ impl Roster {
         let lost = if ready { self.lost.take(told.pid) } else { None };
         let kept = lost.map(|lost| (lost.rooms, lost.began));
         let kept = kept.or_else(|| before.map(|known| (known.rooms, known.began)));
-        let (catalogs, began) = kept.unwrap_or_else(|| (HashMap::new(), told.head));
+        let head = Began { cursor: told.head, is_certain: !ready };
+        let (catalogs, began) = kept.unwrap_or_else(|| (HashMap::new(), head));
         let known = Known {
             tenant: told.tenant,
             user_id: told.caller.user_id.as_str().into(),
@@ -258,6 +258,11 @@ impl Roster {
         self.changed.insert(pid.clone());
         let session = LostSession { id: id.into(), tenant, user_id, user_name, rooms, began };
         self.lost.put(pid, session, now.instant);
+    }
+
+    /// The client of a lost session has asked for it.
+    pub(super) fn renew(&mut self, pid: &str, now: Now) {
+        self.lost.renew(pid, now.instant);
     }
 
     /// A session is gone, and whether its client has been told that it was ready is not known: it may come back.

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 
 const GRACE: Duration = Duration::from_millis(100);
+/// A place in a log.
+const HEAD: &str = "000000000001-5";
 const ROOMS: [&str; 4] = ["org", "user:x", "chat:1", "chat:2"];
 
 #[derive(Debug, Clone)]
@@ -294,24 +296,24 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
     };
     let (tenant, own) = (Tenant::new("1").unwrap(), Room::user("42").unwrap());
     let end = |whom| presence.disconnect(&tenant, &whom, Reason::Disconnected, "");
-    presence.open(&link, &caller("a"), "pid-a", "head").unwrap();
+    presence.open(&link, &caller("a"), "pid-a", HEAD).unwrap();
     assert_eq!(end(Whom::User(own.clone())), 1);
     assert_eq!(link.ends().await.len(), 1, "told at once");
-    presence.ready(&link, &caller("a"), "pid-a", "head", &[Room::org(), own.clone()]).unwrap();
+    presence.ready(&link, &caller("a"), "pid-a", HEAD, &[Room::org(), own.clone()]).unwrap();
     assert_eq!(link.ends().await[0].session_id, "a", "told again, now that the bridge has it");
-    assert!(presence.recoverable(&caller("a"), "pid-a").is_none());
+    assert!(presence.recoverable(&caller("a"), "pid-a", "").is_none());
     presence.close(&link, "a");
-    assert!(presence.recoverable(&caller("a"), "pid-a").is_none());
+    assert!(presence.recoverable(&caller("a"), "pid-a", "").is_none());
     // One that was lost before is let go of by its id.
-    presence.ready(&link, &caller("b"), "pid-b", "head", &[Room::org(), own]).unwrap();
+    presence.ready(&link, &caller("b"), "pid-b", HEAD, &[Room::org(), own]).unwrap();
     presence.close(&link, "b");
-    assert!(presence.recoverable(&caller("b"), "pid-b").is_some());
+    assert!(presence.recoverable(&caller("b"), "pid-b", "").is_some());
     assert_eq!(end(Whom::Session("b".into())), 0);
-    assert!(presence.recoverable(&caller("b"), "pid-b").is_none());
+    assert!(presence.recoverable(&caller("b"), "pid-b", "").is_none());
     // Nobody takes another user's id.
-    presence.open(&link, &caller("c"), "pid-c", "head").unwrap();
+    presence.open(&link, &caller("c"), "pid-c", HEAD).unwrap();
     let other = Caller { user_id: "43".into(), ..caller("c") };
-    assert!(presence.ready(&link, &other, "pid-d", "head", &[Room::org()]).is_err());
+    assert!(presence.ready(&link, &other, "pid-d", HEAD, &[Room::org()]).is_err());
 }
 
 #[tokio::test]
@@ -326,11 +328,11 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
         Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
     let rooms = [Room::org(), Room::user("42").unwrap()];
     let holder = || presence.lock().session("s").map(|known| known.link);
-    let ready = |link: &Link| presence.ready(link, &caller, "pid", "head", &rooms).unwrap();
+    let ready = |link: &Link| presence.ready(link, &caller, "pid", HEAD, &rooms).unwrap();
     ready(&old);
     // The old bridge does not answer; its client comes back to another one.
-    presence.let_go(&caller, "s", "2");
-    presence.open(&new, &caller, "pid", "head").unwrap();
+    presence.let_go(&caller, "pid", "s", "2");
+    presence.open(&new, &caller, "pid", HEAD).unwrap();
     ready(&new);
     assert_eq!(old.ends().await.len(), 1);
     // It links again with what it had.
@@ -339,7 +341,7 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     presence.close(&again, "s");
     assert_eq!(holder(), Some(new.number()));
     // Whoever opens it last has it, also when two connections come back at once.
-    presence.open(&again, &caller, "pid", "head").unwrap();
+    presence.open(&again, &caller, "pid", HEAD).unwrap();
     assert_eq!(new.ends().await.len(), 1);
     ready(&new);
     assert_eq!(new.ends().await.len(), 1);
@@ -348,9 +350,9 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     ready(&old);
     assert_eq!(holder(), Some(old.number()));
     // While it opens, it can be recovered once more, and when that comes to nothing too.
-    let recoverable = || presence.recoverable(&caller, "pid").map(|(_, rooms, _)| rooms.len());
+    let recoverable = || presence.recoverable(&caller, "pid", "").map(|found| found.rooms.len());
     presence.rooms(&old, "s", &[Room::new("chat:7").unwrap()], &[], "chat.v1");
-    presence.open(&new, &caller, "pid", "head").unwrap();
+    presence.open(&new, &caller, "pid", HEAD).unwrap();
     assert_eq!(recoverable(), Some(3));
     presence.close(&new, "s");
     assert_eq!((holder(), recoverable()), (None, Some(3)));
@@ -367,14 +369,48 @@ fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered()
     };
     let link = presence.link();
     for id in ["a", "b", "c"] {
-        presence.open(&link, &caller(id), id, "head").unwrap();
+        presence.open(&link, &caller(id), id, HEAD).unwrap();
     }
     presence.close(&link, "a");
-    assert!(presence.recoverable(&caller("a"), "a").is_none(), "it never came to be");
-    assert!(presence.recoverable(&caller("b"), "b").is_some(), "its client knows the secret");
-    presence.let_go(&caller("b"), "b", "");
+    assert!(presence.recoverable(&caller("a"), "a", "").is_none(), "it never came to be");
+    assert!(presence.recoverable(&caller("b"), "b", "").is_some(), "its client knows the secret");
+    presence.let_go(&caller("b"), "b", "b", "");
     presence.unlink(&link);
     for id in ["b", "c"] {
-        assert!(presence.recoverable(&caller(id), id).is_some());
+        assert!(presence.recoverable(&caller(id), id, "").is_some());
     }
+}
+
+#[test]
+fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
+    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
+    let caller =
+        Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    let link = presence.link();
+    let after = |cursor| Some(presence.recoverable(&caller, "pid", cursor)?.after.to_string());
+    let given = |cursor: &str| Some(cursor.to_owned());
+    presence.open(&link, &caller, "pid", HEAD).unwrap();
+    presence.ready(&link, &caller, "pid", "000000000001-6", &rooms).unwrap();
+    let every = [
+        ("", HEAD),
+        ("000000000001-4", HEAD),
+        ("000000000002-9", HEAD),
+        ("000000000001-7", "000000000001-7"),
+    ];
+    for (said, wanted) in every {
+        assert_eq!(after(said), given(wanted), "{said}");
+    }
+    assert_eq!(after("nonsense"), None);
+    // It is lost and comes back: it began where it began.
+    presence.let_go(&caller, "pid", "s", "");
+    presence.open(&link, &caller, "pid", "000000000001-8").unwrap();
+    presence.ready(&link, &caller, "pid", "000000000001-8", &rooms).unwrap();
+    assert_eq!(after("000000000001-4"), given(HEAD));
+    // One that the server has not seen begin may be older than its first report.
+    let other = Caller { session_id: "t".into(), ..caller.clone() };
+    presence.ready(&link, &other, "other", HEAD, &rooms).unwrap();
+    let after = |cursor| Some(presence.recoverable(&other, "other", cursor)?.after.to_string());
+    assert_eq!((after("000000000001-4"), after("")), (given("000000000001-4"), given(HEAD)));
+    assert_eq!(after("nonsense"), None);
 }

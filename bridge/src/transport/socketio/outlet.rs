@@ -112,17 +112,21 @@ impl Queue {
             let cost = packet.len() + PACKET_BYTES;
             if waiting.total() + cost > self.bytes_max {
                 waiting.settle();
-                // One that is larger than the whole queue must get through all the same.
-                if waiting.total() > 0 && waiting.total() + cost > self.bytes_max {
+                // One that is larger than the whole queue must get through all the same: behind what is not known to wait.
+                if !waiting.marked.is_empty() && waiting.total() + cost > self.bytes_max {
                     return Err(Overflow);
                 }
             }
             waiting.rest_bytes += cost;
             let marks = waiting.rest_bytes > self.bytes_max / MARKED_SHARE;
             let packet = if marks { waiting.mark(&packet) } else { packet };
-            // One that has gone is no slow one.
-            if self.socket.emit(packet).is_err() && !self.socket.is_closed() {
-                return Err(Overflow);
+            if self.socket.emit(packet).is_err() {
+                // A mark that did not go in is the only handle, and settled next time.
+                waiting.rest_bytes = waiting.rest_bytes.saturating_sub(if marks { 0 } else { cost });
+                // One that has gone is no slow one.
+                if !self.socket.is_closed() {
+                    return Err(Overflow);
+                }
             }
         }
         Ok(())
@@ -189,7 +193,9 @@ impl Held {
             Joining::Waiting(events, bytes) => {
                 *bytes +=
                     batch.iter().map(|delivery| delivery.event.json.len() + PACKET_BYTES).sum::<usize>();
-                if events.len() + batch.len() > self.events_max || *bytes > self.bytes_max {
+                // What is larger than the whole bound must get through all the same.
+                let full = events.len() + batch.len() > self.events_max || *bytes > self.bytes_max;
+                if full && !events.is_empty() {
                     return Err(Overflow);
                 }
                 events.extend_from_slice(batch);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum, value_parser};
 
 use super::duration::{Size, duration};
 
@@ -219,8 +219,8 @@ pub(crate) struct BridgeArgs {
     #[arg(long, env = "FANFARE_POLL_WAIT", value_name = "TIME", value_parser = duration, default_value = "25s")]
     pub(crate) poll_wait: Duration,
     /// Rooms a session may be in, besides `org` and its user's.
-    #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128)]
-    pub(crate) rooms_per_session_max: usize,
+    #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128, value_parser = value_parser!(u16).range(..=9000))]
+    pub(crate) rooms_per_session_max: u16,
     /// Connections at once.
     #[arg(long, env = "FANFARE_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) connections_max: usize,
