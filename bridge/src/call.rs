@@ -135,7 +135,8 @@ impl Sessions {
             let message = format!("a session can be in {max} rooms at once; leave one first");
             return Err(Failure::new(Reason::Limit, message));
         }
-        if let Err(failure) = self.in_time(self.link.want(&session.tenant, rooms)).await {
+        let certain = self.link.want(&session.tenant, rooms)?;
+        if let Err(failure) = self.in_time(certain).await {
             self.link.release(&session.tenant, rooms);
             return Err(failure);
         }

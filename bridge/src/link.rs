@@ -108,8 +108,12 @@ impl Link {
     }
 
     /// Wants rooms; resolves when their events are certain to arrive. Every want needs a [`Self::release`], also one that is
-    /// dropped while waiting.
-    pub(crate) fn want(&self, tenant: &Tenant, rooms: &[Room]) -> impl Future<Output = ()> + Send + use<> {
+    /// dropped while waiting, but not one that is refused because the bridge has too many rooms.
+    pub(crate) fn want(
+        &self,
+        tenant: &Tenant,
+        rooms: &[Room],
+    ) -> Result<impl Future<Output = ()> + Send + use<>, Failure> {
         self.interests.want(tenant, rooms)
     }
 

@@ -165,7 +165,7 @@ impl Sessions {
         let caller = identity.caller(&tenant, &id, transport);
         let limits = SessionLimits::new(&self.config);
         let session = Arc::new(Session::new(caller, tenant, pid, identity.expires_at, limits, outlet));
-        let certain = self.link.want(&session.tenant, &rooms);
+        let certain = self.link.want(&session.tenant, &rooms)?;
         let mut claims = Claims {
             link: &self.link,
             tenant: &session.tenant,

@@ -9,12 +9,20 @@ use std::{
 
 use fanfare_proto::{
     room::{Room, Tenant},
-    v1::{Interest, InterestApplied, LinkRequest, link_request},
+    v1::{Interest, InterestApplied, LinkRequest, Reason, link_request},
 };
 use tokio::sync::{Notify, oneshot};
 
+use crate::failure::Failure;
+
 /// Who waits for a room and has given up: so many may be kept.
 const WAITING_KEPT: usize = 16;
+/// Rooms that a bridge follows at most; servers take somewhat more.
+const ROOMS_MAX: usize = 990_000;
+/// Their names' bytes: all of a tenant go into one message when a link begins, and a message may have 64 MiB.
+const ROOM_BYTES_MAX: usize = 48 << 20;
+/// What a room's name costs in a message besides its text.
+const ROOM_BYTES: usize = 4;
 
 /// The lock is short: no await, no delivery under it.
 #[derive(Debug)]
@@ -35,6 +43,14 @@ struct State {
     unanswered: HashMap<u64, (Tenant, Vec<Room>)>,
     next_ref: u64,
     linked: bool,
+    size: Size,
+}
+
+/// So many rooms, and the bytes of their names.
+#[derive(Debug, Default, Clone, Copy)]
+struct Size {
+    rooms: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +65,10 @@ struct Wanted {
     count: usize,
     /// The latest request that asked for it; an answer to an earlier one, from before it was dropped, says nothing.
     asked: u64,
-    /// The server has confirmed.
+    /// The server has confirmed, over this link.
     applied: bool,
+    /// The server has confirmed, over any link: its events are due from the tenant's cursor on.
+    is_followed: bool,
     waiting: Vec<oneshot::Sender<()>>,
     /// How many may wait before those who have given up are looked for.
     sweep_at: usize,
@@ -66,10 +84,16 @@ impl Interests {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn want(&self, tenant: &Tenant, rooms: &[Room]) -> impl Future<Output = ()> + Send + use<> {
+    /// Wants rooms, or says that there are too many already.
+    pub(super) fn want(
+        &self,
+        tenant: &Tenant,
+        rooms: &[Room],
+    ) -> Result<impl Future<Output = ()> + Send + use<>, Failure> {
         let mut answers = Vec::new();
         {
             let mut state = self.lock();
+            state.grow(tenant, rooms)?;
             for room in rooms {
                 let wanted = state.tenants.entry(tenant.clone()).or_default().rooms.entry(room.clone());
                 let is_new = matches!(wanted, std::collections::hash_map::Entry::Vacant(_));
@@ -95,12 +119,12 @@ impl Interests {
         if !answers.is_empty() {
             self.changed.notify_one();
         }
-        async move {
+        Ok(async move {
             for answer in answers {
                 // An answer is lost only when the bridge ends.
                 let _ended = answer.await;
             }
-        }
+        })
     }
 
     pub(super) fn release(&self, tenant: &Tenant, rooms: &[Room]) {
@@ -142,7 +166,8 @@ impl Interests {
 
     /// Requests to drop the rooms that nobody has wanted for a while.
     pub(super) fn drops(&self) -> Vec<LinkRequest> {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let mut by_tenant: HashMap<Tenant, Vec<String>> = HashMap::new();
         while state.idle.front().is_some_and(|(since, ..)| since.elapsed() >= self.linger) {
             let Some((since, tenant, room)) = state.idle.pop_front() else { break };
@@ -150,6 +175,8 @@ impl Interests {
             // Wanted again since, or idle since later: then there is a later entry.
             if followed.rooms.get(&room).is_some_and(|w| w.idle_since == Some(since)) {
                 followed.rooms.remove(&room);
+                state.size.rooms -= 1;
+                state.size.bytes -= room.as_str().len() + ROOM_BYTES;
                 if followed.rooms.is_empty() {
                     state.tenants.remove(&tenant);
                 }
@@ -165,16 +192,22 @@ impl Interests {
         by_tenant.into_iter().map(request).collect()
     }
 
-    /// A link is there: requests for everything, after each tenant's cursor.
+    /// A link is there: requests for everything, after each tenant's cursor. Rooms that were never certain are asked for behind
+    /// that, from then on: whoever has entered one meanwhile gets nothing older.
     pub(super) fn linked(&self) -> Vec<LinkRequest> {
         let mut state = self.lock();
         state.linked = true;
         state.asked.clear();
-        let all = state.tenants.iter();
-        let all: Vec<_> = all
-            .map(|(t, f)| (t.clone(), f.rooms.keys().cloned().collect::<Vec<_>>(), f.cursor.clone()))
-            .collect();
-        all.into_iter().map(|(tenant, rooms, cursor)| state.request(tenant, rooms, cursor)).collect()
+        let mut all = Vec::new();
+        for (tenant, followed) in &state.tenants {
+            let (old, new): (Vec<_>, Vec<_>) =
+                followed.rooms.iter().partition(|(_, wanted)| wanted.is_followed);
+            for (rooms, after) in [(old, followed.cursor.as_str()), (new, "")] {
+                let rooms: Vec<Room> = rooms.into_iter().map(|(room, _)| room.clone()).collect();
+                all.extend((!rooms.is_empty()).then(|| (tenant.clone(), rooms, after.to_owned())));
+            }
+        }
+        all.into_iter().map(|(tenant, rooms, after)| state.request(tenant, rooms, after)).collect()
     }
 
     /// The link is gone: nothing is certain any more.
@@ -196,6 +229,7 @@ impl Interests {
         for room in rooms {
             if let Some(wanted) = followed.rooms.get_mut(&room).filter(|w| w.asked == answer.r#ref) {
                 wanted.applied = true;
+                wanted.is_followed = true;
                 for waiting in wanted.waiting.drain(..) {
                     // Whoever waited may be gone.
                     let _gone = waiting.send(());
@@ -213,6 +247,26 @@ impl Interests {
 }
 
 impl State {
+    /// Counts the rooms that are new.
+    fn grow(&mut self, tenant: &Tenant, rooms: &[Room]) -> Result<(), Failure> {
+        let known = self.tenants.get(tenant);
+        let is_new = |room: &&Room| known.is_none_or(|followed| !followed.rooms.contains_key(*room));
+        // Each once.
+        let new: HashSet<&Room> = rooms.iter().filter(is_new).collect();
+        let size = Size {
+            rooms: self.size.rooms + new.len(),
+            bytes: self.size.bytes + new.iter().map(|room| room.as_str().len() + ROOM_BYTES).sum::<usize>(),
+        };
+        if size.rooms > ROOMS_MAX || size.bytes > ROOM_BYTES_MAX {
+            return Err(Failure::new(
+                Reason::Limit,
+                "the bridge has as many rooms as it can follow; try another one",
+            ));
+        }
+        self.size = size;
+        Ok(())
+    }
+
     fn request(&mut self, tenant: Tenant, rooms: Vec<Room>, after: String) -> LinkRequest {
         self.next_ref += 1;
         let unique: HashSet<&Room> = rooms.iter().collect();
@@ -268,14 +322,14 @@ mod tests {
         let interests = Interests::new(Duration::ZERO);
         assert!(interests.linked().is_empty());
         let (tenant, rooms) = names("1", &["org", "user:7"]);
-        let mut want = Box::pin(interests.want(&tenant, &rooms));
+        let mut want = Box::pin(interests.want(&tenant, &rooms).unwrap());
         let asked = read(interests.additions());
         assert_eq!((asked.len(), asked[0].add.len(), asked[0].after.as_str()), (1, 2, ""));
         assert!((&mut want).now_or_never().is_none());
         answer(&interests, &asked[0], "c1");
         assert!(want.now_or_never().is_some());
         // Others who want the same need not wait, and nothing is asked twice.
-        assert!(interests.want(&tenant, &rooms).now_or_never().is_some());
+        assert!(interests.want(&tenant, &rooms).unwrap().now_or_never().is_some());
         assert!(interests.additions().is_empty());
     }
 
@@ -284,19 +338,49 @@ mod tests {
         let interests = Interests::new(Duration::ZERO);
         interests.linked();
         let (tenant, rooms) = names("1", &["org"]);
-        let _certain = interests.want(&tenant, &rooms);
+        let _certain = interests.want(&tenant, &rooms).unwrap();
         answer(&interests, &read(interests.additions())[0], "c1");
         interests.reached(&tenant, "c2".into());
         interests.unlinked();
         let (_, more) = names("1", &["chat:7"]);
-        let mut waits = Box::pin(interests.want(&tenant, &more));
+        let mut waits = Box::pin(interests.want(&tenant, &more).unwrap());
         assert!(interests.additions().is_empty());
+        // What was never certain comes behind, and is not caught up with.
         let asked = read(interests.linked());
-        assert_eq!((asked.len(), asked[0].add.len(), asked[0].after.as_str()), (1, 2, "c2"));
-        assert!((&mut waits).now_or_never().is_none());
+        let brief: Vec<_> = asked.iter().map(|i| (i.add.concat(), i.after.as_str())).collect();
+        assert_eq!(brief, [("org".to_owned(), "c2"), ("chat:7".to_owned(), "")]);
         answer(&interests, &asked[0], "c2");
+        assert!((&mut waits).now_or_never().is_none());
+        answer(&interests, &asked[1], "c3");
         assert!(waits.now_or_never().is_some());
         assert!(interests.additions().is_empty());
+    }
+
+    #[test]
+    fn rooms_are_bounded_in_number_and_bytes() {
+        let tenant = Tenant::new("1").unwrap();
+        let numbered = |range: std::ops::Range<usize>, width: usize| -> Vec<Room> {
+            range.map(|n| Room::new(&format!("chat:{n:0width$}")).unwrap()).collect()
+        };
+        for width in [1, 120] {
+            let interests = Interests::new(Duration::ZERO);
+            let mut kept = 0;
+            let refused = loop {
+                match interests.want(&tenant, &numbered(kept..kept + 10_000, width)) {
+                    Ok(_) => kept += 10_000,
+                    Err(failure) => break failure,
+                }
+            };
+            assert_eq!(refused.reason, Reason::Limit);
+            assert!(kept == 990_000 || kept * 129 > ROOM_BYTES_MAX - 129 * 10_000, "{kept}");
+            // What is there already costs nothing, and what goes makes room.
+            assert!(interests.want(&tenant, &numbered(0..10_000, width)).is_ok());
+            for _ in 0..2 {
+                interests.release(&tenant, &numbered(0..10_000, width));
+            }
+            assert!(interests.drops().is_empty());
+            assert!(interests.want(&tenant, &numbered(kept..kept + 10_000, width)).is_ok());
+        }
     }
 
     #[test]
@@ -304,11 +388,11 @@ mod tests {
         let interests = Interests::new(Duration::ZERO);
         interests.linked();
         let (tenant, rooms) = names("1", &["chat:7"]);
-        let _gone = interests.want(&tenant, &rooms);
+        let _gone = interests.want(&tenant, &rooms).unwrap();
         let first = read(interests.additions());
         interests.release(&tenant, &rooms);
         assert_eq!(read(interests.drops())[0].drop, ["chat:7"]);
-        let mut again = Box::pin(interests.want(&tenant, &rooms));
+        let mut again = Box::pin(interests.want(&tenant, &rooms).unwrap());
         let second = read(interests.additions());
         answer(&interests, &first[0], "c1");
         assert!((&mut again).now_or_never().is_none(), "certain before the server has it");
@@ -321,7 +405,7 @@ mod tests {
         let interests = Interests::new(Duration::ZERO);
         let (tenant, rooms) = names("1", &["user:7"]);
         for _ in 0..100 {
-            let _gone = interests.want(&tenant, &rooms);
+            let _gone = interests.want(&tenant, &rooms).unwrap();
             interests.release(&tenant, &rooms);
             assert!(interests.drops().is_empty());
         }
@@ -334,10 +418,10 @@ mod tests {
         let interests = Interests::new(Duration::ZERO);
         interests.linked();
         let (tenant, rooms) = names("1", &["chat:7"]);
-        let _first = interests.want(&tenant, &rooms);
+        let _first = interests.want(&tenant, &rooms).unwrap();
         answer(&interests, &read(interests.additions())[0], "c1");
         interests.release(&tenant, &rooms);
-        assert!(interests.want(&tenant, &rooms).now_or_never().is_some());
+        assert!(interests.want(&tenant, &rooms).unwrap().now_or_never().is_some());
         assert!(interests.drops().is_empty());
     }
 }
