@@ -209,6 +209,38 @@ test("a client that comes back while no server is there waits for one, and gives
   await again.stop();
 });
 
+test("a join that was acknowledged holds after everything was killed", async () => {
+  const data = ["--data-dir", path.join(mkdtempSync(path.join(tmpdir(), "fanfare-join-")), "data")];
+  const listen = async (previous) => startServer(data, previous?.server.address);
+  const begin = async (previous) => {
+    const server = await listen(previous);
+    return { server, bridge: await startBridge(server) };
+  };
+  let both = await begin();
+  const socket = await connect(both.bridge.url, user(1, "joined"));
+  for (let round = 1; round <= 12; round++) {
+    const gone = new Promise((resolve) => socket.once("disconnect", resolve));
+    await call(socket, "subscribe:chat", { chatId: round });
+    await Promise.all([both.bridge.kill(), both.server.kill()]);
+    await within(gone, "the disconnect");
+    both = await begin(both);
+    socket.io.uri = both.bridge.url;
+    const back = new Promise((resolve) => socket.once("connect", resolve));
+    socket.connect();
+    await within(back, "the client to be back");
+    assert.equal(socket.recovered, true);
+    const producing = new Producer(both.server.address);
+    await producing.call(producer("joined"), "messenger.v1.Messenger/NotifyNewMessage", {
+      target: { rooms: [`chat:${round}`] }, event: { id: round, chatId: round, content: "x", channel: "CHANNEL_WABA" },
+    });
+    await socket.event("message:new", (m) => m.id === round);
+    producing.close();
+  }
+  socket.close();
+  await both.bridge.stop();
+  await both.server.stop();
+});
+
 test("what is not one's own, not known or too old begins anew", async () => {
   const mine = await connect(url, user(1, "anew"));
   await notify("anew", 1);

@@ -117,8 +117,14 @@ impl Sessions {
         if !entered.is_empty() || !left.is_empty() {
             let number = self.link.moved(session.id(), &entered, &left, &ok.catalog);
             session.reported(number);
-            // Whoever asks from now on, on whichever bridge, learns of it. A server that is lost learns of it later.
-            let _unavailable = self.in_time(self.link.settled(number)).await;
+            // Whoever asks from now on, on whichever bridge, learns of it, also after a crash.
+            if let Err(failure) = self.in_time(self.link.durable(number)).await {
+                // Nobody else may ever learn of it: it has not happened.
+                let left = self.rooms.leave(session, &entered);
+                self.link.release(&session.tenant, &left);
+                session.reported(self.link.moved(session.id(), &[], &left, &ok.catalog));
+                return Err(failure);
+            }
         }
         Ok(ok.json.to_vec())
     }

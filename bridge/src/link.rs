@@ -151,6 +151,11 @@ impl Link {
         self.reports.settled(number)
     }
 
+    /// Resolves when a change of a session is there after a crash.
+    pub(crate) fn durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        self.reports.durable(number)
+    }
+
     /// Finds a lost session of a user; `None` when the server knows that it cannot be recovered.
     pub(crate) async fn recover(
         &self,
@@ -372,6 +377,7 @@ impl Link {
         match kind {
             Some(link_response::Kind::Applied(applied)) => self.interests.applied(applied),
             Some(link_response::Kind::Sessions(applied)) => self.reports.applied(applied),
+            Some(link_response::Kind::Kept(kept)) => self.reports.kept(&kept),
             Some(link_response::Kind::End(end)) => self.end(end),
             Some(link_response::Kind::Inspect(question)) => {
                 // Where there is no room for the answer, the server does without.

@@ -68,7 +68,7 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn tenants(&self) -> Vec<Tenant>;
 
     /// Keeps records of sessions by key, or lets go of them, as durably as events.
-    fn keep(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>>;
+    fn keep(&self, records: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>>;
 
     /// The records that were kept before this process began.
     fn kept(&self) -> Vec<(String, Vec<u8>)>;

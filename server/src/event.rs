@@ -1,6 +1,9 @@
 //! Events as the server keeps them: once, shared, with the encoded forms that recipients share.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use fanfare_proto::{
@@ -30,6 +33,20 @@ pub(crate) fn browser_json(shape: &Shape, bytes: &[u8]) -> Result<Vec<u8>, Paylo
     Ok(json)
 }
 
+/// Drafts whose order matters: when the engine refuses one, it refuses those behind it, so that they can be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Sequence(AtomicBool);
+
+impl Sequence {
+    pub(crate) fn break_off(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What ingest hands to the engine: everything but the place in the log.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -44,6 +61,7 @@ pub(crate) struct Draft {
     pub(crate) idempotency_key: String,
     /// The number of the payload's string field that takes the event's id when it has one.
     pub(crate) id_field: Option<u32>,
+    pub(crate) sequence: Option<Arc<Sequence>>,
 }
 
 /// An accepted event. Its encoded forms are made when first needed, once for all recipients.

@@ -20,7 +20,7 @@ use crate::{
     auth,
     engine::{Appended, Engine},
     error::Refusal,
-    event::Draft,
+    event::{Draft, Sequence},
     stats::Stats,
 };
 
@@ -49,8 +49,16 @@ pub(crate) struct Taken {
     under_way: TaskTrackerToken,
 }
 
+impl Taken {
+    /// Behind the others of a sequence.
+    pub(crate) fn within(mut self, sequence: &Arc<Sequence>) -> Self {
+        self.draft.sequence = Some(sequence.clone());
+        self
+    }
+}
+
 /// An event that the server makes, for a browser's call or because users come and go.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Made {
     pub(crate) tenant: Tenant,
     pub(crate) kind: Arc<EventType>,
@@ -148,6 +156,7 @@ impl Ingest {
             except_sessions: target.except_sessions,
             idempotency_key: target.idempotency_key,
             id_field: None,
+            sequence: None,
         };
         Ok(Taken { draft, since: Instant::now(), under_way })
     }
@@ -187,13 +196,14 @@ impl Ingest {
 
     /// Publishes an event that the server has made, where its type declares.
     pub(crate) async fn publish_made(&self, made: Made) -> Result<Appended, Refusal> {
-        self.begin_made(made).await?.await
+        self.begin_made(made, None).await?.await
     }
 
     /// The same in two steps: events that are begun one after the other are in the log in this order.
     pub(crate) async fn begin_made(
         &self,
         made: Made,
+        sequence: Option<Arc<Sequence>>,
     ) -> Result<impl Future<Output = Result<Appended, Refusal>> + use<>, Refusal> {
         let under_way = self.under_way.token();
         if self.under_way.is_closed() {
@@ -210,6 +220,7 @@ impl Ingest {
             payload: made.payload,
             except_sessions: made.except_session.into_iter().collect(),
             idempotency_key: String::new(),
+            sequence,
         };
         self.hand_over(Taken { draft, since: Instant::now(), under_way }).await
     }

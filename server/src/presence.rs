@@ -26,13 +26,14 @@ use fanfare_proto::{
 };
 use futures_util::future::join_all;
 use prost::Message as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::PresenceConfig,
-    engine::Engine,
+    engine::{Engine, Record},
     error::{Error, Refusal},
-    event::{browser_json, ephemeral_id},
+    event::{Sequence, browser_json, ephemeral_id},
     ingest::{self, Ingest, Made},
 };
 use lost::Lost;
@@ -44,6 +45,8 @@ const MEMBERS_MAX: usize = 1000;
 const TRANSITIONS_MAX: usize = 8192;
 /// Events that are published together.
 const ROUND_MAX: usize = 256;
+/// The pause before the engine is asked again for what it could not write.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// All sessions, and who wants to know about them.
 #[derive(Debug)]
@@ -55,6 +58,9 @@ pub(crate) struct Presence {
     changed: Notify,
     /// Something was published.
     published: Notify,
+    /// How often bridges have reported changes, and up to which of these times everything is kept.
+    reports: AtomicU64,
+    kept: watch::Sender<u64>,
     announced: Vec<Arc<EventType>>,
     sessions_per_user_max: usize,
 }
@@ -125,6 +131,8 @@ impl Presence {
             next_link: AtomicU64::new(1),
             changed: Notify::new(),
             published: Notify::new(),
+            reports: AtomicU64::new(0),
+            kept: watch::Sender::new(0),
             announced,
             sessions_per_user_max: config.sessions_per_user_max,
         })
@@ -219,7 +227,7 @@ impl Presence {
         let after = if after.is_empty() { began } else { place(after) };
         // A stock client that has had no event yet still says the last one of the session before.
         let of_before = |began: &Cursor| {
-            found.began.is_certain && after.is_some_and(|a| a.epoch != began.epoch || a.seq < began.seq)
+            found.began.is_certain && after.is_some_and(|a| a.epoch == began.epoch && a.seq < began.seq)
         };
         own.then_some(Recoverable {
             session_id: found.id.to_string(),
@@ -401,41 +409,50 @@ impl Presence {
         self.changed.notify_one();
     }
 
-    /// Publishes what happens, in the order in which it happens, and has the engine keep what sessions need to go on, for ever.
-    pub(crate) async fn run(&self, ingest: &Ingest, engine: &dyn Engine) {
+    /// A bridge has reported changes, which were taken over; gives the number for [`Self::kept`].
+    pub(crate) fn reported(&self) -> u64 {
+        let number = self.reports.fetch_add(1, Ordering::AcqRel) + 1;
+        self.changed.notify_one();
+        number
+    }
+
+    /// Resolves when everything that was reported up to this number is there after a crash.
+    pub(crate) async fn kept(&self, number: u64) {
+        // The sender lives as long as this.
+        let mut reached = self.kept.subscribe();
+        let _ended = reached.wait_for(|kept| *kept >= number).await;
+    }
+
+    /// Publishes what happens, in the order in which it happens, and has the engine keep what sessions need to go on, until
+    /// the server closes.
+    pub(crate) async fn run(&self, ingest: &Ingest, engine: &dyn Engine, closing: &CancellationToken) {
         loop {
-            let (round, records, next_end) = {
+            let (round, records, next_end, reports) = {
                 let (mut roster, now) = (self.lock(), now());
                 roster.expire(now);
                 let count = roster.transitions().len().min(ROUND_MAX);
                 let round: Vec<Transition> = roster.transitions().drain(..count).collect();
-                (round, roster.changed(now), roster.next_end())
+                (round, roster.changed(now), roster.next_end(), self.reports.load(Ordering::Acquire))
             };
-            if !records.is_empty()
-                && let Err(error) = engine.keep(records).await
-            {
-                tracing::warn!(%error, "sessions may not be recovered after a restart");
+            let idle = round.is_empty() && records.is_empty();
+            if !idle {
+                let made = round.iter().flat_map(|transition| self.events(transition)).collect();
+                if !record(ingest, engine, made, records.into(), closing).await {
+                    return;
+                }
+                self.published.notify_waiters();
             }
-            if round.is_empty() {
+            self.kept.send_replace(reports);
+            if idle {
+                if closing.is_cancelled() {
+                    return;
+                }
                 let pause =
                     next_end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
                 // A timeout is an end that has come.
-                let _changed = tokio::time::timeout(pause, self.changed.notified()).await;
-                continue;
+                let changed = tokio::time::timeout(pause, self.changed.notified());
+                let _closing = closing.run_until_cancelled(changed).await;
             }
-            // Begun one after the other, which makes their order the log's; awaited together.
-            let mut begun = Vec::new();
-            for made in round.iter().flat_map(|transition| self.events(transition)) {
-                begun.push(ingest.begin_made(made).await);
-            }
-            let published = begun.into_iter().map(async |begun| begun?.await);
-            for published in join_all(published).await {
-                match published {
-                    Ok(_) | Err(Refusal::Shutdown) => {}
-                    Err(error) => tracing::warn!(%error, "a presence event was not published"),
-                }
-            }
-            self.published.notify_waiters();
         }
     }
 
@@ -453,6 +470,45 @@ impl Presence {
             is && (of_org || kind.package == *transition.catalog)
         });
         concerned.filter_map(|kind| made(kind, transition)).collect()
+    }
+}
+
+/// Has events published and, behind them, records kept. What the engine cannot write is tried again in its order; false when the
+/// server closes before that works.
+async fn record(
+    ingest: &Ingest,
+    engine: &dyn Engine,
+    mut made: Vec<Made>,
+    records: Arc<[Record]>,
+    closing: &CancellationToken,
+) -> bool {
+    let mut warned = false;
+    loop {
+        // Begun one after the other, which makes their order the log's; awaited together.
+        let (sequence, mut begun) = (Arc::new(Sequence::default()), Vec::with_capacity(made.len()));
+        for one in &made {
+            begun.push(ingest.begin_made(one.clone(), Some(sequence.clone())).await);
+        }
+        let published = join_all(begun.into_iter().map(async |begun| begun?.await));
+        let (published, kept) = tokio::join!(published, engine.keep(records.clone()));
+        let mut left = Vec::new();
+        for (one, published) in made.into_iter().zip(published) {
+            match published {
+                Ok(_) | Err(Refusal::Shutdown) => {}
+                Err(Refusal::Storage(_)) => left.push(one),
+                Err(error) => tracing::warn!(%error, "a presence event was not published"),
+            }
+        }
+        if left.is_empty() && kept.is_ok() {
+            return true;
+        }
+        if !std::mem::replace(&mut warned, true) {
+            tracing::warn!("who comes and goes cannot be written; it is tried again");
+        }
+        made = left;
+        if closing.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await.is_none() {
+            return false;
+        }
     }
 }
 

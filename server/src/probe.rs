@@ -71,6 +71,7 @@ impl Probe {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
+            sequence: None,
         };
         let sent = self.engine.append(draft).await.map_err(|e| e.to_string())?;
         loop {

@@ -131,9 +131,9 @@ impl Server {
             }
         }));
         let services = self.services.clone();
-        tasks.spawn(closing.clone().run_until_cancelled_owned(async move {
-            services.presence.run(&services.ingest, &*services.engine).await;
-        }));
+        tasks.spawn(async move {
+            services.presence.run(&services.ingest, &*services.engine, &services.closing).await;
+        });
         let router = router(&self.services, self.probe.clone()).await?;
         let incoming = TcpListenerStream::new(self.listener);
         let serving = transport::Server::builder()

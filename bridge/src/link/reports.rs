@@ -12,7 +12,7 @@ use fanfare_proto::{
     room::Room,
     v1::{
         Delivery, LinkRequest, RoomsChanged, SessionChange, SessionChanges, SessionClosed, SessionOpened,
-        SessionsApplied, link_request, session_change::Kind,
+        SessionsApplied, SessionsKept, link_request, session_change::Kind,
     },
 };
 use tokio::sync::{Notify, oneshot, watch};
@@ -27,8 +27,9 @@ const CHANGES_MAX: usize = 256;
 pub(super) struct Reports {
     state: Mutex<State>,
     changed: Notify,
-    /// The number of the last change that the server has taken over.
+    /// The number of the last change that the server has taken over, and of the last that is there after a crash.
     applied: watch::Sender<u64>,
+    kept: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +61,22 @@ fn opened(session: &Session, rooms: Option<Vec<Room>>) -> SessionChange {
     SessionChange { session_id: session.id().to_owned(), kind: Some(kind) }
 }
 
+fn reaches(reached: &watch::Sender<u64>, number: u64) -> impl Future<Output = ()> + Send + use<> {
+    let mut reached = reached.subscribe();
+    async move {
+        // The sender lives as long as the bridge.
+        let _ended = reached.wait_for(|reached| *reached >= number).await;
+    }
+}
+
 impl Reports {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), applied: watch::Sender::new(0) }
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            applied: watch::Sender::new(0),
+            kept: watch::Sender::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,11 +131,12 @@ impl Reports {
 
     /// Resolves when the server has taken over the change of this number.
     pub(super) fn settled(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
-        let mut applied = self.applied.subscribe();
-        async move {
-            // The sender lives as long as the bridge.
-            let _ended = applied.wait_for(|reached| *reached >= number).await;
-        }
+        reaches(&self.applied, number)
+    }
+
+    /// Resolves when the change of this number is there after a crash, of the bridge or the server.
+    pub(super) fn durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        reaches(&self.kept, number)
     }
 
     /// Resolves when there is something to send.
@@ -154,6 +169,7 @@ impl Reports {
             // Whoever waits for an earlier change must not wait for ever.
             let last = state.last;
             self.applied.send_replace(last);
+            self.kept.send_replace(last);
         }
         state.take()
     }
@@ -165,6 +181,7 @@ impl Reports {
         state.changes.clear();
         // What the server knew of this link's sessions it may have forgotten.
         self.applied.send_replace(0);
+        self.kept.send_replace(0);
     }
 
     /// The server has taken changes over.
@@ -184,6 +201,11 @@ impl Reports {
         }
         drop(state);
         self.applied.send_replace(answer.r#ref);
+    }
+
+    /// Changes are there after a crash.
+    pub(super) fn kept(&self, answer: &SessionsKept) {
+        self.kept.send_replace(answer.r#ref);
     }
 }
 

@@ -222,6 +222,7 @@ impl Shared {
             except_sessions: stored.except_sessions,
             idempotency_key: String::new(),
             id_field: None,
+            sequence: None,
         };
         Some(Arc::new(Event::new(self.cursor(seq).to_string(), seq, draft)))
     }
@@ -259,7 +260,7 @@ impl Engine for DiskEngine {
         self.shared.places.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    fn keep(&self, records: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>> {
+    fn keep(&self, records: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>> {
         async move { self.ask(|answer| Command::Keep(records, answer)).await?.await }.boxed()
     }
 

@@ -200,7 +200,7 @@ impl Engine for MemoryEngine {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    fn keep(&self, _: Vec<Record>) -> BoxFuture<'_, Result<(), Refusal>> {
+    fn keep(&self, _: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>> {
         // They would not outlive the process, which has them.
         std::future::ready(Ok(())).boxed()
     }

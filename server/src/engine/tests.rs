@@ -54,6 +54,7 @@ pub(super) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
         except_sessions: Vec::new(),
         idempotency_key: key.to_owned(),
         id_field: None,
+        sequence: None,
     }
 }
 
@@ -100,7 +101,7 @@ async fn retention_holds_count_bytes_and_age_of_each_tenant_apart() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         engine.sweep();
         // Answered behind the sweep.
-        engine.keep(Vec::new()).await.unwrap();
+        engine.keep(Arc::default()).await.unwrap();
         assert!(held(&engine, "1", limits).await.is_empty());
         // What is gone leaves no hole: the next seq follows.
         assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);

@@ -13,13 +13,14 @@ use fanfare_proto::{
     v1::{
         CallRequest, CallResponse, Delivery, Greeting, Interest, InterestApplied, LinkHeartbeat, LinkRequest,
         LinkReset, LinkResponse, LinkWelcome, RecoverRequest, RecoverResponse, Recovered, ReplayRequest,
-        SessionChange, SessionChanges, SessionOpened, SessionsApplied, call_response, link_request,
-        link_response, session_change,
+        SessionChange, SessionChanges, SessionOpened, SessionsApplied, SessionsKept, call_response,
+        link_request, link_response, session_change,
     },
 };
 use futures_util::{FutureExt as _, stream};
 use http::Response;
 use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
 use tower::service_fn;
 
@@ -149,6 +150,8 @@ struct Link {
     reads: bool,
     /// Rooms that are added once their tenant has been read to its end. No other request is taken before.
     joining: Option<Joining>,
+    /// The bridge's reports that are not on the disk yet: their numbers for [`Presence::kept`], and the bridge's own.
+    keeping: VecDeque<(u64, u64)>,
     pending: VecDeque<Frame>,
     heartbeat: Interval,
     finishes: bool,
@@ -159,11 +162,15 @@ struct Link {
 struct Sessions {
     presence: Arc<Presence>,
     link: Arc<presence::Link>,
+    closing: CancellationToken,
 }
 
 impl Drop for Sessions {
     fn drop(&mut self) {
-        self.presence.unlink(&self.link);
+        // When the server goes, its sessions do not: they will be told of to the next one.
+        if !self.closing.is_cancelled() {
+            self.presence.unlink(&self.link);
+        }
     }
 }
 
@@ -192,6 +199,14 @@ fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
     Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
+/// Resolves when the first of these reports is kept.
+async fn kept(presence: &Presence, keeping: &VecDeque<(u64, u64)>) {
+    match keeping.front() {
+        Some((number, _)) => presence.kept(*number).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Link {
     fn new(services: Arc<Services>, identity: Arc<Identity>, requests: Streaming<LinkRequest>) -> Self {
         let period = services.heartbeat_interval;
@@ -200,7 +215,11 @@ impl Link {
             server: services.name.clone(),
             heartbeat_millis: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
         };
-        let sessions = Sessions { link: services.presence.link(), presence: services.presence.clone() };
+        let sessions = Sessions {
+            link: services.presence.link(),
+            presence: services.presence.clone(),
+            closing: services.closing.clone(),
+        };
         let linked = services.bridges.link(sessions.link.number());
         Self {
             services,
@@ -216,6 +235,7 @@ impl Link {
             ready: VecDeque::new(),
             reads: false,
             joining: None,
+            keeping: VecDeque::new(),
             pending: VecDeque::from([frame(link_response::Kind::Welcome(welcome))]),
             heartbeat,
             finishes: false,
@@ -269,6 +289,11 @@ impl Link {
             }
             questions = self.linked.bridge.questions() => {
                 self.pending.extend(questions.into_iter().map(|one| frame(link_response::Kind::Inspect(one))));
+            }
+            () = kept(&self.services.presence, &self.keeping) => {
+                if let Some((_, r#ref)) = self.keeping.pop_front() {
+                    self.pending.push_back(frame(link_response::Kind::Kept(SessionsKept { r#ref })));
+                }
             }
             _ = self.heartbeat.tick() => self.beat().await?,
             () = std::future::ready(()), if !self.ready.is_empty() => {}
@@ -324,6 +349,7 @@ impl Link {
         }
         let applied = SessionsApplied { r#ref: changes.r#ref, greetings };
         self.pending.push_back(frame(link_response::Kind::Sessions(applied)));
+        self.keeping.push_back((self.services.presence.reported(), changes.r#ref));
         Ok(())
     }
 

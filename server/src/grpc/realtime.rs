@@ -21,7 +21,7 @@ use super::{
     codec::{Frame, FrameCodec},
     subscribe::{self, Form},
 };
-use crate::{auth, error::Refusal, presence::Whom};
+use crate::{auth, error::Refusal, event::Sequence, presence::Whom};
 
 /// Requests of one stream that are on their way to the log, so that they share what it costs to write.
 const UNDER_WAY_MAX: usize = 256;
@@ -114,8 +114,9 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
         async move {
             let identity = services.identify(request.metadata())?;
             let requests = request.into_inner();
-            let taken = stream::unfold(Some((services, identity, requests)), |state| async {
-                let (services, identity, mut requests) = state?;
+            let sequence = Arc::new(Sequence::default());
+            let taken = stream::unfold(Some((services, identity, requests, sequence)), |state| async {
+                let (services, identity, mut requests, sequence) = state?;
                 let next = tokio::select! {
                     biased;
                     () = services.closing.cancelled() => Err(Refusal::Shutdown.into()),
@@ -131,11 +132,11 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
                 };
                 // Here, one after the other: futures that are awaited together are not polled in their order.
                 let answer = match draft {
-                    Ok(draft) => services.ingest.begin(draft).await.map_err(Status::from),
+                    Ok(draft) => services.ingest.begin(draft.within(&sequence)).await.map_err(Status::from),
                     Err(status) => Err(status),
                 };
                 // Nothing is taken behind what is refused.
-                let rest = answer.is_ok().then_some((services, identity, requests));
+                let rest = answer.is_ok().then_some((services, identity, requests, sequence));
                 Some((async move { Ok::<_, Status>(answer?.await?) }, rest))
             });
             let responses = taken.buffered(UNDER_WAY_MAX);

@@ -54,6 +54,7 @@ impl World {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
+            sequence: None,
         };
         self.engine.append(draft).now_or_never().unwrap().unwrap().id
     }

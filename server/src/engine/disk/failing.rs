@@ -10,6 +10,7 @@ use std::{
 };
 
 use fanfare_proto::{cursor::Cursor, room::Room, room::Tenant};
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
 use tokio::{sync::oneshot, task::JoinSet};
@@ -17,9 +18,10 @@ use tokio::{sync::oneshot, task::JoinSet};
 use crate::{
     config::{Limits, Retention},
     engine::{
-        Engine,
+        Draft, Engine,
         tests::{draft, folder, held, opened},
     },
+    event::Sequence,
     hub::{Hub, Inbox, Subscription},
 };
 
@@ -122,6 +124,9 @@ impl StorageBackend for Disk {
 
 const PRODUCERS: usize = 4;
 const EVENTS: usize = 4;
+/// Of which so many are streams, with more events.
+const STREAMS: usize = 2;
+const STREAM_EVENTS: usize = 8;
 
 fn outage() -> impl Strategy<Value = Outage> {
     (0..60_u32, 1..10_u32, proptest::bool::ANY).prop_map(|(after, length, happens)| Outage {
@@ -137,6 +142,23 @@ async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
         match engine.append(draft("1", key, 100)).await {
             Ok(appended) => return appended.seq,
             Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// Begins all before it awaits any, and begins again with all when one is refused, as a stream of a producer does.
+async fn stream(engine: &Arc<dyn Engine>, keys: &[String]) -> Vec<u64> {
+    loop {
+        let sequence = Arc::new(Sequence::default());
+        let mut begun = Vec::new();
+        for key in keys {
+            let draft = Draft { sequence: Some(sequence.clone()), ..draft("1", key, 100) };
+            begun.push(engine.begin(draft).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        let answers: Result<Vec<_>, _> = join_all(begun).await.into_iter().collect();
+        if let Ok(appended) = answers {
+            return appended.into_iter().map(|appended| appended.seq).collect();
         }
     }
 }
@@ -196,6 +218,13 @@ async fn survive(outages: &[Outage]) -> Result<(), TestCaseError> {
         for producer in 0..PRODUCERS {
             let engine = engine.clone();
             producers.spawn(async move {
+                if producer < STREAMS {
+                    let keys: Vec<String> =
+                        (0..STREAM_EVENTS).map(|event| format!("{round} {producer} {event}")).collect();
+                    let seqs = stream(&engine, &keys).await;
+                    assert!(seqs.is_sorted(), "a stream's order is the log's: {seqs:?}");
+                    return seqs;
+                }
                 let mut seqs = Vec::new();
                 for event in 0..EVENTS {
                     seqs.push(insist(&engine, &format!("{round} {producer} {event}")).await);
@@ -219,7 +248,7 @@ async fn survive(outages: &[Outage]) -> Result<(), TestCaseError> {
 
 #[test]
 fn what_is_acknowledged_is_in_the_log_and_heard_once_whatever_the_disk_refuses() {
-    let config = ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     proptest!(config, |(outages in proptest::collection::vec(outage(), 1..4))| {
         runtime.block_on(survive(&outages))?;

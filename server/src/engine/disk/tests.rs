@@ -28,8 +28,11 @@ async fn reopening_keeps_epoch_seq_events_keys_and_records() {
     let first = engine.append(draft("1", "key", 10)).await.unwrap();
     engine.append(draft("1", "", 10)).await.unwrap();
     engine.append(draft("2", "", 10)).await.unwrap();
-    engine.keep(vec![("a".into(), Some(b"1".to_vec())), ("b".into(), Some(b"2".to_vec()))]).await.unwrap();
-    engine.keep(vec![("a".into(), None)]).await.unwrap();
+    engine
+        .keep(vec![("a".into(), Some(b"1".to_vec())), ("b".into(), Some(b"2".to_vec()))].into())
+        .await
+        .unwrap();
+    engine.keep(vec![("a".into(), None)].into()).await.unwrap();
     let tenant = Tenant::new("1").unwrap();
     let head = engine.head(&tenant).await.unwrap();
     engine.close().await;

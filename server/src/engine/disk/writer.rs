@@ -38,7 +38,7 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Draft, oneshot::Sender<Result<Appended, Refusal>>),
-    Keep(Vec<Record>, oneshot::Sender<Result<(), Refusal>>),
+    Keep(Arc<[Record]>, oneshot::Sender<Result<(), Refusal>>),
     Sweep,
     Close(oneshot::Sender<()>),
 }
@@ -212,12 +212,14 @@ impl Writer {
             match command {
                 Command::Append(draft, answer) => {
                     let tenant = draft.tenant.clone();
-                    outcomes.push(self.admit(draft, answer, now, &mut stored, &mut keys));
+                    let sequence = draft.sequence.clone();
+                    let outcome = self.admit(draft, answer, now, &mut stored, &mut keys);
+                    outcomes.push((outcome, sequence));
                     touched.insert(tenant);
                 }
                 Command::Keep(kept, answer) => {
-                    records.extend(kept);
-                    outcomes.push(Outcome::Kept(answer));
+                    records.push(kept);
+                    outcomes.push((Outcome::Kept(answer), None));
                 }
                 Command::Sweep => sweep = true,
                 Command::Close(answer) => closing = Some(answer),
@@ -241,7 +243,7 @@ impl Writer {
         let heads: Vec<(&Tenant, u32, u64)> =
             touched.iter().filter_map(|t| self.logs.get(t).map(|log| (t, log.number, log.head))).collect();
         // Keys of a batch that was refused are known here until the store is open again: while it is closed they answer nothing.
-        let answers = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Answer(Ok(_), _)));
+        let answers = outcomes.iter().any(|(outcome, _)| matches!(outcome, Outcome::Answer(Ok(_), _)));
         let written = if nothing {
             !answers || self.shared.store().is_some()
         } else {
@@ -252,7 +254,10 @@ impl Writer {
         } else {
             self.fail();
         }
-        for outcome in outcomes {
+        for (outcome, sequence) in outcomes {
+            if let Some(sequence) = sequence.filter(|_| !written) {
+                sequence.break_off();
+            }
             self.finish(outcome, written);
         }
         if !written && !self.is_over {
@@ -270,6 +275,9 @@ impl Writer {
         stored: &mut Vec<(u32, u64, StoredEvent)>,
         keys: &mut Vec<(u32, String, Option<StoredAnswer>)>,
     ) -> Outcome {
+        if draft.sequence.as_ref().is_some_and(|sequence| sequence.is_broken()) {
+            return Outcome::Answer(Err(Refusal::Storage("written")), answer);
+        }
         let (max, known) = (self.shared.limits.tenants_max, self.logs.contains_key(&draft.tenant));
         if !known && self.logs.len() >= max {
             return Outcome::Answer(Err(Refusal::TooManyTenants(max)), answer);
@@ -312,7 +320,7 @@ impl Writer {
         stored: &[(u32, u64, StoredEvent)],
         trims: &[(u32, u64)],
         keys: &[(u32, String, Option<StoredAnswer>)],
-        records: &[Record],
+        records: &[Arc<[Record]>],
     ) -> bool {
         let Some(store) = self.shared.store() else { return false };
         let late = self.lag.allows() && !(heads.is_empty() && records.is_empty());
@@ -328,7 +336,7 @@ impl Writer {
             for (number, key, answer) in keys {
                 change.key(*number, key, answer.as_ref())?;
             }
-            for (key, record) in records {
+            for (key, record) in records.iter().flat_map(|kept| kept.iter()) {
                 change.session(key, record.as_deref())?;
             }
             change.commit()
