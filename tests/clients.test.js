@@ -129,7 +129,7 @@ test("RS256, ES256 and EdDSA verify by PEM and by JWKS, and only with their own 
 });
 
 test("a session ends with its token, and the client stays away", async () => {
-  const socket = await connect(url, token({ userId: 42, organizationId: 1, exp: soon(2) }), { reconnection: true });
+  const socket = await connect(url, token({ userId: 42, organizationId: 1, exp: soon(5) }), { reconnection: true });
   const reason = await within(new Promise((resolve) => socket.once("disconnect", resolve)), "the disconnect");
   assert.equal(reason, "io server disconnect");
   assert.deepStrictEqual(await socket.event("error"), ["error", { code: "token_expired", message: "Authentication failed: Token expired" }]);

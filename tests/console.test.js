@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { transform } from "esbuild";
 import { call, connect, disconnected } from "./lib/clients.js";
 import { Browser, DEVELOPMENT_SECRET, NARROW, reach, shows, startDev } from "./lib/console.js";
-import { BINARY, DEADLINE, Process, run, startBridge, startServer, until } from "./lib/fanfare.js";
+import { BINARY, DEADLINE, Process, run, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { generateStubs, PYTHON, STUBS } from "./lib/producer.js";
 import { producer, soon, token, user } from "./lib/tokens.js";
 
@@ -57,8 +57,8 @@ test("before anything has happened the overview says what to try, and leads to t
   await browser.picture(page, "first");
   // The command that is shown is one that works: nothing less is copied.
   await page.getByRole("button", { name: "Copy command that publishes" }).click();
-  const copied = await page.evaluate(() => navigator.clipboard.readText());
-  const [, json] = copied.match(/'([^']+)'/);
+  const copied = async () => (await page.evaluate(() => navigator.clipboard.readText())).match(/'([^']+)'/);
+  const [, json] = await until(copied, "the copied command");
   await notify("1", "messenger.v1.NewMessage", json);
   await page.getByRole("heading", { name: "Nothing has happened yet" }).waitFor({ state: "hidden" });
   await page.getByRole("link", { name: "Playground", exact: true }).click();
@@ -332,6 +332,8 @@ test("the tail shows what its filters let through, stands still when paused, and
   assert.equal(await rows.count(), 1);
   reopened = opened();
   await page.getByLabel("Names").fill("");
+  await reopened;
+  reopened = opened();
   await page.getByLabel("Rooms").fill("chat:8 user:5");
   await reopened;
   await shows(page.locator(".empty"), "Waiting for events");
@@ -341,6 +343,8 @@ test("the tail shows what its filters let through, stands still when paused, and
   assert.equal(await rows.count(), 1);
   reopened = opened();
   await page.getByLabel("Rooms").fill("");
+  await reopened;
+  reopened = opened();
   await page.getByLabel("Tenant").selectOption("tail");
   await reopened;
   await shows(page.locator(".empty"), "Waiting for events");
@@ -372,12 +376,17 @@ test("the tail shows what its filters let through, stands still when paused, and
 
   // A page that does not read for a while is told how many it has missed.
   const large = Array.from({ length: 3000 }, (_, i) => message(1000 + i, "x".repeat(8000))).join("\n");
-  const busy = page.evaluate(() => {
-    const end = Date.now() + 4000;
-    while (Date.now() < end);
-  });
-  await run(["notify", "messenger.v1.NewMessage", "-", "--server", dev.grpc, "--token", publisher("tail"), "--tenant", "tail"], { input: large });
-  await busy;
+  const debug = await page.context().newCDPSession(page);
+  await debug.send("Debugger.enable");
+  const paused = new Promise((resolve) => debug.once("Debugger.paused", resolve));
+  await debug.send("Debugger.pause");
+  // Something to stop at.
+  const stopped = page.evaluate(() => 0);
+  await within(paused, "the page to stand still");
+  const sent = await run(["notify", "messenger.v1.NewMessage", "-", "--server", dev.grpc, "--token", publisher("tail"), "--tenant", "tail"], { input: large });
+  assert.equal(sent.code, 0, sent.stderr);
+  await debug.send("Debugger.resume");
+  await stopped;
   await shows(page.locator(".foot"), /[1-9][\d,]* missed/);
   // The row that says so stands where they are missing, as long as it is among the last.
   const last = await page.locator("[data-tail] .missed").count();
@@ -511,11 +520,12 @@ test("in development the token is changed before it ends", async () => {
   await page.clock.install();
   await page.reload();
   await shows(page.getByRole("heading"), "Overview");
+  const used = new Set();
+  page.on("request", (request) => used.add(request.headers().authorization));
   const asked = page.waitForResponse((response) => response.url().endsWith("/console/config.json"));
   await page.clock.fastForward("14:30");
   const { token: fresh } = await (await asked).json();
-  const used = await page.waitForRequest((request) => request.headers().authorization === `Bearer ${fresh}`);
-  assert.ok(used);
+  await until(() => used.has(`Bearer ${fresh}`), "the fresh token to be used");
   await page.context().close();
 });
 

@@ -118,7 +118,7 @@ test("no token, a wrong one and an expired one are refused", async () => {
 });
 
 test("a stream ends with its token", async () => {
-  const short = await subscribe("Realtime", token({ userId: 1, organizationId: 1, exp: soon(2) }), { rooms: ["org"] });
+  const short = await subscribe("Realtime", token({ userId: 1, organizationId: 1, exp: soon(5) }), { rooms: ["org"] });
   await short.until((s) => s.messages.length > 0, "the stream");
   const { error } = await short.until((s) => s.error, "the end");
   assert.deepStrictEqual(error, { code: "Unauthenticated", message: "Authentication failed: Token expired" });

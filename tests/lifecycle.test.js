@@ -56,7 +56,7 @@ test("a server that is told to stop says so to a producer that waits", async () 
 });
 
 test("a server that is told to stop while producers publish keeps its word", async () => {
-  const { server, bridge } = await start({ serverArgs: [...QUIET, "--shutdown-grace", "3s"] });
+  const { server, bridge } = await start({ serverArgs: QUIET });
   const socket = await connect(bridge.url, user(42, 1));
   const tool = (...args) => new Process([...args, "--server", server.url, "--jwt-secret", SECRET]);
   const subscriber = tool("subscribe", "org");
@@ -94,7 +94,7 @@ test("a server that is told to stop while producers publish keeps its word", asy
 
 test("health and readiness tell the truth", async () => {
   const server = await startServer(QUIET);
-  const bridge = await startBridge(server, ["--connect-timeout", "500ms"]);
+  const bridge = await startBridge(server, ["--connect-timeout", "2s"]);
   const status = async (url) => (await get(url)).status;
   for (const program of [server, bridge]) {
     assert.equal(await status(`${program.url}/healthz`), 200);
@@ -146,15 +146,13 @@ test("a bridge ends at once while calls and connections wait for a server", asyn
   const proxy = await Proxy.to(server.address);
   const bridge = await startBridge(proxy);
   const socket = await connect(bridge.url, user(42, 1));
-  proxy.silence();
+  proxy.silence("up", "down");
   socket.emit("subscribe:chat", { chatId: 7 }, () => {});
   const waiting = io(bridge.url, { auth: { token: user(43, 1) }, transports: ["websocket"], forceNew: true, reconnection: false });
-  await within(new Promise((resolve) => waiting.io.once("open", resolve)), "the connection");
-  // Until both have been taken: the bridge reads a connection's messages in order.
-  await within(new Promise((resolve) => waiting.io.engine.once("ping", resolve)), "a ping");
+  await within(new Promise((resolve) => waiting.io.once("ping", resolve)), "the connection's first ping");
   const began = performance.now();
   await bridge.stop();
-  assert.ok(performance.now() - began < 5000, "the grace is 10 s");
+  assert.ok(performance.now() - began < 9000, "the grace is 10 s");
   waiting.close();
   socket.close();
   proxy.close();
@@ -294,7 +292,8 @@ test("what dev prints can be pasted: every way out shows what the way in publish
   const dev = new Process(["dev", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
   const shells = [];
   t.after(async () => {
-    for (const { pid } of shells) process.kill(-pid, "SIGKILL");
+    // One that has ended by itself is no group any more.
+    for (const { pid } of shells) try { process.kill(-pid, "SIGKILL"); } catch {}
     await dev.stop();
   });
   await until(() => dev.stdout.includes("Stop with Ctrl-C"), "what dev prints");

@@ -12,7 +12,7 @@ let pages, python;
 
 before(async () => {
   generateStubs();
-  pages = await Pages.start({ serverArgs: ["--presence-grace", "1500ms"] });
+  pages = await Pages.start({ serverArgs: ["--presence-grace", "6s"] });
   python = new Producer(pages.fanfare.server.address);
 });
 
@@ -46,10 +46,12 @@ test("messenger: chats and messages appear, ticks change, reads clear, deleted c
   await chat(8, "Alan Turing", "CHANNEL_TELEGRAM");
   await chat(9, "Edsger Dijkstra", "CHANNEL_WHATSAPP");
   await message(1, 7, "My invoice is wrong, can you help?");
-  for (const page of [ada, bob]) {
+  // One after the other: who comes later is told of nobody.
+  for (const [page, id] of [[ada, "1"], [bob, "2"]]) {
     await shows(page.getByRole("navigation"), "My invoice is wrong");
     await page.getByLabel("1 unread").waitFor();
     await page.getByRole("button", { name: /Grace Hopper/ }).click();
+    await shows(page.locator(".operators"), id);
   }
   for (const page of [ada, bob]) await shows(page.locator(".operators"), "2");
   await message(2, 7, "Of course. Which one is it?", { fromMe: true, senderUserId: 1, senderName: "Ada" });
@@ -75,10 +77,11 @@ test("messenger: chats and messages appear, ticks change, reads clear, deleted c
 
 test("messenger: typing shows in the other browser alone, and ends", async () => {
   const [ada, bob] = await Promise.all([user(1, "typing"), user(2, "typing")].map((t) => pages.open("messenger", t)));
-  for (const page of [ada, bob]) {
+  for (const [page, id] of [[ada, "1"], [bob, "2"]]) {
     await shows(page.getByRole("status"), "Live");
     await page.getByLabel("Open chat number").fill("7");
     await page.keyboard.press("Enter");
+    await shows(page.locator(".operators"), id);
   }
   for (const page of [ada, bob]) await shows(page.locator(".operators"), "2");
   await ada.getByLabel("Reply").fill("Hel");
@@ -135,12 +138,12 @@ test("chat: messages, read marks, unread counts and dots", async () => {
   await ada.getByRole("button", { name: "lunch", exact: true }).click();
   await write(ada, "Table for two is booked");
   await bob.getByLabel("1 unread").waitFor();
-  assert.equal(await bob.title(), "(1) Chat");
+  await until(async () => (await bob.title()) === "(1) Chat", "the title to say so");
   await pages.picture(bob, "chat");
   await bob.getByRole("button", { name: /^lunch/ }).click();
   await gone(bob.getByLabel("1 unread"));
   await ada.getByLabel("Read by bob").waitFor();
-  assert.equal(await bob.title(), "Chat");
+  await until(async () => (await bob.title()) === "Chat", "the title to say so");
   await watch(ada, ".online");
   await bob.reload();
   await shows(bob.getByRole("status"), "Connected");

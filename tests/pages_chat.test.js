@@ -58,7 +58,7 @@ test("chat: a message is unread while nobody looks at the window, and read when 
   await write(ada, "Hello?");
   await titled(bob, "(2) Chat");
   await bob.getByLabel("2 unread").waitFor();
-  assert.equal(await ada.getByLabel("Sent", { exact: true }).count(), 2);
+  await until(async () => (await ada.getByLabel("Sent", { exact: true }).count()) === 2, "both to be sent");
   await focus(bob, true);
   await titled(bob, "Chat");
   await until(async () => (await ada.getByLabel("Read by bob").count()) === 2, "both messages to be read");

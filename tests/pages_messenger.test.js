@@ -52,13 +52,20 @@ const record = (page, selector) =>
       .observe(element, { childList: true, characterData: true, subtree: true });
   }, selector);
 
+/** First user 2 opens a chat, then user 1: who comes later is told of nobody. */
+async function chooseBoth(name, bob, ada) {
+  await choose(bob, name);
+  await until(async () => (await bob.locator(".operators").textContent()) === "Open by 2", "the one who came first to be shown");
+  await choose(ada, name);
+  await shows(bob.locator(".operators"), "Open by 2, 1");
+}
+
 test("messenger: a deleted chat is closed, and what others do in it does not bring it back", async () => {
   const { chat, message, notify, open } = desk("deleted");
   const [ada, bob] = [await open(1), await open(2)];
   await chat(8, "Alan Turing");
   await chat(9, "Edsger Dijkstra");
-  for (const page of [bob, ada]) await choose(page, /Dijkstra/);
-  await shows(bob.locator(".operators"), "1");
+  await chooseBoth(/Dijkstra/, bob, ada);
   await notify("NotifyChatDeleted", { chatId: 9 });
   for (const page of [ada, bob]) await shows(page.locator("main"), "Choose a chat to read it");
   await notify("NotifyMessageStatus", { chatId: 9, messageId: 1, status: "MESSAGE_STATUS_READ" });
@@ -73,9 +80,10 @@ test("messenger: a deleted chat is closed, and what others do in it does not bri
 test("messenger: somebody who goes on typing is shown all the time", async () => {
   const { open } = desk("writer");
   const [ada, bob] = [await open(1), await open(2)];
-  for (const page of [bob, ada]) {
+  for (const [page, id] of [[bob, "2"], [ada, "1"]]) {
     await page.getByLabel("Open chat number").fill("7");
     await page.keyboard.press("Enter");
+    await shows(page.locator(".operators"), id);
   }
   await shows(bob.locator(".operators"), "1");
   await record(bob, ".typing");
@@ -106,10 +114,8 @@ test("messenger: an operator who left while another chat was open is not shown o
   const { chat, open } = desk("return");
   const [ada, bob] = [await open(1), await open(2)];
   for (const [id, name] of [[7, "Grace Hopper"], [8, "Alan Turing"], [9, "Edsger Dijkstra"]]) await chat(id, name);
-  for (const page of [bob, ada]) await choose(page, /Hopper/);
-  await shows(bob.locator(".operators"), "Open by 2, 1");
-  for (const page of [bob, ada]) await choose(page, /Turing/);
-  await shows(bob.locator(".operators"), "Open by 2, 1");
+  await chooseBoth(/Hopper/, bob, ada);
+  await chooseBoth(/Turing/, bob, ada);
   await choose(bob, /Hopper/);
   await until(async () => (await bob.locator(".operators").textContent()) === "Open by 2", "the operators of the chat");
   await close(ada, bob);
@@ -119,9 +125,10 @@ test("messenger: after a broken connection the open chat is followed again", asy
   const { message, open } = desk("broken");
   const proxy = await Proxy.to(pages.fanfare.bridge.address);
   const [ada, bob] = [await open(1), await open(2, { url: proxy.url })];
-  for (const page of [bob, ada]) {
+  for (const [page, id] of [[bob, "2"], [ada, "1"]]) {
     await page.getByLabel("Open chat number").fill("7");
     await page.keyboard.press("Enter");
+    await shows(page.locator(".operators"), id);
   }
   await shows(bob.locator(".operators"), "1");
   await record(bob, "aside .status");

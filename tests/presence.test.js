@@ -13,7 +13,7 @@ let fanfare, url, python;
 
 before(async () => {
   generateStubs();
-  fanfare = await start({ serverArgs: ["--presence-grace", "1s", "--presence-catalog", "chat.v1"] });
+  fanfare = await start({ serverArgs: ["--presence-grace", "3s", "--presence-catalog", "chat.v1"] });
   url = fanfare.bridge.url;
   python = new Producer(fanfare.server.address);
 });
@@ -76,7 +76,7 @@ test("rooms are told of the first session and the last one only, and a reload te
   const closedAt = Date.now();
   reloaded.close();
   const [, offline] = await watcher.event("user_offline", (p) => p.userId === "2");
-  assert.ok(Math.abs(Date.parse(offline.lastSeen) - closedAt) < 900, "lastSeen is when the session closed");
+  assert.ok(Math.abs(Date.parse(offline.lastSeen) - closedAt) < 2500, "lastSeen is when the session closed");
   assert.deepStrictEqual(told(watcher, "2"), ["user_online", "user_offline"]);
   watcher.close();
 });
@@ -129,7 +129,7 @@ test("a link that breaks for a moment changes nothing for who is there", async (
   const before = await presence("paused");
   watcher.events.length = 0;
   proxy.cut();
-  await until(() => other.logs.filter((e) => e.message === "linked").length === 2, "the bridge to link again");
+  await until(() => other.logs.filter((e) => e.message === "linked").length >= 2, "the bridge to link again");
   // The same as before, as soon as a call is answered; and nobody was told.
   const { members } = await call(guest, "get_chat_info", { chatId: "x" });
   assert.deepStrictEqual(members, [{ userId: "1", online: true }, { userId: "2", name: "Bob", online: true }]);

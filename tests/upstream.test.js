@@ -26,7 +26,7 @@ before(async () => {
   generateStubs();
   shop = await startShop();
   fanfare = await start({
-    serverArgs: ["--catalog", CATALOG, "--upstream", `shop=${shop.url}`, "--upstream-timeout", "1s"],
+    serverArgs: ["--catalog", CATALOG, "--upstream", `shop=${shop.url}`, "--upstream-timeout", "4s"],
   });
   python = new Producer(fanfare.server.address);
   ada = await connect(fanfare.bridge.url, user(1, 5, { username: "Ada" }));

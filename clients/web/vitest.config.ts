@@ -15,7 +15,7 @@ export default defineConfig({
     globalSetup: "tests/generate.js",
     // Each file starts real processes of its own.
     fileParallelism: false,
-    testTimeout: 40_000,
-    hookTimeout: 40_000,
+    testTimeout: 150_000,
+    hookTimeout: 150_000,
   },
 });

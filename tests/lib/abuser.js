@@ -45,4 +45,6 @@ function abuse(way, index) {
 
 Object.keys(WAYS).forEach(abuse);
 process.on("message", () => process.send(counts));
+// Nobody is left to be abused for.
+process.on("disconnect", () => process.exit());
 process.send("begun");

@@ -39,7 +39,7 @@ export class Browser {
   async open(url, place = "overview", { viewport = WIDE, expected = /$^/ } = {}) {
     const context = await this.chromium.newContext({ viewport, colorScheme: "light", permissions: ["clipboard-read", "clipboard-write"] });
     const page = await context.newPage();
-    page.setDefaultTimeout(15_000);
+    page.setDefaultTimeout(45_000);
     const { origin, host } = new URL(url);
     await context.route((asked) => asked.origin !== origin, (route) => {
       this.problems.push(`an external request: ${route.request().url()}`);

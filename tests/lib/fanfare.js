@@ -11,7 +11,7 @@ export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "
 export const BINARY = process.env.FANFARE_BIN ?? path.join(ROOT, "target/debug/fanfare");
 export const SECRET = "a-secret-of-the-tests-0123456789abcdef";
 /** Every wait ends by this time, in milliseconds. */
-export const DEADLINE = 20_000;
+export const DEADLINE = 60_000;
 
 /** A promise that fails when `promise` does not settle in time. */
 export function within(promise, what, ms = DEADLINE) {

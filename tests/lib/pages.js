@@ -50,7 +50,7 @@ export class Pages {
   async open(name, token, query = {}, { url = this.fanfare.bridge.url, context } = {}) {
     context ??= await this.browser.newContext({ viewport: WIDE, colorScheme: "light" });
     const page = await context.newPage();
-    page.setDefaultTimeout(15_000);
+    page.setDefaultTimeout(45_000);
     page.on("pageerror", (error) => this.problems.push(String(error)));
     page.on("console", (message) => {
       // A connection that is refused on purpose is told by the browser itself.

@@ -51,7 +51,7 @@ test("a token is asked for before each connection, and the session outlives it w
     token: async () => {
       asked += 1;
       if (asked > 1) underWay.push(client.call("typing:start", { chatId: 7 }));
-      return user(1, "refresh", { exp: soon(4) });
+      return user(1, "refresh", { exp: soon(8) });
     },
   });
   const seen: number[] = [];
@@ -73,7 +73,7 @@ test("a token is asked for before each connection, and the session outlives it w
   }
   await until(() => seen.length >= sent, "all events");
   expect(seen).toEqual(count(sent));
-  expect(answers).toBeGreaterThan(10);
+  expect(answers).toBeGreaterThan(2);
   expect((await Promise.allSettled(underWay)).map((one) => one.status)).toEqual(underWay.map(() => "fulfilled"));
   await until(() => client.socket.id, "the session");
   expect(client.socket.id).toBe(session);
@@ -172,7 +172,7 @@ test("calls are answered, refused with a reason, or end in time", async () => {
   const wrong = client.call("subscribe:chat", { chatId: "seven" as unknown as number });
   await expect(wrong).rejects.toBeInstanceOf(CallError);
   await expect(wrong).rejects.toMatchObject({ code: "invalid_argument", path: "chatId", retry: false });
-  const flood = await Promise.allSettled(count(120).map(() => client.call("typing:start", { chatId: 7 })));
+  const flood = await Promise.allSettled(count(180).map(() => client.call("typing:start", { chatId: 7 })));
   const limited = flood.find((one) => one.status === "rejected");
   expect(limited?.reason).toMatchObject({ code: "limit", retry: true, retryAfterMs: expect.any(Number) });
 
@@ -248,7 +248,7 @@ test("pauses do not begin anew for connections that do not last", async () => {
 
 test("while the bridge has no server the pauses grow, and then it connects", async () => {
   const server = await startServer();
-  const bridge = await startBridge(server, ["--connect-timeout", "200ms"]);
+  const bridge = await startBridge(server, ["--connect-timeout", "1s"]);
   await server.kill();
   const client = messenger(bridge, "alone");
   await until(() => {

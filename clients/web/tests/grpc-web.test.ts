@@ -130,9 +130,9 @@ test("a silent stream is given up, and resumed elsewhere", async () => {
   const { port } = silent.address() as { port: number };
   const [deaf, good] = [messenger(`http://127.0.0.1:${port}`), messenger()];
   let tries = 0;
-  const one = read("silent", { silenceMs: 300 }, (request, options) => (tries++ === 0 ? deaf : good).subscribe(request, options));
+  const one = read("silent", { silenceMs: 3000 }, (request, options) => (tries++ === 0 ? deaf : good).subscribe(request, options));
   await one.ready();
-  expect(one.retries.map((error) => error.message)).toEqual(["the stream was silent for 300 ms"]);
+  expect(one.retries.map((error) => error.message)).toEqual(["the stream was silent for 3000 ms"]);
   // Heartbeats are life enough.
   await until(() => one.items.length > 8, "heartbeats");
   expect(tries).toBe(2);

@@ -12,7 +12,7 @@ let brief: World;
 
 beforeAll(async () => {
   fanfare = await world({ serverArgs: ["--presence-grace", "500ms"] });
-  brief = await world({ serverArgs: ["--recovery-window", "1s", "--presence-grace", "200ms"], bridgeArgs: ["--calls-per-second", "20", "--calls-burst", "20"] });
+  brief = await world({ serverArgs: ["--recovery-window", "3s", "--presence-grace", "200ms"], bridgeArgs: ["--calls-per-second", "20", "--calls-burst", "20"] });
 });
 afterEach(closeAll);
 afterAll(async () => {
@@ -36,7 +36,7 @@ async function forget(client: Messenger, tenant: string, meanwhile: () => Promis
   await until(async () => !(await brief.presence(tenant)).users.includes("1"), "the session to be gone");
   await meanwhile();
   // Recovered as long as the window is open, whatever presence says.
-  await new Promise((resolve) => setTimeout(resolve, 1200));
+  await new Promise((resolve) => setTimeout(resolve, 3300));
   (client.socket.io as unknown as { uri: string }).uri = url;
   await state(client, "connected");
 }
