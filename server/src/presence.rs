@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -61,6 +61,8 @@ pub(crate) struct Presence {
     /// How often bridges have reported changes, and up to which of these times everything is kept.
     reports: AtomicU64,
     kept: watch::Sender<u64>,
+    /// The engine cannot write at the moment.
+    failing: AtomicBool,
     announced: Vec<Arc<EventType>>,
     sessions_per_user_max: usize,
 }
@@ -133,6 +135,7 @@ impl Presence {
             published: Notify::new(),
             reports: AtomicU64::new(0),
             kept: watch::Sender::new(0),
+            failing: AtomicBool::new(false),
             announced,
             sessions_per_user_max: config.sessions_per_user_max,
         })
@@ -161,12 +164,21 @@ impl Presence {
         self.changed.notify_one();
     }
 
-    /// Resolves when there is room for more changes.
+    /// Resolves when there is room for more changes. While the engine refuses, the oldest make room: a link must not wait for a disk.
     pub(crate) async fn caught_up(&self) {
         loop {
             let published = self.published.notified();
-            if self.lock().transitions().len() < TRANSITIONS_MAX {
-                return;
+            {
+                let mut roster = self.lock();
+                let waiting = roster.transitions();
+                if waiting.len() < TRANSITIONS_MAX {
+                    return;
+                }
+                if self.failing.load(Ordering::Acquire) {
+                    waiting.drain(..TRANSITIONS_MAX / 2);
+                    tracing::error!("the log has been refusing for too long: some presence events are lost");
+                    return;
+                }
             }
             published.await;
         }
@@ -416,11 +428,11 @@ impl Presence {
         number
     }
 
-    /// Resolves when everything that was reported up to this number is there after a crash.
-    pub(crate) async fn kept(&self, number: u64) {
-        // The sender lives as long as this.
+    /// Resolves when everything that was reported up to this number is there after a crash; gives up to which one it is.
+    pub(crate) async fn kept(&self, number: u64) -> u64 {
         let mut reached = self.kept.subscribe();
-        let _ended = reached.wait_for(|kept| *kept >= number).await;
+        // The sender lives as long as this.
+        reached.wait_for(|kept| *kept >= number).await.map_or(number, |kept| *kept)
     }
 
     /// Publishes what happens, in the order in which it happens, and has the engine keep what sessions need to go on, until
@@ -430,17 +442,16 @@ impl Presence {
             let (round, records, next_end, reports) = {
                 let (mut roster, now) = (self.lock(), now());
                 roster.expire(now);
-                let count = roster.transitions().len().min(ROUND_MAX);
-                let round: Vec<Transition> = roster.transitions().drain(..count).collect();
+                let round: Vec<Transition> = roster.transitions().drain(..).collect();
                 (round, roster.changed(now), roster.next_end(), self.reports.load(Ordering::Acquire))
             };
+            self.published.notify_waiters();
             let idle = round.is_empty() && records.is_empty();
             if !idle {
                 let made = round.iter().flat_map(|transition| self.events(transition)).collect();
-                if !record(ingest, engine, made, records.into(), closing).await {
+                if !self.record(ingest, engine, made, records.into(), closing).await {
                     return;
                 }
-                self.published.notify_waiters();
             }
             self.kept.send_replace(reports);
             if idle {
@@ -452,6 +463,60 @@ impl Presence {
                 // A timeout is an end that has come.
                 let changed = tokio::time::timeout(pause, self.changed.notified());
                 let _closing = closing.run_until_cancelled(changed).await;
+            }
+        }
+    }
+
+    /// Has events published and, behind them, records kept. What the engine cannot write is tried again in its order; false
+    /// when the server closes before that works.
+    async fn record(
+        &self,
+        ingest: &Ingest,
+        engine: &dyn Engine,
+        mut made: Vec<Made>,
+        records: Arc<[Record]>,
+        closing: &CancellationToken,
+    ) -> bool {
+        loop {
+            let rest = made.split_off(made.len().min(ROUND_MAX));
+            // Begun one after the other, which makes their order the log's; awaited together.
+            let (sequence, mut begun) = (Arc::new(Sequence::default()), Vec::with_capacity(made.len()));
+            for one in &made {
+                match ingest.begin_made(one.clone(), Some(sequence.clone())).await {
+                    // What nobody is told of must not be kept as if they had been.
+                    Err(Refusal::Shutdown) => return false,
+                    other => begun.push(other),
+                }
+            }
+            let published = join_all(begun.into_iter().map(async |begun| begun?.await));
+            let is_last = rest.is_empty() && !records.is_empty();
+            let keep = async { if is_last { engine.keep(records.clone()).await } else { Ok(()) } };
+            let (published, kept) = tokio::join!(published, keep);
+            let mut left = Vec::new();
+            for (one, published) in made.into_iter().zip(published) {
+                match published {
+                    Ok(_) => {}
+                    Err(Refusal::Storage(_)) => left.push(one),
+                    Err(error) => tracing::warn!(%error, "a presence event was not published"),
+                }
+            }
+            let failed = !left.is_empty() || kept.is_err();
+            left.extend(rest);
+            made = left;
+            if self.failing.swap(failed, Ordering::AcqRel) != failed {
+                if failed {
+                    tracing::warn!("who comes and goes cannot be written; it is tried again");
+                } else {
+                    tracing::warn!("who comes and goes can be written again");
+                }
+            }
+            if failed {
+                self.published.notify_waiters();
+                if closing.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await.is_none() {
+                    return false;
+                }
+            } else if made.is_empty() {
+                return true;
             }
         }
     }
@@ -470,45 +535,6 @@ impl Presence {
             is && (of_org || kind.package == *transition.catalog)
         });
         concerned.filter_map(|kind| made(kind, transition)).collect()
-    }
-}
-
-/// Has events published and, behind them, records kept. What the engine cannot write is tried again in its order; false when the
-/// server closes before that works.
-async fn record(
-    ingest: &Ingest,
-    engine: &dyn Engine,
-    mut made: Vec<Made>,
-    records: Arc<[Record]>,
-    closing: &CancellationToken,
-) -> bool {
-    let mut warned = false;
-    loop {
-        // Begun one after the other, which makes their order the log's; awaited together.
-        let (sequence, mut begun) = (Arc::new(Sequence::default()), Vec::with_capacity(made.len()));
-        for one in &made {
-            begun.push(ingest.begin_made(one.clone(), Some(sequence.clone())).await);
-        }
-        let published = join_all(begun.into_iter().map(async |begun| begun?.await));
-        let (published, kept) = tokio::join!(published, engine.keep(records.clone()));
-        let mut left = Vec::new();
-        for (one, published) in made.into_iter().zip(published) {
-            match published {
-                Ok(_) | Err(Refusal::Shutdown) => {}
-                Err(Refusal::Storage(_)) => left.push(one),
-                Err(error) => tracing::warn!(%error, "a presence event was not published"),
-            }
-        }
-        if left.is_empty() && kept.is_ok() {
-            return true;
-        }
-        if !std::mem::replace(&mut warned, true) {
-            tracing::warn!("who comes and goes cannot be written; it is tried again");
-        }
-        made = left;
-        if closing.run_until_cancelled(tokio::time::sleep(RETRY_PAUSE)).await.is_none() {
-            return false;
-        }
     }
 }
 

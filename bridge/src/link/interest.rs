@@ -192,22 +192,25 @@ impl Interests {
         by_tenant.into_iter().map(request).collect()
     }
 
-    /// A link is there: requests for everything, after each tenant's cursor. Rooms that were never certain are asked for behind
-    /// that, from then on: whoever has entered one meanwhile gets nothing older.
-    pub(super) fn linked(&self) -> Vec<LinkRequest> {
+    /// A link is there: requests for everything, after each tenant's cursor. Rooms that were never certain are asked for in
+    /// others, which go behind these: from then on, so that whoever has entered one meanwhile gets nothing older.
+    pub(super) fn linked(&self) -> [Vec<LinkRequest>; 2] {
         let mut state = self.lock();
         state.linked = true;
         state.asked.clear();
-        let mut all = Vec::new();
+        let mut all = [Vec::new(), Vec::new()];
         for (tenant, followed) in &state.tenants {
             let (old, new): (Vec<_>, Vec<_>) =
                 followed.rooms.iter().partition(|(_, wanted)| wanted.is_followed);
-            for (rooms, after) in [(old, followed.cursor.as_str()), (new, "")] {
+            for (requests, (rooms, after)) in all.iter_mut().zip([(old, followed.cursor.as_str()), (new, "")])
+            {
                 let rooms: Vec<Room> = rooms.into_iter().map(|(room, _)| room.clone()).collect();
-                all.extend((!rooms.is_empty()).then(|| (tenant.clone(), rooms, after.to_owned())));
+                requests.extend((!rooms.is_empty()).then(|| (tenant.clone(), rooms, after.to_owned())));
             }
         }
-        all.into_iter().map(|(tenant, rooms, after)| state.request(tenant, rooms, after)).collect()
+        all.map(|requests| {
+            requests.into_iter().map(|(tenant, rooms, after)| state.request(tenant, rooms, after)).collect()
+        })
     }
 
     /// The link is gone: nothing is certain any more.
@@ -320,7 +323,7 @@ mod tests {
     #[test]
     fn a_want_is_certain_once_the_server_has_answered() {
         let interests = Interests::new(Duration::ZERO);
-        assert!(interests.linked().is_empty());
+        assert!(interests.linked().concat().is_empty());
         let (tenant, rooms) = names("1", &["org", "user:7"]);
         let mut want = Box::pin(interests.want(&tenant, &rooms).unwrap());
         let asked = read(interests.additions());
@@ -346,7 +349,7 @@ mod tests {
         let mut waits = Box::pin(interests.want(&tenant, &more).unwrap());
         assert!(interests.additions().is_empty());
         // What was never certain comes behind, and is not caught up with.
-        let asked = read(interests.linked());
+        let asked = read(interests.linked().concat());
         let brief: Vec<_> = asked.iter().map(|i| (i.add.concat(), i.after.as_str())).collect();
         assert_eq!(brief, [("org".to_owned(), "c2"), ("chat:7".to_owned(), "")]);
         answer(&interests, &asked[0], "c2");

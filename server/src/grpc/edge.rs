@@ -39,6 +39,8 @@ use crate::{
 
 /// Rooms of one link. A bridge that resumes names all of a tenant's at once.
 const LINK_ROOMS_MAX: usize = 1_000_000;
+/// A link's reports that are not on the disk yet and are answered one by one.
+const KEEPING_MAX: usize = 1024;
 /// Rooms of a replay: those of one session.
 const REPLAY_ROOMS_MAX: usize = 10_000;
 /// How long the end of a link waits for events that were taken and are not in the log yet.
@@ -199,8 +201,8 @@ fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
     Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
-/// Resolves when the first of these reports is kept.
-async fn kept(presence: &Presence, keeping: &VecDeque<(u64, u64)>) {
+/// Resolves when the first of these reports is kept; gives the number up to which all are.
+async fn kept(presence: &Presence, keeping: &VecDeque<(u64, u64)>) -> u64 {
     match keeping.front() {
         Some((number, _)) => presence.kept(*number).await,
         None => std::future::pending().await,
@@ -279,6 +281,12 @@ impl Link {
         tokio::select! {
             biased;
             () = self.services.closing.cancelled() => self.finish().await?,
+            upto = kept(&self.services.presence, &self.keeping) => {
+                let count = self.keeping.partition_point(|(number, _)| *number <= upto);
+                if let Some((_, r#ref)) = self.keeping.drain(..count).next_back() {
+                    self.pending.push_back(frame(link_response::Kind::Kept(SessionsKept { r#ref })));
+                }
+            }
             request = self.requests.message(), if self.joining.is_none() => match request? {
                 Some(request) => self.request(request).await?,
                 None => return Ok(false),
@@ -289,11 +297,6 @@ impl Link {
             }
             questions = self.linked.bridge.questions() => {
                 self.pending.extend(questions.into_iter().map(|one| frame(link_response::Kind::Inspect(one))));
-            }
-            () = kept(&self.services.presence, &self.keeping) => {
-                if let Some((_, r#ref)) = self.keeping.pop_front() {
-                    self.pending.push_back(frame(link_response::Kind::Kept(SessionsKept { r#ref })));
-                }
             }
             _ = self.heartbeat.tick() => self.beat().await?,
             () = std::future::ready(()), if !self.ready.is_empty() => {}
@@ -349,6 +352,10 @@ impl Link {
         }
         let applied = SessionsApplied { r#ref: changes.r#ref, greetings };
         self.pending.push_back(frame(link_response::Kind::Sessions(applied)));
+        if self.keeping.len() >= KEEPING_MAX {
+            // It is said with the next one.
+            self.keeping.pop_back();
+        }
         self.keeping.push_back((self.services.presence.reported(), changes.r#ref));
         Ok(())
     }

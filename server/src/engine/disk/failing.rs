@@ -9,20 +9,28 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
-use fanfare_proto::{cursor::Cursor, room::Room, room::Tenant};
+use fanfare_proto::{
+    catalog::Catalogs,
+    cursor::Cursor,
+    room::{Room, Tenant},
+    v1::Caller,
+};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
 use tokio::{sync::oneshot, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Limits, Retention},
+    config::{Limits, PresenceConfig, Retention},
     engine::{
         Draft, Engine,
         tests::{draft, folder, held, opened},
     },
     event::Sequence,
     hub::{Hub, Inbox, Subscription},
+    ingest::Ingest,
+    presence::Presence,
 };
 
 /// What the disk does to its next changes: writes, syncs and changes of length count alike.
@@ -253,4 +261,38 @@ fn what_is_acknowledged_is_in_the_log_and_heard_once_whatever_the_disk_refuses()
     proptest!(config, |(outages in proptest::collection::vec(outage(), 1..4))| {
         runtime.block_on(survive(&outages))?;
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_the_disk_refuses_is_told_of_and_kept_when_it_works_again() {
+    let (folder, limits, catalogs) = (folder(), Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
+    let hub = Arc::new(Hub::new(limits));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let ingest = Ingest::new(catalogs.clone(), engine.clone(), limits.event_bytes_max, Arc::default());
+    let presence = Presence::new(&catalogs, &PresenceConfig::default()).unwrap();
+    let (tenant, inbox) = (Tenant::new("1").unwrap(), Arc::new(Inbox::default()));
+    let mut subscription =
+        Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], None, &inbox, 0).await.unwrap();
+
+    plan(&folder, Outage { after: 0, length: 8, happens: false });
+    let link = presence.link();
+    let caller =
+        Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    presence.open(&link, &caller, "pid", "000000000001-0").unwrap();
+    presence.ready(&link, &caller, "pid", "000000000001-0", &rooms).unwrap();
+    let (number, closing) = (presence.reported(), CancellationToken::new());
+    let waits = async {
+        presence.kept(number).await;
+        assert_eq!(OUTAGES.lock().unwrap()[&folder].length, 0, "there was an outage");
+        let told = subscription.next().await.unwrap().events;
+        let names: Vec<_> = told.iter().map(|event| event.draft.kind.name.as_str()).collect();
+        assert_eq!(names, ["user_online", "user:online"]);
+        closing.cancel();
+    };
+    tokio::join!(presence.run(&ingest, &*engine, &closing), waits);
+    engine.close().await;
+    drop((engine, ingest, subscription));
+    let kept = opened(&folder, Retention::default(), limits, &hub).kept();
+    assert_eq!(kept.iter().map(|(pid, _)| pid.as_str()).collect::<Vec<_>>(), ["pid"]);
 }

@@ -218,7 +218,9 @@ impl Writer {
                     touched.insert(tenant);
                 }
                 Command::Keep(kept, answer) => {
-                    records.push(kept);
+                    if !kept.is_empty() {
+                        records.push(kept);
+                    }
                     outcomes.push((Outcome::Kept(answer), None));
                 }
                 Command::Sweep => sweep = true,
