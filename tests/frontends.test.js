@@ -341,6 +341,17 @@ for (const [library, client] of Object.entries(STOCK)) {
       await one.close();
     });
 
+    test("messenger: a chat without number is refused, with the field as path", async () => {
+      const one = await client(user("1", tenant()));
+      for (const name of ["subscribe:chat", "unsubscribe:chat", "typing:start", "typing:stop"]) {
+        for (const payload of [{}, { chatId: 0 }]) {
+          const { error } = await one.call(name, payload);
+          assert.deepStrictEqual([error.code, error.path], ["invalid_argument", "chatId"], `${name} ${JSON.stringify(payload)}: ${error.message}`);
+        }
+      }
+      await one.close();
+    });
+
     for (const [product, name, payload, fields] of FORGED) {
       test(`${product}: ${name} with a forged ${fields[0]} is refused and told to nobody`, async () => {
         const of = tenant();

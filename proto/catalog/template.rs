@@ -121,23 +121,40 @@ impl RoomTemplate {
         })
     }
 
-    /// The room for a message's bytes; `None` when a field with presence is unset.
+    /// The room for an event's bytes; `None` when a field with presence is unset.
     pub fn render(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
+        self.render_by(message, |value| value)
+    }
+
+    /// The same for what a browser sends: a number that is 0 or not there names no room.
+    pub fn render_sent(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
+        self.render_by(message, |_| String::new())
+    }
+
+    fn render_by(
+        &self,
+        message: &[u8],
+        default: impl Fn(String) -> String,
+    ) -> Result<Option<Room>, RenderError> {
         let mut text = String::with_capacity(self.text.len() + 16);
         for part in &self.parts {
             match part {
                 Part::Text(fixed) => text.push_str(fixed),
-                Part::Field(field) => match field.text(message)? {
-                    FieldText::Unset => return Ok(None),
-                    FieldText::Value(value) if value.is_empty() => {
+                Part::Field(field) => {
+                    let value = match field.text(message)? {
+                        FieldText::Unset => return Ok(None),
+                        FieldText::Default(value) => default(value),
+                        FieldText::Value(value) => value,
+                    };
+                    if value.is_empty() {
                         return Err(RenderError::Empty {
                             field: field.to_string(),
                             path: field.json_path(),
                             template: self.text.clone(),
                         });
                     }
-                    FieldText::Value(value) => text.push_str(&value),
-                },
+                    text.push_str(&value);
+                }
             }
         }
         let room = Room::new(&text)

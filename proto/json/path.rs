@@ -24,6 +24,8 @@ pub struct FieldPath {
 pub enum FieldText {
     /// The field has presence and is not set, or a message on the way is not.
     Unset,
+    /// The field has no presence and its default, which may mean that nobody set it.
+    Default(String),
     /// Its value; may be empty.
     Value(String),
 }
@@ -103,7 +105,7 @@ impl FieldPath {
         names.collect::<Vec<_>>().join(".")
     }
 
-    /// The field's value in a message's bytes. A field without presence that is not there has its default's text.
+    /// The field's value in a message's bytes.
     pub fn text(&self, bytes: &[u8]) -> Result<FieldText, PayloadError> {
         let mut bytes = Cow::Borrowed(bytes);
         for (depth, (message, index)) in self.steps.iter().enumerate() {
@@ -117,28 +119,27 @@ impl FieldPath {
                 continue;
             }
             let implicit = field.repetition == (Repetition::Singular { presence: false });
-            let value = found.last(*index).or_else(|| implicit.then(|| default(field.kind)));
-            let Some(value) = value else { return Ok(FieldText::Unset) };
-            return self.scalar(field.kind, value, implicit).map_err(|e| self.place(depth + 1, e));
+            let scalar = |value| {
+                self.scalar(field.kind, value, implicit).map_err(|error| self.place(depth + 1, error))
+            };
+            return match found.last(*index) {
+                Some(value) if !(implicit && value.is_zero()) => scalar(value).map(FieldText::Value),
+                _ if implicit => scalar(default(field.kind)).map(FieldText::Default),
+                _ => Ok(FieldText::Unset),
+            };
         }
         Ok(FieldText::Unset)
     }
 
-    fn scalar(
-        &self,
-        kind: FieldKind,
-        value: WireValue<'_>,
-        implicit: bool,
-    ) -> Result<FieldText, PayloadError> {
-        let text = match (kind, value, integer(kind, value)?) {
+    fn scalar(&self, kind: FieldKind, value: WireValue<'_>, implicit: bool) -> Result<String, PayloadError> {
+        Ok(match (kind, value, integer(kind, value)?) {
             (_, _, Some(Integer::Signed(v))) => v.to_string(),
             (_, _, Some(Integer::Unsigned(v))) => v.to_string(),
             (FieldKind::Enum(index), WireValue::Varint(v), None) => {
                 enum_text(&self.table, index, v, implicit)?.to_owned()
             }
             _ => utf8(value)?.to_owned(),
-        };
-        Ok(FieldText::Value(text))
+        })
     }
 
     /// The error as seen from the message at which the path begins.

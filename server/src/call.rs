@@ -185,7 +185,7 @@ fn decode(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage
 /// The room by a template, which the caller's token must allow.
 fn room(template: Option<&RoomTemplate>, bytes: &[u8], caller: &Caller) -> Result<Option<Room>, Refusal> {
     let Some(template) = template else { return Ok(None) };
-    match template.render(bytes)? {
+    match template.render_sent(bytes)? {
         Some(room) if !may_use(caller, &room) => Err(Refusal::RoomUnlisted(room.as_str().to_owned())),
         room => Ok(room),
     }
