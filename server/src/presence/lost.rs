@@ -44,15 +44,15 @@ struct Kept {
     began: String,
     #[prost(string, tag = "6")]
     user_name: String,
-    /// It was connected when the record was made.
+    /// Rooms took its user for there when the record was made.
     #[prost(bool, tag = "7")]
-    connected: bool,
+    announced: bool,
     #[prost(bool, tag = "8")]
     began_is_certain: bool,
 }
 
 impl LostSession {
-    pub(super) fn to_record(&self, connected: bool) -> Vec<u8> {
+    pub(super) fn to_record(&self, announced: bool) -> Vec<u8> {
         let text = |(room, catalog): (&Room, &Arc<str>)| (room.as_str().to_owned(), catalog.to_string());
         let kept = Kept {
             id: self.id.to_string(),
@@ -62,12 +62,12 @@ impl LostSession {
             began: self.began.cursor.to_string(),
             began_is_certain: self.began.is_certain,
             user_name: self.user_name.to_string(),
-            connected,
+            announced,
         };
         kept.encode_to_vec()
     }
 
-    /// Reads a record and whether the session was connected; `None` when it is none.
+    /// Reads a record and whether rooms took its user for there; `None` when it is none.
     pub(super) fn from_record(record: &[u8]) -> Option<(Self, bool)> {
         let kept = Kept::decode(record).ok()?;
         let rooms =
@@ -80,7 +80,7 @@ impl LostSession {
             began: Began { cursor: kept.began.as_str().into(), is_certain: kept.began_is_certain },
             user_name: kept.user_name.as_str().into(),
         };
-        Some((session, kept.connected))
+        Some((session, kept.announced))
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         fn a_record_is_read_as_it_was_written(
             texts in proptest::array::uniform4("[a-z0-9-]{1,12}"),
             rooms in proptest::collection::hash_map("chat:[a-z0-9]{1,6}", "[a-z.]{0,8}", 0..4),
-            connected in any::<bool>(),
+            announced in any::<bool>(),
             is_certain in any::<bool>(),
         ) {
             let [id, tenant, user_id, began] = texts;
@@ -191,7 +191,7 @@ mod tests {
                 rooms: rooms.into_iter().map(|(room, catalog)| (Room::new(&room).unwrap(), catalog.into())).collect(),
                 began: Began { cursor: began.into(), is_certain },
             };
-            prop_assert_eq!(LostSession::from_record(&session.to_record(connected)), Some((session, connected)));
+            prop_assert_eq!(LostSession::from_record(&session.to_record(announced)), Some((session, announced)));
         }
 
         #[test]

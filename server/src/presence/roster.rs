@@ -71,6 +71,17 @@ struct Member {
     gone: Option<Now>,
 }
 
+/// A member whose last session has gone, until the end of the grace period.
+#[derive(Debug)]
+struct Leaving {
+    end: Instant,
+    tenant: Tenant,
+    room: Room,
+    user_id: Arc<str>,
+    /// The session's secret, or nothing.
+    pid: Arc<str>,
+}
+
 /// Something that a room is told.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Transition {
@@ -107,7 +118,7 @@ pub(super) struct Roster {
     /// The secrets of sessions whose record has changed and nobody has taken yet.
     changed: HashSet<Arc<str>>,
     /// Members in their grace period, by time.
-    leaving: VecDeque<(Instant, Tenant, Room, Arc<str>)>,
+    leaving: VecDeque<Leaving>,
     grace: Duration,
     /// What has happened and nobody has taken yet.
     transitions: VecDeque<Transition>,
@@ -288,7 +299,9 @@ impl Roster {
                 continue;
             }
             member.gone = Some(now);
-            self.leaving.push_back((now.instant + self.grace, known.tenant, room.clone(), known.user_id));
+            let (end, pid) = (now.instant + self.grace, known.pid);
+            let (tenant, user_id) = (known.tenant, known.user_id);
+            self.leaving.push_back(Leaving { end, tenant, room: room.clone(), user_id, pid });
         }
         let known = self.sessions.remove(id)?;
         self.pids.remove(&known.pid);
@@ -302,7 +315,7 @@ impl Roster {
         let record = |pid: Arc<str>| {
             let record = match self.live(&pid) {
                 Some((session, true)) => Some(session.to_record(true)),
-                _ => self.lost.get(&pid, now.instant).map(|session| session.to_record(false)),
+                _ => self.lost.get(&pid, now.instant).map(|lost| lost.to_record(self.is_announced(lost))),
             };
             (pid.to_string(), record)
         };
@@ -311,29 +324,40 @@ impl Roster {
 
     /// Sessions that the process before this one knew: they are lost now, and their clients may come back.
     pub(super) fn restore(&mut self, records: Vec<(String, Vec<u8>)>, now: Now) {
+        let mut pids: HashMap<(Tenant, Arc<str>), Arc<str>> = HashMap::new();
         for (pid, record) in records {
-            let Some((session, connected)) = LostSession::from_record(&record) else {
+            let Some((session, announced)) = LostSession::from_record(&record) else {
                 tracing::warn!("the record of a lost session is not what was written");
                 continue;
             };
-            if connected {
+            let pid: Arc<str> = pid.as_str().into();
+            if announced {
                 self.announced_before(&session);
+                pids.insert((session.tenant.clone(), session.user_id.clone()), pid.clone());
             }
-            self.lost.put(pid.as_str().into(), session, now.instant);
+            self.lost.put(pid, session, now.instant);
         }
         for (tenant, rooms) in &mut self.tenants {
             for (room, members) in rooms {
                 for (user_id, member) in members {
                     member.gone = Some(now);
-                    self.leaving.push_back((
-                        now.instant + self.grace,
-                        tenant.clone(),
-                        room.clone(),
-                        user_id.clone(),
-                    ));
+                    self.leaving.push_back(Leaving {
+                        end: now.instant + self.grace,
+                        tenant: tenant.clone(),
+                        room: room.clone(),
+                        user_id: user_id.clone(),
+                        pid: pids.get(&(tenant.clone(), user_id.clone())).cloned().unwrap_or_default(),
+                    });
                 }
             }
         }
+    }
+
+    /// Whether a room of a lost session still takes its user for there.
+    fn is_announced(&self, lost: &LostSession) -> bool {
+        let of_tenant = self.tenants.get(&lost.tenant);
+        let member = |room| of_tenant?.get(room)?.get(&lost.user_id);
+        lost.rooms.keys().any(|room| member(room).is_some_and(|member| member.announced.is_some()))
     }
 
     /// The rooms of a session have been told of its user.
@@ -408,19 +432,22 @@ impl Roster {
 
     /// When the next grace period ends.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        self.leaving.front().map(|(end, ..)| *end)
+        self.leaving.front().map(|leaving| leaving.end)
     }
 
     /// Ends the grace periods that are over.
     pub(super) fn expire(&mut self, now: Now) {
         self.lost.forget(now.instant);
-        while self.leaving.front().is_some_and(|(end, ..)| *end <= now.instant) {
-            let Some((end, tenant, room, user_id)) = self.leaving.pop_front() else { return };
+        while self.leaving.front().is_some_and(|leaving| leaving.end <= now.instant) {
+            let Some(leaving) = self.leaving.pop_front() else { return };
+            let Leaving { end, tenant, room, user_id, pid } = leaving;
             let member = self.tenants.get(&tenant).and_then(|t| t.get(&room)?.get(&user_id));
             // Back since, or gone again since: then there is a later entry.
             let gone = member.and_then(|member| member.gone);
             if let Some(gone) = gone.filter(|gone| gone.instant + self.grace == end) {
                 self.remove(&tenant, &room, &user_id, "", gone);
+                // Its record need not say any more that the room is to be told.
+                self.changed.extend((!pid.is_empty()).then_some(pid));
             }
         }
     }

@@ -415,3 +415,35 @@ fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
     assert_eq!((after("000000000001-4"), after("")), (given("000000000001-4"), given(HEAD)));
     assert_eq!(after("nonsense"), None);
 }
+
+#[test]
+fn a_crash_within_the_grace_period_leaves_nobody_who_is_taken_for_there() {
+    let start = Instant::now();
+    let at = |millis| Now {
+        instant: start + Duration::from_millis(millis),
+        time: prost_types::Timestamp::default(),
+    };
+    let (tenant, caller) = (Tenant::new("1").unwrap(), Both::caller(0));
+    let fresh = || Roster::new(GRACE, Lost::new(Duration::from_secs(60), 9));
+    let kept = |roster: &mut Roster, now| -> Vec<(String, Vec<u8>)> {
+        roster.changed(now).into_iter().map(|(pid, record)| (pid, record.unwrap())).collect()
+    };
+    let gone = |roster: &mut Roster, now| {
+        roster.expire(now);
+        roster.transitions().drain(..).filter(|told| !told.came).map(|told| told.room).collect::<Vec<_>>()
+    };
+    let mut before = fresh();
+    let told = Told { pid: "pid", ..told(&caller, 1, tenant) };
+    before.ready(told, &[room(0)], at(0));
+    before.close("s0", at(1));
+    let within_grace = kept(&mut before, at(2));
+    // Another process goes on with what was kept: the room is told.
+    let mut after = fresh();
+    after.restore(within_grace, at(10));
+    assert_eq!(gone(&mut after, at(10 + 100)), [room(0)]);
+    // Once it has been, nobody tells it again.
+    let mut later = fresh();
+    later.restore(kept(&mut after, at(111)), at(120));
+    assert!(gone(&mut later, at(300)).is_empty());
+    assert!(later.recoverable("pid", at(300)).is_some());
+}
