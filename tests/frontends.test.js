@@ -344,11 +344,10 @@ for (const [library, client] of Object.entries(STOCK)) {
     test("messenger: a chat without number is refused, with the field as path", async () => {
       const one = await client(user("1", tenant()));
       for (const name of ["subscribe:chat", "unsubscribe:chat", "typing:start", "typing:stop"]) {
-        for (const payload of [{}, { chatId: 0 }]) {
-          const { error } = await one.call(name, payload);
-          assert.deepStrictEqual([error.code, error.path], ["invalid_argument", "chatId"], `${name} ${JSON.stringify(payload)}: ${error.message}`);
-        }
+        const { error } = await one.call(name, {});
+        assert.deepStrictEqual([error.code, error.path], ["invalid_argument", "chatId"], `${name}: ${error.message}`);
       }
+      assert.equal((await one.call("subscribe:chat", { chatId: 0 })).error, undefined);
       await one.close();
     });
 

@@ -126,7 +126,7 @@ impl RoomTemplate {
         self.render_by(message, |value| value)
     }
 
-    /// The same for what a browser sends: a number that is 0 or not there names no room.
+    /// The same for what a browser sends: a number that is not there names no room.
     pub fn render_sent(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
         self.render_by(message, |_| String::new())
     }

@@ -24,7 +24,7 @@ pub struct FieldPath {
 pub enum FieldText {
     /// The field has presence and is not set, or a message on the way is not.
     Unset,
-    /// The field has no presence and its default, which may mean that nobody set it.
+    /// The field has no presence and is not there: its default.
     Default(String),
     /// Its value; may be empty.
     Value(String),
@@ -123,9 +123,9 @@ impl FieldPath {
                 self.scalar(field.kind, value, implicit).map_err(|error| self.place(depth + 1, error))
             };
             return match found.last(*index) {
-                Some(value) if !(implicit && value.is_zero()) => scalar(value).map(FieldText::Value),
-                _ if implicit => scalar(default(field.kind)).map(FieldText::Default),
-                _ => Ok(FieldText::Unset),
+                Some(value) => scalar(value).map(FieldText::Value),
+                None if implicit => scalar(default(field.kind)).map(FieldText::Default),
+                None => Ok(FieldText::Unset),
             };
         }
         Ok(FieldText::Unset)

@@ -464,10 +464,8 @@ fn paths_give_text_or_say_why_not() {
     assert_eq!(text("at.seconds", &[0x32, 2, 0x08, 5]), FieldText::Value("5".into()));
     assert_eq!(text("at.seconds", &[]), FieldText::Unset);
     assert_eq!(text("text", &[]), FieldText::Default(String::new()));
-    // Absent and zero are the same where there is no presence.
-    for bytes in [&[][..], &[0x08, 0]] {
-        assert_eq!(text("id", bytes), FieldText::Default("0".into()));
-    }
+    assert_eq!(text("id", &[]), FieldText::Default("0".into()));
+    assert_eq!(text("id", &[0x08, 0]), FieldText::Value("0".into()));
     assert_eq!(text("shade", &[]), FieldText::Unset);
     assert_eq!(text("shade", &[0x20, 0]), FieldText::Value("COLOR_UNSPECIFIED".into()));
     // Absent and zero are the same where there is no presence.
@@ -475,10 +473,9 @@ fn paths_give_text_or_say_why_not() {
         let refused = ours.path("color").unwrap().text(bytes).unwrap_err().to_string();
         assert!(refused.starts_with(r#"color: is unset: want one of "red""#), "{refused}");
     }
-    for bytes in [&[][..], &[0x80, 1, 0]] {
-        let plain = shape("t.All").path("f_enum").unwrap().text(bytes).unwrap();
-        assert_eq!(plain, FieldText::Default("PLAIN_ZERO".into()));
-    }
+    let plain = |bytes| shape("t.All").path("f_enum").unwrap().text(bytes).unwrap();
+    assert_eq!(plain(&[]), FieldText::Default("PLAIN_ZERO".into()));
+    assert_eq!(plain(&[0x80, 1, 0]), FieldText::Value("PLAIN_ZERO".into()));
     let refused = ours.path("at.seconds").unwrap().text(&[0x32, 2, 0x0a, 0]).unwrap_err().to_string();
     assert!(refused.starts_with("at.seconds: not valid protobuf"), "{refused}");
     let error = |path: &str| ours.path(path).unwrap_err().to_string();

@@ -11,17 +11,6 @@ pub(super) enum WireValue<'a> {
     Bytes(&'a [u8]),
 }
 
-impl WireValue<'_> {
-    /// The value that stands for nothing where a field has no presence.
-    pub(super) const fn is_zero(&self) -> bool {
-        match self {
-            Self::Varint(value) | Self::Fixed64(value) => *value == 0,
-            Self::Fixed32(value) => *value == 0,
-            Self::Bytes(bytes) => bytes.is_empty(),
-        }
-    }
-}
-
 /// Reads values one after the other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
