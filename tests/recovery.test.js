@@ -29,6 +29,7 @@ after(async () => {
 
 const notify = (tenant, id, more = {}, target) =>
   python.call(producer(tenant), "messenger.v1.Messenger/NotifyNewMessage", { target, event: { id, chatId: "7", content: "x", channel: "CHANNEL_WABA", ...more } });
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const ids = (socket) => socket.events.filter(([name]) => name === "message:new").map(([, m]) => m.id);
 const RECONNECT = { reconnection: true, reconnectionDelay: 10, reconnectionDelayMax: 50 };
 
@@ -168,7 +169,9 @@ test("of many connections that come back as one session at once, at most one has
     const come = (bridge) => connect(bridge, user(1, "many"), { auth }).catch(() => null);
     const came = (await Promise.all([url, other.url, url, other.url, url, other.url].map(come))).filter(Boolean);
     const open = () => came.filter((socket) => socket.connected);
-    await until(async () => open().length <= 1 && (await sessions()) === open().length, "all others to end, and nobody else to be listed");
+    const settled = async () => open().length <= 1 && (await sessions()) === open().length;
+    // Twice: two may still be about to end each other.
+    await until(async () => (await settled()) && !(await pause(200)) && settled(), "all others to end, and nobody else to be listed");
     // They may have ended each other; the next one recovers.
     const last = open()[0] ?? (await connect(url, user(1, "many"), { auth }));
     assert.deepStrictEqual([last.id, await sessions()], [id, 1]);
