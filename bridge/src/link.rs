@@ -267,11 +267,10 @@ impl Link {
         let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
         tracing::info!(server = welcome.server, "linked");
         outgoing.push_back(self.stats.report());
-        let [known, new] = self.interests.linked();
-        outgoing.extend(known);
+        outgoing.extend(self.interests.linked());
         // Before what waits until a tenant has been caught up with.
         outgoing.extend(self.reports.linked(|| self.rooms.sessions(None)));
-        outgoing.extend(new);
+        outgoing.extend(self.interests.additions());
         self.up.store(true, Ordering::Release);
 
         let requests = link.requests.clone();

@@ -192,25 +192,24 @@ impl Interests {
         by_tenant.into_iter().map(request).collect()
     }
 
-    /// A link is there: requests for everything, after each tenant's cursor. Rooms that were never certain are asked for in
-    /// others, which go behind these: from then on, so that whoever has entered one meanwhile gets nothing older.
-    pub(super) fn linked(&self) -> [Vec<LinkRequest>; 2] {
-        let mut state = self.lock();
+    /// A link is there: requests for what is followed, after each tenant's cursor. Rooms that were never certain are
+    /// [additions](Self::additions), from then on: whoever has entered one meanwhile gets nothing older.
+    pub(super) fn linked(&self) -> Vec<LinkRequest> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
         state.linked = true;
         state.asked.clear();
-        let mut all = [Vec::new(), Vec::new()];
-        for (tenant, followed) in &state.tenants {
-            let (old, new): (Vec<_>, Vec<_>) =
-                followed.rooms.iter().partition(|(_, wanted)| wanted.is_followed);
-            for (requests, (rooms, after)) in all.iter_mut().zip([(old, followed.cursor.as_str()), (new, "")])
-            {
-                let rooms: Vec<Room> = rooms.into_iter().map(|(room, _)| room.clone()).collect();
-                requests.extend((!rooms.is_empty()).then(|| (tenant.clone(), rooms, after.to_owned())));
+        let mut followed = Vec::new();
+        for (tenant, of_tenant) in &state.tenants {
+            let (known, new): (Vec<_>, Vec<_>) =
+                of_tenant.rooms.iter().partition(|(_, wanted)| wanted.is_followed);
+            state.asked.extend(new.into_iter().map(|(room, _)| (tenant.clone(), room.clone())));
+            let known: Vec<Room> = known.into_iter().map(|(room, _)| room.clone()).collect();
+            if !known.is_empty() {
+                followed.push((tenant.clone(), known, of_tenant.cursor.clone()));
             }
         }
-        all.map(|requests| {
-            requests.into_iter().map(|(tenant, rooms, after)| state.request(tenant, rooms, after)).collect()
-        })
+        followed.into_iter().map(|(tenant, rooms, cursor)| state.request(tenant, rooms, cursor)).collect()
     }
 
     /// The link is gone: nothing is certain any more.
@@ -323,7 +322,7 @@ mod tests {
     #[test]
     fn a_want_is_certain_once_the_server_has_answered() {
         let interests = Interests::new(Duration::ZERO);
-        assert!(interests.linked().concat().is_empty());
+        assert!(interests.linked().is_empty());
         let (tenant, rooms) = names("1", &["org", "user:7"]);
         let mut want = Box::pin(interests.want(&tenant, &rooms).unwrap());
         let asked = read(interests.additions());
@@ -349,7 +348,7 @@ mod tests {
         let mut waits = Box::pin(interests.want(&tenant, &more).unwrap());
         assert!(interests.additions().is_empty());
         // What was never certain comes behind, and is not caught up with.
-        let asked = read(interests.linked().concat());
+        let asked = read([interests.linked(), interests.additions()].concat());
         let brief: Vec<_> = asked.iter().map(|i| (i.add.concat(), i.after.as_str())).collect();
         assert_eq!(brief, [("org".to_owned(), "c2"), ("chat:7".to_owned(), "")]);
         answer(&interests, &asked[0], "c2");

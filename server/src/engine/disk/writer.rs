@@ -381,9 +381,9 @@ impl Writer {
             Outcome::Publish(event, appended, answer) if written => {
                 let place = self.shared.place(&event.draft.tenant);
                 let head = place.as_ref().map_or(0, |place| place.published.load(Ordering::Acquire));
-                let place = place.filter(|_| !event.is_ephemeral());
+                let is_ephemeral = event.is_ephemeral();
                 self.shared.hub.publish(event, head).wake();
-                if let Some(place) = place {
+                if let Some(place) = place.filter(|_| !is_ephemeral) {
                     place.published.store(appended.seq, Ordering::Release);
                 }
                 let _gone = answer.send(Ok(appended));
