@@ -7,6 +7,7 @@ import net from "node:net";
 import { once } from "node:events";
 import { call, connect, disconnected, refusal } from "./lib/clients.js";
 import { QUIET, start, until } from "./lib/fanfare.js";
+import { pause } from "./lib/faults/actions.js";
 import { poll, RawSocket } from "./lib/plain.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, user } from "./lib/tokens.js";
@@ -29,7 +30,6 @@ after(async () => {
 });
 
 const notify = (tenant, event, target) => python.call(producer(tenant), "messenger.v1.Messenger/NotifyNewMessage", { target, event });
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 test("a session that calls too fast is told when to try again, and may then", async () => {
   const socket = await connect(url, user(1, "fast"));

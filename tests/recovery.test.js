@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { call, connect } from "./lib/clients.js";
 import { start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { pause } from "./lib/faults/actions.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { Proxy } from "./lib/proxy.js";
 import { producer, user } from "./lib/tokens.js";
@@ -29,7 +30,6 @@ after(async () => {
 
 const notify = (tenant, id, more = {}, target) =>
   python.call(producer(tenant), "messenger.v1.Messenger/NotifyNewMessage", { target, event: { id, chatId: "7", content: "x", channel: "CHANNEL_WABA", ...more } });
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const ids = (socket) => socket.events.filter(([name]) => name === "message:new").map(([, m]) => m.id);
 const RECONNECT = { reconnection: true, reconnectionDelay: 10, reconnectionDelayMax: 50 };
 
@@ -40,6 +40,11 @@ async function away(socket, meanwhile, bridge) {
   socket.io.engine.close();
   await within(gone, "the disconnect");
   await meanwhile();
+  await comeBack(socket, bridge);
+}
+
+/** Waits until a client that has lost its connection is back, at another bridge if one is given. */
+async function comeBack(socket, bridge) {
   if (bridge) socket.io.uri = bridge;
   const back = new Promise((resolve) => socket.once("connect", resolve));
   socket.connect();
@@ -96,10 +101,7 @@ test("any bridge will do, also when the old one is gone, and nobody is told", as
   await dying.kill();
   await within(gone, "the disconnect");
   await notify("any", 1);
-  socket.io.uri = url;
-  const back = new Promise((resolve) => socket.once("connect", resolve));
-  socket.connect();
-  await within(back, "the client to be back");
+  await comeBack(socket, url);
   assert.deepStrictEqual([socket.recovered, socket.id], [true, id]);
   await socket.event("message:new");
   // Still in the chat, for itself and for others, who may be told a moment later.
@@ -215,9 +217,8 @@ test("a client that comes back while no server is there waits for one, and gives
 
 test("a join that was acknowledged holds after everything was killed", async () => {
   const data = ["--data-dir", path.join(mkdtempSync(path.join(tmpdir(), "fanfare-join-")), "data")];
-  const listen = async (previous) => startServer(data, previous?.server.address);
-  const begin = async (previous) => {
-    const server = await listen(previous);
+  const begin = async () => {
+    const server = await startServer(data);
     return { server, bridge: await startBridge(server) };
   };
   let both = await begin();
@@ -227,11 +228,8 @@ test("a join that was acknowledged holds after everything was killed", async () 
     await call(socket, "subscribe:chat", { chatId: round });
     await Promise.all([both.bridge.kill(), both.server.kill()]);
     await within(gone, "the disconnect");
-    both = await begin(both);
-    socket.io.uri = both.bridge.url;
-    const back = new Promise((resolve) => socket.once("connect", resolve));
-    socket.connect();
-    await within(back, "the client to be back");
+    both = await begin();
+    await comeBack(socket, both.bridge.url);
     assert.equal(socket.recovered, true);
     const producing = new Producer(both.server.address);
     await producing.call(producer("joined"), "messenger.v1.Messenger/NotifyNewMessage", {

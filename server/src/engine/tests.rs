@@ -68,16 +68,21 @@ pub(super) async fn held(engine: &Arc<dyn Engine>, tenant: &str, limits: Limits)
         let (after, inbox) = (Some(Cursor { seq, ..head }), Arc::new(Inbox::default()));
         let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
         let Ok(mut subscription) = open.await else { continue };
-        let mut seqs = Vec::new();
-        loop {
-            let batch = subscription.next().await.unwrap();
-            seqs.extend(batch.events.iter().map(|event| event.seq));
-            if !batch.more {
-                return seqs;
-            }
-        }
+        return rest(&mut subscription).await;
     }
     Vec::new()
+}
+
+/// The seqs that a subscription has to read at once.
+pub(super) async fn rest(subscription: &mut Subscription) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    loop {
+        let batch = subscription.next().await.unwrap();
+        seqs.extend(batch.events.iter().map(|event| event.seq));
+        if !batch.more {
+            return seqs;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,10 +259,18 @@ proptest! {
     }
 }
 
+fn presence() -> Presence {
+    Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap()
+}
+
+/// A session of user 42.
+fn caller(session_id: &str) -> Caller {
+    Caller { tenant: "1".into(), user_id: "42".into(), session_id: session_id.into(), ..Caller::default() }
+}
+
 #[test]
 fn a_room_is_told_by_the_catalog_whose_call_it_was() {
-    let catalogs = Catalogs::builtin().unwrap();
-    let presence = Presence::new(&catalogs, &PresenceConfig::default()).unwrap();
+    let presence = presence();
     let transition = |room: &str, catalog: &str, came| Transition {
         tenant: Tenant::new("1").unwrap(),
         room: Room::new(room).unwrap(),
@@ -286,14 +294,8 @@ fn a_room_is_told_by_the_catalog_whose_call_it_was() {
 
 #[tokio::test]
 async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never_recovered() {
-    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
+    let presence = presence();
     let link = presence.link();
-    let caller = |id: &str| Caller {
-        tenant: "1".into(),
-        user_id: "42".into(),
-        session_id: id.into(),
-        ..Caller::default()
-    };
     let (tenant, own) = (Tenant::new("1").unwrap(), Room::user("42").unwrap());
     let end = |whom| presence.disconnect(&tenant, &whom, Reason::Disconnected, "");
     presence.open(&link, &caller("a"), "pid-a", HEAD).unwrap();
@@ -318,14 +320,13 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
 
 #[tokio::test]
 async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keeps_it() {
-    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
+    let presence = presence();
     let [old, new, again] = [("a", "1"), ("b", "2"), ("a", "1")].map(|(bridge, instance)| {
         let link = presence.link();
         link.name(bridge, instance);
         link
     });
-    let caller =
-        Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
+    let caller = caller("s");
     let rooms = [Room::org(), Room::user("42").unwrap()];
     let holder = || presence.lock().session("s").map(|known| known.link);
     let ready = |link: &Link| presence.ready(link, &caller, "pid", HEAD, &rooms).unwrap();
@@ -360,13 +361,7 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
 
 #[test]
 fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered() {
-    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
-    let caller = |id: &str| Caller {
-        tenant: "1".into(),
-        user_id: "42".into(),
-        session_id: id.into(),
-        ..Caller::default()
-    };
+    let presence = presence();
     let link = presence.link();
     for id in ["a", "b", "c"] {
         presence.open(&link, &caller(id), id, HEAD).unwrap();
@@ -383,9 +378,8 @@ fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered()
 
 #[test]
 fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
-    let presence = Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap();
-    let caller =
-        Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
+    let presence = presence();
+    let caller = caller("s");
     let rooms = [Room::org(), Room::user("42").unwrap()];
     let link = presence.link();
     let after = |cursor| Some(presence.recoverable(&caller, "pid", cursor)?.after.to_string());

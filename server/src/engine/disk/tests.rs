@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    engine::tests::{draft, folder, held, opened},
+    engine::tests::{draft, folder, held, opened, rest},
     hub::{Inbox, Subscription},
 };
 
@@ -67,14 +67,7 @@ async fn an_ephemeral_event_that_is_the_first_after_a_start_hides_nothing_of_the
     let (after, inbox) = (Some(Cursor { seq: 2, ..head }), Arc::new(Inbox::default()));
     let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
     let mut subscription = open.await.unwrap();
-    let (mut seqs, mut more) = (Vec::new(), true);
-    while more {
-        let batch = subscription.next().await.unwrap();
-        seqs.extend(batch.events.iter().map(|event| event.seq));
-        more = batch.more;
-    }
-    // It is nobody's who comes back to an earlier place.
-    assert_eq!((seqs, subscription.cursor()), (vec![3, 4, 5], head));
+    assert_eq!((rest(&mut subscription).await, subscription.cursor()), (vec![3, 4, 5], head));
 }
 
 #[tokio::test(flavor = "multi_thread")]
