@@ -197,6 +197,7 @@ impl Identity {
             rooms: rooms.iter().map(|r| r.as_str().to_owned()).collect(),
             rooms_restricted: self.rooms.is_some(),
             transport: transport.into(),
+            namespace: String::new(),
         }
     }
 

@@ -81,6 +81,7 @@ impl Calls {
             leave: texts(outcome.leave),
             replies: outcome.reply.into_iter().collect(),
             catalog: method.package.clone(),
+            binary: None,
         })
     }
 

@@ -141,6 +141,7 @@ impl Event {
                 except_sessions: draft.except_sessions.clone(),
                 ephemeral: self.is_ephemeral(),
                 time_micros: micros(draft.time),
+                ..v1::Delivery::default()
             };
             delivery.encode_to_vec().into()
         })

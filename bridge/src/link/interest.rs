@@ -316,7 +316,7 @@ mod tests {
 
     fn answer(interests: &Interests, request: &Interest, cursor: &str) {
         let (r#ref, tenant) = (request.r#ref, request.tenant.clone());
-        interests.applied(InterestApplied { r#ref, tenant, cursor: cursor.to_owned() });
+        interests.applied(InterestApplied { r#ref, tenant, cursor: cursor.to_owned(), refused: None });
     }
 
     #[test]

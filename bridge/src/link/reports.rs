@@ -125,7 +125,7 @@ impl Reports {
     /// A session is gone, or will not be ready.
     pub(super) fn closed(&self, session_id: &str) {
         self.lock().opening.remove(session_id);
-        let kind = Some(Kind::Closed(SessionClosed {}));
+        let kind = Some(Kind::Closed(SessionClosed::default()));
         self.push(SessionChange { session_id: session_id.to_owned(), kind });
     }
 

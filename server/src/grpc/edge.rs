@@ -216,6 +216,8 @@ impl Link {
         let welcome = LinkWelcome {
             server: services.name.clone(),
             heartbeat_millis: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
+            namespaces: Vec::new(),
+            recovers: true,
         };
         let sessions = Sessions {
             link: services.presence.link(),
@@ -433,8 +435,12 @@ impl Link {
         followed.rooms = followed.subscription.room_count();
         let cursor = followed.subscription.cursor();
         if r#ref != 0 {
-            let applied =
-                InterestApplied { r#ref, tenant: tenant.as_str().to_owned(), cursor: cursor.to_string() };
+            let applied = InterestApplied {
+                r#ref,
+                tenant: tenant.as_str().to_owned(),
+                cursor: cursor.to_string(),
+                refused: None,
+            };
             self.pending.push_back(frame(link_response::Kind::Applied(applied)));
             followed.told = cursor;
         }
