@@ -53,7 +53,7 @@ both("CONNECT may name the main namespace, and say nothing more than its token",
   for (const place of ["", "/,"]) {
     const engine = await open();
     engine.send(`40${place}${JSON.stringify({ token: user(1, "main") })}`);
-    assert.match(await engine.packet("40"), /^40\{"sid":/);
+    assert.match(await engine.packet("40"), /^40\{.*"sid":/);
     engine.close();
   }
 });
@@ -129,23 +129,24 @@ for (const packet of ['42/admin,["join"]', '42/admin,1["join"]', "43/admin,1[]",
   });
 }
 
-both("DISCONNECT ends the session, and the connection is good for another CONNECT", async (open) => {
+both("DISCONNECT ends the session, and the connection is good for another CONNECT", async (open, transport) => {
+  const tenant = `again-${transport}`;
   const engine = await open();
   const watcher = await open();
-  await watcher.connect(user(2, "again"));
-  const first = await engine.connect(user(1, "again"));
+  await watcher.connect(user(2, tenant));
+  const first = await engine.connect(user(1, tenant));
   await engine.call(1, "subscribe:chat", { chatId: 7 });
   engine.send("41");
   // The old session's rooms and id are gone, and so is what is published meanwhile.
-  const count = async () => Number((await python.call(producer("again"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
+  const count = async () => Number((await python.call(producer(tenant), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
   await until(async () => (await count()) === 1, "the session to be gone");
-  await notice("again", "between");
+  await notice(tenant, "between");
   await watcher.packet((packet) => packet.includes("between"));
-  const second = await engine.connect(user(1, "again"));
+  const second = await engine.connect(user(1, tenant));
   assert.notEqual(second.sid, first.sid);
   assert.notEqual(second.pid, first.pid);
-  await typing("again", 7);
-  await notice("again", "after");
+  await typing(tenant, 7);
+  await notice(tenant, "after");
   await engine.packet((packet) => packet.includes("after"));
   assert.deepStrictEqual(engine.received.filter((packet) => String(packet).startsWith("42")), []);
   engine.close();

@@ -76,7 +76,7 @@ function both(what, run) {
 /** The connection is closed, with this code where a Close frame says why, which it need not. */
 async function assertFailed(wire, code, must = false) {
   const closed = await within(wire.closed(), "the connection to be closed");
-  if (must || closed.code !== undefined) assert.equal(closed.code, code, closed.reason);
+  if (must || closed.code !== undefined) assert.ok([code].flat().includes(closed.code), `code ${closed.code} ${closed.reason}`);
 }
 
 both("a message may come in fragments, empty ones too", async (endpoint) => {
@@ -181,7 +181,7 @@ const VIOLATIONS = {
       wire.frame(TEXT, text);
     }, 1002,
   ],
-  "a length of more than 63 bits": [(wire) => wire.frame(TEXT, "", { length: 1n << 63n }), 1002],
+  "a length of more than 63 bits": [(wire) => wire.frame(TEXT, "", { length: 1n << 63n }), [1002, 1009]],
   "a Close frame of one byte": [(wire) => wire.frame(CLOSE, "x"), 1002],
   "text that is not UTF-8": [(wire) => wire.frame(TEXT, Buffer.from([0x34, 0x32, 0xff, 0xfe])), 1007],
   "text that ends within a character": [(wire) => wire.frame(TEXT, Buffer.from("42é").subarray(0, 3)), 1007],

@@ -44,6 +44,8 @@ export class Wire {
   #read = Buffer.alloc(0);
   #waiting = [];
   #over = false;
+  /** A Close frame was sent. */
+  #said = false;
 
   static async open(url) {
     const { hostname, port } = new URL(url);
@@ -133,6 +135,7 @@ export class Wire {
 
   /** Sends one frame. */
   frame(opcode, payload, options) {
+    this.#said ||= opcode === CLOSE;
     this.send(frame(opcode, payload, options));
   }
 
@@ -156,13 +159,15 @@ export class Wire {
     }
   }
 
-  /** Reads on until the connection is closed: the payload of the Close frame, if there was one, and its code. */
+  /** Reads on until the connection is closed, and answers a Close frame: whether there was one, its code and its reason. */
   async closed() {
     let last;
     try {
       for (;;) {
         const got = await this.next();
-        if (got.opcode === CLOSE) last = got.payload;
+        if (got.opcode !== CLOSE) continue;
+        last = got.payload;
+        if (!this.#said) this.frame(CLOSE, last);
       }
     } catch (error) {
       if (!/ended before/.test(error.message)) throw error;
