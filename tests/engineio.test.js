@@ -1,5 +1,5 @@
-// Engine.IO protocol 4 over HTTP: handshakes, long polling and closing. Written from the protocol's specification; the upgrade is
-// in upgrade.test.js, the WebSocket itself in websocket.test.js, and heartbeats are in heartbeat.test.js.
+// Engine.IO protocol 4 over HTTP: handshake, long polling and close. Written from the specification of the protocol. See also
+// upgrade.test.js, heartbeat.test.js and websocket.test.js.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -16,7 +16,7 @@ let fanfare, url, python;
 
 before(async () => {
   generateStubs();
-  // No heartbeat comes while a test runs.
+  // No ping is due while a test runs.
   const bridgeArgs = [
     "--ping-interval", "120s", "--ping-timeout", "60s", "--payload-bytes-max", String(PAYLOAD_MAX),
     "--cors-origin", "https://app.example.com", "--user-calls-per-second", "2000", "--user-calls-burst", "2000",
@@ -38,7 +38,7 @@ const notify = (tenant, id) =>
   python.call(producer(tenant), "messenger.v1.Messenger/NotifyNewMessage", { event: { id: String(id), chatId: "7", content: "x", channel: "CHANNEL_WABA" } });
 /** The number of a message:new packet. */
 const number = (packet) => Number(/^42\["message:new",\{"id":(\d+)/.exec(packet)?.[1] ?? NaN);
-/** The session is over: its id is unknown. */
+/** Waits until the session is closed: its id is unknown. */
 const over = (poller) =>
   until(async () => {
     const { status, code } = await poller.post("3");
@@ -50,7 +50,7 @@ function assertRefused(answer, status, code) {
   assert.equal(typeof JSON.parse(answer.text).message, "string");
 }
 
-/** Tries with new sessions until a GET of theirs is waiting when something else is done; nobody can see from outside whether it is. */
+/** Runs `act` while a GET is waiting. A client cannot see whether the bridge holds its GET, so this retries with new sessions. */
 async function whileWaiting(act) {
   for (let tries = 0; tries < 50; tries++) {
     const poller = await Poller.open(url);
@@ -68,11 +68,11 @@ test("a polling handshake is answered with one open packet whose fields have the
   assert.equal(text[0], "0");
   const { sid, ...rest } = JSON.parse(text.slice(1));
   assert.equal(typeof sid, "string");
-  assert.ok(sid.length >= 16, "a sid that can be guessed opens somebody else's session");
+  assert.ok(sid.length >= 16, "a short sid can be guessed");
   assert.deepStrictEqual(rest, { upgrades: ["websocket"], pingInterval: 120_000, pingTimeout: 60_000, maxPayload: PAYLOAD_MAX });
 });
 
-test("a WebSocket handshake is answered with the same fields, and offers no upgrade", async () => {
+test("a WebSocket handshake is answered with the same fields, without upgrades", async () => {
   const wire = await Wire.open(url);
   assert.equal((await wire.upgrade(upgrade())).status, 101);
   const { opcode, payload } = await wire.next();
@@ -100,7 +100,7 @@ const HANDSHAKES = [
   ["without a transport", "?EIO=4", 0],
   ["with an unknown transport", "?EIO=4&transport=carrier-pigeon", 0],
   ["with an empty transport", "?EIO=4&transport=", 0],
-  ["with a name that every object has as transport", "?EIO=4&transport=constructor", 0],
+  ["with transport=constructor", "?EIO=4&transport=constructor", 0],
   ["with an unknown sid", "?EIO=4&transport=polling&sid=nonsense", 1],
   ["with an endless sid", `?EIO=4&transport=polling&sid=${"x".repeat(2000)}`, 1],
 ];
@@ -142,13 +142,13 @@ test("HEAD opens no session and has no body", async () => {
   const wire = await Wire.open(url);
   const { status, body } = await wire.ask("HEAD", `${PATH}?EIO=4&transport=polling`);
   assert.deepStrictEqual([status, body], [400, ""]);
-  // The next answer on the connection is whole: nothing came behind the head.
+  // The next response is intact: no body followed the head.
   assert.equal((await wire.ask("GET", "/healthz")).body, "ok\n");
   wire.destroy();
 });
 
 for (const method of ["PUT", "DELETE", "PATCH"]) {
-  test(`${method} on a session is refused, and the session goes on`, async () => {
+  test(`${method} on a session is refused, and the session stays open`, async () => {
     const poller = await Poller.open(url);
     assert.equal((await ask(polling(url, poller.sid), { method })).status, 400);
     await poller.connect(user(1, "methods"));
@@ -167,7 +167,7 @@ test("a preflight of an allowed origin is answered; one of another origin allows
   assert.equal(other.headers.get("access-control-allow-origin"), null);
 });
 
-test("every answer says which origin may read it, refusals too", async () => {
+test("every response has CORS headers, refusals too", async () => {
   const headers = { origin: "https://app.example.com" };
   for (const address of [polling(url), polling(url, "nonsense"), `${url}${PATH}?EIO=4&transport=x`]) {
     assert.equal((await ask(address, { headers })).headers.get("access-control-allow-origin"), headers.origin);
@@ -176,7 +176,7 @@ test("every answer says which origin may read it, refusals too", async () => {
   assertRefused(evil, 403, 4);
 });
 
-test("the path works without its last slash, over both transports", async () => {
+test("the path works without the last slash, over both transports", async () => {
   const { status, text } = await ask(`${url}/socket.io?EIO=4&transport=polling`);
   assert.equal(status, 200);
   const { sid } = JSON.parse(text.slice(1));
@@ -189,13 +189,13 @@ test("the path works without its last slash, over both transports", async () => 
   socket.close();
 });
 
-test("query parameters may come in any order, beside others", async () => {
+test("query parameters may have any order, and unknown ones are ignored", async () => {
   const poller = await Poller.open(url);
   const { status } = await ask(`${url}${PATH}?t=abc&sid=${poller.sid}&transport=polling&b64=1&EIO=4`, { method: "POST", body: "40{}" });
   assert.equal(status, 200);
 });
 
-test("several packets of one payload are handled in their order, and answers share a payload", async () => {
+test("the packets of one payload are handled in order, and waiting packets share one response", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "several"));
   const { status, text, headers } = await poller.post(...[1, 2, 3, 4].map((id) => subscribe(id, id)));
@@ -203,7 +203,7 @@ test("several packets of one payload are handled in their order, and answers sha
   assert.match(headers.get("content-type"), /^text\/(plain|html)/);
   const got = await poller.until((packet) => packet.startsWith("434"));
   assert.deepStrictEqual(got.filter((packet) => packet.startsWith("43")), [1, 2, 3, 4].map((id) => acknowledged(id, id)));
-  // What waits when a GET comes is sent at once, all of it, in one payload.
+  // A GET is answered at once with all packets that are waiting.
   for (const id of [1, 2, 3]) await notify("several", id);
   const socket = await connect(url, user(2, "several"));
   await notify("several", 4);
@@ -213,7 +213,7 @@ test("several packets of one payload are handled in their order, and answers sha
   assert.deepStrictEqual(packets.map(number).slice(0, 3), [1, 2, 3]);
 });
 
-test("a POST's body may come in chunks, and slowly", async () => {
+test("the body of a POST may be chunked and slow", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "chunks"));
   const wire = await Wire.open(url);
@@ -225,25 +225,25 @@ test("a POST's body may come in chunks, and slowly", async () => {
   wire.destroy();
 });
 
-test("text beyond ASCII goes both ways unharmed", async () => {
+test("text outside ASCII is unchanged in both directions", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "utf8"));
   await poller.post('421["join_chat",{"chatId":"größe-👋"}]');
   await poller.until((packet) => packet === '431[{"chatId":"größe-👋"}]');
 });
 
-/** Bodies that are no payload, each a session's end. */
+/** Bodies that are not a payload. Each one closes its session. */
 const GARBAGE = {
   "an unknown packet type": "9",
   "letters": "abc",
   "nothing": "",
   "an empty packet between two": `3${SEPARATOR}${SEPARATOR}3`,
-  "base64 that is none": "b!!!",
+  "invalid base64": "b!!!",
   "bytes that are not UTF-8": Buffer.from([0x34, 0x32, 0xff, 0xfe]),
 };
 
 for (const [what, body] of Object.entries(GARBAGE)) {
-  test(`a POST of ${what} is refused and ends the session`, async () => {
+  test(`a POST of ${what} is refused and closes the session`, async () => {
     const poller = await Poller.open(url);
     await poller.connect(user(1, "garbage"));
     const { status } = await poller.post(body);
@@ -253,7 +253,7 @@ for (const [what, body] of Object.entries(GARBAGE)) {
 }
 
 for (const chunked of [false, true]) {
-  test(`a payload over maxPayload is refused with 413 and ends the session${chunked ? ", also in chunks without a length" : ""}`, async () => {
+  test(`a payload over maxPayload is refused with 413 and closes the session${chunked ? ", also when it is chunked" : ""}`, async () => {
     const poller = await Poller.open(url);
     await poller.connect(user(1, "large"));
     const body = `42["subscribe:chat","${"x".repeat(PAYLOAD_MAX)}"]`;
@@ -276,7 +276,7 @@ test("a payload of exactly maxPayload is accepted", async () => {
   assert.match(answer, /1 to 256 bytes/);
 });
 
-test("no answer is larger than maxPayload as long as one packet fits", async () => {
+test("no response is larger than maxPayload", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "pages"));
   for (let id = 1; id <= 20; id++) {
@@ -295,7 +295,7 @@ test("no answer is larger than maxPayload as long as one packet fits", async () 
   assert.deepStrictEqual(seen, Array.from({ length: 20 }, (_, i) => i + 1));
 });
 
-test("of two GETs at once the first is told that the session is closed, the second is refused, and the session is over", async () => {
+test("two GETs at once close the session: the first one gets a close packet, the second one is refused", async () => {
   const poller = await Poller.open(url);
   const answers = await Promise.all([poller.get(), poller.get()]);
   answers.sort((a, b) => a.status - b.status);
@@ -304,20 +304,20 @@ test("of two GETs at once the first is told that the session is closed, the seco
   await over(poller);
 });
 
-test("a POST while another one is under way is refused and ends the session", async () => {
+test("two POSTs at once close the session: the second one is refused", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "overlap"));
   const wire = await Wire.open(url);
   const body = subscribe(1);
   wire.request("POST", `${PATH}?EIO=4&transport=polling&sid=${poller.sid}`, { headers: { "content-length": body.length } });
   wire.send(body.slice(0, 5));
-  // As soon as the first one is seen the second is too much.
+  // Refused as soon as the bridge has seen the first one.
   await until(async () => (await poller.post("3")).status === 400, "the second POST to be refused");
   await over(poller);
   wire.destroy();
 });
 
-test("a GET and a POST at once are what polling is made of", async () => {
+test("a GET and a POST at once are allowed", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "duplex"));
   for (let id = 1; id <= 10; id++) {
@@ -327,19 +327,19 @@ test("a GET and a POST at once are what polling is made of", async () => {
   }
 });
 
-test("a close packet by POST answers the waiting GET with a noop, and the session is over", () =>
+test("a close packet closes the session, and the waiting GET gets a noop", () =>
   whileWaiting(async (poller, waiting) => {
     const { status } = await poller.post("1");
     assert.equal(status, 200);
     const answer = await waiting;
     await over(poller);
-    // The close was faster than the GET.
+    // The bridge saw the POST before the GET.
     if (answer.status === 400) return false;
     assert.deepStrictEqual([answer.status, answer.text], [200, "6"]);
     return true;
   }));
 
-test("packets behind a close packet are not handled", async () => {
+test("packets after a close packet are not handled", async () => {
   const [watcher, poller] = [await connect(url, user(2, "behind")), await Poller.open(url)];
   await poller.connect(user(1, "behind"));
   await poller.post("1", '42["send_message",{"chatId":"x","content":"too late"}]');
@@ -350,7 +350,7 @@ test("packets behind a close packet are not handled", async () => {
   watcher.close();
 });
 
-test("a client that cancels its polling GET has closed its session", async () => {
+test("a cancelled polling GET closes the session", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "cancelled"));
   const count = async () => Number((await python.call(producer("cancelled"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
@@ -360,10 +360,10 @@ test("a client that cancels its polling GET has closed its session", async () =>
   await get(`${url}/healthz`);
   wire.destroy();
   await over(poller);
-  await until(async () => (await count()) === 0, "nobody to be there");
+  await until(async () => (await count()) === 0, "the session to be gone");
 });
 
-test("requests follow each other on one connection until one asks to close it", async () => {
+test("a connection is kept alive until a request asks to close it", async () => {
   const wire = await Wire.open(url);
   const { body } = await wire.ask("GET", `${PATH}?EIO=4&transport=polling`);
   const path = `${PATH}?EIO=4&transport=polling&sid=${JSON.parse(body.slice(1)).sid}`;
@@ -377,7 +377,7 @@ test("requests follow each other on one connection until one asks to close it", 
   await within(wire.ended, "the connection to end");
 });
 
-test("pipelined requests are answered in their order", async () => {
+test("pipelined requests are answered in order", async () => {
   const wire = await Wire.open(url);
   wire.request("GET", `${PATH}?EIO=4&transport=polling`);
   wire.request("GET", "/healthz");
@@ -386,9 +386,9 @@ test("pipelined requests are answered in their order", async () => {
   wire.destroy();
 });
 
-test("a bridge that drains opens no session and says that the connection closes", async () => {
+test("a draining bridge opens no session and closes the connection", async () => {
   const { bridge, server } = await start({ serverArgs: QUIET });
-  // Heads that have begun, so that no connection is idle when the bridge drains.
+  // Half a request on each connection, so that none is idle when the bridge drains.
   const wires = await Promise.all([Wire.open(bridge.url), Wire.open(bridge.url)]);
   for (const wire of wires) await wire.ask("GET", "/healthz");
   const [handshake, websocket] = wires;
@@ -401,7 +401,7 @@ test("a bridge that drains opens no session and says that the connection closes"
   handshake.send(`host: ${handshake.host}\r\n\r\n`);
   websocket.send(`host: ${handshake.host}\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`);
   for (const wire of wires) {
-    // Closed without an answer is right too: the client comes back elsewhere.
+    // No response at all is allowed too: the client connects to another bridge.
     const answer = await wire.response().catch(() => null);
     if (answer) assert.deepStrictEqual([answer.status, answer.headers.connection?.toLowerCase()], [503, "close"]);
     await within(wire.ended, "the connection to end");
@@ -411,7 +411,7 @@ test("a bridge that drains opens no session and says that the connection closes"
   await server.stop();
 });
 
-test("a WebSocket without a right key or with another version is refused", async () => {
+test("a WebSocket request with an invalid key or another version is refused", async () => {
   const right = { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": 13, "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==" };
   for (const wrong of [{ "sec-websocket-key": "" }, { "sec-websocket-key": "c2hvcnQ=" }, { "sec-websocket-version": 8 }]) {
     const wire = await Wire.open(url);

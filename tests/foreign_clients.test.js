@@ -1,5 +1,5 @@
-// Stock clients of other makers and generations, unchanged from their registries: they connect, call and hear, come back from a cut
-// and from a bridge that stops, and stay away when an administrator ends their session.
+// Stock clients in several languages and versions: they connect, call and get events. They reconnect after a cut and after a bridge
+// has stopped, and stay disconnected after an administrator has ended their session.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -30,31 +30,31 @@ const sessions = async (tenant) => Number((await python.call(producer(tenant), "
 const disconnect = (tenant, request) =>
   python.call(token({ sub: "ops", tenant, scopes: ["admin"], exp: soon() }), "fanfare.v1.Realtime/Disconnect", request);
 
-/** The types of the notices that a client has had, each once and in order. */
+/** The types of all notices that a client has got. */
 const notices = (client) => client.events("user:notification").map(([, { type }]) => type);
 
-/** Something is done to the connection, and the client is back by itself; what is published meanwhile it has if it can recover. */
-async function comesBack(client, kind, tenant, what, act) {
+/** After `act` the client disconnects and reconnects by itself. If it can recover, it gets the events that it missed. */
+async function reconnects(client, kind, tenant, what, act) {
   const before = client.lines.findLast((line) => line.connected !== undefined);
   client.fresh();
   await act();
   await client.disconnected();
-  await notice(tenant, `missed: ${what}`);
+  await notice(tenant, `during ${what}`);
   const back = await client.connected();
   if (kind.recovers) {
     assert.deepStrictEqual([back.recovered, back.connected], [true, before.connected]);
-    await client.event("user:notification", ({ type }) => type === `missed: ${what}`);
+    await client.event("user:notification", ({ type }) => type === `during ${what}`);
   } else {
-    // A new session has to enter its rooms anew.
+    // A new session has to join its rooms again.
     assert.deepStrictEqual(await client.call("subscribe:chat", { chatId: 7 }), { chatId: 7 });
   }
   await typing(tenant);
   await client.event("typing:start");
-  await notice(tenant, `back: ${what}`);
-  await client.event("user:notification", ({ type }) => type === `back: ${what}`);
+  await notice(tenant, `after ${what}`);
+  await client.event("user:notification", ({ type }) => type === `after ${what}`);
 }
 
-/** Cuts until the client has lost its session: one that polls may be between two requests, and have nothing to lose. */
+/** Cuts all connections until the client has lost its session. A client that polls may be between two requests, so one cut may not do. */
 async function cut(proxy, client) {
   let gone = false;
   client.disconnected().then(() => (gone = true), () => (gone = true));
@@ -64,7 +64,7 @@ async function cut(proxy, client) {
   }
 }
 
-/** What every client goes through. */
+/** The scenario for all clients. */
 async function scenario(t, kind, tenant, transports) {
   let bridge = await startBridge(server);
   const proxy = await Proxy.to(bridge.address);
@@ -87,23 +87,23 @@ async function scenario(t, kind, tenant, transports) {
   assert.deepStrictEqual(payload, { type: "größe 👋", message: "" });
   assert.match(cursor, /^[0-9a-f]{12}-\d+$/);
 
-  await comesBack(client, kind, tenant, "cut", () => cut(proxy, client));
-  await comesBack(client, kind, tenant, "SIGTERM", async () => {
+  await reconnects(client, kind, tenant, "cut", () => cut(proxy, client));
+  await reconnects(client, kind, tenant, "SIGTERM", async () => {
     const next = await startBridge(server);
     proxy.target = next.address;
     await bridge.stop();
     bridge = next;
   });
   const had = notices(client);
-  assert.equal(new Set(had).size, had.length, "none twice");
+  assert.equal(new Set(had).size, had.length, "each event once");
 
   client.fresh();
   await disconnect(tenant, { userId: "1" });
   assert.equal((await client.event("error"))[1].code, "disconnected");
   await client.disconnected();
-  // One who was only cut comes back, again and again; meanwhile this one would have come back too.
+  // The other client is cut and reconnects, three times. In that time this client would have reconnected too.
   for (let round = 0; round < 3; round++) {
-    await until(async () => (await sessions(tenant)) === 1, "the other one alone to be there");
+    await until(async () => (await sessions(tenant)) === 1, "one session to remain");
     other.fresh();
     await cut(proxy, other);
     await other.connected();
@@ -111,7 +111,7 @@ async function scenario(t, kind, tenant, transports) {
   assert.deepStrictEqual(client.lines.slice(client.lines.findLastIndex((line) => line.disconnected !== undefined) + 1), []);
 }
 
-/** A client at a bridge, both for this test only. */
+/** A bridge and a client for one test. */
 async function alone(t, kind, token) {
   const bridge = await startBridge(server);
   const client = new Foreign(kind, bridge.url, token, ["websocket"]);
@@ -128,13 +128,13 @@ for (const [name, kind] of Object.entries(CLIENTS)) {
     test(`${name} over ${transports.join(" → ")}`, { skip: kind.missing }, (t) => scenario(t, kind, `foreign-${count++}`, transports));
   }
 
-  test(`${name} is told why it is refused`, { skip: kind.missing }, async (t) => {
+  test(`${name} gets the reason of a refusal`, { skip: kind.missing }, async (t) => {
     const client = await alone(t, kind, "x");
     const { refused } = await client.line((line) => line.refused !== undefined, "the refusal");
     assert.match(refused, /Invalid token|namespaces failed to connect/);
   });
 
-  test(`${name} comes back when it is told to connect again`, { skip: kind.missing }, async (t) => {
+  test(`${name} reconnects when an administrator asks for it`, { skip: kind.missing }, async (t) => {
     const tenant = `reconnect-${count++}`;
     const client = await alone(t, kind, user(1, tenant));
     await client.connected();

@@ -1,5 +1,4 @@
-// Heartbeats of Engine.IO 4 over both transports: who pings when, and what happens to a client that does not answer. The times of
-// the bridge are lower bounds for what is measured here, so that a slow machine changes nothing.
+// Heartbeats of Engine.IO protocol 4 over both transports. All measured times have lower bounds only, so a slow machine does not matter.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -11,7 +10,7 @@ import { producer, user } from "./lib/tokens.js";
 import { Wire } from "./lib/wire.js";
 
 const INTERVAL = 300;
-/** A timer may be a moment early. */
+/** A timer may fire a little early. */
 const EARLY = 20;
 let server, patient, hasty, python;
 
@@ -19,7 +18,7 @@ before(async () => {
   generateStubs();
   server = await startServer(QUIET);
   const bridge = (timeout) => startBridge(server, ["--ping-interval", `${INTERVAL}ms`, "--ping-timeout", timeout]);
-  // Whoever answers has 3 s to do so; whoever does not is not waited for.
+  // `patient` gives clients that answer enough time; `hasty` is for clients that do not.
   [patient, hasty] = [await bridge("3s"), await bridge("200ms")];
   python = new Producer(server.address);
 });
@@ -39,7 +38,7 @@ async function open(url) {
   return wire;
 }
 
-test("over WebSocket the first ping comes after the interval, and no earlier", async () => {
+test("over WebSocket the first ping is sent after the interval, not earlier", async () => {
   const began = performance.now();
   const wire = await open(patient.url);
   assert.equal(await wire.message(), "2");
@@ -48,7 +47,7 @@ test("over WebSocket the first ping comes after the interval, and no earlier", a
   wire.destroy();
 });
 
-test("over polling the first ping comes after the interval, and answers the waiting GET", async () => {
+test("over polling the first ping is sent after the interval, as answer to the waiting GET", async () => {
   const began = performance.now();
   const poller = await Poller.open(patient.url);
   const { status, text } = await poller.get();
@@ -57,7 +56,7 @@ test("over polling the first ping comes after the interval, and answers the wait
   assert.ok(waited >= INTERVAL - EARLY, `after ${waited} ms`);
 });
 
-test("pings have no data, and follow each other at the interval while they are answered", async () => {
+test("pings have no data and repeat at the interval while they are answered", async () => {
   const began = performance.now();
   const wire = await open(patient.url);
   for (let n = 1; n <= 5; n++) {
@@ -69,28 +68,28 @@ test("pings have no data, and follow each other at the interval while they are a
   wire.destroy();
 });
 
-test("over WebSocket a client that answers outlives many timeouts, and one that stops is closed", async () => {
+test("over WebSocket a session stays open while the client answers pings, and is closed afterwards", async () => {
   const wire = await open(patient.url);
-  // 15 intervals are longer than one interval and the timeout.
+  // 15 intervals take longer than one interval and one timeout.
   for (let n = 0; n < 15; n++) {
     await wire.message((packet) => packet === "2");
     wire.text("3");
   }
-  await within(wire.closed(), "the silent one to be closed");
+  await within(wire.closed(), "the close");
 });
 
-test("over polling a client that answers outlives many timeouts, and one that stops is gone", async () => {
+test("over polling a session stays open while the client answers pings, and is closed afterwards", async () => {
   const poller = await Poller.open(patient.url);
   for (let n = 0; n < 15; n++) {
     assert.ok((await poller.packets()).includes("2"));
     assert.deepStrictEqual((({ status, text }) => [status, text])(await poller.post("3")), [200, "ok"]);
   }
-  await until(async () => (await poller.get()).status === 400, "the silent one to be gone");
+  await until(async () => (await poller.get()).status === 400, "the session to be closed");
   const { status, code } = await poller.post("3");
   assert.deepStrictEqual([status, code], [400, 1]);
 });
 
-test("a client that never answers is closed after interval and timeout, and no earlier", async () => {
+test("a client that never answers is closed after interval and timeout, not earlier", async () => {
   const began = performance.now();
   const wire = await open(hasty.url);
   await within(wire.closed(), "the close");
@@ -98,7 +97,7 @@ test("a client that never answers is closed after interval and timeout, and no e
   assert.ok(waited >= INTERVAL + 200 - EARLY, `after ${waited} ms`);
 });
 
-test("a session whose client went away without a word is gone after interval and timeout", async () => {
+test("a session without any request is closed after interval and timeout", async () => {
   const poller = await Poller.open(patient.url);
   await poller.connect(user(1, "silent"));
   const count = async () => Number((await python.call(producer("silent"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
@@ -108,20 +107,20 @@ test("a session whose client went away without a word is gone after interval and
   assert.deepStrictEqual([status, code], [400, 1]);
 });
 
-test("a GET that waits when its session times out is answered", async () => {
+test("a GET that waits during the timeout is answered", async () => {
   const poller = await Poller.open(hasty.url);
   const statuses = [];
   while (statuses.at(-1) !== 400) statuses.push((await within(poller.get(), "an answer")).status);
-  assert.ok(statuses.length >= 2, "a ping came first");
+  assert.ok(statuses.length >= 2, "a ping was sent first");
 });
 
-test("a client's own ping ends its session: in protocol 4 only servers ping", async () => {
+test("a ping from a client closes its session: in protocol 4 only servers send pings", async () => {
   const wire = await open(patient.url);
   wire.text("2");
   await within(wire.closed(), "the close");
 });
 
-test("a pong that nobody asked for harms nobody", async () => {
+test("an unexpected pong is ignored", async () => {
   const wire = await open(patient.url);
   for (let n = 0; n < 10; n++) wire.text("3");
   wire.text(`40${JSON.stringify({ token: user(1, "pong") })}`);
@@ -129,7 +128,7 @@ test("a pong that nobody asked for harms nobody", async () => {
   wire.destroy();
 });
 
-test("after an upgrade heartbeats go over the WebSocket", async () => {
+test("after an upgrade pings are sent over the WebSocket", async () => {
   const poller = await Poller.open(patient.url);
   const wire = await Wire.open(patient.url);
   assert.equal((await wire.upgrade(`${PATH}?EIO=4&transport=websocket&sid=${poller.sid}`)).status, 101);
@@ -144,7 +143,7 @@ test("after an upgrade heartbeats go over the WebSocket", async () => {
   wire.destroy();
 });
 
-test("a probe that is never finished is closed, and its session goes on over polling", async () => {
+test("an upgrade that is never completed is closed, and polling still works", async () => {
   const poller = await Poller.open(patient.url);
   const wire = await Wire.open(patient.url);
   assert.equal((await wire.upgrade(`${PATH}?EIO=4&transport=websocket&sid=${poller.sid}`)).status, 101);
@@ -159,7 +158,7 @@ test("a probe that is never finished is closed, and its session goes on over pol
   await poller.connect(user(1, "probe"));
 });
 
-test("a stock client outlives many heartbeats on both transports", async () => {
+test("stock clients stay connected for many pings on both transports", async () => {
   for (const transports of [["websocket"], ["polling"]]) {
     const socket = await connect(patient.url, user(1, "stock"), { transports });
     let pings = 0;
@@ -170,7 +169,7 @@ test("a stock client outlives many heartbeats on both transports", async () => {
   }
 });
 
-test("a client that closes by a close packet is told no more", async () => {
+test("a close packet closes the WebSocket", async () => {
   const wire = await open(patient.url);
   wire.text("1");
   const { framed, code } = await within(wire.closed(), "the close");

@@ -1,5 +1,5 @@
-// Namespaces, each a view of one catalog, several on one connection; and `bytes` fields as Socket.IO attachments, both ways.
-// The catalogs of tests/catalogs-namespaces share the name of an event and of a call.
+// Namespaces: each one serves one catalog, and a connection may have several. Also `bytes` fields as Socket.IO attachments, in both
+// directions. The catalogs in tests/catalogs-namespaces share the name of an event and of a call.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -23,7 +23,7 @@ before(async () => {
 
 after(() => fanfare?.stop());
 
-/** Publishes an event of these catalogs. */
+/** Publishes an event. */
 async function publish(tenant, type, payload, ...more) {
   const args = ["notify", type, JSON.stringify(payload), "--catalog", CATALOGS, "--server", fanfare.server.url, "--jwt-secret", SECRET, "--tenant", tenant, ...more];
   const { code, stderr } = await run(args);
@@ -40,7 +40,7 @@ function both(what, act) {
   for (const transport of TRANSPORTS) test(`${transport}: ${what}`, () => act(() => openEngine(url, transport), transport));
 }
 
-both("several namespaces are connected on one connection, each with a session of its own", async (open) => {
+both("several namespaces share a connection, and each one has its own session", async (open) => {
   const engine = await open();
   const sessions = [];
   for (const name of ["/", "/gallery", "/stacks", "/messenger"]) sessions.push(await engine.connect(user(1, "several"), name));
@@ -49,21 +49,21 @@ both("several namespaces are connected on one connection, each with a session of
   engine.close();
 });
 
-both("a namespace can be connected without the main one", async (open) => {
+both("a namespace works without the main one", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "alone"), "/stacks");
   assert.deepStrictEqual(await engine.call(1, "item:open", { shelf: 7 }, "/stacks"), { shelf: 7 });
   engine.close();
 });
 
-both("a catalog that names its namespace is not found under its package's name", async (open) => {
+both("a catalog with a declared namespace has no namespace with the name of its package", async (open) => {
   const engine = await open();
   engine.send(`40/archive,${JSON.stringify({ token: user(1, "renamed") })}`);
   assert.equal(await engine.packet("44"), '44/archive,{"message":"Invalid namespace"}');
   engine.close();
 });
 
-both("each namespace refuses a wrong token for itself, and others stay", async (open) => {
+both("a namespace refuses an invalid token without effect on others", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "tokens"));
   engine.send('40/gallery,{"token":"x"}');
@@ -75,18 +75,18 @@ both("each namespace refuses a wrong token for itself, and others stay", async (
   engine.close();
 });
 
-both("a name that two catalogs use means each namespace's own", async (open) => {
+both("a name that two catalogs share means the one of the namespace", async (open) => {
   const engine = await open();
   for (const name of ["/", "/gallery", "/stacks"]) await engine.connect(user(1, "names"), name);
   assert.deepStrictEqual(await engine.call(1, "item:open", { itemId: "a" }, "/gallery"), { itemId: "a" });
   assert.deepStrictEqual(await engine.call(1, "item:open", { shelf: 7 }, "/stacks"), { shelf: 7 });
-  // The main namespace serves the gallery, which is among its catalogs, and not the archive.
+  // The main namespace serves the gallery, which is a default catalog, but not the archive.
   assert.deepStrictEqual(await engine.call(1, "item:open", { itemId: "a" }), { itemId: "a" });
   assert.equal((await engine.call(2, "item:open", { shelf: 7 })).error.code, "invalid_argument");
   engine.close();
 });
 
-both("a namespace knows the calls of its catalog alone", async (open) => {
+both("a namespace accepts only the calls of its catalog", async (open) => {
   const engine = await open();
   for (const name of ["/gallery", "/stacks"]) {
     await engine.connect(user(1, "calls"), name);
@@ -96,7 +96,7 @@ both("a namespace knows the calls of its catalog alone", async (open) => {
   engine.close();
 });
 
-both("a namespace gets the events of its catalog alone", async (open) => {
+both("a namespace gets only the events of its catalog", async (open) => {
   const engine = await open();
   for (const name of ["/", "/gallery", "/stacks"]) await engine.connect(user(1, "events"), name);
   await publish("events", "archive.v1.Shown", { shelf: 7 });
@@ -118,7 +118,7 @@ both("a namespace gets the events of its catalog alone", async (open) => {
   engine.close();
 });
 
-both("rooms are joined by a namespace for itself", async (open) => {
+both("each namespace has its own rooms", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "rooms"), "/stacks");
   await engine.connect(user(1, "rooms"), "/gallery");
@@ -129,7 +129,7 @@ both("rooms are joined by a namespace for itself", async (open) => {
   engine.close();
 });
 
-both("DISCONNECT of one namespace leaves the others, and it can be connected again", async (open) => {
+both("DISCONNECT of one namespace has no effect on others, and it can be connected again", async (open) => {
   const engine = await open();
   const [main, first] = [await engine.connect(user(1, "leave")), await engine.connect(user(1, "leave"), "/stacks")];
   for (const leaves of ["/stacks", "/"]) {
@@ -140,7 +140,7 @@ both("DISCONNECT of one namespace leaves the others, and it can be connected aga
     const [name, payload] = stays === "/" ? ["subscribe:chat", { chatId: 7 }] : ["item:open", { shelf: 7 }];
     assert.deepStrictEqual(await engine.call(1, name, payload, stays), payload);
   }
-  // What was left gets nothing, though the connection stays.
+  // A disconnected namespace gets no events.
   engine.send("41/stacks,");
   await publish("leave", "archive.v1.Shown", { shelf: 1 });
   await publish("leave", "gallery.v1.Sketched", { picture: "" });
@@ -148,7 +148,7 @@ both("DISCONNECT of one namespace leaves the others, and it can be connected aga
   engine.close();
 });
 
-both("an event for a namespace that was left closes the connection", async (open) => {
+both("an event for a disconnected namespace closes the connection", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "left"));
   await engine.connect(user(1, "left"), "/stacks");
@@ -157,7 +157,7 @@ both("an event for a namespace that was left closes the connection", async (open
   await within(engine.ended, "the close");
 });
 
-test("stock clients share a connection between namespaces", async () => {
+test("stock clients share one connection between namespaces", async () => {
   for (const transports of [["websocket"], ["polling"], ["polling", "websocket"]]) {
     const manager = new Manager(url, { transports, reconnection: false });
     const auth = { token: user(1, "manager") };
@@ -170,17 +170,17 @@ test("stock clients share a connection between namespaces", async () => {
     assert.deepStrictEqual(await call(sockets[0], "subscribe:chat", { chatId: 7 }), { chatId: 7 });
     const back = new Promise((resolve) => sockets[2].once("connect", resolve));
     sockets[2].connect();
-    await within(back, "the namespace to be connected again");
+    await within(back, "the namespace to reconnect");
     manager._close();
   }
 });
 
-test("a stock client is told of an unknown namespace as by Node's server", async () => {
+test("a stock client gets the standard error for an unknown namespace", async () => {
   const error = await refusal(`${url}/nowhere`, { auth: { token: user(1, 1) } });
   assert.deepStrictEqual([error.message, error.data], ["Invalid namespace", undefined]);
 });
 
-test("a client recovers each of its namespaces, with what it missed there", async () => {
+test("a client recovers its namespace with the events that it missed there", async () => {
   const socket = await connect(`${url}/stacks`, user(1, "recover"), { reconnection: true, reconnectionDelay: 10 });
   await call(socket, "item:open", { shelf: 7 });
   const { id } = socket;
@@ -193,14 +193,14 @@ test("a client recovers each of its namespaces, with what it missed there", asyn
   await publish("recover", "archive.v1.Shown", { shelf: 7 }, "--room", "shelf:7");
   const back = new Promise((resolve) => socket.once("connect", resolve));
   socket.connect();
-  await within(back, "the client to be back");
+  await within(back, "the client to reconnect");
   await socket.event("item:shown", ({ shelf }) => shelf === 7);
   assert.deepStrictEqual([socket.recovered, socket.id], [true, id]);
   assert.deepStrictEqual(socket.events, [["item:shown", { shelf: 1 }], ["item:shown", { shelf: 7 }]]);
   socket.close();
 });
 
-test("a secret of one namespace recovers nothing in another", async () => {
+test("the recovery secret of one namespace does not work in another", async () => {
   const socket = await connect(`${url}/stacks`, user(1, "cross"));
   const auth = { token: user(1, "cross"), pid: socket._pid, offset: "0123456789ab-0" };
   const other = await connect(`${url}/gallery`, undefined, { auth });
@@ -210,7 +210,7 @@ test("a secret of one namespace recovers nothing in another", async () => {
   other.close();
 });
 
-both("an event that is declared binary comes with its bytes as attachments, in their order", async (open) => {
+both("a binary event carries its bytes as attachments, in order", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "binary"));
   await engine.connect(user(1, "binary"), "/gallery");
@@ -226,7 +226,7 @@ both("an event that is declared binary comes with its bytes as attachments, in t
   engine.close();
 });
 
-test("stock clients get binary events whole, whatever comes between", async () => {
+test("stock clients get binary and other events in order", async () => {
   for (const transports of [["websocket"], ["polling"], ["polling", "websocket"]]) {
     const socket = await connect(`${url}/gallery`, user(1, "whole"), { transports });
     await shown("whole");
@@ -242,7 +242,7 @@ test("stock clients get binary events whole, whatever comes between", async () =
   }
 });
 
-test("what was missed comes with its attachments when a client recovers", async () => {
+test("recovered events have their attachments", async () => {
   const socket = await connect(`${url}/gallery`, user(1, "missed"), { reconnection: true, reconnectionDelay: 10 });
   socket.io.reconnection(false);
   const gone = new Promise((resolve) => socket.once("disconnect", resolve));
@@ -251,13 +251,13 @@ test("what was missed comes with its attachments when a client recovers", async 
   await shown("missed");
   const back = new Promise((resolve) => socket.once("connect", resolve));
   socket.connect();
-  await within(back, "the client to be back");
+  await within(back, "the client to reconnect");
   assert.deepStrictEqual((await socket.event("item:shown"))[1], { title: "Dawn", picture: PICTURE, thumbnail: THUMBNAIL });
   assert.equal(socket.recovered, true);
   socket.close();
 });
 
-test("a plain transport gets the same event with base64", async () => {
+test("other transports get the same bytes as base64", async () => {
   const reader = user(1, "plain");
   const socket = new RawSocket(url, { token: reader });
   await socket.opened;
@@ -272,7 +272,7 @@ test("a plain transport gets the same event with base64", async () => {
   await socket.close();
 });
 
-both("a call may carry its bytes as attachments, and its answer carries them back", async (open) => {
+both("a call and its acknowledgement carry bytes as attachments", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "call"), "/gallery");
   engine.send('451-/gallery,7["item:frame",{"title":"x","picture":{"_placeholder":true,"num":0}}]', PICTURE);
@@ -285,7 +285,7 @@ both("a call may carry its bytes as attachments, and its answer carries them bac
   engine.close();
 });
 
-test("a stock client's call with bytes reaches everybody, in any kind of bytes and as base64", async () => {
+test("a stock client may send any kind of binary value, or base64", async () => {
   const [socket, other] = [await connect(`${url}/gallery`, user(1, "reach")), await connect(`${url}/gallery`, user(2, "reach"), { transports: ["polling"] })];
   const ways = [PICTURE, new Uint8Array(PICTURE), new Uint8Array(PICTURE).buffer, PICTURE.toString("base64")];
   for (const [i, picture] of ways.entries()) {
@@ -299,7 +299,7 @@ test("a stock client's call with bytes reaches everybody, in any kind of bytes a
   other.close();
 });
 
-test("bytes in a field that holds none are refused, and the connection stays", async () => {
+test("bytes in a field of another type are refused, and the connection stays open", async () => {
   const socket = await connect(`${url}/gallery`, user(1, "wrong"));
   const { error } = await call(socket, "item:show", { title: PICTURE });
   assert.deepStrictEqual([error.code, error.path], ["invalid_argument", "title"]);
@@ -307,18 +307,18 @@ test("bytes in a field that holds none are refused, and the connection stays", a
   socket.close();
 });
 
-/** Placeholders that do not fit their attachments. Each is refused in an acknowledgement, or closes its connection alone. */
+/** Placeholders that do not match the attachments. Each call is refused, or its connection is closed. */
 const MISFITS = {
   "no placeholder": ['451-/gallery,1["item:show",{"title":"x"}]', PICTURE],
-  "a placeholder beyond the attachments": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":1}}]', PICTURE],
-  "a placeholder below 0": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":-1}}]', PICTURE],
-  "a placeholder without number": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true}}]', PICTURE],
-  "a placeholder whose number is none": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":"splice"}}]', PICTURE],
+  "a placeholder with a number that is too high": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":1}}]', PICTURE],
+  "a placeholder with a negative number": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":-1}}]', PICTURE],
+  "a placeholder without a number": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true}}]', PICTURE],
+  "a placeholder with text as its number": ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":"splice"}}]', PICTURE],
   "a placeholder in a packet without attachments": ['42/gallery,1["item:show",{"picture":{"_placeholder":true,"num":0}}]'],
 };
 
 for (const [what, packets] of Object.entries(MISFITS)) {
-  test(`a binary call with ${what} does nothing`, async () => {
+  test(`a binary call with ${what} has no effect`, async () => {
     const [engine, other] = [await openEngine(url, "websocket"), await openEngine(url, "websocket")];
     await engine.connect(user(1, "misfit"), "/gallery");
     await other.connect(user(2, "misfit"), "/gallery");
@@ -326,13 +326,13 @@ for (const [what, packets] of Object.entries(MISFITS)) {
     const refused = engine.acknowledgement(1, "/gallery").then(({ error }) => error.code, () => "closed");
     assert.match(await refused, /^(invalid_argument|closed)$/);
     await publish("misfit", "gallery.v1.Sketched", { picture: "" });
-    assert.match(await other.packet("4"), /item:sketched/, "nothing was shown");
+    assert.match(await other.packet("4"), /item:sketched/, "no event was published");
     engine.close();
     other.close();
   });
 }
 
-test("attachments are bounded in number and size, together with their packet", async () => {
+test("the number and the size of attachments are limited", async () => {
   for (const packets of [
     [`451000-/gallery,1["item:show",{"title":"x"}]`],
     ['451-/gallery,1["item:show",{"picture":{"_placeholder":true,"num":0}}]', Buffer.alloc(100_000)],

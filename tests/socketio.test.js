@@ -1,5 +1,5 @@
-// Socket.IO protocol 5, packet by packet, over both transports. Written from the protocol's specification. Namespaces and
-// attachments are in namespaces.test.js.
+// Socket.IO protocol 5, packet by packet, over both transports. Written from the specification of the protocol. See also
+// namespaces.test.js for namespaces and attachments.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -35,21 +35,21 @@ function both(what, run) {
   for (const transport of TRANSPORTS) test(`${transport}: ${what}`, () => run(() => openEngine(url, transport), transport));
 }
 
-both("CONNECT is answered with a session's id and secret, and nothing else", async (open) => {
+both("CONNECT is answered with the session id and the recovery secret", async (open) => {
   const engine = await open();
   const { sid, pid, ...rest } = await engine.connect(user(1, "connect"));
   assert.deepStrictEqual(rest, {});
   assert.ok(sid.length >= 16 && pid.length >= 16);
-  assert.equal(new Set([sid, pid, engine.handshake.sid]).size, 3, "a sid that others see opens nothing");
+  assert.equal(new Set([sid, pid, engine.handshake.sid]).size, 3, "the three ids differ");
   await notice("connect", "hello");
   const event = JSON.parse((await engine.packet("42")).slice(2));
   assert.deepStrictEqual(event.slice(0, 2), ["user:notification", { type: "hello", message: "" }]);
-  assert.match(event[2], /^[0-9a-f]{12}-\d+$/, "a stored event has its cursor behind the payload");
+  assert.match(event[2], /^[0-9a-f]{12}-\d+$/, "a stored event has its cursor as last argument");
   assert.equal(event.length, 3);
   engine.close();
 });
 
-both("CONNECT may name the main namespace, and say nothing more than its token", async (open) => {
+both("CONNECT may name the main namespace or leave it out", async (open) => {
   for (const place of ["", "/,"]) {
     const engine = await open();
     engine.send(`40${place}${JSON.stringify({ token: user(1, "main") })}`);
@@ -58,7 +58,7 @@ both("CONNECT may name the main namespace, and say nothing more than its token",
   }
 });
 
-both("CONNECT without a right token is answered with CONNECT_ERROR, and the next try may be right", async (open) => {
+both("CONNECT without a valid token is answered with CONNECT_ERROR, and a retry on the same connection works", async (open) => {
   const engine = await open();
   for (const [payload, code] of [["", "no_token"], ["{}", "no_token"], ['{"token":"x"}', "invalid_token"], ['{"token":7}', "no_token"]]) {
     engine.send(`40${payload}`);
@@ -93,7 +93,7 @@ for (const packet of ['42["join"]', '421["join"]', "41", "43[]", "431[]", '44{"m
   });
 }
 
-test("a connection that never says CONNECT is closed", async () => {
+test("a connection without CONNECT is closed after the connect timeout", async () => {
   const bridge = await startBridge(fanfare.server, [...CALM, "--connect-timeout", "1s"]);
   for (const transport of TRANSPORTS) {
     const engine = await openEngine(bridge.url, transport);
@@ -102,14 +102,14 @@ test("a connection that never says CONNECT is closed", async () => {
   await bridge.stop();
 });
 
-both("an unknown namespace is refused in the words of the protocol, and the connection can still be used", async (open) => {
+both("an unknown namespace is refused, and the connection stays open", async (open) => {
   const engine = await open();
   for (const name of ["/admin", "/a/b", "/größe", `/${"x".repeat(100)}`]) {
     engine.send(`40${name},${JSON.stringify({ token: user(1, "unknown") })}`);
     assert.equal(await engine.packet(`44${name},`), `44${name},{"message":"Invalid namespace"}`);
   }
   await engine.connect(user(1, "unknown"));
-  // Also beside one that is connected.
+  // The same with another namespace connected.
   engine.send("40/admin,");
   assert.equal(await engine.packet("44/admin,"), '44/admin,{"message":"Invalid namespace"}');
   assert.deepStrictEqual(await engine.call(1, "subscribe:chat", { chatId: 7 }), { chatId: 7 });
@@ -117,7 +117,7 @@ both("an unknown namespace is refused in the words of the protocol, and the conn
 });
 
 for (const packet of ['42/admin,["join"]', '42/admin,1["join"]', "43/admin,1[]", "41/admin,"]) {
-  both(`${packet} for a namespace that is not connected ${packet.startsWith("42") ? "closes the connection" : "harms no session"}`, async (open) => {
+  both(`${packet} for a namespace that is not connected ${packet.startsWith("42") ? "closes the connection" : "affects no other session"}`, async (open) => {
     const [engine, other] = [await open(), await open()];
     await engine.connect(user(1, "stray"));
     await other.connect(user(2, "stray"));
@@ -129,7 +129,7 @@ for (const packet of ['42/admin,["join"]', '42/admin,1["join"]', "43/admin,1[]",
   });
 }
 
-both("DISCONNECT ends the session, and the connection is good for another CONNECT", async (open, transport) => {
+both("DISCONNECT ends the session, and the connection accepts another CONNECT", async (open, transport) => {
   const tenant = `again-${transport}`;
   const engine = await open();
   const watcher = await open();
@@ -137,7 +137,7 @@ both("DISCONNECT ends the session, and the connection is good for another CONNEC
   const first = await engine.connect(user(1, tenant));
   await engine.call(1, "subscribe:chat", { chatId: 7 });
   engine.send("41");
-  // The old session's rooms and id are gone, and so is what is published meanwhile.
+  // The new session has another id and no rooms, and misses what was published in between.
   const count = async () => Number((await python.call(producer(tenant), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
   await until(async () => (await count()) === 1, "the session to be gone");
   await notice(tenant, "between");
@@ -153,7 +153,7 @@ both("DISCONNECT ends the session, and the connection is good for another CONNEC
   watcher.close();
 });
 
-both("after DISCONNECT an event closes the connection, as before CONNECT", async (open) => {
+both("an event after DISCONNECT closes the connection", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "late"));
   engine.send("41");
@@ -162,7 +162,7 @@ both("after DISCONNECT an event closes the connection, as before CONNECT", async
   assert.deepStrictEqual(engine.received.filter((packet) => String(packet).startsWith("43")), []);
 });
 
-both("each acknowledgement has the id of its event, in the order of the events", async (open) => {
+both("acknowledgements have the ids of their events, in order", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "acks"));
   const ids = [0, 7, 1, 4294967295, 12, 9007199254740991];
@@ -173,7 +173,7 @@ both("each acknowledgement has the id of its event, in the order of the events",
   engine.close();
 });
 
-both("an event without an id is not acknowledged; when it fails the event error says so", async (open) => {
+both("an event without an id gets no acknowledgement; a failure is sent as the event error", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "silent"));
   engine.send('42["subscribe:chat",{"chatId":7}]', '42["subscribe:chat",{"chatId":"x"}]');
@@ -185,7 +185,7 @@ both("an event without an id is not acknowledged; when it fails the event error 
 });
 
 for (const more of ['{"x":1}', '"x"', "null", "1,2,3", '{"chatId":8},{"chatId":9}']) {
-  both(`an event with a further argument ${more} is refused, not done in part`, async (open) => {
+  both(`an event with the extra argument ${more} is refused and has no effect`, async (open) => {
     const engine = await open();
     await engine.connect(user(1, "extra"));
     engine.send(`421["subscribe:chat",{"chatId":7},${more}]`);
@@ -195,7 +195,7 @@ for (const more of ['{"x":1}', '"x"', "null", "1,2,3", '{"chatId":8},{"chatId":9
     engine.send(`42["subscribe:chat",{"chatId":7},${more}]`);
     const [name, again] = JSON.parse((await engine.packet("42")).slice(2));
     assert.deepStrictEqual([name, again], ["error", error]);
-    // The room was not entered.
+    // The session did not join the room.
     await typing("extra", 7);
     await notice("extra", "fence");
     const [event] = JSON.parse((await engine.packet("42")).slice(2));
@@ -204,34 +204,34 @@ for (const more of ['{"x":1}', '"x"', "null", "1,2,3", '{"chatId":8},{"chatId":9
   });
 }
 
-test("a stock client that emits too much is told in its callback", async () => {
+test("a stock client gets the error for extra arguments in its callback", async () => {
   const socket = await connect(url, user(1, "stock"));
   assert.equal((await call(socket, "subscribe:chat", { chatId: 7 }, { more: true })).error?.code, "invalid_argument");
   assert.deepStrictEqual(await call(socket, "subscribe:chat", { chatId: 7 }), { chatId: 7 });
   socket.close();
 });
 
-/** What no client may send, each kind of packet in several wrong forms. Each closes its connection, and no other. */
+/** Malformed packets of each kind. Each one closes its own connection only. */
 const MALFORMED = [
   "4", "47", "48[]", "4x", "4-1", "4{}", "4[]", '4"x"', "4\u0000", "4 2", "4٢[]",
-  // CONNECT with what is no object.
+  // CONNECT with a payload that is not an object.
   "40[", "40[]", '40"x"', "40null", "40{",
-  // EVENT without a payload, or with one that is no array with a name.
+  // EVENT without a payload, or with a payload that is not an array with a name.
   "42", "421", "42{}", "42null", '42"x"', "42[", "42[]", "421[]", '42["x"', '42["join"]]', "42[null]", '42[["join"]]', '42[{"name":"join"}]',
-  // Ids that are no numbers.
+  // Ids that are not numbers.
   '42x["join"]', '42-1["join"]', '421e3["join"]',
-  // ACK of what is no id, or with what is no array.
+  // ACK without an id, or with a payload that is not an array.
   "43", "43[]", "431", "431{}", "431null", "43x[]",
-  // BINARY_EVENT without a number, with a wrong one, or with placeholders that do not fit.
+  // BINARY_EVENT with a missing or invalid number of attachments.
   "45", "45-", '45["x"]', '45-["x"]', '45x-["x"]', '45-1-["x"]', '4599999999-["x"]', '451["x"]',
   // BINARY_ACK.
   "46", '46["x"]', '461["x"]',
-  // A namespace without its end.
+  // A namespace without the comma after it.
   '42/["join"]',
 ];
 
 for (const packet of MALFORMED) {
-  test(`a malformed packet closes its connection alone: ${JSON.stringify(packet)}`, async () => {
+  test(`a malformed packet closes its own connection only: ${JSON.stringify(packet)}`, async () => {
     const [engine, other] = [await openEngine(url, "websocket"), await openEngine(url, "websocket")];
     await engine.connect(user(1, "malformed"));
     await other.connect(user(2, "malformed"));
@@ -243,17 +243,17 @@ for (const packet of MALFORMED) {
   });
 }
 
-test("a malformed packet over polling ends its session", async () => {
+test("a malformed packet over polling closes its session", async () => {
   for (const packet of ["42", "4x", "45-", "431"]) {
     const poller = await Poller.open(url);
     await poller.connect(user(1, "malformed"));
     await poller.post(packet);
-    await until(async () => (await poller.post("3")).status === 400, "the session to be over");
+    await until(async () => (await poller.post("3")).status === 400, "the session to be closed");
   }
 });
 
 for (const name of ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"]) {
-  test(`the reserved name ${name} is nobody's event`, async () => {
+  test(`the reserved name ${name} is refused`, async () => {
     const engine = await openEngine(url, "websocket");
     await engine.connect(user(1, "reserved"));
     engine.send(`421["${name}",{}]`);
@@ -263,14 +263,14 @@ for (const name of ["connect", "connect_error", "disconnect", "disconnecting", "
   });
 }
 
-test("a binary message that no packet announced closes its connection", async () => {
+test("an attachment without its packet closes the connection", async () => {
   const engine = await openEngine(url, "websocket");
   await engine.connect(user(1, "unannounced"));
   engine.send(Buffer.from([1, 2, 3]));
   await within(engine.ended, "the close");
 });
 
-test("a text where an attachment is due closes the connection", async () => {
+test("a text instead of an attachment closes the connection", async () => {
   const engine = await openEngine(url, "websocket");
   await engine.connect(user(1, "due"));
   engine.send('451-1["subscribe:chat",{"_placeholder":true,"num":0}]', '421["subscribe:chat",{"chatId":7}]');
@@ -278,7 +278,7 @@ test("a text where an attachment is due closes the connection", async () => {
   assert.deepStrictEqual(engine.received.filter((got) => String(got).startsWith("43")), []);
 });
 
-test("acknowledgements of nothing are ignored", async () => {
+test("unexpected acknowledgements are ignored", async () => {
   const engine = await openEngine(url, "websocket");
   await engine.connect(user(1, "nothing"));
   engine.send("43999[1]", '431[{"x":[1,2]}]');
@@ -286,7 +286,7 @@ test("acknowledgements of nothing are ignored", async () => {
   engine.close();
 });
 
-test("without a recovery window there is neither a secret nor a cursor", async () => {
+test("without a recovery window clients get neither a secret nor cursors", async () => {
   const own = await start({ serverArgs: [...QUIET, "--recovery-window", "0s"], bridgeArgs: CALM });
   const publisher = new Producer(own.server.address);
   for (const transport of TRANSPORTS) {
@@ -298,20 +298,19 @@ test("without a recovery window there is neither a secret nor a cursor", async (
     assert.equal(await engine.packet("42"), '42["user:notification",{"type":"x","message":""}]');
     engine.close();
   }
-  // A stock client that comes back is a new session.
+  // A stock client that reconnects is a new session.
   const socket = await connect(own.bridge.url, user(1, "off"), { reconnection: true, reconnectionDelay: 10 });
   const { id } = socket;
   const back = new Promise((resolve) => socket.once("disconnect", () => socket.once("connect", resolve)));
   socket.io.engine.close();
-  await within(back, "the client to be back");
+  await within(back, "the client to reconnect");
   assert.deepStrictEqual([socket.recovered, socket.id === id], [false, false]);
   socket.close();
   publisher.close();
   await own.stop();
 });
 
-test("a client that disconnects and connects again is a new session, and everybody is told at once that it left", async () => {
-  // Nobody would wait for this grace.
+test("a client that disconnects and connects again is a new session, and presence does not wait for the grace period", async () => {
   const server = await startServer(["--presence-grace", "600s", "--presence-catalog", "chat.v1"]);
   const bridge = await startBridge(server, CALM);
   const watcher = await connect(bridge.url, user(2, "own"));
@@ -325,7 +324,7 @@ test("a client that disconnects and connects again is a new session, and everybo
     await watcher.event("user_offline", ({ userId }) => userId === "1");
     const back = new Promise((resolve) => socket.once("connect", resolve));
     socket.connect();
-    await within(back, "the client to be back");
+    await within(back, "the client to reconnect");
     assert.equal(socket.recovered, false);
     assert.notEqual(socket.id, id);
     assert.notEqual(socket._pid, pid);
@@ -337,7 +336,7 @@ test("a client that disconnects and connects again is a new session, and everybo
   await server.stop();
 });
 
-/** All packets of a polling session until it is over. */
+/** Reads all packets until the session is closed. */
 async function readOut(poller) {
   const got = [];
   for (;;) {
@@ -347,7 +346,7 @@ async function readOut(poller) {
   }
 }
 
-test("an ending that means retry looks like a cut: no Close frame and no close packet", async () => {
+test("an ending with a retry reason sends no Close frame and no close packet", async () => {
   const bridge = await startBridge(fanfare.server, CALM);
   const ways = {
     async shutdown() {
@@ -381,7 +380,7 @@ test("an ending that means retry looks like a cut: no Close frame and no close p
   bridge.assertHealthy();
 });
 
-both("an ending that is final says why, then disconnects, and the connection closes", async (open) => {
+both("a final ending sends the event error, then DISCONNECT, then closes the connection", async (open) => {
   const engine = await open();
   await engine.connect(user(1, "final"));
   await python.call(producer("*", { tenant: "final", scopes: ["admin"] }), "fanfare.v1.Realtime/Disconnect", { userId: "1" });
@@ -391,7 +390,7 @@ both("an ending that is final says why, then disconnects, and the connection clo
   await within(engine.ended, "the close");
 });
 
-test("a token that ends, ends its session for good", async () => {
+test("an expired token is a final ending", async () => {
   const bridge = await startBridge(fanfare.server, [...CALM, "--jwt-leeway", "0s"]);
   for (const transport of TRANSPORTS) {
     const engine = await openEngine(bridge.url, transport);

@@ -1,5 +1,5 @@
-// The upgrade of Engine.IO protocol 4 from long polling to WebSocket: its steps, what goes wrong with it, and that nothing is lost or
-// doubled on the way. Written from the protocol's specification.
+// The upgrade from long polling to WebSocket in Engine.IO protocol 4: its steps, its failures, and exactly-once delivery meanwhile.
+// Written from the specification of the protocol.
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -14,7 +14,7 @@ let fanfare, url, python;
 
 before(async () => {
   generateStubs();
-  // No heartbeat comes while a test runs.
+  // No ping is due while a test runs.
   fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--ping-interval", "120s", "--ping-timeout", "60s"] });
   url = fanfare.bridge.url;
   python = new Producer(fanfare.server.address);
@@ -33,7 +33,7 @@ const notify = (tenant, id) =>
 /** The number of a message:new packet. */
 const number = (packet) => Number(/^42\["message:new",\{"id":(\d+)/.exec(packet)?.[1] ?? NaN);
 
-/** A WebSocket on a polling session that has probed and been answered. */
+/** Opens a WebSocket for a polling session, probes, and reads the answer. */
 async function probe(poller) {
   const wire = await Wire.open(url);
   assert.equal((await wire.upgrade(upgrade(poller.sid))).status, 101);
@@ -42,7 +42,7 @@ async function probe(poller) {
   return wire;
 }
 
-/** The same, finished: nothing goes over polling any more. */
+/** Completes an upgrade. */
 async function upgraded(poller) {
   const wire = await probe(poller);
   assert.deepStrictEqual(await poller.packets(), ["6"]);
@@ -50,7 +50,7 @@ async function upgraded(poller) {
   return wire;
 }
 
-test("an upgrade is probed, the GET that comes is answered with a noop, and then everything goes over the WebSocket", async () => {
+test("after the probe a GET gets a noop, and after the upgrade all packets use the WebSocket", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "upgrade"));
   const wire = await upgraded(poller);
@@ -61,7 +61,7 @@ test("an upgrade is probed, the GET that comes is answered with a noop, and then
   wire.destroy();
 });
 
-test("a GET that waits when the probe comes is answered with a noop", async () => {
+test("a GET that waits during the probe gets a noop", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "waits"));
   const waiting = poller.get();
@@ -75,7 +75,7 @@ test("a GET that waits when the probe comes is answered with a noop", async () =
   wire.destroy();
 });
 
-test("after an upgrade polling and a second WebSocket on the same sid are refused, and the session goes on", async () => {
+test("after an upgrade the sid is refused for polling and for a second WebSocket, and the session stays open", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "after"));
   const wire = await upgraded(poller);
@@ -92,7 +92,7 @@ test("after an upgrade polling and a second WebSocket on the same sid are refuse
   wire.destroy();
 });
 
-test("a session that began as a WebSocket can neither be polled nor upgraded", async () => {
+test("a session that started over WebSocket can be neither polled nor upgraded", async () => {
   const wire = await Wire.open(url);
   await wire.upgrade(upgrade());
   const { sid } = JSON.parse((await wire.message()).slice(1));
@@ -106,14 +106,14 @@ test("a session that began as a WebSocket can neither be polled nor upgraded", a
   wire.destroy();
 });
 
-/** Ways in which a probe goes wrong. */
+/** Probes that fail. */
 const PROBES = {
-  "is closed before it says anything": () => {},
-  "is closed after its answer": async (wire) => {
+  "is closed before its first packet": () => {},
+  "is closed after the answer": async (wire) => {
     wire.text("2probe");
     await wire.message();
   },
-  "says something else first": async (wire) => {
+  "sends another packet first": async (wire) => {
     wire.text("2hello");
     await within(wire.closed(), "the close");
   },
@@ -123,14 +123,14 @@ const PROBES = {
     wire.text(subscribe(9));
     await within(wire.closed(), "the close");
   },
-  "breaks WebSocket's own rules": async (wire) => {
+  "breaks the WebSocket protocol": async (wire) => {
     wire.frame(TEXT, "2probe", { masked: false });
     await within(wire.closed(), "the close");
   },
 };
 
 for (const [what, fail] of Object.entries(PROBES)) {
-  test(`polling goes on when a probe ${what}`, async () => {
+  test(`polling still works when a probe ${what}`, async () => {
     const poller = await Poller.open(url);
     await poller.connect(user(1, "probe"));
     const wire = await Wire.open(url);
@@ -139,9 +139,9 @@ for (const [what, fail] of Object.entries(PROBES)) {
     wire.destroy();
     assert.equal((await poller.post(subscribe(1))).status, 200);
     const got = await poller.until((packet) => packet === acknowledged(1));
-    // A noop may have come, nothing else; what the failed probe said was not handled.
+    // Only a noop is allowed besides: the packets of the failed probe were not handled.
     assert.deepStrictEqual(got.filter((packet) => packet !== "6"), [acknowledged(1)]);
-    // And the next try succeeds.
+    // The next upgrade succeeds.
     const again = await upgraded(poller);
     again.text(subscribe(2));
     assert.equal(await again.message((packet) => packet !== "6"), acknowledged(2));
@@ -149,7 +149,7 @@ for (const [what, fail] of Object.entries(PROBES)) {
   });
 }
 
-test("what waits for a polling session at its upgrade comes over the WebSocket, once and in order", async () => {
+test("events that wait during an upgrade arrive over the WebSocket, once and in order", async () => {
   const poller = await Poller.open(url);
   await poller.connect(user(1, "handover"));
   const wire = await probe(poller);
@@ -163,7 +163,7 @@ test("what waits for a polling session at its upgrade comes over the WebSocket, 
   wire.destroy();
 });
 
-test("stock clients that upgrade while events are published miss and double none", async () => {
+test("stock clients that upgrade while events are published get each event once", async () => {
   let [count, done] = [0, false];
   const publishing = (async () => {
     while (!done) await notify("stock", ++count);

@@ -1,5 +1,5 @@
-// WebSocket (RFC 6455) frame by frame, on both paths that speak it: fragments, control frames, what must be refused, and the closing
-// handshake; and permessage-deflate (RFC 7692).
+// WebSocket (RFC 6455) frame by frame, on both paths that use it: fragments, control frames, violations and the closing handshake.
+// Also permessage-deflate (RFC 7692).
 
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
@@ -29,7 +29,7 @@ after(async () => {
   await server?.stop();
 });
 
-/** The two paths: how a session begins on each, how it calls, and what it is answered. */
+/** Both paths: how to open a session, a call, and its answer. */
 const ENDPOINTS = {
   "/socket.io/": {
     path: () => `${PATH}?EIO=4&transport=websocket`,
@@ -52,7 +52,7 @@ const ENDPOINTS = {
   },
 };
 
-/** A session on one of the paths. */
+/** Opens a session. */
 async function open(endpoint, headers = {}, url = bridge.url, tenant = "frames") {
   const token = user(1, tenant);
   const wire = await Wire.open(url);
@@ -62,7 +62,7 @@ async function open(endpoint, headers = {}, url = bridge.url, tenant = "frames")
   return wire;
 }
 
-/** Calls, and is answered: the session is well. */
+/** The session works: a call is answered. */
 async function assertWell(endpoint, wire, id = 1) {
   wire.text(endpoint.call(id));
   assert.deepStrictEqual(JSON.parse((await wire.message()).replace(/^\d+/, "")), JSON.parse(endpoint.answer(id).replace(/^\d+/, "")));
@@ -73,13 +73,13 @@ function both(what, run) {
   for (const [name, endpoint] of Object.entries(ENDPOINTS)) test(`${name}: ${what}`, () => run(endpoint, name));
 }
 
-/** The connection is closed, with this code where a Close frame says why, which it need not. */
+/** The connection is closed. A Close frame is optional; if it has a code, it is this one. */
 async function assertFailed(wire, code, must = false) {
   const closed = await within(wire.closed(), "the connection to be closed");
   if (must || closed.code !== undefined) assert.ok([code].flat().includes(closed.code), `code ${closed.code} ${closed.reason}`);
 }
 
-both("a message may come in fragments, empty ones too", async (endpoint) => {
+both("a message may have fragments, also empty ones", async (endpoint) => {
   const wire = await open(endpoint);
   const text = endpoint.call(1);
   for (const cuts of [[3], [0, 5, 5, 9], [text.length], [...text].map((_, i) => i)]) {
@@ -90,7 +90,7 @@ both("a message may come in fragments, empty ones too", async (endpoint) => {
   wire.destroy();
 });
 
-both("a character may be cut in two by a fragment", async (endpoint) => {
+both("a fragment may end within a character", async (endpoint) => {
   const wire = await open(endpoint);
   const bytes = Buffer.from(endpoint.call(1).replace("subscribe:chat", "join_chat").replace(':7', ':"größe-👋"'));
   const middle = bytes.indexOf(Buffer.from("👋")) + 2;
@@ -100,7 +100,7 @@ both("a character may be cut in two by a fragment", async (endpoint) => {
   wire.destroy();
 });
 
-both("control frames come in between fragments, and are answered at once", async (endpoint) => {
+both("control frames between fragments are answered at once", async (endpoint) => {
   const wire = await open(endpoint);
   const text = endpoint.call(1);
   wire.frame(TEXT, text.slice(0, 9), { fin: false });
@@ -124,24 +124,24 @@ both("a ping is answered by a pong with the same payload", async (endpoint) => {
   wire.destroy();
 });
 
-both("pongs that nobody asked for are ignored", async (endpoint) => {
+both("unexpected pongs are ignored", async (endpoint) => {
   const wire = await open(endpoint);
   for (const data of ["", "unasked"]) wire.frame(PONG, data);
   await assertWell(endpoint, wire);
   wire.destroy();
 });
 
-both("a message may come byte by byte", async (endpoint) => {
+both("a message may arrive byte by byte", async (endpoint) => {
   const wire = await open(endpoint);
   for (const byte of frame(TEXT, endpoint.call(1))) {
-    // Each byte in a packet of its own: written when the one before has been.
+    // Write each byte after the previous one was flushed.
     await new Promise((resolve) => wire.socket.write(Buffer.from([byte]), resolve));
   }
   assert.match(await wire.message(), /"chatId":7/);
   wire.destroy();
 });
 
-both("many messages may come in one piece", async (endpoint) => {
+both("many messages may arrive in one TCP segment", async (endpoint) => {
   const wire = await open(endpoint);
   const ids = Array.from({ length: 60 }, (_, i) => i + 1);
   wire.send(Buffer.concat(ids.map((id) => frame(TEXT, endpoint.call(id, id)))));
@@ -149,7 +149,7 @@ both("many messages may come in one piece", async (endpoint) => {
   wire.destroy();
 });
 
-both("lengths may be written in every size", async (endpoint) => {
+both("the length field may have any of its three sizes", async (endpoint) => {
   const wire = await open(endpoint);
   wire.frame(TEXT, endpoint.call(1), { wide: true });
   assert.match(await wire.message(), /"chatId":7/);
@@ -159,7 +159,7 @@ both("lengths may be written in every size", async (endpoint) => {
   wire.destroy();
 });
 
-/** What a client must not send, and the code of the Close frame that may say so. */
+/** Violations, and the code that a Close frame may have. */
 const VIOLATIONS = {
   "a frame without a mask": [(wire, text) => wire.frame(TEXT, text, { masked: false }), 1002],
   "the first reserved bit": [(wire, text) => wire.frame(TEXT, text, { rsv: 4 }), 1002],
@@ -174,8 +174,8 @@ const VIOLATIONS = {
   "a pong of 126 bytes": [(wire) => wire.frame(PONG, "x".repeat(126)), 1002],
   "a Close frame of 126 bytes": [(wire) => wire.frame(CLOSE, closing(1000, "x".repeat(124))), 1002],
   "a ping in fragments": [(wire) => wire.frame(PING, "", { fin: false }), 1002],
-  "a continuation of nothing": [(wire, text) => wire.frame(CONTINUATION, text), 1002],
-  "a new message within another one's fragments": [
+  "a continuation without a message": [(wire, text) => wire.frame(CONTINUATION, text), 1002],
+  "a new message between fragments": [
     (wire, text) => {
       wire.frame(TEXT, text, { fin: false });
       wire.frame(TEXT, text);
@@ -199,7 +199,7 @@ for (const [what, [send, code]] of Object.entries(VIOLATIONS)) {
   both(`${what} fails the connection`, async (endpoint, name) => {
     const wire = await open(endpoint);
     send(wire, endpoint.call(1));
-    // A raw WebSocket is told in any case why: its clients see nothing but the code.
+    // On `/ws` invalid UTF-8 must have its code: clients see nothing else.
     await assertFailed(wire, code, name === "/ws" && code === 1007);
   });
 }
@@ -211,17 +211,17 @@ test("a Close frame whose reason is not UTF-8 fails the connection", async () =>
   if (code !== undefined) assert.ok([1002, 1007].includes(code), `code ${code}`);
 });
 
-both("a frame that says it is larger than allowed fails the connection at once, before it has come", async (endpoint) => {
+both("a frame whose length is over the limit fails the connection before its payload arrives", async (endpoint) => {
   for (const length of [PAYLOAD_MAX * 4, 1 << 24, 2 ** 40]) {
     const wire = await open(endpoint);
     wire.frame(TEXT, endpoint.call(1), { length: BigInt(length) });
     const { code } = await within(wire.closed(), "the close");
-    // 4507 is `too_large` in words of our own.
+    // 4507 is our own `too_large`.
     if (code !== undefined) assert.ok([1009, 4507].includes(code), `code ${code}`);
   }
 });
 
-both("fragments that are together larger than allowed fail the connection", async (endpoint) => {
+both("fragments that exceed the limit together fail the connection", async (endpoint) => {
   const wire = await open(endpoint);
   const part = "x".repeat(PAYLOAD_MAX / 2);
   wire.frame(TEXT, part, { fin: false });
@@ -230,25 +230,24 @@ both("fragments that are together larger than allowed fail the connection", asyn
   if (code !== undefined) assert.ok([1009, 4507].includes(code), `code ${code}`);
 });
 
-test("a raw message that is too large is told its limit, however large it says it is", async () => {
+test("/ws: a message over the limit gets an error before the connection closes", async () => {
   const wire = await open(ENDPOINTS["/ws"]);
   wire.frame(TEXT, `"${"x".repeat(PAYLOAD_MAX)}"`);
   assert.match(await wire.message(), /"too_large"/);
   assert.equal((await within(wire.closed(), "the close")).code, 4507);
 });
 
-both("an endless number of empty fragments neither grows nor harms", async (endpoint) => {
+both("20,000 empty fragments are either accepted or refused", async (endpoint) => {
   const wire = await open(endpoint);
   wire.frame(TEXT, "", { fin: false });
   wire.send(Buffer.concat(Array.from({ length: 20_000 }, () => frame(CONTINUATION, "", { fin: false }))));
   wire.frame(PING, "alive");
-  // Either it is still there, or it was refused; nothing else.
   const { opcode } = await wire.next();
   assert.ok([PONG, CLOSE].includes(opcode));
   wire.destroy();
 });
 
-test("/ws: a binary message is refused as not text", async () => {
+test("/ws: a binary message is refused", async () => {
   const wire = await open(ENDPOINTS["/ws"]);
   wire.frame(BINARY, ENDPOINTS["/ws"].call(1));
   const got = await wire.next();
@@ -259,7 +258,7 @@ test("/ws: a binary message is refused as not text", async () => {
 
 for (const empty of ["", Buffer.alloc(0)]) {
   const opcode = typeof empty === "string" ? TEXT : BINARY;
-  test(`/socket.io/: an empty ${opcode === TEXT ? "text" : "binary"} message is no packet and ends the connection alone`, async () => {
+  test(`/socket.io/: an empty ${opcode === TEXT ? "text" : "binary"} message is not a packet and closes the connection`, async () => {
     const [wire, other] = [await open(ENDPOINTS["/socket.io/"]), await open(ENDPOINTS["/socket.io/"])];
     wire.frame(opcode, empty);
     await within(wire.closed(), "the close");
@@ -268,7 +267,7 @@ for (const empty of ["", Buffer.alloc(0)]) {
   });
 }
 
-test("/ws: an empty message is answered as no JSON, and the session goes on", async () => {
+test("/ws: an empty message is answered with an error, and the session stays open", async () => {
   const wire = await open(ENDPOINTS["/ws"]);
   wire.text("");
   assert.match(await wire.message(), /"invalid_argument"/);
@@ -285,7 +284,7 @@ for (const code of [1000, 1001, 1003, 1008, 1011, 3000, 3999, 4000, 4999]) {
   });
 }
 
-both("a Close frame without a code is answered by one", async (endpoint) => {
+both("a Close frame without a code is answered by a Close frame", async (endpoint) => {
   const wire = await open(endpoint);
   wire.frame(CLOSE);
   const { framed, code } = await within(wire.closed(), "the close");
@@ -294,14 +293,14 @@ both("a Close frame without a code is answered by one", async (endpoint) => {
 });
 
 for (const code of [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535]) {
-  test(`/ws: a Close frame with ${code}, which nobody may send, is answered with 1002 or not at all`, async () => {
+  test(`/ws: a Close frame with the invalid code ${code} fails the connection`, async () => {
     const wire = await open(ENDPOINTS["/ws"]);
     wire.frame(CLOSE, closing(code));
     await assertFailed(wire, 1002);
   });
 }
 
-both("what comes behind a Close frame is not handled", async (endpoint) => {
+both("frames after a Close frame are not handled", async (endpoint) => {
   const [wire, other] = [await open(endpoint), await open(endpoint)];
   wire.send(Buffer.concat([frame(CLOSE, closing(1000)), frame(TEXT, endpoint.call(1).replace("subscribe:chat", "join"))]));
   const { code } = await within(wire.closed(), "the close");
@@ -310,7 +309,7 @@ both("what comes behind a Close frame is not handled", async (endpoint) => {
   other.destroy();
 });
 
-both("a stock WebSocket client that closes sees a clean close", async (endpoint) => {
+both("a stock WebSocket client gets a clean close", async (endpoint) => {
   const socket = new WebSocket(bridge.url.replace("http", "ws") + endpoint.path(user(1, "clean")));
   await within(new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject)), "the WebSocket");
   const closed = new Promise((resolve) => socket.once("close", resolve));
@@ -318,7 +317,7 @@ both("a stock WebSocket client that closes sees a clean close", async (endpoint)
   assert.equal(await within(closed, "the close"), 1000);
 });
 
-both("a client that goes away within a frame leaves nothing behind", async (endpoint) => {
+both("a connection that ends within a frame closes its session", async (endpoint) => {
   const presence = async () => Number((await python.call(producer("gone"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
   const wire = await open(endpoint, {}, bridge.url, "gone");
   assert.equal(await presence(), 1);
@@ -327,18 +326,18 @@ both("a client that goes away within a frame leaves nothing behind", async (endp
   await until(async () => (await presence()) === 0, "the session to be gone");
 });
 
-/** Publishes events that compress well, and one that does not. */
+/** Publishes an event to everybody in the tenant. */
 const publish = (tenant, type, message) =>
   python.call(producer(tenant), "messenger.v1.Messenger/BroadcastToOrganization", { userNotification: { type, message } });
 
-both("compression is not negotiated unless it is switched on", async (endpoint) => {
+both("compression is off by default", async (endpoint) => {
   const wire = await open(endpoint, { "sec-websocket-extensions": "permessage-deflate; client_max_window_bits" });
   assert.equal(wire.upgraded.headers["sec-websocket-extensions"], undefined);
   await assertWell(endpoint, wire);
   wire.destroy();
 });
 
-test("compressed events are read by a stock client, in order, and compress what repeats", async () => {
+test("a stock client reads compressed events in order, and they are smaller", async () => {
   const own = await compressing();
   for (const endpoint of Object.values(ENDPOINTS)) {
     const token = user(1, "deflate");
@@ -363,12 +362,12 @@ test("compressed events are read by a stock client, in order, and compress what 
   await own.stop();
 });
 
-test("compression keeps no context, so that an event is compressed once for all", async () => {
+test("compression keeps no context between messages", async () => {
   const own = await compressing();
   for (const endpoint of Object.values(ENDPOINTS)) {
     const wire = await open(endpoint, { "sec-websocket-extensions": "permessage-deflate" }, own.url);
     assert.match(wire.upgraded.headers["sec-websocket-extensions"], /server_no_context_takeover/);
-    // Uncompressed messages are still understood, and so are compressed ones.
+    // Both compressed and uncompressed messages are accepted.
     await assertWell(endpoint, wire);
     wire.frame(TEXT, deflated(endpoint.call(2)), { rsv: 4 });
     assert.match(await wire.message(), /"chatId":7/);
@@ -377,10 +376,10 @@ test("compression keeps no context, so that an event is compressed once for all"
   await own.stop();
 });
 
-/** What permessage-deflate makes of a message: without the empty block at the end. */
+/** A message as permessage-deflate writes it: without the empty block at the end. */
 const deflated = (text) => deflateRawSync(text, { finishFlush: 2 }).subarray(0, -4);
 
-test("a message that is small only as long as it is compressed is refused, and costs nothing", async () => {
+test("a compressed message that is too large when it is inflated is refused", async () => {
   const own = await compressing();
   for (const endpoint of Object.values(ENDPOINTS)) {
     const [wire, other] = [await open(endpoint, { "sec-websocket-extensions": "permessage-deflate" }, own.url), await open(endpoint, {}, own.url)];
@@ -390,7 +389,7 @@ test("a message that is small only as long as it is compressed is refused, and c
     if (code !== undefined) assert.ok([1009, 4507].includes(code), `code ${code}`);
     await assertWell(endpoint, other);
     other.destroy();
-    // What is not compressed at all, though it says so.
+    // Not a deflate stream.
     const broken = await open(endpoint, { "sec-websocket-extensions": "permessage-deflate" }, own.url);
     broken.frame(TEXT, Buffer.from([0xff, 0xff, 0xff, 0xff]), { rsv: 4 });
     await within(broken.closed(), "the close");

@@ -1,4 +1,4 @@
-// A stock socket.io-client of either generation as a process of its own; the lines are those of ../lib/foreign.js.
+// Drives a stock socket.io-client 3 or 4. The lines are described in ../lib/foreign.js.
 // Arguments: the package's name, URL, token, transports.
 
 import { createInterface } from "node:readline";

@@ -1,4 +1,4 @@
-"""A stock python-socketio client, old or new, as a process of its own; the lines are those of ../lib/foreign.js.
+"""Drives a stock python-socketio client, old or new. The lines are described in ../lib/foreign.js.
 
 Arguments: URL, token, transports.
 """
@@ -19,7 +19,7 @@ def say(**line):
     sys.stdout.flush()
 
 
-# Old clients have no handler for all events.
+# Old clients cannot handle all events with one handler.
 for name in ("typing:start", "user:notification", "error"):
     client.on(name, lambda *arguments, name=name: say(event=[name, *arguments]))
 
@@ -46,7 +46,7 @@ async def call(line):
 
 
 async def main():
-    # Old clients cannot say anything at CONNECT; a header does as well.
+    # Old clients cannot send a payload with CONNECT, so the token is in a header.
     knows_auth = "auth" in inspect.signature(client.connect).parameters
     identity = {"auth": {"token": token}} if knows_auth else {"headers": {"Authorization": f"Bearer {token}"}}
     await client.connect(url, transports=transports.split(","), **identity)

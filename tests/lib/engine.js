@@ -1,4 +1,4 @@
-// Engine.IO 4 by hand, over both transports, for tests that speak Socket.IO packet by packet.
+// Engine.IO 4 over both transports, for tests that send and read single packets.
 
 import WebSocket from "ws";
 import { get, within } from "./fanfare.js";
@@ -9,7 +9,7 @@ export const SEPARATOR = "\x1e";
 export const PATH = "/socket.io/";
 export const polling = (url, sid) => `${url}${PATH}?EIO=4&transport=polling${sid ? `&sid=${sid}` : ""}`;
 
-/** A request of the polling transport: its status and text, of which a refusal's code is read. */
+/** One polling request: status, text, headers, and the code of a refusal. */
 export async function ask(url, options) {
   const response = await get(url, options);
   const text = await response.text();
@@ -18,13 +18,13 @@ export async function ask(url, options) {
     try {
       ({ code } = JSON.parse(text));
     } catch {
-      // Not one of Engine.IO's refusals.
+      // Not a refusal of Engine.IO.
     }
   }
   return { status: response.status, text, code, headers: response.headers };
 }
 
-/** A new polling session: its handshake, and one request at a time. */
+/** A polling session, request by request. */
 export class Poller {
   static async open(url) {
     const poller = new Poller();
@@ -40,26 +40,26 @@ export class Poller {
     return ask(polling(this.url, this.sid), options);
   }
 
-  /** Packets are joined; a single text or bytes are sent as they are. */
+  /** Sends packets as one payload; a single argument is sent unchanged. */
   post(...packets) {
     const body = packets.length === 1 ? packets[0] : packets.join(SEPARATOR);
     return ask(polling(this.url, this.sid), { method: "POST", body });
   }
 
-  /** The packets of the next answer. */
+  /** The packets of the next response. */
   async packets() {
     const { status, text } = await this.get();
     if (status !== 200) throw new Error(`polling ended: ${status} ${text}`);
     return text.split(SEPARATOR);
   }
 
-  /** CONNECTs to the main namespace; packets that come with the answer or before it are passed over. */
+  /** CONNECTs to the main namespace and drops all packets up to the answer. */
   async connect(token) {
     await this.post(`40${JSON.stringify({ token })}`);
     await this.until((packet) => packet.startsWith("40"));
   }
 
-  /** Polls until a packet matches; gives all packets up to it. */
+  /** Polls until a packet matches; returns all packets. Answers pings. */
   async until(matches) {
     const got = [];
     while (!got.some(matches)) {
@@ -71,7 +71,7 @@ export class Poller {
   }
 }
 
-/** Packets that came and were not taken yet. */
+/** Received packets that no test has taken yet. */
 class Packets {
   received = [];
   #waiting = new Set();
@@ -81,7 +81,7 @@ class Packets {
     for (const look of [...this.#waiting]) if (look()) this.#waiting.delete(look);
   }
 
-  /** Takes the first packet that matches; those before it stay. */
+  /** Waits for the first packet that matches and removes it; others stay. */
   packet(matches, what = String(matches)) {
     const fits = typeof matches === "string" ? (packet) => String(packet).startsWith(matches) : matches;
     const taken = new Promise((resolve) => {
@@ -100,14 +100,14 @@ class Packets {
     return within(Promise.race([taken, died]), `a packet ${what}; there are ${this.received}`);
   }
 
-  /** CONNECTs to a namespace: what the answer carries. */
+  /** CONNECTs to a namespace; returns the payload of the answer. */
   async connect(token, namespace = "/", more = {}) {
     const place = namespace === "/" ? "" : `${namespace},`;
     this.send(`40${place}${JSON.stringify({ token, ...more })}`);
     return JSON.parse((await this.packet(`40${place}{`)).slice(2 + place.length));
   }
 
-  /** Calls and waits for the acknowledgement. */
+  /** Sends a call; returns its acknowledgement. */
   async call(id, name, payload, namespace = "/") {
     const place = namespace === "/" ? "" : `${namespace},`;
     this.send(`42${place}${id}${JSON.stringify(payload === undefined ? [name] : [name, payload])}`);
@@ -124,7 +124,7 @@ class WebSocketEngine extends Packets {
   static async open(url) {
     const engine = new WebSocketEngine();
     engine.socket = new WebSocket(`${url.replace("http", "ws")}${PATH}?EIO=4&transport=websocket`, { perMessageDeflate: false });
-    /** Resolves with the code of the Close frame; 1006 stands for none. */
+    /** Resolves with the code of the Close frame, or 1006 without one. */
     engine.ended = new Promise((resolve) => engine.socket.once("close", resolve));
     engine.socket.on("error", () => {});
     engine.socket.on("message", (data, binary) => {
@@ -153,7 +153,7 @@ class PollingEngine extends Packets {
     return engine;
   }
 
-  /** Polls until the session is over. */
+  /** Polls until the session is closed. */
   async #run() {
     for (;;) {
       const { status, text } = await this.poller.get().catch(() => ({ status: 0 }));
@@ -166,7 +166,7 @@ class PollingEngine extends Packets {
     }
   }
 
-  /** One after the other: Engine.IO allows one POST at a time. */
+  /** Posts one payload after the other: Engine.IO allows one POST at a time. */
   send(...packets) {
     const texts = packets.map((packet) => (typeof packet === "string" ? packet : `b${packet.toString("base64")}`));
     const before = this.sent;
@@ -181,5 +181,5 @@ class PollingEngine extends Packets {
   }
 }
 
-/** A connection after its handshake. It answers pings by itself. */
+/** Opens a connection, which answers pings by itself. */
 export const openEngine = (url, transport) => (transport === "polling" ? PollingEngine : WebSocketEngine).open(url);

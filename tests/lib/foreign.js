@@ -1,4 +1,4 @@
-// Stock clients from the registries, each a process of its own behind a driver: commands in, one JSON line for all that happens out.
+// Stock clients, each in its own process behind a driver. A driver reads commands and writes one JSON line per incident.
 //
 // Lines: {connected: id, recovered?}, {disconnected: reason}, {refused: message}, {event: [name, ...arguments]} and {ref, answer}.
 // Commands: {do: "call", ref, event, payload} and {do: "close"}.
@@ -15,7 +15,7 @@ const JAVA = path.join(ROOT, "target/tests/java");
 const node = (name) => [process.execPath, path.join(ROOT, "tests/foreign/client.js"), name];
 const python = (program) => [program, path.join(ROOT, "tests/foreign/client.py")];
 
-/** Each client: how its driver starts, whether it can recover, and why it cannot be tested, if so. */
+/** The clients: the command of the driver, whether the client can recover, and why it is skipped. */
 export const CLIENTS = {
   "socket.io-client 4": { command: node("socket.io-client"), recovers: true },
   "socket.io-client 3": { command: node("socket.io-client-v3") },
@@ -33,7 +33,7 @@ export class Foreign {
   #waiting = new Set();
   #refs = 0;
 
-  /** Starts a client that connects, and comes back by itself after that. */
+  /** Starts a client that connects, and reconnects by itself. */
   constructor({ command: [program, ...args] }, url, token, transports) {
     this.child = spawn(program, [...args, url, token, transports.join(",")], { stdio: ["pipe", "pipe", "pipe"] });
     this.stderr = "";
@@ -46,7 +46,7 @@ export class Foreign {
     process.on("exit", () => this.child.kill("SIGKILL"));
   }
 
-  /** The first line that matches; of those behind the last call of `from`. */
+  /** Waits for the first line that matches, among those since the last call of `fresh`. */
   line(matches, what) {
     const found = new Promise((resolve) => {
       const look = () => {
@@ -60,7 +60,7 @@ export class Foreign {
     return within(found, what).catch((error) => { throw new Error(`${error.message}: ${told()}`); });
   }
 
-  /** From here on only what comes now counts. */
+  /** Ignores all lines so far. */
   fresh() {
     this.#taken = this.lines.length;
   }
@@ -77,7 +77,7 @@ export class Foreign {
     return (await this.line(({ event }) => event?.[0] === name && matches(event[1]), `the event ${name}`)).event;
   }
 
-  /** All events of a name, of the whole time. */
+  /** All events with a name since the start. */
   events(name) {
     return this.lines.filter(({ event }) => event?.[0] === name).map(({ event }) => event);
   }
@@ -88,7 +88,7 @@ export class Foreign {
     return (await this.line((line) => line.ref === ref, `the acknowledgement of ${event}`)).answer;
   }
 
-  /** Closes its connection as its user would, and ends it. */
+  /** Closes the connection and ends the process. */
   stop() {
     this.child.stdin.end('{"do":"close"}\n');
     this.child.kill();

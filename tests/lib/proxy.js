@@ -18,7 +18,7 @@ export class Proxy {
   /** A proxy towards `host:port`, on a port of its own. */
   static async to(target) {
     const proxy = new Proxy();
-    /** Where new connections go. */
+    /** The target of new connections. */
     proxy.target = target;
     proxy.server = net.createServer((near) => {
       const [host, port] = proxy.target.split(":");

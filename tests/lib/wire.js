@@ -1,4 +1,4 @@
-// A TCP connection to a bridge that speaks HTTP/1.1 and WebSocket byte by byte, right or wrong, as a test wants it.
+// A TCP connection on which a test writes HTTP/1.1 and WebSocket frames byte by byte, valid or not.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -6,10 +6,10 @@ import net from "node:net";
 import { within } from "./fanfare.js";
 
 export const CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
-/** Added to the client's key to make the server's (RFC 6455, section 1.3). */
+/** The suffix of the client's key from which the server computes its answer (RFC 6455, section 1.3). */
 const KEY_SUFFIX = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/** The bytes of one frame. A client masks its frames; `length` may lie about the payload's. */
+/** The bytes of one frame. `length` replaces the length of the payload in the header. */
 export function frame(opcode, payload = "", { fin = true, rsv = 0, masked = true, length, wide = false } = {}) {
   const data = Buffer.from(payload);
   const size = BigInt(length ?? data.length);
@@ -44,7 +44,7 @@ export class Wire {
   #read = Buffer.alloc(0);
   #waiting = [];
   #over = false;
-  /** A Close frame was sent. */
+  /** Whether a Close frame was sent. */
   #said = false;
 
   static async open(url) {
@@ -75,7 +75,7 @@ export class Wire {
     this.#waiting = this.#waiting.filter((look) => !look());
   }
 
-  /** Takes what `parse` finds at the start of what was read: {value, used}, or nothing as long as it is not whole. */
+  /** Removes what `parse` finds at the start of the buffer: {value, used}, or undefined while it is incomplete. */
   #take(parse, what) {
     const taken = new Promise((resolve, reject) => {
       const look = () => {
@@ -103,25 +103,25 @@ export class Wire {
     this.socket.write(data);
   }
 
-  /** Writes a request. A body has its length in the head, unless the headers say something else. */
+  /** Writes a request. Adds the length of the body unless it is chunked. */
   request(method, path, { headers = {}, body = "" } = {}) {
     const length = body && !headers["transfer-encoding"] ? { "content-length": Buffer.byteLength(body) } : {};
     const lines = Object.entries({ host: this.host, ...length, ...headers }).map(([name, value]) => `${name}: ${value}`);
     this.send(`${method} ${path} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n${body}`);
   }
 
-  /** The next response; `bodiless` when it answers HEAD. */
+  /** Reads the next response; `bodiless` for HEAD. */
   response({ bodiless = false } = {}) {
     return this.#take((read, over) => parseResponse(read, over, bodiless), "a response");
   }
 
-  /** Asks and waits for the answer. */
+  /** Writes a request and reads its response. */
   ask(method, path, options = {}) {
     this.request(method, path, options);
     return this.response({ bodiless: method === "HEAD" });
   }
 
-  /** Opens a WebSocket; the answer's headers must be those that RFC 6455 asks for. */
+  /** Opens a WebSocket and checks the response as RFC 6455 demands. */
   async upgrade(path, headers = {}) {
     const key = randomBytes(16).toString("base64");
     const asked = { connection: "Upgrade", upgrade: "websocket", "sec-websocket-version": 13, "sec-websocket-key": key, ...headers };
@@ -143,14 +143,14 @@ export class Wire {
     this.frame(TEXT, payload);
   }
 
-  /** The next frame of the server, whose frames are never masked. */
+  /** Reads the next frame. Frames of a server are never masked. */
   async next() {
     const got = await this.#take(parseFrame, "a frame");
     assert.equal(got.masked, false, "a server must not mask");
     return got;
   }
 
-  /** The text of the next message that matches; other messages are passed over. */
+  /** Reads frames until a text matches. */
   async message(matches = () => true) {
     for (;;) {
       const { opcode, payload } = await this.next();
@@ -159,7 +159,7 @@ export class Wire {
     }
   }
 
-  /** Reads on until the connection is closed, and answers a Close frame: whether there was one, its code and its reason. */
+  /** Reads until the connection is closed, and answers a Close frame. Returns whether there was one, with its code and reason. */
   async closed() {
     let last;
     try {

@@ -15,7 +15,7 @@ import org.json.JSONException;
 import org.json.JSONObject;
 
 /**
- * The official Java client as a process of its own; the lines are those of tests/lib/foreign.js.
+ * Drives the official Java client. The lines are described in tests/lib/foreign.js.
  * Arguments: URL, token, transports.
  */
 public final class Client {
@@ -55,7 +55,7 @@ public final class Client {
         say(what, value, null);
     }
 
-    /** One line of JSON, from whatever thread. */
+    /** Writes one line of JSON; callbacks run on several threads. */
     private static synchronized void say(String what, Object value, Integer ref) {
         try {
             OUT.println(new JSONObject().put(what, value).putOpt("ref", ref));
