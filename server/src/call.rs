@@ -211,6 +211,7 @@ fn reply(
         name: event.name.clone(),
         json: json.into(),
         ephemeral: true,
+        catalog: event.package.clone(),
         ..Delivery::default()
     }))
 }

@@ -96,7 +96,7 @@ pub struct PresenceConfig {
     pub grace: Duration,
     /// Sessions a user.
     pub sessions_per_user_max: usize,
-    /// How long a lost session can be recovered.
+    /// How long a lost session can be recovered; zero: none can.
     pub recovery_window: Duration,
     /// Lost sessions that are kept; the oldest go first.
     pub recoverable_max: usize,

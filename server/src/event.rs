@@ -141,6 +141,7 @@ impl Event {
                 except_sessions: draft.except_sessions.clone(),
                 ephemeral: self.is_ephemeral(),
                 time_micros: micros(draft.time),
+                catalog: draft.kind.package.clone(),
                 ..v1::Delivery::default()
             };
             delivery.encode_to_vec().into()
@@ -158,5 +159,38 @@ impl Event {
             sender: draft.sender.clone(),
             payload: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_proto::catalog::Catalogs;
+
+    use super::*;
+
+    /// An event of the built-in catalogs, from its browser JSON.
+    fn event(type_name: &str, json: &str) -> Event {
+        let kind = Catalogs::builtin().unwrap().event(type_name).unwrap().clone();
+        let payload = kind.shape.read_json(json.as_bytes()).unwrap().into();
+        let draft = Draft {
+            tenant: Tenant::new("1").unwrap(),
+            rooms: vec![Room::org()],
+            time: Timestamp::default(),
+            sender: String::new(),
+            kind,
+            payload,
+            except_sessions: Vec::new(),
+            idempotency_key: String::new(),
+            id_field: None,
+            sequence: None,
+        };
+        Event::new("1-1".into(), 1, draft)
+    }
+
+    #[test]
+    fn a_delivery_names_the_catalog_that_declares_the_event() {
+        let event = event("messenger.v1.UserOnline", r#"{"userId":"42"}"#);
+        let delivery = v1::Delivery::decode(event.delivery().clone()).unwrap();
+        assert_eq!((delivery.name.as_str(), delivery.catalog.as_str()), ("user:online", "messenger.v1"));
     }
 }

@@ -149,6 +149,11 @@ impl Presence {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether lost sessions can be recovered.
+    pub(crate) fn recovers(&self) -> bool {
+        self.lock().recovers()
+    }
+
     /// A bridge links.
     pub(crate) fn link(&self) -> Arc<Link> {
         let number = self.next_link.fetch_add(1, Ordering::Relaxed);
@@ -326,6 +331,7 @@ impl Presence {
                 name: kind.name.clone(),
                 json: json.into(),
                 ephemeral: true,
+                catalog: kind.package.clone(),
                 ..Delivery::default()
             })
         });

@@ -217,7 +217,7 @@ impl Link {
             server: services.name.clone(),
             heartbeat_millis: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
             namespaces: Vec::new(),
-            recovers: true,
+            recovers: services.presence.recovers(),
         };
         let sessions = Sessions {
             link: services.presence.link(),

@@ -100,7 +100,17 @@ impl Lost {
         Self { by_pid: HashMap::new(), by_age: VecDeque::new(), gone: Vec::new(), window, sessions_max }
     }
 
+    /// Whether anything is kept at all.
+    pub(super) const fn recovers(&self) -> bool {
+        !self.window.is_zero()
+    }
+
     pub(super) fn put(&mut self, pid: Arc<str>, session: LostSession, now: Instant) {
+        if !self.recovers() {
+            // A record of a process that had a window.
+            self.gone.push(pid);
+            return;
+        }
         self.forget(now);
         self.by_pid.insert(pid.clone(), (now, session));
         self.by_age.push_back((now, pid));

@@ -138,6 +138,11 @@ impl Roster {
         }
     }
 
+    /// Whether lost sessions can be recovered.
+    pub(super) const fn recovers(&self) -> bool {
+        self.lost.recovers()
+    }
+
     pub(super) fn session(&self, id: &str) -> Option<&Known> {
         self.sessions.get(id)
     }
@@ -190,7 +195,7 @@ impl Roster {
             link: told.link,
             since,
             rooms: HashMap::new(),
-            pid: if forsaken { "".into() } else { told.pid.into() },
+            pid: if forsaken || !self.recovers() { "".into() } else { told.pid.into() },
             began,
             ready,
             ending,

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    lost::{Began, LostSession},
+    *,
+};
 
 const GRACE: Duration = Duration::from_millis(100);
 /// A place in a log.
@@ -440,4 +443,41 @@ fn a_crash_within_the_grace_period_leaves_nobody_who_is_taken_for_there() {
     later.restore(kept(&mut after, at(111)), at(120));
     assert!(gone(&mut later, at(300)).is_empty());
     assert!(later.recoverable("pid", at(300)).is_some());
+}
+
+#[test]
+fn without_a_recovery_window_nothing_is_kept_of_a_lost_session() {
+    let config = PresenceConfig { recovery_window: Duration::ZERO, ..PresenceConfig::default() };
+    let presence = Presence::new(&Catalogs::builtin().unwrap(), &config).unwrap();
+    let link = presence.link();
+    assert!(!presence.recovers());
+    presence.ready(&link, &caller("s"), "pid", HEAD, &[Room::org()]).unwrap();
+    assert!(presence.recoverable(&caller("s"), "pid", "").is_none(), "not while it is connected");
+    presence.close(&link, "s");
+    assert!(presence.recoverable(&caller("s"), "pid", "").is_none(), "nor later");
+    assert!(presence.lock().changed(now()).is_empty(), "nothing goes to the engine");
+    // The record of a process that kept it is deleted.
+    let session = LostSession {
+        id: "s".into(),
+        tenant: Tenant::new("1").unwrap(),
+        user_id: "42".into(),
+        user_name: Arc::default(),
+        rooms: HashMap::new(),
+        began: Began { cursor: HEAD.into(), is_certain: true },
+    };
+    presence.restore(vec![("old".into(), session.to_record(false))]);
+    assert!(presence.recoverable(&caller("s"), "old", "").is_none());
+    assert_eq!(presence.lock().changed(now()), [("old".to_owned(), None)]);
+}
+
+#[test]
+fn a_greeting_names_the_catalog_that_declares_it() {
+    let greetings = presence().greet(&Caller { transport: Transport::Socketio.into(), ..caller("s") });
+    assert!(!greetings.is_empty());
+    for greeting in greetings {
+        assert!(
+            matches!(greeting.catalog.as_str(), "chat.v1" | "messenger.v1" | "todo.v1" | "dialogs.v1"),
+            "{greeting:?}"
+        );
+    }
 }

@@ -131,7 +131,7 @@ pub(crate) struct ServerArgs {
     /// How long a user whose last session was cut off still counts as online, so that a reload tells nobody.
     #[arg(long, env = "FANFARE_PRESENCE_GRACE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) presence_grace: Duration,
-    /// How long a lost session can be recovered.
+    /// How long a lost session can be recovered. 0s: none can, and Socket.IO handlers get no cursor argument.
     #[arg(long, env = "FANFARE_RECOVERY_WINDOW", value_name = "TIME", value_parser = duration, default_value = "2m")]
     pub(crate) recovery_window: Duration,
     /// Lost sessions that are kept; the oldest go first.
