@@ -289,12 +289,16 @@ impl Presence {
         self.changed.notify_one();
     }
 
-    /// A session is gone.
-    pub(crate) fn close(&self, link: &Link, session_id: &str) {
+    /// A session is gone; `left`: its client ended it.
+    pub(crate) fn close(&self, link: &Link, session_id: &str, left: bool) {
         let mut roster = self.lock();
         // It may have gone on over another bridge.
         if roster.is_of(session_id, link.number) {
-            roster.close(session_id, now());
+            if left {
+                roster.end(session_id, now());
+            } else {
+                roster.close(session_id, now());
+            }
             drop(roster);
             self.changed.notify_one();
         }

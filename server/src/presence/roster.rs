@@ -276,6 +276,17 @@ impl Roster {
         self.lost.put(pid, session, now.instant);
     }
 
+    /// A session was ended by its client: it cannot be recovered, and rooms in which it was the user's last are told at once.
+    pub(super) fn end(&mut self, id: &str, now: Now) {
+        let Some(known) = self.sessions.get(id) else { return };
+        let rooms: Vec<Room> = known.rooms.keys().cloned().collect();
+        self.leave(id, &rooms, now);
+        let Some(Known { pid, .. }) = self.detach(id, now) else { return };
+        // It may have been lost, and was about to go on.
+        self.lost.take(&pid);
+        self.changed.extend((!pid.is_empty()).then_some(pid));
+    }
+
     /// The client of a lost session has asked for it.
     pub(super) fn renew(&mut self, pid: &str, now: Now) {
         self.lost.renew(pid, now.instant);

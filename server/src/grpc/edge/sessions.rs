@@ -81,7 +81,9 @@ impl Sessions {
                 let (entered, left) = (parse(&change.entered)?, parse(&change.left)?);
                 self.presence.rooms(&self.link, &session_id, &entered, &left, &change.catalog);
             }
-            Some(session_change::Kind::Closed(_)) => self.presence.close(&self.link, &session_id),
+            Some(session_change::Kind::Closed(closed)) => {
+                self.presence.close(&self.link, &session_id, closed.left);
+            }
             None => {}
         }
         Ok(None)
