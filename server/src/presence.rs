@@ -36,7 +36,7 @@ use crate::{
     event::{Sequence, browser_json, ephemeral_id},
     ingest::{self, Ingest, Made},
 };
-use lost::Lost;
+use lost::{Bounds, Lost};
 use roster::{Known, Now, Roster, Told, Transition};
 
 /// Users that a query lists at most.
@@ -124,11 +124,14 @@ impl Presence {
         let mut announced: Vec<_> =
             catalogs.events().filter(|e| e.announcement.is_some()).filter(chosen).cloned().collect();
         announced.sort_by(|a, b| a.full_name.cmp(&b.full_name));
+        let bounds = Bounds {
+            window: config.recovery_window,
+            sessions_max: config.recoverable_max,
+            per_tenant_max: config.recoverable_per_tenant_max,
+            per_user_max: config.recoverable_per_user_max,
+        };
         Ok(Self {
-            roster: Mutex::new(Roster::new(
-                config.grace,
-                Lost::new(config.recovery_window, config.recoverable_max),
-            )),
+            roster: Mutex::new(Roster::new(config.grace, Lost::new(bounds))),
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
             changed: Notify::new(),

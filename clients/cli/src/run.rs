@@ -43,6 +43,8 @@ pub(crate) fn server_config(
         sessions_per_user_max: args.sessions_per_user_max,
         recovery_window: args.recovery_window,
         recoverable_max: args.recoverable_max,
+        recoverable_per_tenant_max: args.recoverable_per_tenant_max,
+        recoverable_per_user_max: args.recoverable_per_user_max,
         catalogs: args.presence_catalog.clone(),
     };
     config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };

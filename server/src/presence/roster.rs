@@ -401,7 +401,7 @@ impl Roster {
 
     /// The lost sessions of a tenant that are meant must not be recovered.
     pub(super) fn forsake_lost(&mut self, tenant: &Tenant, meant: impl Fn(&LostSession) -> bool) {
-        self.lost.drop_where(|session| session.tenant == *tenant && meant(session));
+        self.lost.drop_where(tenant, meant);
     }
 
     /// The bridge of a session that is about to be ready shall be told once it is.

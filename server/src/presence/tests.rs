@@ -166,6 +166,10 @@ impl Model {
     }
 }
 
+fn lost(window: Duration) -> Lost {
+    Lost::new(Bounds { window, sessions_max: 9, per_tenant_max: 9, per_user_max: 9 })
+}
+
 fn told(caller: &Caller, link: u64, tenant: Tenant) -> Told<'_> {
     Told { caller, tenant, pid: "", link, head: Arc::default() }
 }
@@ -258,7 +262,7 @@ impl Both {
 proptest! {
     #[test]
     fn whoever_comes_and_goes_is_told_of_once_and_listed_exactly(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut both = Both { roster: Roster::new(GRACE, Lost::new(Duration::ZERO, 0)), model: Model::default(), start: Instant::now() };
+        let mut both = Both { roster: Roster::new(GRACE, lost(Duration::ZERO)), model: Model::default(), start: Instant::now() };
         for step in &steps {
             both.take(step);
             both.compare()?;
@@ -431,7 +435,7 @@ fn a_crash_within_the_grace_period_leaves_nobody_who_is_taken_for_there() {
         time: prost_types::Timestamp::default(),
     };
     let (tenant, caller) = (Tenant::new("1").unwrap(), Both::caller(0));
-    let fresh = || Roster::new(GRACE, Lost::new(Duration::from_secs(60), 9));
+    let fresh = || Roster::new(GRACE, lost(Duration::from_secs(60)));
     let kept = |roster: &mut Roster, now| -> Vec<(String, Vec<u8>)> {
         roster.changed(now).into_iter().map(|(pid, record)| (pid, record.unwrap())).collect()
     };
