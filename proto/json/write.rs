@@ -357,6 +357,17 @@ fn float<W: Write>(value: f64, out: &mut W) -> Result<()> {
     out.write_all(special.as_bytes()).map_err(io)
 }
 
+/// A number of free JSON: `3` as its sender wrote it, not `3.0`, as far as integers are exact.
+#[allow(clippy::cast_possible_truncation)]
+fn free_number<W: Write>(value: f64, out: &mut W) -> Result<()> {
+    const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+    let negative_zero = value == 0.0 && value.is_sign_negative();
+    if value.fract() == 0.0 && value.abs() <= EXACT_MAX && !negative_zero {
+        return write!(out, "{}", value as i64).map_err(io);
+    }
+    float(value, out)
+}
+
 /// The text of an enum number; refuses numbers that are no value, and an unset field where every value has a text.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn enum_text(table: &Table, index: usize, value: u64, implicit: bool) -> Result<&str> {
@@ -395,6 +406,7 @@ fn value<W: Write>(
         (FieldKind::Double, Some(WireValue::Fixed64(v))) if !f64::from_bits(v).is_finite() => {
             Err(PayloadError::new("a google.protobuf.Value cannot hold NaN or Infinity"))
         }
+        (FieldKind::Double, Some(WireValue::Fixed64(v))) => free_number(f64::from_bits(v), out),
         _ => content(table, (index, field), found, out, depth),
     }
 }
