@@ -151,12 +151,21 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// What is called by emitting over a transport: by name, as the server finds it.
+    /// What is called by emitting over a transport, as the server finds it: a call for just this
+    /// transport before one for all. Socket.IO clients find the calls of these packages in their
+    /// namespaces; over other transports the calls of all packages are together.
     pub(super) fn calls_over(&self, transport: Transport) -> Vec<&'a Arc<ClientMethod>> {
-        let found = |call: &&&Arc<ClientMethod>| {
-            self.catalogs.call(&call.on, transport).is_some_and(|found| Arc::ptr_eq(found, call))
+        let is_hidden = |call: &ClientMethod| {
+            let hides = |other: &ClientMethod| other.on == call.on && other.transport == transport;
+            match transport {
+                Transport::Socketio => self.calls.iter().any(|other| hides(other)),
+                _ => self.catalogs.calls().any(|other| hides(other)),
+            }
         };
-        self.calls.iter().filter(found).copied().collect()
+        let is_found = |call: &&&Arc<ClientMethod>| {
+            call.transport == transport || (call.transport == Transport::Unspecified && !is_hidden(call))
+        };
+        self.calls.iter().filter(is_found).copied().collect()
     }
 
     /// The events of files that are for the transport, by name.

@@ -415,7 +415,7 @@ fn every_event_and_call_is_an_operation_of_asyncapi() {
     let count = |action: &str| operations.values().filter(|o| o["action"] == action).count();
     assert_eq!(count("send"), catalogs.events().count());
     assert_eq!(count("receive"), catalogs.calls().count());
-    let ping = catalogs.call("ping", Transport::Websocket).unwrap();
+    let ping = catalogs.call("ping", Transport::Websocket, "/").unwrap();
     let operation = &operations[&format!("receive.{}", ping.path[1..].replace('/', "."))];
     assert_eq!(operation["tags"], json!([{ "name": "dialogs.v1" }, { "name": "websocket" }]));
 }

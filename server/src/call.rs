@@ -8,7 +8,7 @@ use fanfare_proto::{
     json::closest,
     rate::KeyedLimiter,
     room::{Room, Tenant, shown},
-    v1::{CallError, CallOk, CallRequest, Caller, Delivery, Reason, Transport},
+    v1::{CallError, CallOk, CallRequest, Caller, Delivery, Reason},
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
@@ -67,8 +67,8 @@ impl Calls {
         self.stats.called();
         let missing = || Refusal::Invalid("the call names no caller".into());
         let caller = request.caller.as_ref().ok_or_else(missing)?;
-        let method = self.catalogs.call(&request.name, caller.transport());
-        let method = method.ok_or_else(|| self.unknown(&request.name, caller.transport()))?;
+        let found = |name: &str| self.catalogs.call(name, caller.transport(), &caller.namespace);
+        let method = found(&request.name).ok_or_else(|| self.unknown(&request.name, caller))?;
         let bytes = method.request.read_json(&request.json);
         let bytes = bytes.map_err(|source| payload(&method.request_descriptor, source))?;
         let outcome = self.run(method, caller, bytes.into()).await?;
@@ -163,10 +163,11 @@ impl Calls {
         Ok(Some((appended.id, appended.time)))
     }
 
-    fn unknown(&self, name: &str, transport: Transport) -> Refusal {
+    fn unknown(&self, name: &str, caller: &Caller) -> Refusal {
         let shown = shown(name);
-        let names = self.catalogs.call_names();
-        let near = closest(&shown, names.filter(|name| self.catalogs.call(name, transport).is_some()));
+        let is_known =
+            |name: &&str| self.catalogs.call(name, caller.transport(), &caller.namespace).is_some();
+        let near = closest(&shown, self.catalogs.call_names().filter(is_known));
         let hint = near.map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
         Refusal::Upstream {
             reason: Reason::UnknownEvent,

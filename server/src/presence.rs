@@ -19,9 +19,9 @@ use std::{
 };
 
 use fanfare_proto::{
-    catalog::{Catalogs, EventType, Member, Stamp},
+    catalog::{Catalogs, DEFAULT_NAMESPACE, EventType, Member, Namespace, Stamp},
     cursor::Cursor,
-    room::{Room, Tenant},
+    room::{Room, Tenant, shown},
     v1::{self, Caller, Delivery, EndSession, Reason, SessionPresence, Transport, UserPresence},
 };
 use futures_util::future::join_all;
@@ -64,6 +64,7 @@ pub(crate) struct Presence {
     /// The engine cannot write at the moment.
     failing: AtomicBool,
     announced: Vec<Arc<EventType>>,
+    namespaces: Vec<Namespace>,
     sessions_per_user_max: usize,
 }
 
@@ -140,6 +141,7 @@ impl Presence {
             kept: watch::Sender::new(0),
             failing: AtomicBool::new(false),
             announced,
+            namespaces: catalogs.namespaces().to_vec(),
             sessions_per_user_max: config.sessions_per_user_max,
         })
     }
@@ -196,6 +198,9 @@ impl Presence {
     /// `head` is the end of its tenant's log.
     pub(crate) fn open(&self, link: &Link, caller: &Caller, pid: &str, head: &str) -> Result<(), Refusal> {
         let (tenant, own) = (Tenant::new(&caller.tenant)?, Room::user(&caller.user_id)?);
+        if self.namespace(&caller.namespace).is_none() {
+            return Err(Refusal::Namespace(shown(&caller.namespace)));
+        }
         let mut roster = self.lock();
         own_id(&roster, caller)?;
         let known = roster.session(&caller.session_id).is_some();
@@ -307,15 +312,22 @@ impl Presence {
         }
     }
 
+    fn namespace(&self, name: &str) -> Option<&Namespace> {
+        let name = if name.is_empty() { DEFAULT_NAMESPACE } else { name };
+        self.namespaces.iter().find(|namespace| namespace.name == name)
+    }
+
     /// The events that greet a new session.
     pub(crate) fn greet(&self, caller: &Caller) -> Vec<Delivery> {
-        let transport = caller.transport();
+        let (transport, namespace) = (caller.transport(), self.namespace(&caller.namespace));
         let greeting = |kind: &&Arc<EventType>| {
             let announcement = kind.announcement.as_ref();
-            announcement.is_some_and(|a| {
-                a.on == v1::Presence::Connected
-                    && (a.transport == Transport::Unspecified || a.transport == transport)
-            })
+            let is_served = namespace.is_some_and(|namespace| namespace.serves(&kind.package));
+            is_served
+                && announcement.is_some_and(|a| {
+                    a.on == v1::Presence::Connected
+                        && (a.transport == Transport::Unspecified || a.transport == transport)
+                })
         };
         let kinds: Vec<&Arc<EventType>> = self.announced.iter().filter(greeting).collect();
         if kinds.is_empty() {

@@ -21,7 +21,7 @@ pub(crate) fn server_config(
     tokens: TokenConfig,
     cors_origins: Vec<String>,
 ) -> anyhow::Result<fanfare_server::Config> {
-    let catalogs = Arc::new(Catalogs::load(&args.catalogs.catalog)?);
+    let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
     config.cors_origins = cors_origins;
     config.data_dir.clone_from(&args.data_dir);

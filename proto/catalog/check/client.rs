@@ -41,8 +41,10 @@ impl Checker<'_> {
         let on = text(declared, "on");
         check_name(&on, "call").map_err(refuse)?;
         let transport = options::transport(&method.parent_file());
-        let taken = self.calls.get(&on).and_then(|all| all.iter().find(|other| other.transport == transport));
-        if let Some(other) = taken {
+        let file = method.parent_file();
+        let same =
+            |other: &&Arc<ClientMethod>| other.transport == transport && other.package == file.package_name();
+        if let Some(other) = self.calls.get(&on).and_then(|all| all.iter().find(same)) {
             return Err(refuse(format!(
                 "browsers' call {on:?} is already taken by {}; choose another name",
                 other.path

@@ -485,6 +485,29 @@ fn without_a_recovery_window_nothing_is_kept_of_a_lost_session() {
 }
 
 #[test]
+fn a_session_is_greeted_by_the_catalogs_of_its_namespace() {
+    let presence = presence();
+    let in_namespace = |namespace: &str| {
+        let transport = Transport::Socketio.into();
+        Caller { transport, namespace: namespace.into(), ..caller("s") }
+    };
+    let greetings = |namespace| {
+        let mut catalogs: Vec<String> =
+            presence.greet(&in_namespace(namespace)).into_iter().map(|event| event.catalog).collect();
+        catalogs.sort();
+        catalogs
+    };
+    assert_eq!(greetings("/chat"), ["chat.v1"]);
+    assert!(greetings("/dialogs").is_empty(), "its greeting is for /ws");
+    assert!(greetings("").contains(&"chat.v1".to_owned()));
+    assert_eq!(greetings(""), greetings("/"));
+    let link = presence.link();
+    let refused = presence.open(&link, &in_namespace("/none"), "pid", HEAD).unwrap_err();
+    assert_eq!(refused.reason(), Reason::InvalidNamespace);
+    assert!(presence.lock().session("s").is_none());
+}
+
+#[test]
 fn a_greeting_names_the_catalog_that_declares_it() {
     let greetings = presence().greet(&Caller { transport: Transport::Socketio.into(), ..caller("s") });
     assert!(!greetings.is_empty());

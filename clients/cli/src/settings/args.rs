@@ -100,6 +100,10 @@ pub(crate) struct ServerArgs {
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+    /// The catalogs that clients of the Socket.IO namespace `/`, `/ws`, `/events` and `/poll` get, by package; absent: all. Each
+    /// catalog has a namespace of its own besides, e.g. `/messenger`.
+    #[arg(long, env = "FANFARE_DEFAULT_CATALOGS", value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) default_catalogs: Vec<String>,
     /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
     #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,

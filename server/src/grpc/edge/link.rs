@@ -10,11 +10,12 @@ use std::{
 };
 
 use fanfare_proto::{
+    catalog::Namespace,
     cursor::Cursor,
     room::{Room, Tenant, shown},
     token::Identity,
     v1::{
-        Interest, InterestApplied, LinkHeartbeat, LinkRequest, LinkReset, LinkResponse, LinkWelcome,
+        self, Interest, InterestApplied, LinkHeartbeat, LinkRequest, LinkReset, LinkResponse, LinkWelcome,
         link_request, link_response,
     },
 };
@@ -96,6 +97,10 @@ fn frame(kind: link_response::Kind) -> Frame {
     Frame::message(&LinkResponse { kind: Some(kind) })
 }
 
+fn namespace(of: &Namespace) -> v1::Namespace {
+    v1::Namespace { name: of.name.clone(), catalogs: of.catalogs.clone() }
+}
+
 pub(super) fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
     Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
@@ -119,7 +124,7 @@ impl Link {
         let welcome = LinkWelcome {
             server: services.name.clone(),
             heartbeat_millis: u32::try_from(period).unwrap_or(u32::MAX),
-            namespaces: Vec::new(),
+            namespaces: services.catalogs.namespaces().iter().map(namespace).collect(),
             recovers: services.presence.recovers(),
         };
         let sessions = Sessions::new(&services);

@@ -279,6 +279,43 @@ async fn a_tenant_that_cannot_be_read_is_tried_again_and_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn the_welcome_names_the_namespaces_and_calls_are_looked_up_in_them() {
+    let defaults = ["chat.v1".to_owned()];
+    let catalogs = Arc::new(Catalogs::load_served(&[], &defaults).unwrap());
+    let world = World::start(|config| config.catalogs = catalogs).await;
+    let (_bridge, welcome) = world.link().await;
+    let of = |name: &str| {
+        let found = welcome.namespaces.iter().find(|namespace| namespace.name == name);
+        found.map(|namespace| namespace.catalogs.clone()).unwrap_or_default()
+    };
+    assert_eq!((of("/"), of("/messenger")), (vec!["chat.v1".into()], vec!["messenger.v1".into()]));
+    for (namespace, wanted) in [("/messenger", None), ("", Some(Reason::UnknownEvent))] {
+        let caller = Caller {
+            tenant: "a".into(),
+            user_id: "42".into(),
+            session_id: "s".into(),
+            transport: v1::Transport::Socketio.into(),
+            namespace: namespace.into(),
+            ..Caller::default()
+        };
+        let request = v1::CallRequest {
+            caller: Some(caller),
+            name: "subscribe:chat".into(),
+            json: r#"{"chatId":7}"#.into(),
+        };
+        let answer = world.client().await.call(world.request(request)).await.unwrap().into_inner();
+        let refused = match answer.result.unwrap() {
+            v1::call_response::Result::Ok(ok) => {
+                assert_eq!((ok.join, ok.catalog.as_str()), (vec!["chat:7".into()], "messenger.v1"));
+                None
+            }
+            v1::call_response::Result::Error(error) => Some(error.reason()),
+        };
+        assert_eq!(refused, wanted, "in {namespace:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_welcome_says_whether_sessions_can_be_recovered() {
     let with = World::start(|_| ()).await;
     assert!(with.link().await.1.recovers);
