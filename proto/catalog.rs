@@ -186,6 +186,8 @@ pub struct EventType {
     pub rooms: Vec<RoomTemplate>,
     /// Never stored.
     pub ephemeral: bool,
+    /// Its `bytes` fields are attachments over Socket.IO.
+    pub binary: bool,
     /// How its bytes and browser JSON correspond.
     pub shape: Arc<Shape>,
     /// Its descriptor.
@@ -269,6 +271,8 @@ pub struct ClientMethod {
     pub request_descriptor: MessageDescriptor,
     /// How the response is written.
     pub response: Arc<Shape>,
+    /// The response's `bytes` fields are attachments over Socket.IO.
+    pub binary: bool,
     /// The response: copied from the request by field name, then filled.
     pub response_plan: FillPlan,
     /// The internal service that is asked first, and makes the response.

@@ -13,6 +13,7 @@
 //! of fraction. Works on the wire bytes by a plan made at load; no dynamic message stands between.
 
 mod found;
+mod output;
 mod path;
 mod read;
 mod shape;
@@ -24,6 +25,7 @@ mod write;
 
 use std::fmt;
 
+pub use output::Attached;
 pub use path::{FieldPath, FieldText, PathError};
 /// The plans themselves, for what describes the JSON instead of writing it: the generated types.
 pub(crate) use shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table};

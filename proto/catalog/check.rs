@@ -20,7 +20,7 @@ use super::{
     source::Sources,
 };
 use crate::{
-    json::{Shapes, closest},
+    json::{Shape, Shapes, closest},
     room::Room,
 };
 
@@ -150,6 +150,10 @@ impl Checker<'_> {
         let announcement = announcement::announcement(message, &declared, &rooms, ephemeral)
             .map_err(|problem| self.refuse(file, message.path(), number, problem))
             .unwrap_or_default();
+        let binary = flag(&declared, "binary");
+        if binary && let Err(problem) = check_binary(&shape, "event", message.full_name()) {
+            self.refuse(file, message.path(), number, problem);
+        }
         let full_name = message.full_name().to_owned();
         self.packages.insert(message.package_name().to_owned());
         let event = EventType {
@@ -159,6 +163,7 @@ impl Checker<'_> {
             package: message.package_name().to_owned(),
             rooms,
             ephemeral,
+            binary,
             shape,
             descriptor: message.clone(),
             id_field: announcement::id_field(message),
@@ -324,6 +329,16 @@ impl Checker<'_> {
         }
         Ok(Method::Subscribe(Arc::new(SubscribeMethod { meta_field, event_fields })))
     }
+}
+
+/// Whether there is something to attach.
+fn check_binary(shape: &Shape, what: &str, full_name: &str) -> Result<(), String> {
+    if shape.has_bytes() {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} {full_name} is `binary`, but browsers see no `bytes` field in it; remove `binary`, or give it one, e.g. `bytes content = 7;`"
+    ))
 }
 
 fn check_name(name: &str, what: &str) -> Result<(), String> {

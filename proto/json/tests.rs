@@ -358,6 +358,28 @@ fn numbers_that_json_has_not_are_texts() {
 }
 
 #[test]
+fn both_forms_are_written_in_one_pass_with_attachments_in_order_of_appearance() {
+    let json = r#"{"fBytes":"AQI=","rChild":[{"fBytes":"Aw=="},{}],"child":{"fBytes":"BA=="},"fString":"x"}"#;
+    let bytes = shape("t.All").read_json(json.as_bytes()).unwrap();
+    let mut plain = Vec::new();
+    let attached = shape("t.All").write_both(&bytes, &mut plain).unwrap();
+    assert_eq!(String::from_utf8(plain.clone()).unwrap(), json_of("t.All", &bytes).unwrap());
+    // Putting the attachments back gives the other form.
+    let (mut restored, mut seen) = (String::from_utf8(attached.json).unwrap(), Vec::new());
+    for (num, attachment) in attached.attachments.iter().enumerate() {
+        use base64::Engine as _;
+        let placeholder = format!(r#"{{"_placeholder":true,"num":{num}}}"#);
+        seen.push(restored.find(&placeholder).expect("each once"));
+        let text = base64::engine::general_purpose::STANDARD.encode(attachment);
+        restored = restored.replacen(&placeholder, &format!("\"{text}\""), 1);
+    }
+    assert_eq!(restored.as_bytes(), plain);
+    assert!(seen.is_sorted() && seen.len() >= 4, "an unset field is an empty attachment: {seen:?}");
+    assert!(shape("t.All").has_bytes() && !shape("google.protobuf.Timestamp").has_bytes());
+    assert!(shape("google.protobuf.BytesValue").has_bytes());
+}
+
+#[test]
 fn integers_in_free_json_are_written_as_integers() {
     for (number, written) in [
         ("3", "3"),

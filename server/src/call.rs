@@ -16,7 +16,7 @@ use prost_types::Timestamp;
 
 use crate::{
     error::Refusal,
-    event::{browser_json, ephemeral_id},
+    event::{browser_forms, ephemeral_id},
     grpc::upstream::Upstreams,
     ingest::{self, Ingest, Made},
     presence::Presence,
@@ -72,16 +72,16 @@ impl Calls {
         let bytes = method.request.read_json(&request.json);
         let bytes = bytes.map_err(|source| payload(&method.request_descriptor, source))?;
         let outcome = self.run(method, caller, bytes.into()).await?;
-        let response = browser_json(&method.response, &outcome.response)
+        let (json, binary) = browser_forms(&method.response, method.binary, &outcome.response)
             .map_err(|source| payload(&method.response_plan.descriptor, source))?;
         let texts = |room: Option<Room>| room.iter().map(|r| r.as_str().to_owned()).collect();
         Ok(CallOk {
-            json: response.into(),
+            json,
             join: texts(outcome.join),
             leave: texts(outcome.leave),
             replies: outcome.reply.into_iter().collect(),
             catalog: method.package.clone(),
-            binary: None,
+            binary,
         })
     }
 
@@ -206,11 +206,13 @@ fn reply(
 ) -> Result<Option<Delivery>, Refusal> {
     let Some((event, plan)) = &method.reply else { return Ok(None) };
     let bytes = plan.make(Some(source), stamp).encode_to_vec();
-    let json = browser_json(&event.shape, &bytes).map_err(|e| payload(&event.descriptor, e))?;
+    let forms = browser_forms(&event.shape, event.binary, &bytes);
+    let (json, binary) = forms.map_err(|e| payload(&event.descriptor, e))?;
     Ok(Some(Delivery {
         id: ephemeral_id(),
         name: event.name.clone(),
-        json: json.into(),
+        json,
+        binary,
         ephemeral: true,
         catalog: event.package.clone(),
         ..Delivery::default()

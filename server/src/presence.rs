@@ -33,7 +33,7 @@ use crate::{
     config::PresenceConfig,
     engine::{Engine, Record},
     error::{Error, Refusal},
-    event::{Sequence, browser_json, ephemeral_id},
+    event::{Sequence, browser_forms, ephemeral_id},
     ingest::{self, Ingest, Made},
 };
 use lost::{Bounds, Lost};
@@ -344,11 +344,12 @@ impl Presence {
             let id = ephemeral_id();
             let stamp = Stamp { caller, claims: &claims, event_id: &id, time: ingest::now(), members: &[] };
             let message = kind.announcement.as_ref()?.make(None, &stamp)?;
-            let json = browser_json(&kind.shape, &message.encode_to_vec()).ok()?;
+            let (json, binary) = browser_forms(&kind.shape, kind.binary, &message.encode_to_vec()).ok()?;
             Some(Delivery {
                 id,
                 name: kind.name.clone(),
-                json: json.into(),
+                json,
+                binary,
                 ephemeral: true,
                 catalog: kind.package.clone(),
                 ..Delivery::default()
