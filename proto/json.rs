@@ -8,10 +8,12 @@
 //! 2. An enum value may carry its own text, `[(fanfare.v1.text) = "whatsapp"]`.
 //! 3. Fields without presence are always there, with their default; unset `optional` and message fields are absent.
 //!
+//! Integers in `google.protobuf.Value` and `Struct` are written as such (`3`, not `3.0`) up to 2^53.
 //! Besides, fields marked `(fanfare.v1.internal)` are never seen, and timestamps have exactly three digits
 //! of fraction. Works on the wire bytes by a plan made at load; no dynamic message stands between.
 
 mod found;
+mod output;
 mod path;
 mod read;
 mod shape;
@@ -23,6 +25,7 @@ mod write;
 
 use std::fmt;
 
+pub use output::Attached;
 pub use path::{FieldPath, FieldText, PathError};
 /// The plans themselves, for what describes the JSON instead of writing it: the generated types.
 pub(crate) use shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table};

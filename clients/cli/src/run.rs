@@ -21,7 +21,7 @@ pub(crate) fn server_config(
     tokens: TokenConfig,
     cors_origins: Vec<String>,
 ) -> anyhow::Result<fanfare_server::Config> {
-    let catalogs = Arc::new(Catalogs::load(&args.catalogs.catalog)?);
+    let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
     config.cors_origins = cors_origins;
     config.data_dir.clone_from(&args.data_dir);
@@ -43,6 +43,8 @@ pub(crate) fn server_config(
         sessions_per_user_max: args.sessions_per_user_max,
         recovery_window: args.recovery_window,
         recoverable_max: args.recoverable_max,
+        recoverable_per_tenant_max: args.recoverable_per_tenant_max,
+        recoverable_per_user_max: args.recoverable_per_user_max,
         catalogs: args.presence_catalog.clone(),
     };
     config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };

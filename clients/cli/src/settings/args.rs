@@ -100,6 +100,10 @@ pub(crate) struct ServerArgs {
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+    /// The catalogs that clients of the Socket.IO namespace `/`, `/ws`, `/events` and `/poll` get, by package; absent: all. Each
+    /// catalog has a namespace of its own besides, e.g. `/messenger`.
+    #[arg(long, env = "FANFARE_DEFAULT_CATALOGS", value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) default_catalogs: Vec<String>,
     /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
     #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -131,12 +135,18 @@ pub(crate) struct ServerArgs {
     /// How long a user whose last session was cut off still counts as online, so that a reload tells nobody.
     #[arg(long, env = "FANFARE_PRESENCE_GRACE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) presence_grace: Duration,
-    /// How long a lost session can be recovered.
+    /// How long a lost session can be recovered. 0s: none can, and Socket.IO handlers get no cursor argument.
     #[arg(long, env = "FANFARE_RECOVERY_WINDOW", value_name = "TIME", value_parser = duration, default_value = "2m")]
     pub(crate) recovery_window: Duration,
-    /// Lost sessions that are kept; the oldest go first.
+    /// Lost sessions that are kept; beyond that the oldest of the same tenant are evicted.
     #[arg(long, env = "FANFARE_RECOVERABLE_MAX", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) recoverable_max: usize,
+    /// Lost sessions that are kept per tenant; beyond that its oldest are evicted.
+    #[arg(long, env = "FANFARE_RECOVERABLE_PER_TENANT_MAX", value_name = "COUNT", default_value_t = 50_000)]
+    pub(crate) recoverable_per_tenant_max: usize,
+    /// Lost sessions that are kept per user; beyond that their oldest are evicted.
+    #[arg(long, env = "FANFARE_RECOVERABLE_PER_USER_MAX", value_name = "COUNT", default_value_t = 64)]
+    pub(crate) recoverable_per_user_max: usize,
     /// A catalog whose presence events are published; repeatable; absent: all.
     #[arg(long, env = "FANFARE_PRESENCE_CATALOG", value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) presence_catalog: Vec<String>,
