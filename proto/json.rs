@@ -36,6 +36,10 @@ pub const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
 /// How deep messages may nest in protobuf bytes and in JSON, a map's entries counted.
 pub const DEPTH_MAX: usize = 64;
 
+/// The only key of an object that stands for an attachment in a call's JSON: a `bytes` field takes it
+/// beside base64 text, every other field refuses it.
+pub const ATTACHMENT_KEY: &str = "$bytes";
+
 /// How much of a text from outside an error repeats, in characters.
 const NAME_CHARS_MAX: usize = 80;
 

@@ -69,6 +69,7 @@ struct State {
     /// Bytes that left the queue since the start.
     left_bytes: u64,
     ending: Option<Box<Refusal>>,
+    has_farewell: bool,
     /// The socket is broken, or the peer takes nothing.
     is_broken: bool,
     /// Watches a socket that is full, with the count that `left_bytes` must reach by then.
@@ -173,6 +174,7 @@ impl Outbox {
                 return;
             }
             if let Some(bytes) = farewell {
+                state.has_farewell = true;
                 state.append(Entry::Bytes(bytes));
             }
             state.ending = Some(Box::new(why));
@@ -277,6 +279,15 @@ impl Outbox {
         Some(std::mem::take(&mut state.queue))
     }
 
+    /// Puts back what was pulled and not taken, before everything else.
+    pub(crate) fn put_back(&self, entries: VecDeque<Entry>) {
+        let mut state = self.lock();
+        for entry in entries.into_iter().rev() {
+            state.queued_bytes += entry.cost();
+            state.queue.push_front(entry);
+        }
+    }
+
     /// Waits for entries, or for the end once there are none. May be dropped while waiting.
     pub(crate) async fn next(&self) -> Result<VecDeque<Entry>, Refusal> {
         loop {
@@ -293,6 +304,11 @@ impl Outbox {
     /// Why the connection ends, if it does.
     pub(crate) fn ending(&self) -> Option<Refusal> {
         self.lock().ending.as_deref().cloned()
+    }
+
+    /// Whether the peer is told about the end, and may close first.
+    pub(crate) fn has_farewell(&self) -> bool {
+        self.lock().has_farewell
     }
 
     /// Whether nothing more will be written: the end has come and all is sent, or cannot be.

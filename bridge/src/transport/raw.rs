@@ -114,7 +114,7 @@ impl Connection {
         };
         socket::answer(&end, &self.outbox);
         self.outbox.end(Refusal::gone(), None);
-        socket::close(&socket, &self.outbox, end != End::Ended).await;
+        socket::close(&socket, &self.outbox, &end).await;
     }
 
     /// Waits for the token and makes a session; `None`: the peer has gone. Returns also a first message

@@ -70,13 +70,14 @@ impl Client {
         self.lock().members.iter().find_map(|member| member.session.clone())
     }
 
-    /// The connection leaves a namespace; returns its session, and whether there is another.
-    fn leave(&self, namespace: &str) -> (Option<Arc<Session>>, bool) {
+    /// The connection leaves a namespace; returns its session, and whether there is another. `None`:
+    /// it was not in the namespace.
+    fn leave(&self, namespace: &str) -> Option<(Option<Arc<Session>>, bool)> {
         let mut state = self.lock();
-        let at = state.members.iter().position(|member| &*member.namespace == namespace);
-        let member = at.map(|at| state.members.swap_remove(at));
+        let at = state.members.iter().position(|member| &*member.namespace == namespace)?;
+        let member = state.members.swap_remove(at);
         let has_others = state.members.iter().any(|member| member.session.is_some());
-        (member.and_then(|member| member.session), has_others)
+        Some((member.session, has_others))
     }
 }
 
@@ -129,6 +130,9 @@ impl SocketIo {
         match packet::decode(text, self.sessions.config.payload_bytes_max)? {
             packet::Decoded::Whole(packet) => Ok(Some(packet)),
             packet::Decoded::Partial(attachments) => {
+                if connection.client.session(attachments.namespace()).is_none() {
+                    return Err(PacketFault::Malformed);
+                }
                 connection.client.lock().attachments = Some(Box::new(attachments));
                 Ok(None)
             }
@@ -148,7 +152,9 @@ impl SocketIo {
                 None => cut(connection, "an event for a namespace that is not connected"),
             },
             Packet::Disconnect { namespace } => {
-                let (session, has_others) = connection.client.leave(&namespace);
+                let Some((session, has_others)) = connection.client.leave(&namespace) else {
+                    return cut(connection, "a DISCONNECT from a namespace that is not connected");
+                };
                 if let Some(session) = session {
                     session.note_left();
                     self.sessions.depart(&session);

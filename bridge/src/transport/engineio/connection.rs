@@ -337,14 +337,19 @@ impl<A: Application> Timed for Connection<A> {
             self.cut(Refusal::new(Reason::Timeout, "the client did not answer in time"));
             return None;
         }
-        if is_due(Some(state.next_ping)) && state.pong_due.is_none() {
-            state.pong_due = Some(now + config.ping_timeout);
-            state.next_ping = now + config.ping_interval.max(config.ping_timeout);
-            let after = state.until_due();
-            drop(state);
-            self.outbox.send_beyond_limit(frame::text(b"2"));
-            return Some(after);
+        let mut must_ping = false;
+        if is_due(Some(state.next_ping)) {
+            state.next_ping = now + config.ping_interval;
+            must_ping = state.pong_due.is_none();
+            if must_ping {
+                state.pong_due = Some(now + config.ping_timeout);
+            }
         }
-        Some(state.until_due())
+        let after = state.until_due();
+        drop(state);
+        if must_ping {
+            self.outbox.send_beyond_limit(frame::text(b"2"));
+        }
+        Some(after)
     }
 }

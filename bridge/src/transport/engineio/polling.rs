@@ -1,7 +1,7 @@
 //! Long polling: a GET waits for packets, a POST brings some. Packets of one body are separated by
 //! 0x1e; binary ones are base64 after a `b`.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use axum::{extract::Request, response::Response};
 use base64::Engine as _;
@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     outbox::Entry,
-    transport::{request::read_body, websocket::frame},
+    transport::{
+        request::read_body,
+        websocket::frame::{self, Frame},
+    },
 };
 
 /// Between two packets (Engine.IO protocol, "HTTP long-polling").
@@ -70,9 +73,11 @@ pub(super) async fn get<A: Application>(connection: Arc<Connection<A>>) -> Respo
             waiting.is_answered = true;
             return text(NOOP.to_owned());
         }
-        if let Some(entries) = connection.outbox.pull() {
+        if let Some(mut entries) = connection.outbox.pull() {
+            let body = payload(&mut entries, connection.engine.sessions.config.payload_bytes_max);
+            connection.outbox.put_back(entries);
             waiting.is_answered = true;
-            return text(payload(&entries));
+            return text(body);
         }
         if connection.outbox.is_finished() {
             connection.close();
@@ -90,24 +95,36 @@ pub(super) async fn get<A: Application>(connection: Arc<Connection<A>>) -> Respo
     }
 }
 
-/// Packets out of the frames that a WebSocket would have carried.
-fn payload(entries: &VecDeque<Entry>) -> String {
+/// Packets out of the frames that a WebSocket would have carried, at least one and no more than so
+/// many bytes; what is left stays in `entries`.
+fn payload(entries: &mut VecDeque<Entry>, bytes_max: usize) -> String {
     let mut body = String::new();
-    for entry in entries {
-        let Entry::Bytes(bytes) = entry else { continue };
-        for (opcode, payload) in frame::payloads(bytes) {
+    while let Some(Entry::Bytes(bytes)) = entries.front().cloned() {
+        let mut taken = 0;
+        for frame in frame::frames(&bytes) {
+            let packet = packet(&frame);
+            if !body.is_empty() && body.len() + 1 + packet.len() > bytes_max {
+                entries[0] = Entry::Bytes(bytes.slice(taken..));
+                return body;
+            }
             if !body.is_empty() {
                 body.push(SEPARATOR);
             }
-            if opcode == frame::BINARY {
-                body.push('b');
-                base64::engine::general_purpose::STANDARD.encode_string(payload, &mut body);
-            } else {
-                body.push_str(&String::from_utf8_lossy(payload));
-            }
+            body.push_str(&packet);
+            taken = frame.end;
         }
+        entries.pop_front();
     }
     body
+}
+
+fn packet<'f>(frame: &Frame<'f>) -> Cow<'f, str> {
+    if frame.opcode == frame::BINARY {
+        let mut encoded = "b".to_owned();
+        base64::engine::general_purpose::STANDARD.encode_string(frame.payload, &mut encoded);
+        return encoded.into();
+    }
+    String::from_utf8_lossy(frame.payload)
 }
 
 /// Takes the packets of a body.
@@ -174,7 +191,9 @@ mod tests {
         let mut frames = BytesMut::new();
         frame::write_text(&mut frames, b"4hello", false);
         frame::write_binary(&mut frames, &[1, 2, 3, 4]);
-        let entries = [Entry::Bytes(frames.freeze()), Entry::Bytes(frame::text(b"2"))].into();
-        assert_eq!(payload(&entries), "4hello\u{1e}bAQIDBA==\u{1e}2");
+        let mut entries = [Entry::Bytes(frames.freeze()), Entry::Bytes(frame::text(b"2"))].into();
+        assert_eq!(payload(&mut entries, 9), "4hello");
+        assert_eq!(payload(&mut entries, 1000), "bAQIDBA==\u{1e}2");
+        assert!(entries.is_empty());
     }
 }

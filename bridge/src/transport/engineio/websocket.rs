@@ -60,8 +60,7 @@ async fn carry<A: Application>(
     socket::answer(&end, &connection.outbox);
     connection.outbox.end(Refusal::gone(), None);
     connection.close();
-    let is_cut = connection.outbox.ending().is_none_or(|why| why.reason.is_retry());
-    socket::close(socket, &connection.outbox, is_cut).await;
+    socket::close(socket, &connection.outbox, &end).await;
 }
 
 /// Tries a WebSocket for a connection that is polled.
@@ -92,7 +91,8 @@ pub(super) async fn probe<A: Application>(
         }
         _ => Flow::End,
     });
-    let probed = tokio::time::timeout(config.connect_timeout, probing).await;
+    // In half the time, so that the client can still connect over polling.
+    let probed = tokio::time::timeout(config.connect_timeout / 2, probing).await;
     if probed.is_ok() && is_upgraded && connection.carry_by(socket.clone()) {
         // What came in the same read is in the decoder.
         carry(&connection, &socket, &[], decoder).await;

@@ -108,7 +108,7 @@ impl Connection {
 
     /// Ends one namespace's session; the last one ends the connection.
     pub(super) fn leave_for(self: &Arc<Self>, namespace: &str, why: &Refusal, farewell: bytes::Bytes) {
-        let (session, has_others) = self.client.leave(namespace);
+        let (session, has_others) = self.client.leave(namespace).unwrap_or_default();
         if has_others {
             self.outbox.send_beyond_limit(farewell);
         } else {

@@ -1,11 +1,12 @@
 //! Packets in and out.
 
-use std::sync::PoisonError;
+use std::{collections::HashSet, sync::PoisonError};
 
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use fanfare_proto::{
     catalog::RESERVED_NAMES,
+    json::ATTACHMENT_KEY,
     v1::{CallOk, Delivery},
 };
 use serde_json::{Value as Json, json, value::RawValue};
@@ -115,11 +116,16 @@ impl Attachments {
         if self.bytes > self.bytes_max { Err(PacketFault::Malformed) } else { Ok(()) }
     }
 
+    /// The namespace of the packet.
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     pub(super) const fn are_complete(&self) -> bool {
         self.parts.len() >= self.wanted
     }
 
-    /// The packet, with attachments as base64 in its JSON.
+    /// The packet, with attachments as base64 in its JSON, see [`ATTACHMENT_KEY`].
     pub(super) fn finish(self) -> Result<Packet, PacketFault> {
         match self.event {
             Some((text, ack)) => event_packet(self.namespace, &text, ack, &self.parts),
@@ -161,30 +167,38 @@ fn emission(text: &str, ack: Option<i64>, attachments: &[Vec<u8>]) -> Result<Emi
     }
     let json = arguments.get(1).map(|argument| argument.get()).filter(|argument| *argument != "null");
     let json = match json {
-        Some(json) if !attachments.is_empty() => inline(json, attachments)?.into_bytes(),
+        json if !attachments.is_empty() => inline(json.unwrap_or("null"), attachments)?.into_bytes(),
         json => json.unwrap_or_default().as_bytes().to_vec(),
     };
     Emission::new(name, json, ack).map_err(|refusal| refusal.message)
 }
 
-/// Replaces placeholders by their attachments as base64, which is how `bytes` fields stand in JSON.
+/// Replaces placeholders by their attachments, marked as such: only `bytes` fields take them.
 fn inline(json: &str, attachments: &[Vec<u8>]) -> Result<String, String> {
-    fn replace(value: &mut Json, attachments: &[Vec<u8>]) -> Result<(), String> {
+    fn replace(value: &mut Json, attachments: &[Vec<u8>], used: &mut HashSet<usize>) -> Result<(), String> {
         if value.get("_placeholder").and_then(Json::as_bool) == Some(true) {
             let number = value.get("num").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
-            let bytes = number.and_then(|number| attachments.get(number));
-            let bytes = bytes.ok_or("a placeholder names no attachment")?;
-            *value = base64::engine::general_purpose::STANDARD.encode(bytes).into();
+            let found = number.and_then(|number| Some((number, attachments.get(number)?)));
+            let (number, bytes) = found.ok_or("a placeholder names no attachment")?;
+            used.insert(number);
+            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            *value = json!({ ATTACHMENT_KEY: text });
             return Ok(());
         }
         match value {
-            Json::Array(items) => items.iter_mut().try_for_each(|item| replace(item, attachments)),
-            Json::Object(fields) => fields.values_mut().try_for_each(|field| replace(field, attachments)),
+            Json::Array(items) => items.iter_mut().try_for_each(|item| replace(item, attachments, used)),
+            Json::Object(fields) => {
+                fields.values_mut().try_for_each(|field| replace(field, attachments, used))
+            }
             _ => Ok(()),
         }
     }
     let mut value: Json = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    replace(&mut value, attachments)?;
+    let mut used = HashSet::new();
+    replace(&mut value, attachments, &mut used)?;
+    if used.len() < attachments.len() {
+        return Err("an attachment has no placeholder".into());
+    }
     Ok(value.to_string())
 }
 

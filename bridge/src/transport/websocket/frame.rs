@@ -90,10 +90,20 @@ pub(crate) fn close(code: Option<u16>, reason: &str) -> Bytes {
     out.freeze()
 }
 
-/// The opcodes and payloads of frames that this module wrote without compression.
-pub(crate) fn payloads(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    let mut rest = bytes;
+/// A frame that this module wrote without compression.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame<'a> {
+    pub(crate) opcode: u8,
+    pub(crate) payload: &'a [u8],
+    /// Where it ends.
+    pub(crate) end: usize,
+}
+
+/// Reads frames that this module wrote without compression.
+pub(crate) fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    let mut begin = 0;
     std::iter::from_fn(move || {
+        let rest = &bytes[begin..];
         let (opcode, len) = (rest.first()? & 0x0F, *rest.get(1)?);
         let (header, len) = match len {
             126 => (4, usize::from(u16::from_be_bytes(rest.get(2..4)?.try_into().ok()?))),
@@ -101,8 +111,8 @@ pub(crate) fn payloads(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
             len => (2, usize::from(len)),
         };
         let payload = rest.get(header..header + len)?;
-        rest = &rest[header + len..];
-        Some((opcode, payload))
+        begin += header + len;
+        Some(Frame { opcode, payload, end: begin })
     })
 }
 
@@ -111,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payloads_are_read_back_at_every_length_of_the_header() {
+    fn frames_are_read_back_at_every_length_of_the_header() {
         let texts: Vec<String> = [0, 1, 125, 126, 65_535, 65_536].map(|len| "x".repeat(len)).into();
         let mut out = BytesMut::new();
         for text in &texts {
             write_text(&mut out, text.as_bytes(), false);
         }
         write_binary(&mut out, &[1, 2]);
-        let read: Vec<_> = payloads(&out).collect();
+        let read: Vec<_> = frames(&out).map(|frame| (frame.opcode, frame.payload)).collect();
         let wanted = texts.iter().map(|text| (TEXT, text.as_bytes())).chain([(BINARY, &[1, 2][..])]);
         assert_eq!(read, wanted.collect::<Vec<_>>());
     }

@@ -16,7 +16,7 @@ fn emission_of(text: &str) -> (String, Emission) {
 
 /// The texts and attachments of a packet.
 fn read(bytes: &Bytes) -> Vec<String> {
-    frame::payloads(bytes).map(|(_, payload)| String::from_utf8_lossy(payload).into_owned()).collect()
+    frame::frames(bytes).map(|frame| String::from_utf8_lossy(frame.payload).into_owned()).collect()
 }
 
 #[test]
@@ -53,7 +53,10 @@ fn attachments_stand_as_base64_in_the_payload() {
     attachments.push(vec![3]).unwrap();
     assert!(attachments.are_complete());
     let Ok(Packet::Event { emission, .. }) = attachments.finish() else { panic!("not an event") };
-    assert_eq!((emission.ack, emission.json), (Some(12), br#"{"x":"Aw==","y":["AQI="]}"#.to_vec()));
+    assert_eq!(
+        (emission.ack, emission.json),
+        (Some(12), br#"{"x":{"$bytes":"Aw=="},"y":[{"$bytes":"AQI="}]}"#.to_vec())
+    );
 }
 
 #[test]
