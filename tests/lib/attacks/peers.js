@@ -1,6 +1,7 @@
 // Connections byte by byte, from any address of the loopback network: what a stock client cannot do.
 
 import { once } from "node:events";
+import { Agent } from "node:http";
 import net from "node:net";
 import { connect } from "../clients.js";
 import { Process, SECRET, within } from "../fanfare.js";
@@ -39,7 +40,8 @@ export async function status(bridge, path, { before = "", headers = {}, from } =
 /** A stock client that is let in, or the reason why not: the code of the error, or what the transport says. */
 export async function enter(url, token, { from = "127.0.0.1", headers = {}, ...options } = {}) {
   try {
-    return { socket: await connect(url, token, { localAddress: from, extraHeaders: headers, ...options }) };
+    const agent = new Agent({ localAddress: from });
+    return { socket: await connect(url, token, { agent, extraHeaders: headers, ...options }) };
   } catch (error) {
     return { refused: error.data?.code ?? `${error.message}: ${error.description?.message ?? error.description ?? ""}` };
   }
