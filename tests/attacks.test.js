@@ -40,7 +40,7 @@ test("handshakes without a token are bounded per address, and refused with 503 b
       begin: async () => ({ began: Date.now(), attacker: await Attacker.start(bridge, { way: "handshakes", connections: 4, requests: 30_000 }) }),
       finish: async ({ began, attacker }) => {
         await letsIn(bridge);
-        const counts = await attacker.until(({ sent, statuses }) => sent >= 30_000 || statuses[503] > 1_000, "the handshakes to be answered");
+        const counts = await attacker.until(({ sent, statuses }) => sent >= 30_000 || statuses[503] > 200, "the handshakes to be answered");
         const seconds = (Date.now() - began) / 1000;
         t.diagnostic(`${JSON.stringify(counts)} in ${seconds.toFixed(1)} s`);
         assert.ok(counts.statuses[503] > 0, "handshakes beyond the limit are refused");
@@ -55,12 +55,14 @@ test("WebSockets that never CONNECT are bounded per address and closed in time",
   bridged(server, HANDSHAKES, (bridge) =>
     withstand(t, bridge, {
       peak: 24,
-      begin: () => Attacker.start(bridge, { way: "silentWebSockets", connections: 1000 }),
-      finish: async (attacker) => {
+      begin: async () => ({ began: Date.now(), attacker: await Attacker.start(bridge, { way: "silentWebSockets", connections: 1000 }) }),
+      finish: async ({ began, attacker }) => {
         await letsIn(bridge);
         const counts = await attacker.until(({ open, closed }) => open === 0 && closed >= 1000, "all of them to be closed");
         t.diagnostic(JSON.stringify(counts));
-        assert.ok(counts.statuses[101] <= 200 + SLACK, `${counts.statuses[101]} WebSockets`);
+        // A place is free again when its deadline has passed.
+        const seconds = (Date.now() - began) / 1000;
+        assert.ok(counts.statuses[101] <= 200 * (1 + seconds / 3) + SLACK, `${counts.statuses[101]} WebSockets`);
         assert.ok(counts.statuses[503] > 0 || counts.refused > 0, "those beyond the limit are refused");
         assert.ok(counts.longestMs < 15_000, `the longest was open for ${counts.longestMs.toFixed(0)} ms`);
         await attacker.stop();

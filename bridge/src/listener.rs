@@ -29,7 +29,7 @@ use crate::{
     limits::{Kind, Place},
     refusal::Refusal,
     sessions::Sessions,
-    transport::upgrade::UpgradeSlot,
+    transport::upgrade::{Continuation, UpgradeSlot},
 };
 
 /// Connections that wait to be accepted; the system may allow fewer (Linux:
@@ -132,22 +132,20 @@ impl Listener {
         let client = ClientAddress { address, must_count, since };
         // Boxed: what HTTP needs is released when the connection leaves HTTP.
         let served = Box::pin(self.serve_http(stream, client, is_proxy, &right)).await;
-        if let Some((stream, slot, first)) = served
-            && let Some(serving) = slot.start(stream, first)
-        {
-            drop(self);
+        drop(self);
+        if let Some(serving) = served {
             serving.await;
         }
     }
 
-    /// Serves HTTP; returns the connection when it leaves HTTP.
+    /// Serves HTTP; returns what goes on with the connection when it leaves HTTP.
     async fn serve_http(
         self: &Arc<Self>,
         stream: TcpStream,
         client: ClientAddress,
         is_proxy: bool,
         right: &Right,
-    ) -> Option<(TcpStream, UpgradeSlot, bytes::Bytes)> {
+    ) -> Option<Continuation> {
         let config = &self.sessions.config;
         let slot = UpgradeSlot::default();
         let (is_first, in_slot) = (AtomicBool::new(true), slot.clone());
@@ -202,7 +200,7 @@ impl Listener {
             return None;
         }
         let parts = connection.into_parts();
-        Some((parts.io.into_inner().into_inner(), slot, parts.read_buf))
+        slot.start(parts.io.into_inner().into_inner(), &parts.read_buf)
     }
 }
 

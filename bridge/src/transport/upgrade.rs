@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-type Continuation = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What goes on with a socket.
+pub(crate) type Continuation = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Start = Box<dyn FnOnce(TcpStream, Bytes) -> Continuation + Send>;
 
 /// Where a handler leaves what goes on with the socket. Each connection has one, in the extensions
@@ -36,8 +37,9 @@ impl UpgradeSlot {
     }
 
     /// Goes on with the socket, if a handler wanted to.
-    pub(crate) fn start(&self, socket: TcpStream, first: Bytes) -> Option<Continuation> {
+    pub(crate) fn start(&self, socket: TcpStream, first: &[u8]) -> Option<Continuation> {
         let start = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        start.map(|start| start(socket, first))
+        // A copy: what HTTP has read is a slice that would keep its whole buffer.
+        start.map(|start| start(socket, Bytes::copy_from_slice(first)))
     }
 }
