@@ -99,7 +99,13 @@ impl Listener {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            let serving = self.clone().serve(stream, peer.ip(), is_proxy, right);
+            // Boxed: what HTTP needs is released when the connection leaves HTTP.
+            let http = Box::pin(self.clone().serve(stream, peer.ip(), is_proxy, right));
+            let serving = async move {
+                if let Some((continuation, _right)) = http.await {
+                    continuation.await;
+                }
+            };
             let stopping = self.sessions.stopping.clone();
             self.connections.spawn(stopping.run_until_cancelled_owned(serving));
         }
@@ -116,26 +122,29 @@ impl Listener {
         }
     }
 
-    async fn serve(self: Arc<Self>, mut stream: TcpStream, peer: IpAddr, is_proxy: bool, right: Right) {
+    /// Serves HTTP; returns what goes on with the connection when it leaves HTTP, and its right.
+    async fn serve(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        is_proxy: bool,
+        right: Right,
+    ) -> Option<(Continuation, Right)> {
         let since = Instant::now();
         let mut address = peer;
-        let mut must_count = is_proxy;
         if is_proxy && self.sessions.config.proxy_protocol {
             let header = client::read_proxy_header(&mut stream);
-            match tokio::time::timeout(self.sessions.config.request_timeout, header).await {
-                Ok(Ok(client)) => address = client.unwrap_or(peer),
-                Ok(Err(error)) => return tracing::debug!(%error, "a connection without its client's address"),
-                Err(_) => return,
+            match tokio::time::timeout(self.sessions.config.request_timeout, header).await.ok()? {
+                Ok(client) => address = client.unwrap_or(peer),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection without its client's address");
+                    return None;
+                }
             }
-            must_count = true;
         }
-        let client = ClientAddress { address, must_count, since };
-        // Boxed: what HTTP needs is released when the connection leaves HTTP.
-        let served = Box::pin(self.serve_http(stream, client, is_proxy, &right)).await;
-        drop(self);
-        if let Some(serving) = served {
-            serving.await;
-        }
+        let client = ClientAddress { address, must_count: is_proxy, since };
+        let continuation = self.serve_http(stream, client, is_proxy, &right).await?;
+        Some((continuation, right))
     }
 
     /// Serves HTTP; returns what goes on with the connection when it leaves HTTP.

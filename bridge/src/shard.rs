@@ -114,12 +114,15 @@ impl Shard {
         let of_tenant = index.tenants.entry(session.tenant.clone()).or_default();
         let mut own = session.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entered = Vec::new();
+        own.reserve_exact(rooms.len());
         for room in rooms {
             let Err(at) = own.binary_search_by(|(known, _)| known.cmp(room)) else { continue };
             // The key that is there already is shared by all members.
             let (room, members) = match of_tenant.entry(room.clone()) {
                 Entry::Occupied(entry) => (entry.key().clone(), Arc::make_mut(entry.into_mut())),
-                Entry::Vacant(entry) => (entry.key().clone(), Arc::make_mut(entry.insert(Arc::default()))),
+                Entry::Vacant(entry) => {
+                    (entry.key().clone(), Arc::make_mut(entry.insert(Arc::new(Vec::with_capacity(1)))))
+                }
             };
             let place = u32::try_from(members.len()).unwrap_or(u32::MAX);
             members.push(session.clone());

@@ -223,7 +223,7 @@ impl<A: Application> Engine<A> {
                 Ok(connection) => {
                     let greeting = format!("0{}", self.greeting(&connection, &[]));
                     slot.put(move |socket, first| {
-                        websocket::serve(connection, socket, first, compression, greeting)
+                        websocket::serve(connection, socket, first, compression, &greeting)
                     });
                 }
                 Err(refusal) => return unavailable(&refusal),

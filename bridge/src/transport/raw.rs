@@ -73,6 +73,7 @@ pub(crate) async fn upgrade(State(sessions): State<Arc<Sessions>>, request: Requ
         compression: handshake.compression,
         sessions,
     };
+    let connection = Box::new(connection);
     slot.put(move |socket, first| connection.serve(socket, first, place));
     handshake.response()
 }
@@ -95,26 +96,30 @@ struct Incoming {
 }
 
 impl Connection {
-    async fn serve(mut self, socket: TcpStream, first: Bytes, place: Place) {
+    async fn serve(mut self: Box<Self>, socket: TcpStream, first: Bytes, place: Place) {
         let socket = Arc::new(socket);
         self.outbox.attach(socket.clone());
         // Somewhat more than is accepted, so that a client that sends too much is told so.
         let bytes_max = self.sessions.config.payload_bytes_max.saturating_mul(2);
         let mut decoder = Decoder::new(bytes_max, self.compression);
-        let end = match self.open(&socket, first, &mut decoder).await {
+        // Boxed: what is needed until there is a session is released then.
+        let opened = Box::pin(self.open(&socket, first, &mut decoder)).await;
+        let outbox = self.outbox.clone();
+        drop(self);
+        drop(place);
+        let end = match opened {
             Ok((attendance, call, first)) => {
-                drop(place);
                 Self::converse(&attendance, &socket, &first, decoder, call).await
             }
             Err(Some(refusal)) => {
-                end(&self.outbox, &refusal);
+                end(&outbox, &refusal);
                 End::Ended
             }
             Err(None) => End::Gone,
         };
-        socket::answer(&end, &self.outbox);
-        self.outbox.end(Refusal::gone(), None);
-        socket::close(&socket, &self.outbox, &end).await;
+        socket::answer(&end, &outbox);
+        outbox.end(Refusal::gone(), None);
+        socket::close(&socket, &outbox, &end).await;
     }
 
     /// Waits for the token and makes a session; `None`: the peer has gone. Returns also a first message

@@ -1,6 +1,6 @@
 //! A connection over WebSocket, from its start or after an upgrade from polling.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -21,30 +21,33 @@ const PROBE_ANSWER: &[u8] = b"3probe";
 const UPGRADE: &str = "5";
 
 /// Serves a connection that begins as a WebSocket.
-pub(super) async fn serve<A: Application>(
+pub(super) fn serve<A: Application>(
     connection: Arc<Connection<A>>,
     socket: TcpStream,
     first: Bytes,
     compression: bool,
-    greeting: String,
-) {
+    greeting: &str,
+) -> impl Future<Output = ()> + Send + use<A> {
     let socket = Arc::new(socket);
-    let config = &connection.engine.sessions.config;
-    let decoder = Decoder::new(config.payload_bytes_max, compression);
+    let decoder = Decoder::new(connection.engine.sessions.config.payload_bytes_max, compression);
     connection.note_compression(compression);
-    if connection.carry_by(socket.clone()) {
-        connection.outbox.send_beyond_limit(frame::text(greeting.as_bytes()));
-        carry(&connection, &socket, &first, decoder).await;
+    let is_open = connection.carry_by(socket.clone());
+    connection.outbox.send_beyond_limit(frame::text(greeting.as_bytes()));
+    async move {
+        if is_open {
+            carry(connection, socket, first, decoder).await;
+        }
     }
 }
 
+/// Serves a connection that is carried by this socket.
 async fn carry<A: Application>(
-    connection: &Arc<Connection<A>>,
-    socket: &TcpStream,
-    first: &[u8],
+    connection: Arc<Connection<A>>,
+    socket: Arc<TcpStream>,
+    first: Bytes,
     mut decoder: Decoder,
 ) {
-    let end = socket::serve(socket, first, &mut decoder, &connection.outbox, |message| {
+    let end = socket::serve(&socket, &first, &mut decoder, &connection.outbox, |message| {
         let pause = match message {
             Message::Text(packet) => match connection.receive(&packet) {
                 Ok(pause) => pause,
@@ -60,7 +63,7 @@ async fn carry<A: Application>(
     socket::answer(&end, &connection.outbox);
     connection.outbox.end(Refusal::gone(), None);
     connection.close();
-    socket::close(socket, &connection.outbox, &end).await;
+    socket::close(&socket, &connection.outbox, &end).await;
 }
 
 /// Tries a WebSocket for a connection that is polled.
@@ -95,7 +98,7 @@ pub(super) async fn probe<A: Application>(
     let probed = tokio::time::timeout(config.connect_timeout / 2, probing).await;
     if probed.is_ok() && is_upgraded && connection.carry_by(socket.clone()) {
         // What came in the same read is in the decoder.
-        carry(&connection, &socket, &[], decoder).await;
+        carry(connection, socket, Bytes::new(), decoder).await;
     } else {
         connection.abandon_probe();
     }

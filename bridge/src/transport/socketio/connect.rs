@@ -29,6 +29,7 @@ impl SocketIo {
                 cut(connection, "a second CONNECT, or too many namespaces");
                 return;
             }
+            state.members.reserve_exact(1);
             state.members.push(Member { namespace: namespace.name.clone(), session: None });
         }
         let (sessions, connection) = (self.sessions.clone(), connection.clone());

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, io, pin::Pin, sync::Arc, time::Duration};
 
 use rustix::net::Shutdown;
-use tokio::{net::TcpStream, time::Sleep};
+use tokio::{io::Interest, net::TcpStream, time::Sleep};
 
 use super::{
     decoder::{Decoder, Message, Violation},
@@ -72,15 +72,26 @@ pub(crate) async fn serve(
         if outbox.is_finished() {
             return End::Ended;
         }
+        let interest = match (pause.is_none(), outbox.is_stalled()) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        };
         step = tokio::select! {
-            ready = socket.readable(), if pause.is_none() => match ready {
-                Ok(()) => read_socket(socket, decoder, outbox, &mut receive),
+            ready = socket.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => match ready {
+                Ok(ready) => {
+                    if ready.is_writable() {
+                        outbox.flush();
+                    }
+                    if ready.is_readable() && pause.is_none() {
+                        read_socket(socket, decoder, outbox, &mut receive)
+                    } else {
+                        Step::Continue
+                    }
+                }
                 Err(_) => Step::End(End::Gone),
             },
-            _ready = socket.writable(), if outbox.is_stalled() => {
-                outbox.flush();
-                Step::Continue
-            }
             () = outbox.changed() => Step::Continue,
             () = elapse(&mut pause), if pause.is_some() => {
                 pause = None;
