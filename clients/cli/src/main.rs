@@ -16,6 +16,10 @@ use std::process::ExitCode;
 
 use settings::Command;
 
+/// glibc keeps what a flood of connections took; jemalloc returns it (see `.cargo/config.toml`).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match settings::read(std::env::args_os()) {
         Ok(Some(cli)) => cli,
