@@ -26,6 +26,13 @@ pub(crate) struct Appended {
     pub(crate) duplicate: bool,
 }
 
+impl Appended {
+    /// The first answer to the append of an event.
+    pub(crate) fn to(event: &Event) -> Self {
+        Self { id: event.id.clone(), seq: event.seq, time: event.draft.time, duplicate: false }
+    }
+}
+
 /// What an append that has begun will come to.
 pub(crate) type Answer = BoxFuture<'static, Result<Appended, Refusal>>;
 

@@ -33,17 +33,35 @@ pub(crate) fn browser_json(shape: &Shape, bytes: &[u8]) -> Result<Vec<u8>, Paylo
     Ok(json)
 }
 
-/// Drafts whose order matters: when the engine refuses one, it refuses those behind it, so that they can be sent again.
+/// Drafts whose order matters: when the engine cannot write one, it refuses those after it, so that they can be sent
+/// again in their order.
 #[derive(Debug, Default)]
-pub(crate) struct Sequence(AtomicBool);
+pub(crate) struct Sequence {
+    broken: AtomicBool,
+    /// Any refusal counts, not only that of a store that cannot be written.
+    strict: bool,
+}
 
 impl Sequence {
+    /// A sequence in which nothing is stored after a draft that was refused for any reason.
+    pub(crate) fn strict() -> Self {
+        Self { broken: AtomicBool::new(false), strict: true }
+    }
+
+    /// The store cannot be written.
     pub(crate) fn break_off(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// A draft was refused for a reason of its own.
+    pub(crate) fn refuse(&self) {
+        if self.strict {
+            self.break_off();
+        }
     }
 
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.broken.load(Ordering::Relaxed)
     }
 }
 

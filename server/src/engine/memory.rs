@@ -59,6 +59,14 @@ impl MemoryEngine {
         Ok(tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(Log::new()))).clone())
     }
 
+    fn append_in_order(&self, draft: Draft) -> Result<Appended, Refusal> {
+        let Some(sequence) = draft.sequence.clone() else { return self.append_now(draft) };
+        if sequence.is_broken() {
+            return Err(Refusal::Storage("written"));
+        }
+        self.append_now(draft).inspect_err(|_| sequence.refuse())
+    }
+
     fn append_now(&self, draft: Draft) -> Result<Appended, Refusal> {
         let log = self.log(&draft.tenant)?;
         let now = Instant::now();
@@ -71,8 +79,7 @@ impl MemoryEngine {
             let head = log.head;
             let event = log.admit(draft);
             let draft = &event.draft;
-            let answer =
-                Appended { id: event.id.clone(), seq: event.seq, time: draft.time, duplicate: false };
+            let answer = Appended::to(&event);
             if !draft.idempotency_key.is_empty() {
                 log.keys.insert(draft.idempotency_key.clone(), answer.clone());
                 log.key_ages.push_back((now, draft.idempotency_key.clone()));
@@ -174,7 +181,7 @@ impl Log {
 
 impl Engine for MemoryEngine {
     fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
-        let answer: Answer = std::future::ready(self.append_now(draft)).boxed();
+        let answer: Answer = std::future::ready(self.append_in_order(draft)).boxed();
         std::future::ready(Ok(answer)).boxed()
     }
 

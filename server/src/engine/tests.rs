@@ -12,6 +12,7 @@ use fanfare_proto::{catalog::Catalogs, room::Room};
 use super::{disk::DiskEngine, memory::MemoryEngine, *};
 use crate::{
     config::{Limits, Retention},
+    event::Sequence,
     hub::{Hub, Inbox, Subscription},
 };
 
@@ -135,6 +136,23 @@ async fn tenants_are_bounded_and_known_ones_go_on() {
         engine.append(draft("1", "", 1)).await.unwrap();
         assert!(matches!(engine.append(draft("2", "", 1)).await, Err(Refusal::TooManyTenants(1))));
         assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_strict_sequence_is_stored_after_a_refusal() {
+    for (engine, _) in engines(Retention::default(), Limits { tenants_max: 1, ..Limits::default() }) {
+        for (sequence, stored) in [(Sequence::strict(), false), (Sequence::default(), true)] {
+            let sequence = Arc::new(sequence);
+            let mut begun = Vec::new();
+            for tenant in ["1", "2", "1"] {
+                let draft = Draft { sequence: Some(sequence.clone()), ..draft(tenant, "", 1) };
+                begun.push(engine.begin(draft).await.unwrap());
+            }
+            let answers = futures_util::future::join_all(begun).await;
+            let are_stored: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+            assert_eq!(are_stored, [true, false, stored], "{engine:?}");
+        }
     }
 }
 

@@ -282,6 +282,7 @@ impl Writer {
         }
         let (max, known) = (self.shared.limits.tenants_max, self.logs.contains_key(&draft.tenant));
         if !known && self.logs.len() >= max {
+            draft.sequence.iter().for_each(|sequence| sequence.refuse());
             return Outcome::Answer(Err(Refusal::TooManyTenants(max)), answer);
         }
         let next_number = &mut self.next_number;
