@@ -4,6 +4,10 @@
 
 #[cfg(test)]
 mod failing;
+mod file;
+mod log;
+mod reopen;
+mod rewrite;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,7 +32,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    store::{Store, StoredEvent, unpanicked},
+    log::Clock,
+    store::{Opening, Store, StoredEvent, unpanicked},
     writer::{Command, Lag, Writer},
 };
 use super::{Answer, Engine, Page, Record};
@@ -90,7 +95,8 @@ impl DiskEngine {
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
         let lag = Lag::new(limits.answered_early_max);
-        let (store, (loaded, kept)) = Store::open(folder, lag.is_allowed(), None)?;
+        let opening = Opening { folder, late: lag.is_allowed(), known: None, is_suspect: false };
+        let (store, contents) = Store::open(opening)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             catalogs,
@@ -101,13 +107,14 @@ impl DiskEngine {
             retention,
             limits,
         });
-        let writer = Writer::new(shared.clone(), lag, loaded);
+        let clock = Clock::new(contents.clock);
+        let writer = Writer::new(shared.clone(), lag, clock, contents.logs);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         std::thread::Builder::new()
             .name("fanfare-log".into())
             .spawn(move || writer.run(waiting))
             .map_err(|e| Error::Store { folder: folder.display().to_string(), problem: e.to_string() })?;
-        Ok(Self { shared, commands, kept: Mutex::new(kept) })
+        Ok(Self { shared, commands, kept: Mutex::new(contents.sessions) })
     }
 
     /// Hands a command to the writer, which takes them in order; gives what it will answer.

@@ -2,29 +2,35 @@
 //!
 //! Every record of an event carries a checksum of its own, so that damage is noticed when the store is opened.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use fanfare_proto::{cursor::Epoch, room::Tenant};
 use prost::Message;
 use prost_types::Timestamp;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    WriteTransaction,
+    Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 
+use super::{
+    file::{self, Suspicion},
+    rewrite::rewrite,
+};
 use crate::{engine::Appended, error::Error, event::Event};
 
 /// The layout of the tables; another one is refused.
 const FORMAT: u64 = 1;
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Name → number and newest seq.
-const TENANTS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("tenants");
+pub(super) const TENANTS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("tenants");
 /// Tenant's number and seq → checksum and [`StoredEvent`].
-const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("events");
+pub(super) const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("events");
 /// Tenant's number and idempotency key → [`StoredAnswer`].
-const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
-const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
+pub(super) const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
+pub(super) const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
 
 /// Any failure of the store; the cause goes to the log, callers are told to try again.
 pub(super) type Failed = redb::Error;
@@ -44,7 +50,7 @@ pub(super) struct StoredEvent {
     pub(super) sender: String,
     #[prost(string, repeated, tag = "6")]
     pub(super) except_sessions: Vec<String>,
-    /// When it was appended, in Unix milliseconds.
+    /// When it was appended, in milliseconds of the log's clock.
     #[prost(uint64, tag = "7")]
     pub(super) millis: u64,
     /// What it costs in a bounded store.
@@ -117,14 +123,34 @@ pub(super) struct Loaded {
     pub(super) keys: Vec<(u64, String, Appended)>,
 }
 
-/// All logs, and what is kept of sessions by key.
-type Everything = (Vec<Loaded>, Vec<(String, Vec<u8>)>);
+/// Everything that is in a store.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) logs: Vec<Loaded>,
+    /// Records of sessions by key.
+    pub(super) sessions: Vec<(String, Vec<u8>)>,
+    /// Where the log's clock was, in milliseconds; 0 in a new store.
+    pub(super) clock: u64,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening<'a> {
+    pub(super) folder: &'a Path,
+    /// What was answered may not be on the disk when a crash comes; then the epoch changes at the next start.
+    pub(super) late: bool,
+    /// The epoch, when it is the same process that opens the store again: then nothing was lost.
+    pub(super) known: Option<Epoch>,
+    /// Pages of the file may never have reached the disk.
+    pub(super) is_suspect: bool,
+}
 
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Store {
     database: Database,
     pub(super) epoch: Epoch,
+    suspicion: Suspicion,
 }
 
 /// Everything that one commit changes.
@@ -134,25 +160,15 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("log.redb")
 }
 
-#[cfg(not(test))]
-fn open_database(file: &Path) -> Result<Database, DatabaseError> {
-    Database::create(file)
-}
-
-#[cfg(test)]
-use super::failing::open as open_database;
-
 impl Store {
     /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
     /// and nothing else. Every event's checksum is verified.
-    ///
-    /// With `late`, what was answered may not be on the disk when a crash comes; then the epoch changes at the next start. Not so when it is
-    /// `known`, because it is the same process that opens the store again and nothing was lost.
-    pub(super) fn open(folder: &Path, late: bool, known: Option<Epoch>) -> Result<(Self, Everything), Error> {
+    pub(super) fn open(opening: Opening<'_>) -> Result<(Self, Contents), Error> {
+        let folder = opening.folder;
         let opened = unpanicked(|| {
-            let store = Self::open_file(folder, late, known)?;
-            let everything = store.load(folder)?;
-            Ok((store, everything))
+            let store = Self::open_file(opening)?;
+            let contents = store.load(folder)?;
+            Ok((store, contents))
         });
         opened.unwrap_or_else(|| {
             let problem = damaged(folder, "the file is not what was written");
@@ -160,25 +176,35 @@ impl Store {
         })
     }
 
-    fn open_file(folder: &Path, late: bool, known: Option<Epoch>) -> Result<Self, Error> {
+    /// Whether pages of the file may never have reached the disk.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspicion.load(Ordering::Acquire)
+    }
+
+    fn open_file(opening: Opening<'_>) -> Result<Self, Error> {
+        let Opening { folder, late, known, is_suspect } = opening;
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
         std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
-        let database = open_database(&path(folder)).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                refuse("another process uses it; one server owns a folder".into())
-            }
+        let file = path(folder);
+        let unusable = |error: Failed| match error {
+            Failed::DatabaseAlreadyOpen => refuse("another process uses it; one server owns a folder".into()),
             other => refuse(damaged(folder, &other.to_string())),
-        })?;
+        };
+        if is_suspect || file::mark(&file).exists() {
+            tracing::warn!("the disk failed to take what was written: the log is copied into a fresh file");
+            rewrite(&file).map_err(unusable)?;
+        }
+        let (database, suspicion) = file::open(&file).map_err(|error| unusable(error.into()))?;
         let epoch = prepare(&database, late, known).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
         match epoch {
-            Ok(number) => Ok(Self { database, epoch: Epoch::kept(number) }),
+            Ok(number) => Ok(Self { database, epoch: Epoch::kept(number), suspicion }),
             Err(format) => Err(refuse(format!(
                 "it was written by another version of Fanfare (format {format}, want {FORMAT}); use that version, or another folder"
             ))),
         }
     }
 
-    fn load(&self, folder: &Path) -> Result<Everything, Error> {
+    fn load(&self, folder: &Path) -> Result<Contents, Error> {
         let refuse = |problem: &str| Error::Store {
             folder: folder.display().to_string(),
             problem: damaged(folder, problem),
@@ -188,7 +214,7 @@ impl Store {
     }
 
     /// The outer failure is the store's; the inner one says which record is damaged.
-    fn load_all(&self) -> Result<Result<Everything, String>, Failed> {
+    fn load_all(&self) -> Result<Result<Contents, String>, Failed> {
         let read = self.database.begin_read()?;
         let (tenants, events, keys) =
             (read.open_table(TENANTS)?, read.open_table(EVENTS)?, read.open_table(KEYS)?);
@@ -231,12 +257,18 @@ impl Store {
             loaded.keys.sort_by_key(|(millis, ..)| *millis);
             all.push(loaded);
         }
-        let mut kept = Vec::new();
+        let mut sessions = Vec::new();
         for entry in read.open_table(SESSIONS)?.iter()? {
             let (key, record) = entry?;
-            kept.push((key.value().to_owned(), record.value().to_vec()));
+            sessions.push((key.value().to_owned(), record.value().to_vec()));
         }
-        Ok(Ok((all, kept)))
+        let noted = read.open_table(META)?.get("clock")?.map_or(0, |value| value.value());
+        let last = |log: &Loaded| {
+            let event = log.retained.iter().map(|(millis, _)| *millis).max();
+            event.max(log.keys.last().map(|(millis, ..)| *millis))
+        };
+        let clock = all.iter().filter_map(last).max().unwrap_or_default().max(noted);
+        Ok(Ok(Contents { logs: all, sessions, clock }))
     }
 
     /// Begins a change that is on the disk when it is committed or, when it is `late`, when the next one that is not has been.
@@ -246,10 +278,14 @@ impl Store {
         Ok(Change(transaction))
     }
 
-    /// Everything is on the disk: the epoch stays when the store is opened again.
-    pub(super) fn conclude(&self) -> Result<(), Failed> {
+    /// Everything is on the disk: the epoch stays when the store is opened again, and the clock goes on from here.
+    pub(super) fn conclude(&self, clock: u64) -> Result<(), Failed> {
         let change = self.begin(false)?;
-        change.0.open_table(META)?.insert("late", 0)?;
+        {
+            let mut meta = change.0.open_table(META)?;
+            meta.insert("late", 0)?;
+            meta.insert("clock", clock)?;
+        }
         change.commit()
     }
 

@@ -4,9 +4,9 @@
 //! opened anew: what is on the disk then is what has happened.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use fanfare_proto::{cursor::Cursor, room::Tenant};
@@ -18,10 +18,10 @@ use tokio::{
 
 use super::{
     Place, Shared,
-    store::{Change, Failed, Loaded, Store, StoredAnswer, StoredEvent, unpanicked},
+    log::{Clock, Log},
+    store::{Change, Failed, Loaded, StoredAnswer, StoredEvent, unpanicked},
 };
 use crate::{
-    config::{Limits, Retention},
     engine::{Appended, Record},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
@@ -31,8 +31,6 @@ use crate::{
 const BATCH_MAX: usize = 1024;
 /// Payload bytes in one transaction.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// The pause between two tries to open a store that has failed.
-const REOPEN_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -43,28 +41,20 @@ pub(super) enum Command {
     Close(oneshot::Sender<()>),
 }
 
-/// A tenant's log, as far as the writer must know it.
-#[derive(Debug, Default)]
-struct Log {
-    number: u32,
-    head: u64,
-    /// The time and cost of each event, oldest first.
-    retained: VecDeque<(u64, u64)>,
-    bytes: u64,
-    keys: HashMap<String, Appended>,
-    key_ages: VecDeque<(u64, String)>,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub(super) struct Writer {
-    shared: Arc<Shared>,
-    logs: HashMap<Tenant, Log>,
-    next_number: u32,
-    tried_at: Instant,
-    lag: Lag,
+    pub(super) shared: Arc<Shared>,
+    pub(super) logs: HashMap<Tenant, Log>,
+    pub(super) next_number: u32,
+    pub(super) clock: Clock,
+    /// When the store was last opened, or tried to.
+    pub(super) tried_at: Instant,
+    pub(super) lag: Lag,
+    /// Pages of the file may never have reached the disk.
+    pub(super) is_suspect: bool,
     /// What was answered was lost: nothing may be built on what is left before clients have been told, by a new epoch.
-    is_over: bool,
+    pub(super) is_over: bool,
 }
 
 /// How far what was answered may be ahead of the disk.
@@ -73,7 +63,7 @@ pub(super) struct Lag {
     /// Absent: not at all.
     allowed: Option<(Duration, Handle)>,
     /// Since when something was answered that is not on the disk.
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 impl Lag {
@@ -99,21 +89,24 @@ impl Lag {
 }
 
 /// What is to be done once a batch is on the disk.
-enum Outcome {
+pub(super) enum Outcome {
     Publish(Arc<Event>, Appended, oneshot::Sender<Result<Appended, Refusal>>),
     Answer(Result<Appended, Refusal>, oneshot::Sender<Result<Appended, Refusal>>),
     Kept(oneshot::Sender<Result<(), Refusal>>),
 }
 
-fn millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, lag: Lag, loaded: Vec<Loaded>) -> Self {
-        let tried_at = Instant::now();
-        let mut writer = Self { shared, logs: HashMap::new(), next_number: 0, tried_at, lag, is_over: false };
+    pub(super) fn new(shared: Arc<Shared>, lag: Lag, clock: Clock, loaded: Vec<Loaded>) -> Self {
+        let mut writer = Self {
+            shared,
+            logs: HashMap::new(),
+            next_number: 0,
+            clock,
+            tried_at: Instant::now(),
+            lag,
+            is_suspect: false,
+            is_over: false,
+        };
         // Nobody was there yet who could have missed something.
         writer.take_over(loaded, |log| log.head);
         writer
@@ -130,7 +123,8 @@ impl Writer {
                 }
                 batch.push(next);
             }
-            if let Some(done) = self.process(batch) {
+            let is_closed = self.shared.store().is_none();
+            if let Some(done) = if is_closed { self.refuse(batch) } else { self.process(batch) } {
                 self.conclude();
                 // The store is closed before anybody learns of it.
                 self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -142,6 +136,9 @@ impl Writer {
 
     /// The next command; meanwhile, what is late comes to the disk in time.
     fn next(&mut self, waiting: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        if let Some(command) = self.recover(waiting) {
+            return Some(command);
+        }
         while let (Some(rest), Some((_, runtime))) = (self.lag.rest(), &self.lag.allowed) {
             if let Ok(command) = runtime.block_on(async { timeout(rest, waiting.recv()).await }) {
                 return command;
@@ -153,51 +150,6 @@ impl Writer {
         waiting.blocking_recv()
     }
 
-    /// Nothing more will be written.
-    fn conclude(&self) {
-        let Some(store) = self.shared.store().filter(|_| self.lag.is_allowed()) else { return };
-        match unpanicked(|| store.conclude()) {
-            Some(Ok(())) => {}
-            _ => tracing::error!(
-                "the log was not concluded: clients read current state anew after the next start"
-            ),
-        }
-    }
-
-    /// The store cannot be written.
-    fn fail(&mut self) {
-        self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
-        if self.lag.since.take().is_some() {
-            tracing::error!(
-                "what was answered is not on the disk and cannot be written; the log stays closed until the server starts again"
-            );
-            self.is_over = true;
-        }
-    }
-
-    /// What is in the store is what is true. `published` says how far the hub has a tenant's log.
-    fn take_over(&mut self, loaded: Vec<Loaded>, published: impl Fn(&Loaded) -> u64) {
-        self.logs.clear();
-        self.next_number = 0;
-        let mut places = HashMap::new();
-        for log in loaded {
-            let base = log.head - log.retained.len() as u64;
-            let place = Place::new(log.number, base, log.head, published(&log));
-            places.insert(log.tenant.clone(), Arc::new(place));
-            self.next_number = self.next_number.max(log.number + 1);
-            let own = Log {
-                number: log.number,
-                head: log.head,
-                bytes: log.retained.iter().map(|(_, cost)| cost).sum(),
-                retained: log.retained.into(),
-                key_ages: log.keys.iter().map(|(at, key, _)| (*at, key.clone())).collect(),
-                keys: log.keys.into_iter().map(|(_, key, answer)| (key, answer)).collect(),
-            };
-            self.logs.insert(log.tenant, own);
-        }
-        *self.shared.places.write().unwrap_or_else(PoisonError::into_inner) = places;
-    }
-
     /// Runs a batch; gives whom to tell when it ends with a close.
     fn process(&mut self, batch: Vec<Command>) -> Option<oneshot::Sender<()>> {
         let mut closing = None;
@@ -207,7 +159,7 @@ impl Writer {
         let mut records = Vec::new();
         let mut stored = Vec::new();
         let mut keys: Vec<(u32, String, Option<StoredAnswer>)> = Vec::new();
-        let now = millis();
+        let now = self.clock.now();
         for command in batch {
             match command {
                 Command::Append(draft, answer) => {
@@ -244,13 +196,7 @@ impl Writer {
         let nothing = stored.is_empty() && keys.is_empty() && trims.is_empty() && records.is_empty();
         let heads: Vec<(&Tenant, u32, u64)> =
             touched.iter().filter_map(|t| self.logs.get(t).map(|log| (t, log.number, log.head))).collect();
-        // Keys of a batch that was refused are known here until the store is open again: while it is closed they answer nothing.
-        let answers = outcomes.iter().any(|(outcome, _)| matches!(outcome, Outcome::Answer(Ok(_), _)));
-        let written = if nothing {
-            !answers || self.shared.store().is_some()
-        } else {
-            self.write(&heads, &stored, &trims, &keys, &records)
-        };
+        let written = nothing || self.write(&heads, &stored, &trims, &keys, &records);
         if written {
             self.settle(&touched);
         } else {
@@ -261,9 +207,6 @@ impl Writer {
                 sequence.break_off();
             }
             self.finish(outcome, written);
-        }
-        if !written && !self.is_over {
-            self.reopen();
         }
         closing
     }
@@ -300,8 +243,7 @@ impl Writer {
             let id = Cursor { epoch: self.shared.epoch, seq: log.head }.to_string();
             Event::new(id, log.head, draft)
         };
-        let appended =
-            Appended { id: event.id.clone(), seq: event.seq, time: event.draft.time, duplicate: false };
+        let appended = Appended::to(&event);
         if !event.is_ephemeral() {
             let record = StoredEvent::of(&event, now);
             log.bytes += record.cost;
@@ -376,7 +318,7 @@ impl Writer {
         }
     }
 
-    fn finish(&self, outcome: Outcome, written: bool) {
+    pub(super) fn finish(&self, outcome: Outcome, written: bool) {
         // Whoever asked may be gone.
         match outcome {
             Outcome::Publish(event, appended, answer) if written => {
@@ -397,82 +339,5 @@ impl Writer {
                 let _gone = answer.send(if written { Ok(()) } else { Err(Refusal::Storage("written")) });
             }
         }
-    }
-
-    /// Opens the store anew after a failure: what is on the disk is what has happened.
-    fn reopen(&mut self) {
-        std::thread::sleep(REOPEN_PAUSE.saturating_sub(self.tried_at.elapsed()));
-        self.tried_at = Instant::now();
-        let folder = self.shared.folder.clone();
-        match Store::open(&folder, self.lag.is_allowed(), Some(self.shared.epoch)) {
-            Ok((store, (loaded, _))) => {
-                let shared = self.shared.clone();
-                let published = |log: &Loaded| {
-                    shared.place(&log.tenant).map_or(0, |place| place.published.load(Ordering::Acquire))
-                };
-                self.take_over(loaded, published);
-                if self.catch_up(&store) {
-                    tracing::warn!("the log is open again");
-                    *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Arc::new(store));
-                }
-            }
-            Err(error) => tracing::error!(%error, "the log stays closed"),
-        }
-    }
-
-    /// Hands to the hub what is in the store although the disk said that it failed: whoever sends it again will be told that
-    /// it was there. False when it cannot be read.
-    fn catch_up(&self, store: &Store) -> bool {
-        self.logs.iter().all(|(tenant, log)| {
-            let Some(place) = self.shared.place(tenant) else { return true };
-            let after = place.published.load(Ordering::Acquire).max(place.base.load(Ordering::Acquire));
-            if after >= log.head {
-                return true;
-            }
-            let visited = unpanicked(|| {
-                store.visit(log.number, after, |seq, stored| {
-                    if let Some(event) = stored.and_then(|stored| self.shared.event(tenant, seq, stored)) {
-                        self.shared.hub.publish(event, seq - 1).wake();
-                    }
-                    place.published.store(seq, Ordering::Release);
-                    true
-                })
-            });
-            matches!(visited, Some(Ok(())))
-        })
-    }
-}
-
-impl Log {
-    /// Lets go of events beyond the retention; gives the newest seq that goes.
-    fn trim(&mut self, now: u64, retention: &Retention) -> Option<u64> {
-        let age_max = u64::try_from(retention.age_max.as_millis()).unwrap_or(u64::MAX);
-        let before = self.retained.len();
-        while let Some((at, cost)) = self.retained.front() {
-            let old = now.saturating_sub(*at) > age_max;
-            if !old && self.retained.len() <= retention.events_max && self.bytes <= retention.bytes_max as u64
-            {
-                break;
-            }
-            self.bytes -= cost;
-            self.retained.pop_front();
-        }
-        (self.retained.len() < before).then(|| self.head - self.retained.len() as u64)
-    }
-
-    /// Lets go of idempotency keys that are too old or too many; gives them.
-    fn forget_keys(&mut self, now: u64, limits: &Limits) -> Vec<String> {
-        let age_max = u64::try_from(limits.idempotency_age_max.as_millis()).unwrap_or(u64::MAX);
-        let mut forgotten = Vec::new();
-        while let Some((at, _)) = self.key_ages.front() {
-            if now.saturating_sub(*at) <= age_max && self.key_ages.len() <= limits.idempotency_keys_max {
-                break;
-            }
-            let Some((_, key)) = self.key_ages.pop_front() else { break };
-            self.keys.remove(&key);
-            forgotten.push(key);
-        }
-        forgotten
     }
 }
