@@ -12,7 +12,10 @@ use fanfare_proto::{
     v1::{Caller, Transport},
 };
 
-use crate::error::{Error, Refusal};
+use crate::{
+    engine::OWN_TENANT,
+    error::{Error, Refusal},
+};
 
 /// Verified tokens that are remembered, so that a producer's token is verified once and not with every call.
 const REMEMBERED_MAX: usize = 4096;
@@ -57,6 +60,14 @@ impl Auth {
 
 /// The tenant that a caller means: the one asked for if the token allows it, else the token's.
 pub(crate) fn tenant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal> {
+    let tenant = meant(identity, asked)?;
+    if tenant.as_str() == OWN_TENANT {
+        return Err(Refusal::Invalid(format!("the tenant {OWN_TENANT:?} is the server's own: name another")));
+    }
+    Ok(tenant)
+}
+
+fn meant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal> {
     match &identity.tenant {
         TenantScope::Any if asked.is_empty() => Err(Refusal::TenantMissing),
         TenantScope::Any => Ok(Tenant::new(asked)?),

@@ -17,6 +17,10 @@ use crate::{
     hub::Interest,
 };
 
+/// The tenant of the server's own events, by which it proves that it delivers. No token can name it, and it counts in no
+/// limit.
+pub(crate) const OWN_TENANT: &str = "fanfare-server";
+
 /// The answer to an append.
 #[derive(Debug, Clone)]
 pub(crate) struct Appended {

@@ -12,7 +12,7 @@ use fanfare_proto::{
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Answer, Appended, Engine, Page, Record};
+use super::{Answer, Appended, Engine, OWN_TENANT, Page, Record};
 use crate::{
     config::{Limits, Retention},
     error::Refusal,
@@ -53,7 +53,9 @@ impl MemoryEngine {
             return Ok(log.clone());
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        if tenants.len() >= self.limits.tenants_max && !tenants.contains_key(tenant) {
+        let own = usize::from(tenants.contains_key(OWN_TENANT));
+        let is_full = tenants.len() - own >= self.limits.tenants_max && tenant.as_str() != OWN_TENANT;
+        if is_full && !tenants.contains_key(tenant) {
             return Err(Refusal::TooManyTenants(self.limits.tenants_max));
         }
         Ok(tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(Log::new()))).clone())

@@ -22,7 +22,7 @@ use super::{
     store::{Change, Failed, Loaded, StoredAnswer, StoredEvent, unpanicked},
 };
 use crate::{
-    engine::{Appended, Record},
+    engine::{Appended, OWN_TENANT, Record},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
 };
@@ -224,7 +224,8 @@ impl Writer {
             return Outcome::Answer(Err(Refusal::Storage("written")), answer);
         }
         let (max, known) = (self.shared.limits.tenants_max, self.logs.contains_key(&draft.tenant));
-        if !known && self.logs.len() >= max {
+        let others = self.logs.len() - usize::from(self.logs.contains_key(OWN_TENANT));
+        if !known && others >= max && draft.tenant.as_str() != OWN_TENANT {
             draft.sequence.iter().for_each(|sequence| sequence.refuse());
             return Outcome::Answer(Err(Refusal::TooManyTenants(max)), answer);
         }
