@@ -42,11 +42,18 @@ pub struct Retention {
     pub bytes_max: usize,
     /// The oldest event.
     pub age_max: Duration,
+    /// Payload and envelope bytes of all tenants together; the largest logs give way.
+    pub total_bytes_max: usize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { events_max: 100_000, bytes_max: 64 << 20, age_max: Duration::from_secs(3600) }
+        Self {
+            events_max: 100_000,
+            bytes_max: 64 << 20,
+            age_max: Duration::from_secs(3600),
+            total_bytes_max: 2 << 30,
+        }
     }
 }
 
@@ -67,8 +74,12 @@ pub struct Limits {
     pub streams_per_connection_max: u32,
     /// Events in a tenant's window, from which live subscriptions read.
     pub window_events_max: usize,
-    /// Bytes in a tenant's window.
+    /// Bytes in a tenant's window, encoded forms included.
     pub window_bytes_max: usize,
+    /// Bytes in all windows; the largest give way.
+    pub window_total_bytes_max: usize,
+    /// How long a tenant must be without events, idempotency keys and subscriptions before its log is freed.
+    pub idle_age_max: Duration,
     /// Client methods that a user may call over gRPC, a second and at once.
     pub calls_per_user: Rate,
 }
@@ -83,7 +94,9 @@ impl Default for Limits {
             answered_early_max: Duration::ZERO,
             streams_per_connection_max: 10_000,
             window_events_max: 8_192,
-            window_bytes_max: 8 << 20,
+            window_bytes_max: 16 << 20,
+            window_total_bytes_max: 512 << 20,
+            idle_age_max: Duration::from_secs(600),
             calls_per_user: Rate { per_second: 100, burst: 200 },
         }
     }

@@ -18,6 +18,7 @@ mod ingest;
 mod presence;
 mod probe;
 mod server;
+mod share;
 mod stats;
 
 pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};

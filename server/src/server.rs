@@ -126,6 +126,7 @@ impl Server {
             loop {
                 ticks.tick().await;
                 services.engine.sweep();
+                services.hub.sweep();
                 services.presence.sweep();
                 services.calls.per_user.forget();
             }

@@ -29,6 +29,7 @@ pub(crate) fn server_config(
         events_max: args.retention_events,
         bytes_max: args.retention_bytes.0,
         age_max: args.retention_age,
+        total_bytes_max: args.retention_bytes_total.0,
     };
     config.limits = Limits {
         event_bytes_max: args.event_bytes_max.0,

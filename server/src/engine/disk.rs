@@ -2,6 +2,7 @@
 //!
 //! Appends go to the [`Writer`], a thread that owns the logs; readers read the store beside it.
 
+mod changes;
 #[cfg(test)]
 mod failing;
 mod file;
@@ -68,6 +69,8 @@ struct Shared {
     store: RwLock<Option<Arc<Store>>>,
     epoch: Epoch,
     places: RwLock<HashMap<Tenant, Arc<Place>>>,
+    /// Where new logs begin: behind every log that was freed, so that no place is ever given twice.
+    floor: AtomicU64,
     hub: Arc<Hub>,
     retention: Retention,
     limits: Limits,
@@ -103,6 +106,7 @@ impl DiskEngine {
             epoch: store.epoch,
             store: RwLock::new(Some(Arc::new(store))),
             places: RwLock::default(),
+            floor: AtomicU64::new(contents.floor),
             hub,
             retention,
             limits,
@@ -137,6 +141,12 @@ impl Shared {
         self.places.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
+    /// The newest seq of a tenant's log that the hub has.
+    fn head(&self, tenant: &Tenant) -> u64 {
+        let place = self.place(tenant);
+        place.map_or_else(|| self.floor.load(Ordering::Acquire), |p| p.published.load(Ordering::Acquire))
+    }
+
     fn cursor(&self, seq: u64) -> Cursor {
         Cursor { epoch: self.epoch, seq }
     }
@@ -164,8 +174,10 @@ impl Shared {
             // It takes microseconds; where the machine is busy, the writer needs the processor more.
             std::thread::sleep(PUBLISHING_PAUSE);
         }
-        let head = place.as_ref().map_or(0, |p| reaches(&p.published));
-        let (base, written) = place.as_ref().map_or((0, 0), |p| (reaches(&p.base), reaches(&p.written)));
+        let floor = reaches(&self.floor);
+        let head = place.as_ref().map_or(floor, |p| reaches(&p.published));
+        let ends = |p: &Arc<Place>| (reaches(&p.base), reaches(&p.written));
+        let (base, written) = place.as_ref().map_or((floor, floor), ends);
         if after.epoch != self.epoch || after.seq > written || after.seq < base {
             return Err(Refusal::Reset(self.cursor(head)));
         }
@@ -259,8 +271,7 @@ impl Engine for DiskEngine {
     }
 
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
-        let head = self.shared.place(tenant).map_or(0, |place| place.published.load(Ordering::Acquire));
-        std::future::ready(Ok(self.shared.cursor(head))).boxed()
+        std::future::ready(Ok(self.shared.cursor(self.shared.head(tenant)))).boxed()
     }
 
     fn tenants(&self) -> Vec<Tenant> {

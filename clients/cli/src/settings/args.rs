@@ -113,6 +113,9 @@ pub(crate) struct ServerArgs {
     /// Bytes that a tenant's log keeps.
     #[arg(long, env = "FANFARE_RETENTION_BYTES", value_name = "SIZE", default_value = "64MiB")]
     pub(crate) retention_bytes: Size,
+    /// Bytes that all logs together keep; the largest give way.
+    #[arg(long, env = "FANFARE_RETENTION_BYTES_TOTAL", value_name = "SIZE", default_value = "2GiB")]
+    pub(crate) retention_bytes_total: Size,
     /// How long a tenant's log keeps an event.
     #[arg(long, env = "FANFARE_RETENTION_AGE", value_name = "TIME", value_parser = duration, default_value = "1h")]
     pub(crate) retention_age: Duration,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ impl Clock {
 fn wall() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     #[cfg(test)]
-    let now = now + std::time::Duration::from_millis(STEP_MILLIS.load(std::sync::atomic::Ordering::Relaxed));
+    let now = now + Duration::from_millis(STEP_MILLIS.load(std::sync::atomic::Ordering::Relaxed));
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -47,6 +47,14 @@ pub(super) static STEP_MILLIS: std::sync::atomic::AtomicU64 = std::sync::atomic:
 pub(super) struct Log {
     pub(super) number: u32,
     pub(super) head: u64,
+    /// The seq before its first event ever.
+    pub(super) start: u64,
+    /// The newest seq that is in the table of logs; nothing when it is not there.
+    pub(super) noted: Option<u64>,
+    /// The newest seq whose event was removed from the disk. Removal lags behind, to be done for many at once.
+    pub(super) removed: u64,
+    /// When it was last appended to, by the log's clock.
+    pub(super) used_at: u64,
     /// The time and cost of each event, oldest first.
     pub(super) retained: VecDeque<(u64, u64)>,
     pub(super) bytes: u64,
@@ -55,10 +63,20 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Lets go of events beyond the retention; gives the newest seq that goes.
-    pub(super) fn trim(&mut self, now: u64, retention: &Retention) -> Option<u64> {
+    /// The seq before the oldest event.
+    pub(super) fn base(&self) -> u64 {
+        self.head - self.retained.len() as u64
+    }
+
+    /// Whether it holds nothing, and that for so long.
+    pub(super) fn is_idle(&self, now: u64, age_max: Duration) -> bool {
+        let age_max = u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX);
+        self.retained.is_empty() && self.keys.is_empty() && now.saturating_sub(self.used_at) >= age_max
+    }
+
+    /// Removes events beyond the retention.
+    pub(super) fn trim(&mut self, now: u64, retention: &Retention) {
         let age_max = u64::try_from(retention.age_max.as_millis()).unwrap_or(u64::MAX);
-        let before = self.retained.len();
         while let Some((at, cost)) = self.retained.front() {
             let old = now.saturating_sub(*at) > age_max;
             if !old && self.retained.len() <= retention.events_max && self.bytes <= retention.bytes_max as u64
@@ -68,7 +86,6 @@ impl Log {
             self.bytes -= cost;
             self.retained.pop_front();
         }
-        (self.retained.len() < before).then(|| self.head - self.retained.len() as u64)
     }
 
     /// Lets go of idempotency keys that are too old or too many; gives them.

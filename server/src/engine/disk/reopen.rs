@@ -99,20 +99,27 @@ impl Writer {
     pub(super) fn take_over(&mut self, loaded: Vec<Loaded>, published: impl Fn(&Loaded) -> u64) {
         self.logs.clear();
         self.next_number = 0;
+        self.bytes = 0;
+        let now = self.clock.now();
         let mut places = HashMap::new();
         for log in loaded {
-            let base = log.head - log.retained.len() as u64;
-            let place = Place::new(log.number, base, log.head, published(&log));
-            places.insert(log.tenant.clone(), Arc::new(place));
+            let published = published(&log);
             self.next_number = self.next_number.max(log.number + 1);
             let own = Log {
                 number: log.number,
                 head: log.head,
+                start: log.head - log.retained.len() as u64,
+                noted: Some(log.head),
+                removed: log.head - log.retained.len() as u64,
+                used_at: now,
                 bytes: log.retained.iter().map(|(_, cost)| cost).sum(),
                 retained: log.retained.into(),
                 key_ages: log.keys.iter().map(|(at, key, _)| (*at, key.clone())).collect(),
                 keys: log.keys.into_iter().map(|(_, key, answer)| (key, answer)).collect(),
             };
+            let place = Place::new(own.number, own.base(), own.head, published);
+            places.insert(log.tenant.clone(), Arc::new(place));
+            self.bytes += own.bytes;
             self.logs.insert(log.tenant, own);
         }
         *self.shared.places.write().unwrap_or_else(PoisonError::into_inner) = places;
@@ -127,8 +134,9 @@ impl Writer {
             is_suspect: self.is_suspect,
         };
         match Store::open(opening) {
-            Ok((store, Contents { logs, .. })) => {
+            Ok((store, Contents { logs, floor, .. })) => {
                 self.is_suspect = false;
+                self.shared.floor.fetch_max(floor, Ordering::AcqRel);
                 let shared = self.shared.clone();
                 let published = |log: &Loaded| {
                     shared.place(&log.tenant).map_or(0, |place| place.published.load(Ordering::Acquire))

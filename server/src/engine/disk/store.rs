@@ -15,6 +15,7 @@ use redb::{
 };
 
 use super::{
+    changes::Changes,
     file::{self, Suspicion},
     rewrite::rewrite,
 };
@@ -86,7 +87,7 @@ impl StoredEvent {
         }
     }
 
-    fn seal(&self) -> Vec<u8> {
+    pub(super) fn seal(&self) -> Vec<u8> {
         let bytes = self.encode_to_vec();
         [&crc32fast::hash(&bytes).to_le_bytes()[..], &bytes].concat()
     }
@@ -131,6 +132,8 @@ pub(super) struct Contents {
     pub(super) sessions: Vec<(String, Vec<u8>)>,
     /// Where the log's clock was, in milliseconds; 0 in a new store.
     pub(super) clock: u64,
+    /// Where new logs begin.
+    pub(super) floor: u64,
 }
 
 /// How a store is opened.
@@ -152,9 +155,6 @@ pub(super) struct Store {
     pub(super) epoch: Epoch,
     suspicion: Suspicion,
 }
-
-/// Everything that one commit changes.
-pub(super) struct Change(WriteTransaction);
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("log.redb")
@@ -262,31 +262,40 @@ impl Store {
             let (key, record) = entry?;
             sessions.push((key.value().to_owned(), record.value().to_vec()));
         }
-        let noted = read.open_table(META)?.get("clock")?.map_or(0, |value| value.value());
+        let meta = read.open_table(META)?;
+        let number = |name| -> Result<u64, Failed> { Ok(meta.get(name)?.map_or(0, |value| value.value())) };
+        let (noted, floor) = (number("clock")?, number("floor")?);
         let last = |log: &Loaded| {
             let event = log.retained.iter().map(|(millis, _)| *millis).max();
             event.max(log.keys.last().map(|(millis, ..)| *millis))
         };
         let clock = all.iter().filter_map(last).max().unwrap_or_default().max(noted);
-        Ok(Ok(Contents { logs: all, sessions, clock }))
+        Ok(Ok(Contents { logs: all, sessions, clock, floor }))
     }
 
-    /// Begins a change that is on the disk when it is committed or, when it is `late`, when the next one that is not has been.
-    pub(super) fn begin(&self, late: bool) -> Result<Change, Failed> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(if late { Durability::None } else { Durability::Immediate })?;
-        Ok(Change(transaction))
+    /// Commits changes. They are on the disk when this returns or, when they are `late`, when the next ones that are not
+    /// late have been committed.
+    pub(super) fn commit(&self, changes: &Changes, late: bool) -> Result<(), Failed> {
+        let write = self.begin(late)?;
+        changes.apply(&write)?;
+        Ok(write.commit()?)
+    }
+
+    fn begin(&self, late: bool) -> Result<WriteTransaction, Failed> {
+        let mut write = self.database.begin_write()?;
+        write.set_durability(if late { Durability::None } else { Durability::Immediate })?;
+        Ok(write)
     }
 
     /// Everything is on the disk: the epoch stays when the store is opened again, and the clock goes on from here.
     pub(super) fn conclude(&self, clock: u64) -> Result<(), Failed> {
-        let change = self.begin(false)?;
+        let write = self.begin(false)?;
         {
-            let mut meta = change.0.open_table(META)?;
+            let mut meta = write.open_table(META)?;
             meta.insert("late", 0)?;
             meta.insert("clock", clock)?;
         }
-        change.commit()
+        Ok(write.commit()?)
     }
 
     /// The events of a tenant behind a seq, in order, until `visit` says stop; `None` stands for one that is damaged.
@@ -360,52 +369,4 @@ fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Resu
     write.open_table(SESSIONS)?;
     write.commit()?;
     Ok(epoch)
-}
-
-impl Change {
-    pub(super) fn head(&self, tenant: &Tenant, number: u32, head: u64) -> Result<(), Failed> {
-        self.0.open_table(TENANTS)?.insert(tenant.as_str(), (number, head))?;
-        Ok(())
-    }
-
-    pub(super) fn events<'e>(
-        &self,
-        events: impl Iterator<Item = (u32, u64, &'e StoredEvent)>,
-    ) -> Result<(), Failed> {
-        let mut table = self.0.open_table(EVENTS)?;
-        for (number, seq, event) in events {
-            table.insert((number, seq), event.seal().as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a tenant's events up to a seq.
-    pub(super) fn trim(&self, number: u32, upto: u64) -> Result<(), Failed> {
-        let mut table = self.0.open_table(EVENTS)?;
-        table.retain_in((number, 0)..=(number, upto), |_, _| false)?;
-        Ok(())
-    }
-
-    pub(super) fn key(&self, number: u32, key: &str, answer: Option<&StoredAnswer>) -> Result<(), Failed> {
-        let mut table = self.0.open_table(KEYS)?;
-        match answer {
-            Some(answer) => _ = table.insert((number, key), answer.encode_to_vec().as_slice())?,
-            None => _ = table.remove((number, key))?,
-        }
-        Ok(())
-    }
-
-    pub(super) fn session(&self, key: &str, record: Option<&[u8]>) -> Result<(), Failed> {
-        let mut table = self.0.open_table(SESSIONS)?;
-        match record {
-            Some(record) => _ = table.insert(key, record)?,
-            None => _ = table.remove(key)?,
-        }
-        Ok(())
-    }
-
-    /// Makes everything durable: it is on the disk when this returns.
-    pub(super) fn commit(self) -> Result<(), Failed> {
-        Ok(self.0.commit()?)
-    }
 }

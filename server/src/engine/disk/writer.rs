@@ -18,19 +18,25 @@ use tokio::{
 
 use super::{
     Place, Shared,
+    changes::Changes,
     log::{Clock, Log},
-    store::{Change, Failed, Loaded, StoredAnswer, StoredEvent, unpanicked},
+    store::{Loaded, StoredAnswer, StoredEvent, unpanicked},
 };
 use crate::{
+    config::Retention,
     engine::{Appended, OWN_TENANT, Record},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
+    share,
 };
 
 /// Commands in one transaction.
 const BATCH_MAX: usize = 1024;
 /// Payload bytes in one transaction.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Events of a log that are removed from the disk at once, unless it is swept.
+const SLAB: u64 = 512;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) logs: HashMap<Tenant, Log>,
     pub(super) next_number: u32,
+    /// Bytes in all logs.
+    pub(super) bytes: u64,
     pub(super) clock: Clock,
     /// When the store was last opened, or tried to.
     pub(super) tried_at: Instant,
@@ -101,6 +109,7 @@ impl Writer {
             shared,
             logs: HashMap::new(),
             next_number: 0,
+            bytes: 0,
             clock,
             tried_at: Instant::now(),
             lag,
@@ -143,7 +152,7 @@ impl Writer {
             if let Ok(command) = runtime.block_on(async { timeout(rest, waiting.recv()).await }) {
                 return command;
             }
-            if !self.write(&[], &[], &[], &[], &[]) {
+            if !self.write(&Changes::default()) {
                 self.fail();
             }
         }
@@ -152,26 +161,21 @@ impl Writer {
 
     /// Runs a batch; gives whom to tell when it ends with a close.
     fn process(&mut self, batch: Vec<Command>) -> Option<oneshot::Sender<()>> {
-        let mut closing = None;
+        let (mut closing, mut sweep) = (None, false);
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut touched = HashSet::new();
-        let mut sweep = false;
-        let mut records = Vec::new();
-        let mut stored = Vec::new();
-        let mut keys: Vec<(u32, String, Option<StoredAnswer>)> = Vec::new();
+        let (mut touched, mut changes) = (HashSet::new(), Changes::default());
         let now = self.clock.now();
         for command in batch {
             match command {
                 Command::Append(draft, answer) => {
-                    let tenant = draft.tenant.clone();
-                    let sequence = draft.sequence.clone();
-                    let outcome = self.admit(draft, answer, now, &mut stored, &mut keys);
+                    let (tenant, sequence) = (draft.tenant.clone(), draft.sequence.clone());
+                    let outcome = self.admit(draft, answer, now, &mut changes);
                     outcomes.push((outcome, sequence));
                     touched.insert(tenant);
                 }
-                Command::Keep(kept, answer) => {
-                    if !kept.is_empty() {
-                        records.push(kept);
+                Command::Keep(records, answer) => {
+                    if !records.is_empty() {
+                        changes.records.push(records);
                     }
                     outcomes.push((Outcome::Kept(answer), None));
                 }
@@ -182,23 +186,10 @@ impl Writer {
         if sweep {
             touched.extend(self.logs.keys().cloned());
         }
-        let touched: Vec<Tenant> = touched.into_iter().filter(|t| self.logs.contains_key(t)).collect();
-        let mut trims = Vec::new();
-        for tenant in &touched {
-            let Some(log) = self.logs.get_mut(tenant) else { continue };
-            keys.extend(
-                log.forget_keys(now, &self.shared.limits).into_iter().map(|key| (log.number, key, None)),
-            );
-            if let Some(upto) = log.trim(now, &self.shared.retention) {
-                trims.push((log.number, upto));
-            }
-        }
-        let nothing = stored.is_empty() && keys.is_empty() && trims.is_empty() && records.is_empty();
-        let heads: Vec<(&Tenant, u32, u64)> =
-            touched.iter().filter_map(|t| self.logs.get(t).map(|log| (t, log.number, log.head))).collect();
-        let written = nothing || self.write(&heads, &stored, &trims, &keys, &records);
+        self.retain(&touched, sweep, now, &mut changes);
+        let written = changes.is_empty() || self.write(&changes);
         if written {
-            self.settle(&touched);
+            self.settle(&touched, &changes);
         } else {
             self.fail();
         }
@@ -211,14 +202,59 @@ impl Writer {
         closing
     }
 
+    /// Removes what is too old or too much in the logs that were touched, and in all when they are too large together.
+    fn retain(&mut self, touched: &HashSet<Tenant>, sweep: bool, now: u64, changes: &mut Changes) {
+        let limits = self.shared.limits;
+        for tenant in touched {
+            let Some(log) = self.logs.get_mut(tenant) else { continue };
+            let forgotten = log.forget_keys(now, &limits);
+            changes.keys.extend(forgotten.into_iter().map(|key| (log.number, key, None)));
+            self.bytes -= log.bytes;
+            log.trim(now, &self.shared.retention);
+            self.bytes += log.bytes;
+            if log.noted != Some(log.head) {
+                changes.heads.push((tenant.clone(), log.number, log.head));
+            }
+            let is_due = log.base() - log.removed >= if sweep { 1 } else { SLAB };
+            changes.trims.extend(is_due.then(|| (tenant.clone(), log.number, log.base())));
+        }
+        self.share(now, changes);
+        if sweep {
+            let idle = self.logs.iter().filter(|(_, log)| log.is_idle(now, limits.idle_age_max));
+            let idle: Vec<Tenant> = idle.map(|(tenant, _)| tenant.clone()).collect();
+            changes.freed = idle.into_iter().filter(|tenant| self.shared.hub.release(tenant)).collect();
+            changes.floor =
+                changes.freed.iter().filter_map(|tenant| self.logs.get(tenant)).map(|log| log.head).max();
+        }
+    }
+
+    /// Has the largest logs give way when all together are too large.
+    fn share(&mut self, now: u64, changes: &mut Changes) {
+        let retention = self.shared.retention;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        if size(self.bytes) <= retention.total_bytes_max {
+            return;
+        }
+        let mut sizes: Vec<usize> = self.logs.values().map(|log| size(log.bytes)).collect();
+        let Some(level) = share::level(&mut sizes, retention.total_bytes_max) else { return };
+        let retention = Retention { bytes_max: level.min(retention.bytes_max), ..retention };
+        for (tenant, log) in &mut self.logs {
+            self.bytes -= log.bytes;
+            log.trim(now, &retention);
+            self.bytes += log.bytes;
+            if log.base() > log.removed {
+                changes.trims.push((tenant.clone(), log.number, log.base()));
+            }
+        }
+    }
+
     /// Decides what becomes of an append.
     fn admit(
         &mut self,
         draft: Draft,
         answer: oneshot::Sender<Result<Appended, Refusal>>,
         now: u64,
-        stored: &mut Vec<(u32, u64, StoredEvent)>,
-        keys: &mut Vec<(u32, String, Option<StoredAnswer>)>,
+        changes: &mut Changes,
     ) -> Outcome {
         if draft.sequence.as_ref().is_some_and(|sequence| sequence.is_broken()) {
             return Outcome::Answer(Err(Refusal::Storage("written")), answer);
@@ -229,11 +265,15 @@ impl Writer {
             draft.sequence.iter().for_each(|sequence| sequence.refuse());
             return Outcome::Answer(Err(Refusal::TooManyTenants(max)), answer);
         }
-        let next_number = &mut self.next_number;
+        let (next_number, shared) = (&mut self.next_number, &self.shared);
         let log = self.logs.entry(draft.tenant.clone()).or_insert_with(|| {
             *next_number += 1;
-            Log { number: *next_number - 1, ..Log::default() }
+            // Subscriptions that are there already know a place, behind which the log begins.
+            let known = shared.hub.head(&draft.tenant);
+            let start = known.unwrap_or_else(|| shared.floor.load(Ordering::Acquire));
+            Log { number: *next_number - 1, head: start, start, removed: start, ..Log::default() }
         });
+        log.used_at = now;
         if let Some(first) = log.keys.get(&draft.idempotency_key) {
             return Outcome::Answer(Ok(Appended { duplicate: true, ..first.clone() }), answer);
         }
@@ -248,46 +288,23 @@ impl Writer {
         if !event.is_ephemeral() {
             let record = StoredEvent::of(&event, now);
             log.bytes += record.cost;
+            self.bytes += record.cost;
             log.retained.push_back((now, record.cost));
-            stored.push((log.number, event.seq, record));
+            changes.events.push((log.number, event.seq, record));
         }
         let key = &event.draft.idempotency_key;
         if !key.is_empty() {
             log.keys.insert(key.clone(), appended.clone());
             log.key_ages.push_back((now, key.clone()));
-            keys.push((log.number, key.clone(), Some(StoredAnswer::of(&appended, now))));
+            changes.keys.push((log.number, key.clone(), Some(StoredAnswer::of(&appended, now))));
         }
         Outcome::Publish(Arc::new(event), appended, answer)
     }
 
-    fn write(
-        &mut self,
-        heads: &[(&Tenant, u32, u64)],
-        stored: &[(u32, u64, StoredEvent)],
-        trims: &[(u32, u64)],
-        keys: &[(u32, String, Option<StoredAnswer>)],
-        records: &[Arc<[Record]>],
-    ) -> bool {
+    fn write(&mut self, changes: &Changes) -> bool {
         let Some(store) = self.shared.store() else { return false };
-        let late = self.lag.allows() && !(heads.is_empty() && records.is_empty());
-        let written = || -> Result<(), Failed> {
-            let change: Change = store.begin(late)?;
-            for (tenant, number, head) in heads {
-                change.head(tenant, *number, *head)?;
-            }
-            change.events(stored.iter().map(|(number, seq, event)| (*number, *seq, event)))?;
-            for (number, upto) in trims {
-                change.trim(*number, *upto)?;
-            }
-            for (number, key, answer) in keys {
-                change.key(*number, key, answer.as_ref())?;
-            }
-            for (key, record) in records.iter().flat_map(|kept| kept.iter()) {
-                change.session(key, record.as_deref())?;
-            }
-            change.commit()
-        };
-        match unpanicked(written) {
+        let late = self.lag.allows() && !(changes.heads.is_empty() && changes.records.is_empty());
+        match unpanicked(|| store.commit(changes, late)) {
             Some(Ok(())) => {
                 self.lag.since = late.then(|| self.lag.since.unwrap_or_else(Instant::now));
                 true
@@ -304,18 +321,29 @@ impl Writer {
     }
 
     /// The commit is on the disk, or will be in time.
-    fn settle(&self, touched: &[Tenant]) {
-        for tenant in touched {
-            let Some(log) = self.logs.get(tenant) else { continue };
-            let base = log.head - log.retained.len() as u64;
+    fn settle(&mut self, touched: &HashSet<Tenant>, changes: &Changes) {
+        for (tenant, _, upto) in &changes.trims {
+            let Some(log) = self.logs.get_mut(tenant) else { continue };
+            log.removed = *upto;
+        }
+        for tenant in touched.iter().chain(changes.trims.iter().map(|(tenant, ..)| tenant)) {
+            let Some(log) = self.logs.get_mut(tenant) else { continue };
+            log.noted = Some(log.head);
             if let Some(place) = self.shared.place(tenant) {
-                place.base.store(base, Ordering::Release);
+                place.base.store(log.base(), Ordering::Release);
                 place.written.store(log.head, Ordering::Release);
                 continue;
             }
-            let place = Place::new(log.number, base, log.head, 0);
+            let place = Place::new(log.number, log.base(), log.head, log.start);
             let mut places = self.shared.places.write().unwrap_or_else(PoisonError::into_inner);
             places.insert(tenant.clone(), Arc::new(place));
+        }
+        if let Some(floor) = changes.floor {
+            self.shared.floor.fetch_max(floor, Ordering::AcqRel);
+        }
+        for tenant in &changes.freed {
+            self.logs.remove(tenant);
+            self.shared.places.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
         }
     }
 
@@ -323,8 +351,8 @@ impl Writer {
         // Whoever asked may be gone.
         match outcome {
             Outcome::Publish(event, appended, answer) if written => {
-                let place = self.shared.place(&event.draft.tenant);
-                let head = place.as_ref().map_or(0, |place| place.published.load(Ordering::Acquire));
+                let (place, head) =
+                    (self.shared.place(&event.draft.tenant), self.shared.head(&event.draft.tenant));
                 let is_ephemeral = event.is_ephemeral();
                 self.shared.hub.publish(event, head).wake();
                 if let Some(place) = place.filter(|_| !is_ephemeral) {
