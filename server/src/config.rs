@@ -72,6 +72,14 @@ pub struct Limits {
     pub answered_early_max: Duration,
     /// Concurrent streams (calls) on one HTTP/2 connection.
     pub streams_per_connection_max: u32,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Connections from one address.
+    pub connections_per_address_max: usize,
+    /// From the beginning of a connection to its first request, for the head of a request, and for each of its messages.
+    pub request_timeout: Duration,
+    /// How long a connection without requests is kept.
+    pub idle_timeout: Duration,
     /// Events in a tenant's window, from which live subscriptions read.
     pub window_events_max: usize,
     /// Bytes in a tenant's window, encoded forms included.
@@ -93,6 +101,10 @@ impl Default for Limits {
             idempotency_keys_max: 100_000,
             answered_early_max: Duration::ZERO,
             streams_per_connection_max: 10_000,
+            connections_max: 20_000,
+            connections_per_address_max: 5_000,
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
             window_events_max: 8_192,
             window_bytes_max: 16 << 20,
             window_total_bytes_max: 512 << 20,

@@ -46,7 +46,7 @@ const REPLAY_ROOMS_MAX: usize = 10_000;
 /// How long the end of a link waits for events that were taken and are not in the log yet.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 /// The largest request, in bytes: so many rooms of an ordinary length.
-const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
+pub(super) const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn call(
     services: Arc<Services>,
