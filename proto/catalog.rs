@@ -37,7 +37,21 @@ pub struct Catalogs {
     /// By what is emitted; several where they are for different transports.
     calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: Vec<String>,
+    /// "/" first, then the others by name.
+    namespaces: Vec<Namespace>,
     shapes: Shapes,
+}
+
+/// The namespace of clients that name none, and of transports other than Socket.IO.
+pub const DEFAULT_NAMESPACE: &str = "/";
+
+/// A Socket.IO namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// "/", or e.g. `/messenger`.
+    pub name: String,
+    /// The packages whose events and calls it serves, sorted.
+    pub catalogs: Vec<String>,
 }
 
 impl fmt::Debug for Catalogs {
@@ -49,14 +63,20 @@ impl fmt::Debug for Catalogs {
 impl Catalogs {
     /// The built-in catalogs.
     pub fn builtin() -> Result<Self, CatalogError> {
-        Self::load(&[])
+        Self::load_served(&[], &[])
     }
 
     /// The built-in catalogs and those of `paths`: files, or folders whose `.proto` files are all
-    /// loaded, named relative to the folder.
+    /// loaded, named relative to the folder. For tools, which know the catalogs by their packages:
+    /// two that have the same names need not fit into "/".
     pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogError> {
-        let sources = source::compile(paths)?;
-        check::build(&sources)
+        check::build(&source::compile(paths)?, None)
+    }
+
+    /// The same for a server, whose namespace "/" serves the catalogs `defaults` (none named: all)
+    /// and must be free of names that two of them have.
+    pub fn load_served(paths: &[PathBuf], defaults: &[String]) -> Result<Self, CatalogError> {
+        check::build(&source::compile(paths)?, Some(defaults))
     }
 
     /// The descriptors of everything loaded, the contract included.
@@ -84,11 +104,25 @@ impl Catalogs {
         self.methods.values()
     }
 
-    /// What browsers call by emitting `name` over `transport`: a method for just this transport, else one for all.
-    pub fn call(&self, name: &str, transport: Transport) -> Option<&Arc<ClientMethod>> {
-        let methods = self.calls.get(name)?;
-        let of = |wanted| methods.iter().find(move |method| method.transport == wanted);
+    /// What browsers of a namespace call by emitting `name` over `transport`: a method for just this transport, else
+    /// one for all.
+    pub fn call(&self, name: &str, transport: Transport, namespace: &str) -> Option<&Arc<ClientMethod>> {
+        let (methods, namespace) = (self.calls.get(name)?, self.namespace(namespace)?);
+        let of = |wanted| {
+            methods.iter().find(move |method| method.transport == wanted && namespace.serves(&method.package))
+        };
         of(transport).or_else(|| of(Transport::Unspecified))
+    }
+
+    /// The Socket.IO namespaces: "/" first, then the others by name.
+    pub fn namespaces(&self) -> &[Namespace] {
+        &self.namespaces
+    }
+
+    /// A namespace by its name; an empty name is "/".
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        let name = if name.is_empty() { DEFAULT_NAMESPACE } else { name };
+        self.namespaces.iter().find(|namespace| namespace.name == name)
     }
 
     /// All that browsers may emit, in no particular order.
@@ -130,6 +164,13 @@ impl Catalogs {
     }
 }
 
+impl Namespace {
+    /// Whether it serves a catalog.
+    pub fn serves(&self, package: &str) -> bool {
+        self.catalogs.iter().any(|catalog| catalog == package)
+    }
+}
+
 /// A declared event.
 #[derive(Debug)]
 pub struct EventType {
@@ -145,6 +186,8 @@ pub struct EventType {
     pub rooms: Vec<RoomTemplate>,
     /// Never stored.
     pub ephemeral: bool,
+    /// Its `bytes` fields are attachments over Socket.IO.
+    pub binary: bool,
     /// How its bytes and browser JSON correspond.
     pub shape: Arc<Shape>,
     /// Its descriptor.
@@ -228,6 +271,8 @@ pub struct ClientMethod {
     pub request_descriptor: MessageDescriptor,
     /// How the response is written.
     pub response: Arc<Shape>,
+    /// The response's `bytes` fields are attachments over Socket.IO.
+    pub binary: bool,
     /// The response: copied from the request by field name, then filled.
     pub response_plan: FillPlan,
     /// The internal service that is asked first, and makes the response.

@@ -8,10 +8,12 @@
 //! 2. An enum value may carry its own text, `[(fanfare.v1.text) = "whatsapp"]`.
 //! 3. Fields without presence are always there, with their default; unset `optional` and message fields are absent.
 //!
+//! Integers in `google.protobuf.Value` and `Struct` are written as such (`3`, not `3.0`) up to 2^53.
 //! Besides, fields marked `(fanfare.v1.internal)` are never seen, and timestamps have exactly three digits
 //! of fraction. Works on the wire bytes by a plan made at load; no dynamic message stands between.
 
 mod found;
+mod output;
 mod path;
 mod read;
 mod shape;
@@ -23,6 +25,7 @@ mod write;
 
 use std::fmt;
 
+pub use output::Attached;
 pub use path::{FieldPath, FieldText, PathError};
 /// The plans themselves, for what describes the JSON instead of writing it: the generated types.
 pub(crate) use shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table};
@@ -32,6 +35,10 @@ pub use shape::{Shape, Shapes};
 pub const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
 /// How deep messages may nest in protobuf bytes and in JSON, a map's entries counted.
 pub const DEPTH_MAX: usize = 64;
+
+/// The only key of an object that stands for an attachment in a call's JSON: a `bytes` field takes it
+/// beside base64 text, every other field refuses it.
+pub const ATTACHMENT_KEY: &str = "$bytes";
 
 /// How much of a text from outside an error repeats, in characters.
 const NAME_CHARS_MAX: usize = 80;

@@ -18,7 +18,8 @@ pub use asyncapi::asyncapi;
 pub use json_schema::{json_schema, json_schemas};
 pub use typescript::typescript;
 
-/// Refuses packages that are no catalogs, naming the one that was probably meant.
+/// Refuses packages that are no catalogs, naming the one that was probably meant, and packages that
+/// cannot be described together because they have the same names.
 pub fn check_packages(catalogs: &Catalogs, packages: &[String]) -> Result<(), String> {
     for package in packages {
         if catalogs.packages().contains(package) {
@@ -32,7 +33,22 @@ pub fn check_packages(catalogs: &Catalogs, packages: &[String]) -> Result<(), St
             catalogs.packages().join(", ")
         ));
     }
-    Ok(())
+    let events = catalogs.events().map(|e| ("event", e.name.as_str(), e.transport(), e.package.as_str()));
+    let calls = catalogs.calls().map(|c| ("call", c.on.as_str(), c.transport, c.package.as_str()));
+    let is_wanted = |package: &str| packages.is_empty() || packages.iter().any(|one| one == package);
+    let mut names: Vec<_> = events.chain(calls).filter(|(.., package)| is_wanted(package)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let same = |a: &(_, _, _, _), b: &(_, _, _, _)| (a.0, a.1, a.2) == (b.0, b.1, b.2);
+    match names.windows(2).find(|pair| same(&pair[0], &pair[1])) {
+        Some([(kind, name, _, one), (.., other)]) => {
+            let which = if packages.is_empty() { "give --package" } else { "write a file for each" };
+            Err(format!(
+                "{one} and {other} both have the {kind} {name:?}, so that no namespace serves both; {which}, e.g. --package {one}"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A code of `fanfare.v1.Reason` as browsers see it, and what it means.

@@ -28,7 +28,7 @@ test(`${PRODUCERS} producers, ${SESSIONS} sessions, ${PRODUCERS * EVENTS_EACH} e
   generateStubs();
   const token = producer("1");
   // All sessions live in this one process, which reads them slower than twenty producers write.
-  const fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--queue-packets-max", "32768", "--queue-bytes-max", "16MiB"] });
+  const fanfare = await start({ serverArgs: QUIET, bridgeArgs: ["--queue-bytes-max", "16MiB"] });
   const python = new Producer(fanfare.server.address);
   t.after(async () => {
     sessions.forEach((socket) => socket.close());

@@ -71,7 +71,7 @@ const heard = (socket, matches) =>
     "a message",
   );
 
-for (const packet of ["9", "4", "49", "4x", "45", "45-", "4{}", "garbage", "43[]", "4\u0000", "b!!!", "40{", "412"]) {
+for (const packet of ["9", "4", "49", "4x", "45", "45-", "4{}", "garbage", "42{}", "421{}", "42[]", "421[]", "43[]", "4\u0000", "b!!!", "40{", "412"]) {
   test(`a malformed packet closes its connection alone: ${JSON.stringify(packet)}`, async () => {
     const bystander = await rawSession();
     const socket = packet === "40{" ? await raw() : await rawSession();
@@ -100,12 +100,12 @@ test("an event before CONNECT, and a second CONNECT, close the connection", asyn
 test("a wrong namespace is refused and the connection can still be used", async () => {
   const socket = await raw();
   socket.send("40/admin,{}");
-  assert.deepStrictEqual(await heard(socket, (m) => m.startsWith("44")), '44/admin,{"data":{"code":"invalid_namespace"},"message":"Invalid namespace"}');
+  assert.deepStrictEqual(await heard(socket, (m) => m.startsWith("44")), '44/admin,{"message":"Invalid namespace"}');
   socket.send(`40{"token":"${user(66, 1)}"}`);
   await heard(socket, (m) => m.startsWith("40{"));
   socket.close();
   const error = await refusal(`${fanfare.bridge.url}/admin`, { auth: { token: user(1, 1) } });
-  assert.deepStrictEqual([error.message, error.data.code], ["Invalid namespace", "invalid_namespace"]);
+  assert.deepStrictEqual([error.message, error.data], ["Invalid namespace", undefined]);
 });
 
 test("an event for a namespace that was not entered closes the connection", async () => {
@@ -116,8 +116,6 @@ test("an event for a namespace that was not entered closes the connection", asyn
 
 // [what, packet, code, message]
 const EVENTS = [
-  ["no array", "421{}", "invalid_argument", /JSON array/],
-  ["no name", "421[]", "invalid_argument", /first element must be its name/],
   ["a number as name", "421[7]", "invalid_argument", /first element must be its name/],
   ["control characters in the name", '421["a\\u0001"]', "invalid_argument", /without control characters/],
   ["an endless name", `421["${"x".repeat(300)}"]`, "invalid_argument", /1 to 256 bytes/],
@@ -165,12 +163,11 @@ test("what a browser says of itself counts for nothing beside its token", async 
   socket.close();
 });
 
-test("binary payloads are refused", async () => {
+test("bytes where a field holds none are refused", async () => {
   const socket = await connect(fanfare.bridge.url, user(66, 1));
   socket.emit("subscribe:chat", { chatId: Buffer.from("x") });
   const [, error] = await socket.event("error");
-  assert.equal(error.code, "invalid_argument");
-  assert.match(error.message, /binary payloads are not accepted/);
+  assert.deepStrictEqual([error.code, error.path], ["invalid_argument", "chatId"]);
   socket.close();
 });
 

@@ -149,7 +149,7 @@ test("a bridge ends at once while calls and connections wait for a server", asyn
   proxy.silence("up", "down");
   socket.emit("subscribe:chat", { chatId: 7 }, () => {});
   const waiting = io(bridge.url, { auth: { token: user(43, 1) }, transports: ["websocket"], forceNew: true, reconnection: false });
-  await within(new Promise((resolve) => waiting.io.once("ping", resolve)), "the connection's first ping");
+  await within(new Promise((resolve) => waiting.io.once("open", resolve)), "the connection to open");
   const began = performance.now();
   await bridge.stop();
   assert.ok(performance.now() - began < 9000, "the grace is 10 s");

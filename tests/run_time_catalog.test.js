@@ -63,7 +63,7 @@ test("reflection and health list the catalog", async () => {
 // [file, line, what is said]
 const BROKEN = [
   ["any_field", 5, "has no browser type; write a oneof"],
-  ["duplicate_call", 6, "already taken by /chat.v1.ChatClient/JoinChat; choose another name"],
+  ["duplicate_call", 6, 'already taken by /chat.v1.ChatClient/JoinChat of chat.v1, and namespace "/" serves both'],
   ["duplicate_name", 6, "already taken by broken.v1.A"],
   ["empty_name", 5, 'must be 1 to 64 bytes without white space, e.g. "order:placed"'],
   ["except_nothing", 7, "there is no `publish`"],

@@ -17,22 +17,36 @@ pub(crate) struct Binaries {
     /// Cargo's folder of release binaries, in which the harness is too.
     release: PathBuf,
     fanfare: Option<PathBuf>,
+    before: Option<PathBuf>,
     socketioxide: Option<PathBuf>,
 }
 
+/// Builds of Fanfare that are measured as they are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    /// Instead of one built from the workspace.
+    pub(crate) fanfare: Option<PathBuf>,
+    /// An earlier one to compare with.
+    pub(crate) before: Option<PathBuf>,
+}
+
 impl Binaries {
-    /// Builds what the targets need, in release mode; `fanfare` is used as it is when given.
-    pub(crate) fn prepare(kinds: &[Kind], fanfare: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// Builds what the targets need and is not given, in release mode.
+    pub(crate) fn prepare(kinds: &[Kind], given: Given) -> anyhow::Result<Self> {
         let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = bench.parent().context("bench/ has no parent")?.to_owned();
         let own = std::env::current_exe()?;
         let target = own.ancestors().nth(2).context("the harness is not in a target folder of cargo")?;
-        let mut binaries =
-            Self { workspace, release: target.join("release"), fanfare: None, socketioxide: None };
+        let (release, Given { fanfare, before }) = (target.join("release"), given);
+        let mut binaries = Self { workspace, release, fanfare, before, socketioxide: None };
         for kind in kinds {
             match kind {
-                Kind::Fanfare => {
-                    binaries.fanfare = Some(fanfare.clone().map_or_else(|| binaries.build("fanfare"), Ok)?);
+                Kind::Fanfare | Kind::Dev if binaries.fanfare.is_none() => {
+                    binaries.fanfare = Some(binaries.build("fanfare")?);
+                }
+                Kind::Fanfare | Kind::Dev => {}
+                Kind::Before => {
+                    binaries.before.as_ref().context("--fanfare-before PATH names no build")?;
                 }
                 Kind::Socketioxide => {
                     binaries.socketioxide = Some(binaries.build("fanfare-bench-socketioxide")?);
@@ -43,12 +57,15 @@ impl Binaries {
         Ok(binaries)
     }
 
-    pub(crate) fn fanfare(&self) -> anyhow::Result<&Path> {
-        self.fanfare.as_deref().context("fanfare was not built")
-    }
-
-    pub(crate) fn socketioxide(&self) -> anyhow::Result<&Path> {
-        self.socketioxide.as_deref().context("the socketioxide peer was not built")
+    /// The program of a target that is one file.
+    pub(crate) fn program(&self, kind: Kind) -> anyhow::Result<&Path> {
+        let program = match kind {
+            Kind::Fanfare | Kind::Dev => &self.fanfare,
+            Kind::Before => &self.before,
+            Kind::Socketioxide => &self.socketioxide,
+            Kind::Node => &None,
+        };
+        program.as_deref().with_context(|| format!("{} was not built", kind.name()))
     }
 
     pub(crate) fn node_server(&self) -> PathBuf {
@@ -56,8 +73,9 @@ impl Binaries {
     }
 
     /// The commit that the workspace is at, or where the program came from.
-    pub(crate) fn fanfare_version(&self) -> String {
-        if let Some(given) = self.fanfare.as_ref().filter(|path| !path.starts_with(&self.release)) {
+    pub(crate) fn fanfare_version(&self, kind: Kind) -> String {
+        let program = self.program(kind).ok();
+        if let Some(given) = program.filter(|path| !path.starts_with(&self.release)) {
             return format!("fanfare of {}", given.display());
         }
         let mut git = Command::new("git");

@@ -1,4 +1,5 @@
-//! The load: Socket.IO sessions over WebSocket that answer pings, and count and time the events they get.
+//! The load: Socket.IO sessions over WebSocket that answer pings, join a chat where they are to, and count and time
+//! the events they get.
 //!
 //! Knows the wire (Engine.IO 4, Socket.IO 5) and nothing of the servers behind it.
 
@@ -20,10 +21,15 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::WebSocketConfig},
 };
 
-use crate::event::{Stamp, now_nanos};
+use crate::{
+    audience::{Audience, Share},
+    event::{Stamp, now_nanos},
+};
 
 /// Sessions that are being connected at the same time.
 const CONNECTS_AT_ONCE: usize = 64;
+/// A join that is not acknowledged for so long is sent again.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
 /// How long one session may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Allocated for each session: small, for thousands of them.
@@ -39,6 +45,8 @@ pub(crate) type Socket = WebSocketStream<TcpStream>;
 /// What one session has got of the run of events under way.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Those that it is to get.
+    share: Share,
     /// The number of the event that should come next.
     next: u32,
     events: u64,
@@ -60,37 +68,52 @@ pub(crate) struct Received {
     pub(crate) frame_bytes: usize,
 }
 
+/// How a session comes in.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrance {
+    /// The payload of its CONNECT packet.
+    pub(crate) auth: String,
+    /// The chat that it joins.
+    pub(crate) chat: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// Which of the entrances was its own.
+    index: u32,
+    /// Its Socket.IO id.
+    id: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
 /// Sessions of one server.
 #[derive(Debug)]
 pub(crate) struct Load {
-    sessions: Vec<Arc<Mutex<Seen>>>,
+    sessions: Vec<Session>,
     events: Arc<AtomicU64>,
     ended: Arc<AtomicU64>,
     _tasks: JoinSet<()>,
 }
 
 impl Load {
-    /// Connects `count` sessions; `auth` makes the payload of their CONNECT packets.
-    pub(crate) async fn connect(
-        address: SocketAddr,
-        count: usize,
-        auth: impl Fn(usize) -> anyhow::Result<String>,
-    ) -> anyhow::Result<Self> {
-        let auths = (0..count).map(auth).collect::<Result<Vec<_>, _>>()?;
+    /// Connects one session for each entrance.
+    pub(crate) async fn connect(address: SocketAddr, entrances: Vec<Entrance>) -> anyhow::Result<Self> {
         let (events, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let mut sessions = Vec::with_capacity(count);
+        let mut sessions = Vec::with_capacity(entrances.len());
         let mut tasks = JoinSet::new();
-        let connecting = futures_util::stream::iter(auths)
-            .map(async |auth| {
-                let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(address, &auth)).await;
-                connected.with_context(|| format!("a session had not connected after {CONNECT_TIMEOUT:?}"))?
+        let connecting = futures_util::stream::iter((0..).zip(entrances))
+            .map(async |(index, entrance): (u32, Entrance)| {
+                let connected = tokio::time::timeout(CONNECT_TIMEOUT, enter(address, &entrance)).await;
+                let connected = connected
+                    .with_context(|| format!("a session had not connected after {CONNECT_TIMEOUT:?}"))??;
+                Ok::<_, anyhow::Error>((index, connected))
             })
             .buffer_unordered(CONNECTS_AT_ONCE);
         let mut connecting = pin!(connecting);
         // Each answers pings as soon as it is connected.
-        while let Some((socket, _)) = connecting.try_next().await? {
+        while let Some((index, (socket, id))) = connecting.try_next().await? {
             let seen = Arc::new(Mutex::new(Seen::default()));
-            sessions.push(Arc::clone(&seen));
+            sessions.push(Session { index, id, seen: Arc::clone(&seen) });
             let (events, ended) = (Arc::clone(&events), Arc::clone(&ended));
             tasks.spawn(async move {
                 if let Err(e) = receive(socket, &seen, &events).await
@@ -100,7 +123,13 @@ impl Load {
                 }
             });
         }
+        sessions.sort_by_key(|session| session.index);
         Ok(Self { sessions, events, ended, _tasks: tasks })
+    }
+
+    /// The Socket.IO ids of the sessions, in the order of their entrances.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.sessions.iter().map(|session| session.id.clone()).collect()
     }
 
     /// Sessions that ended though nobody asked them to.
@@ -108,20 +137,25 @@ impl Load {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Prepares for a run of `count` events, the first with number `first`.
-    pub(crate) fn begin(&self, first: u32, count: u32) {
+    /// Prepares for a run of `count` events, the first with number `first`; gives how many deliveries are due.
+    pub(crate) fn begin(&self, first: u32, count: u32, audience: &Audience) -> u64 {
         self.events.store(0, Ordering::Relaxed);
+        let mut due = 0;
         for session in &self.sessions {
-            let latencies_micros = Vec::with_capacity(count as usize);
-            *lock(session) = Seen { next: first, latencies_micros, ..Seen::default() };
+            let share = audience.share(session.index);
+            let own = share.count(first, count);
+            due += u64::from(own);
+            let latencies_micros = Vec::with_capacity(own as usize);
+            let next = share.next(first);
+            *lock(&session.seen) = Seen { share, next, latencies_micros, ..Seen::default() };
         }
+        due
     }
 
-    /// Waits until every session has the `count` events, or none came for [`PATIENCE`].
-    pub(crate) async fn finish(&self, count: u32) -> Received {
-        let expected = self.sessions.len() as u64 * u64::from(count);
+    /// Waits until the sessions have the `due` deliveries, or none came for [`PATIENCE`].
+    pub(crate) async fn finish(&self, due: u64) -> Received {
         let (mut events, mut progress) = (0, Instant::now());
-        while events < expected && progress.elapsed() < PATIENCE {
+        while events < due && progress.elapsed() < PATIENCE {
             tokio::time::sleep(POLL_INTERVAL).await;
             let now = self.events.load(Ordering::Relaxed);
             if now != events {
@@ -130,13 +164,14 @@ impl Load {
         }
         let mut received = Received::default();
         for session in &self.sessions {
-            let seen = std::mem::take(&mut *lock(session));
+            let seen = std::mem::take(&mut *lock(&session.seen));
             received.events += seen.events;
-            received.lost += u64::from(count).saturating_sub(seen.events);
             received.misplaced += seen.misplaced;
             received.latencies_micros.extend(seen.latencies_micros);
             received.frame_bytes = received.frame_bytes.max(seen.frame_bytes);
         }
+        // What came twice or to the wrong session is misplaced.
+        received.lost = due.saturating_sub(received.events.saturating_sub(received.misplaced));
         received
     }
 }
@@ -166,6 +201,43 @@ pub(crate) async fn connect(address: SocketAddr, auth: &str) -> anyhow::Result<(
     }
 }
 
+/// Opens a session and lets it join its chat; gives its Socket.IO id too.
+async fn enter(address: SocketAddr, entrance: &Entrance) -> anyhow::Result<(Socket, String)> {
+    let (mut socket, answer) = connect(address, &entrance.auth).await?;
+    let answer: serde_json::Value = serde_json::from_str(&answer)?;
+    let id = answer["sid"].as_str().with_context(|| format!("no sid in {answer}"))?.to_owned();
+    if let Some(chat) = entrance.chat {
+        join(&mut socket, chat).await.with_context(|| format!("a session could not join chat {chat}"))?;
+    }
+    Ok((socket, id))
+}
+
+/// Joins a chat and waits until that is acknowledged. Some servers drop what comes before they have got ready for the
+/// new session: then it is asked for again.
+async fn join(socket: &mut Socket, chat: u32) -> anyhow::Result<()> {
+    loop {
+        socket.send(Message::text(format!("420[\"subscribe:chat\",{{\"chatId\":{chat}}}]"))).await?;
+        match tokio::time::timeout(JOIN_RETRY, acknowledgement(socket)).await {
+            Ok(answered) => return answered,
+            Err(_elapsed) => {}
+        }
+    }
+}
+
+/// Waits for the acknowledgement of a join.
+async fn acknowledgement(socket: &mut Socket) -> anyhow::Result<()> {
+    loop {
+        let frame = socket.next().await.context("the server closed the connection")??;
+        let Message::Text(text) = frame else { continue };
+        match text.as_bytes() {
+            [b'2'] => socket.send(Message::text("3")).await?,
+            [b'4', b'3', b'0', b'[', ..] if !text.contains("\"error\"") => return Ok(()),
+            [b'4', b'3' | b'4', ..] => bail!("refused: {text}"),
+            _ => {}
+        }
+    }
+}
+
 /// Answers pings and records events until the connection ends.
 async fn receive(mut socket: Socket, seen: &Mutex<Seen>, events: &AtomicU64) -> anyhow::Result<()> {
     while let Some(frame) = socket.next().await {
@@ -183,7 +255,7 @@ async fn receive(mut socket: Socket, seen: &Mutex<Seen>, events: &AtomicU64) -> 
 fn record(seen: &mut Seen, stamp: Stamp, frame_bytes: usize) {
     let micros = now_nanos().saturating_sub(stamp.nanos) / 1000;
     seen.misplaced += u64::from(stamp.number != seen.next);
-    seen.next = stamp.number + 1;
+    seen.next = seen.share.next(stamp.number + 1);
     seen.events += 1;
     seen.frame_bytes = frame_bytes;
     seen.latencies_micros.push(u32::try_from(micros).unwrap_or(u32::MAX));
@@ -200,5 +272,14 @@ mod tests {
             record(&mut seen, Stamp { number, nanos: now_nanos() }, 300);
         }
         assert_eq!((seen.events, seen.misplaced), (5, 2));
+    }
+
+    #[test]
+    fn events_of_another_room_are_misplaced() {
+        let mut seen = Seen { share: Share::Only { of: 10, at: 3 }, next: 3, ..Seen::default() };
+        for number in [3, 13, 14, 23, 33] {
+            record(&mut seen, Stamp { number, nanos: now_nanos() }, 300);
+        }
+        assert_eq!((seen.events, seen.misplaced), (5, 1));
     }
 }

@@ -5,8 +5,6 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The room that every session is in from the start.
-pub(crate) const ROOM: &str = "org";
 /// The type's full name in its catalog.
 pub(crate) const TYPE: &str = "messenger.v1.NewMessage";
 
@@ -17,7 +15,7 @@ const NANOS_DIGITS: usize = 20;
 /// Where the content starts in the frame, whatever the order of the fields.
 const CONTENT_KEY: &str = "\"content\":\"";
 /// What the Socket.IO packet of the event starts with.
-const PACKET_START: &str = "42[\"message:new\",";
+pub(crate) const PACKET_START: &str = "42[\"message:new\",";
 
 /// `messenger.v1.NewMessage`, as far as the benchmark fills it.
 #[derive(Clone, PartialEq, prost::Message)]

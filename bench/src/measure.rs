@@ -80,10 +80,16 @@ pub(crate) fn allow_sockets(count: usize) -> anyhow::Result<()> {
     match limit.maximum {
         Some(maximum) if maximum < needed => bail!(
             "{needed} open files are needed and {maximum} allowed: raise the hard limit (ulimit -Hn), or \
-             give fewer --sessions or --idle-sessions"
+             give fewer sessions"
         ),
         _ => Ok(()),
     }
+}
+
+/// How many sockets the harness may have open.
+pub(crate) fn sockets_max() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX)
 }
 
 /// How busy the machine is with something else than the measurement.

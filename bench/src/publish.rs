@@ -13,9 +13,13 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
+    audience::Audience,
     measure,
     report::Spread,
-    target::fanfare::{Producer, StartedServer, request, start_server},
+    target::{
+        fanfare::{StartedServer, start_server},
+        producer::{Producer, request},
+    },
 };
 
 /// Events in flight.
@@ -120,7 +124,7 @@ async fn unary(producer: &Producer, in_flight: usize, end: Instant) -> anyhow::R
         callers.spawn(async move {
             let mut latencies = Vec::new();
             while Instant::now() < end {
-                let mut call = tonic::Request::new(request(first));
+                let mut call = tonic::Request::new(request(first, &Audience::All));
                 *call.metadata_mut() = bearer.clone();
                 let sent = Instant::now();
                 timeout(PATIENCE, client.notify(call)).await??;
@@ -143,7 +147,7 @@ async fn stream(producer: &Producer, in_flight: usize, end: Instant) -> anyhow::
     let (mut sent, mut latencies) = (std::collections::VecDeque::new(), Vec::new());
     for number in 0..in_flight {
         sent.push_back(Instant::now());
-        requests.send(request(u32::try_from(number)?)).await?;
+        requests.send(request(u32::try_from(number)?, &Audience::All)).await?;
     }
     let mut answers = producer.client.clone().notify_stream(outbound).await?.into_inner();
     let mut requests = Some(requests);
@@ -154,7 +158,7 @@ async fn stream(producer: &Producer, in_flight: usize, end: Instant) -> anyhow::
         }
         if let Some(requests) = &requests {
             sent.push_back(Instant::now());
-            requests.send(request(0)).await?;
+            requests.send(request(0, &Audience::All)).await?;
         }
     }
     Ok(latencies)

@@ -2,9 +2,11 @@
 
 #![allow(clippy::print_stdout, reason = "the report is what the program is for")]
 
-use crate::{target::Kind, trial::Outcome};
+use std::collections::BTreeMap;
 
-const LABEL_WIDTH: usize = 26;
+use crate::{idle::Idle, phase::Case, target::Kind, trial::Outcome};
+
+const LABEL_WIDTH: usize = 36;
 const CELL_WIDTH: usize = 24;
 
 /// All counted measurements of one target.
@@ -12,26 +14,36 @@ const CELL_WIDTH: usize = 24;
 pub(crate) struct Results {
     pub(crate) kind: Kind,
     pub(crate) version: String,
-    pub(crate) steady: Vec<Outcome>,
-    pub(crate) burst: Vec<Outcome>,
-    pub(crate) idle_kib: Vec<f64>,
+    pub(crate) outcomes: BTreeMap<Case, Vec<Outcome>>,
+    pub(crate) idle_kib: BTreeMap<Idle, Vec<f64>>,
     /// Sessions that the server closed.
     pub(crate) ended: u64,
 }
 
 impl Results {
-    pub(crate) fn new(kind: Kind, version: &str) -> Self {
-        let version = version.to_owned();
-        Self { kind, version, steady: Vec::new(), burst: Vec::new(), idle_kib: Vec::new(), ended: 0 }
+    pub(crate) fn new(kind: Kind) -> Self {
+        let (outcomes, idle_kib) = (BTreeMap::new(), BTreeMap::new());
+        Self { kind, version: String::new(), outcomes, idle_kib, ended: 0 }
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
-        self.steady.iter().chain(&self.burst)
+    /// A value of each round of a case.
+    fn values(&self, case: Case, value: fn(&Outcome) -> f64) -> Vec<f64> {
+        self.outcomes.get(&case).into_iter().flatten().map(value).collect()
+    }
+
+    /// What a case costs of what one room costs, round by round.
+    fn ratios(&self, case: Case, baseline: Case) -> Vec<f64> {
+        let cpu = |case| self.values(case, |outcome| outcome.cpu_micros_per_delivery);
+        cpu(case).into_iter().zip(cpu(baseline)).map(|(own, one)| own / one).collect()
+    }
+
+    fn sum(&self, value: fn(&Outcome) -> u64) -> u64 {
+        self.outcomes.values().flatten().map(value).sum()
     }
 
     /// Whether every session got every event once and in order.
     pub(crate) fn is_exact(&self) -> bool {
-        self.ended == 0 && self.outcomes().all(|outcome| outcome.lost == 0 && outcome.misplaced == 0)
+        self.ended + self.sum(|outcome| outcome.lost) + self.sum(|outcome| outcome.misplaced) == 0
     }
 }
 
@@ -56,6 +68,10 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
+    pub(crate) fn median(self) -> f64 {
+        self.median
+    }
+
     pub(crate) fn cell(spread: Option<Self>) -> String {
         spread.map_or_else(
             || "–".into(),
@@ -68,7 +84,48 @@ impl Spread {
     }
 }
 
-type Row<'a> = (&'a str, &'a dyn Fn(&Results) -> Vec<f64>);
+type Value = Box<dyn Fn(&Results) -> Vec<f64>>;
+
+/// The rows of a case.
+fn case_rows(case: Case) -> Vec<(String, Value)> {
+    let row = |what: &str, value: fn(&Outcome) -> f64| {
+        let value: Value = Box::new(move |results| results.values(case, value));
+        (format!("{} {what}", case.name()), value)
+    };
+    let mut rows = vec![row("CPU µs/delivery", |o| o.cpu_micros_per_delivery)];
+    if let Some(baseline) = case.baseline() {
+        let ratios: Value = Box::new(move |results| results.ratios(case, baseline));
+        rows.push((format!("{} CPU : one room", case.name()), ratios));
+    }
+    rows.push(row("latency p50 ms", |o| o.p50_millis));
+    rows.push(row("latency p99 ms", |o| o.p99_millis));
+    if matches!(case, Case::Burst) {
+        rows.push(row("complete after ms", |o| o.max_millis));
+    }
+    rows
+}
+
+/// The rows of everything that was measured.
+fn rows(results: &[Results]) -> Vec<(String, Value)> {
+    let mut cases: Vec<Case> = results.iter().flat_map(|r| r.outcomes.keys().copied()).collect();
+    cases.sort_unstable();
+    cases.dedup();
+    let mut rows: Vec<(String, Value)> = cases.iter().copied().flat_map(case_rows).collect();
+    for idle in Idle::ALL {
+        if results.iter().any(|results| results.idle_kib.contains_key(&idle)) {
+            let kib = move |results: &Results| results.idle_kib.get(&idle).cloned().unwrap_or_default();
+            rows.push((idle.name().to_owned(), Box::new(kib)));
+        }
+    }
+    if !cases.is_empty() {
+        let bytes = |results: &Results| {
+            let last = results.outcomes.values().next().and_then(|outcomes| outcomes.last());
+            last.map(|outcome| outcome.frame_bytes as f64).into_iter().collect()
+        };
+        rows.push(("frame bytes".into(), Box::new(bytes)));
+    }
+    rows
+}
 
 /// Prints everything.
 pub(crate) fn print(results: &[Results], conditions: &str, machine: &str) {
@@ -78,33 +135,18 @@ pub(crate) fn print(results: &[Results], conditions: &str, machine: &str) {
         println!("{:<13}{}", result.kind.name(), result.version);
     }
     println!("\nmedian (least–greatest) of the rounds\n");
-    let rows: [Row<'_>; 9] = [
-        ("steady CPU µs/delivery", &|r| of(&r.steady, |o| o.cpu_micros_per_delivery)),
-        ("steady latency p50 ms", &|r| of(&r.steady, |o| o.p50_millis)),
-        ("steady latency p99 ms", &|r| of(&r.steady, |o| o.p99_millis)),
-        ("burst CPU µs/delivery", &|r| of(&r.burst, |o| o.cpu_micros_per_delivery)),
-        ("burst latency p50 ms", &|r| of(&r.burst, |o| o.p50_millis)),
-        ("burst latency p99 ms", &|r| of(&r.burst, |o| o.p99_millis)),
-        ("burst complete after ms", &|r| of(&r.burst, |o| o.max_millis)),
-        ("idle KiB/session", &|r| r.idle_kib.clone()),
-        ("frame bytes", &|r| r.steady.last().map(|o| o.frame_bytes as f64).into_iter().collect()),
-    ];
     print_head(results);
-    for (label, values) in rows {
-        print_row(label, values, results);
+    for (label, values) in rows(results) {
+        print_row(&label, &values, results);
     }
-    print_text_row("lost / misplaced / closed", results, |r| {
-        let lost: u64 = r.outcomes().map(|o| o.lost).sum();
-        let misplaced: u64 = r.outcomes().map(|o| o.misplaced).sum();
-        format!("{lost} / {misplaced} / {}", r.ended)
-    });
+    if results.iter().any(|result| !result.outcomes.is_empty()) {
+        print_text_row("lost / misplaced / closed", results, |r| {
+            format!("{} / {} / {}", r.sum(|o| o.lost), r.sum(|o| o.misplaced), r.ended)
+        });
+    }
     for result in results {
         print_processes(result);
     }
-}
-
-fn of(outcomes: &[Outcome], value: impl Fn(&Outcome) -> f64) -> Vec<f64> {
-    outcomes.iter().map(value).collect()
 }
 
 fn print_head(results: &[Results]) {
@@ -118,8 +160,8 @@ fn print_head(results: &[Results]) {
     println!("{}", line.trim_end());
 }
 
-fn print_row(label: &str, values: &dyn Fn(&Results) -> Vec<f64>, results: &[Results]) {
-    let spread = |result| Spread::of(values(result));
+fn print_row(label: &str, values: &Value, results: &[Results]) {
+    let spread = |result: &Results| Spread::of(values(result));
     let mut line = pad(label, LABEL_WIDTH);
     for result in results {
         line += &pad(&Spread::cell(spread(result)), CELL_WIDTH);
@@ -142,15 +184,16 @@ fn print_text_row(label: &str, results: &[Results], text: impl Fn(&Results) -> S
 
 /// Where a target of several processes spends its time.
 fn print_processes(result: &Results) {
-    for (phase, outcomes) in [("steady", &result.steady), ("burst", &result.burst)] {
+    for (case, outcomes) in &result.outcomes {
         let Some(first) = outcomes.first().filter(|o| o.cpu_by_process.len() > 1) else { continue };
         let parts: Vec<String> = (0..first.cpu_by_process.len())
             .filter_map(|index| {
-                let spread = Spread::of(of(outcomes, |o| o.cpu_by_process[index].1))?;
+                let spread = Spread::of(outcomes.iter().map(|o| o.cpu_by_process[index].1).collect())?;
                 Some(format!("{} {}", first.cpu_by_process[index].0, Spread::cell(Some(spread))))
             })
             .collect();
-        println!("{} {phase} CPU µs/delivery by process: {}", result.kind.name(), parts.join(", "));
+        let (kind, case) = (result.kind.name(), case.name());
+        println!("{kind} {case} CPU µs/delivery by process: {}", parts.join(", "));
     }
 }
 
@@ -173,5 +216,23 @@ mod tests {
         let spread = Spread::of(vec![4.0, 1.0, 3.0, 2.0]).expect("values");
         assert_eq!(Spread::cell(Some(spread)), "2.50 (1.00–4.00)");
         assert!(Spread::of(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_same_round() {
+        let outcome = |cpu| Outcome { cpu_micros_per_delivery: cpu, ..Outcome::default() };
+        let mut results = Results::new(Kind::Fanfare);
+        results.outcomes.insert(Case::Steady, vec![outcome(2.0), outcome(4.0)]);
+        results.outcomes.insert(Case::TwoRoomsSteady, vec![outcome(3.0), outcome(4.0)]);
+        assert_eq!(results.ratios(Case::TwoRoomsSteady, Case::Steady), [1.5, 1.0]);
+        let labels: Vec<String> = rows(&[results]).into_iter().map(|(label, _)| label).collect();
+        assert!(labels.contains(&"two rooms steady CPU : one room".to_owned()), "{labels:?}");
+    }
+
+    #[test]
+    fn one_lost_event_is_not_exact() {
+        let mut results = Results::new(Kind::Fanfare);
+        results.outcomes.insert(Case::Chat, vec![Outcome { lost: 1, ..Outcome::default() }]);
+        assert!(!results.is_exact());
     }
 }

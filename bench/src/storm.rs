@@ -89,7 +89,7 @@ async fn storm(
     let connected: Vec<(Socket, String)> = connecting.try_collect().await?;
     // Cut off: no close frame, as when the network goes.
     let auths: Vec<String> = connected.into_iter().map(|(_, auth)| auth).collect();
-    target.publish(Run { count: missed, first: 0, interval: Duration::ZERO }).await?;
+    target.publish(Run::burst(0, missed)).await?;
     let before = target.cpu()?;
     let began = Instant::now();
     let mut coming = JoinSet::new();

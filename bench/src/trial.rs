@@ -1,30 +1,20 @@
-//! One measurement of one target: a phase of events to connected sessions, or sessions that idle.
+//! One measurement of one target: the events of a case to connected sessions.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::{
-    client::Load,
+    audience::{Audience, chat_of},
+    client::{Entrance, Load},
+    phase::{Case, Layout, Pace, To},
     target::{Run, Target},
 };
 
 /// After the last delivery, so that what the server does afterwards counts too.
-const SETTLE: Duration = Duration::from_millis(300);
-/// After a start, and after the last session connected, before memory is read.
-const IDLE_SETTLE: Duration = Duration::from_secs(5);
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 
-/// Events to all sessions, in one manner.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Phase {
-    pub(crate) count: u32,
-    /// Between two events; zero: all at once.
-    pub(crate) interval: Duration,
-    /// How many such runs are taken as one measurement: the CPU clock ticks are 10 ms long.
-    pub(crate) runs: u32,
-}
-
-/// What a phase measured.
+/// What a case measured.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// Of all processes of the target.
@@ -38,20 +28,21 @@ pub(crate) struct Outcome {
     pub(crate) frame_bytes: usize,
 }
 
-/// A server with its sessions, between the phases.
+/// A server with its sessions, between the cases.
 #[derive(Debug)]
 pub(crate) struct Stage {
     target: Target,
     load: Load,
+    chats: u32,
     next: u32,
 }
 
 impl Stage {
-    /// Connects sessions to a started server.
-    pub(crate) async fn connect(target: Target, sessions: usize) -> anyhow::Result<Self> {
-        let load = Load::connect(target.address(), sessions, |session| target.auth(session)).await;
+    /// Connects the sessions of a layout to a started server.
+    pub(crate) async fn connect(target: Target, layout: &Layout) -> anyhow::Result<Self> {
+        let load = Load::connect(target.address(), entrances(&target, layout)?).await;
         let load = load.with_context(|| format!("sessions of {}", target.kind().name()))?;
-        Ok(Self { target, load, next: 1 })
+        Ok(Self { target, load, chats: layout.chats, next: 1 })
     }
 
     /// Ends the sessions, then the server; gives how many sessions the server had ended before.
@@ -62,17 +53,29 @@ impl Stage {
         Ok(ended)
     }
 
-    /// Sends the phase's events and waits until all sessions have them.
-    pub(crate) async fn measure(&mut self, phase: Phase) -> anyhow::Result<Outcome> {
+    /// The resident memory of the server, in KiB.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
+        self.target.resident_kib()
+    }
+
+    /// Publishes the events of a case and waits until all sessions have theirs.
+    pub(crate) async fn measure(&mut self, case: Case, pace: Pace) -> anyhow::Result<Outcome> {
+        let audience = match case.to() {
+            To::All => Audience::All,
+            To::TwoRooms => Audience::TwoRooms,
+            To::AllButOne => Audience::AllButOne(self.load.ids().into()),
+            To::Chats => Audience::Chats(self.chats),
+        };
         let before = self.target.cpu()?;
         let (mut outcome, mut deliveries, mut latencies) = (Outcome::default(), 0, Vec::new());
-        for _ in 0..phase.runs {
-            let run = Run { count: phase.count, first: self.next, interval: phase.interval };
-            self.load.begin(run.first, run.count);
+        for _ in 0..pace.runs {
+            let Pace { count, interval, in_flight, .. } = pace;
+            let run = Run { count, first: self.next, interval, in_flight, audience: audience.clone() };
+            let due = self.load.begin(run.first, run.count, &run.audience);
             let published = self.target.publish(run).await;
             published.with_context(|| format!("publishing to {}", self.target.kind().name()))?;
-            let received = self.load.finish(run.count).await;
-            self.next += run.count;
+            let received = self.load.finish(due).await;
+            self.next += count;
             deliveries += received.events;
             outcome.lost += received.lost;
             outcome.misplaced += received.misplaced;
@@ -80,15 +83,7 @@ impl Stage {
             latencies.extend(received.latencies_micros);
         }
         tokio::time::sleep(SETTLE).await;
-        outcome.cpu_by_process = self
-            .target
-            .cpu()?
-            .into_iter()
-            .zip(before)
-            .map(|((name, after), (_, before))| {
-                (name, (after.saturating_sub(before)).as_secs_f64() * 1e6 / deliveries.max(1) as f64)
-            })
-            .collect();
+        outcome.cpu_by_process = cpu_since(&self.target, before, deliveries)?;
         outcome.cpu_micros_per_delivery = outcome.cpu_by_process.iter().map(|(_, micros)| micros).sum();
         latencies.sort_unstable();
         outcome.p50_millis = quantile_millis(&latencies, 0.5);
@@ -98,16 +93,25 @@ impl Stage {
     }
 }
 
-/// Resident KiB that each of `sessions` idle sessions costs a freshly started server.
-pub(crate) async fn idle_kib(target: Target, sessions: usize) -> anyhow::Result<f64> {
-    tokio::time::sleep(IDLE_SETTLE).await;
-    let before = target.resident_kib()?;
-    let stage = Stage::connect(target, sessions).await?;
-    tokio::time::sleep(IDLE_SETTLE).await;
-    let after = stage.target.resident_kib()?;
-    let ended = stage.stop().await?;
-    anyhow::ensure!(ended == 0, "{ended} idle sessions ended");
-    Ok(after.saturating_sub(before) as f64 / sessions as f64)
+/// How each session of a layout comes in.
+pub(crate) fn entrances(target: &Target, layout: &Layout) -> anyhow::Result<Vec<Entrance>> {
+    let entrance = |session: usize| {
+        let chat =
+            (layout.chats > 0).then(|| u32::try_from(session).map(|session| chat_of(session, layout.chats)));
+        Ok(Entrance { auth: target.auth(session)?, chat: chat.transpose()? })
+    };
+    (0..layout.sessions).map(entrance).collect()
+}
+
+/// The CPU time of each process since `before`, in µs for each of `count` things done.
+pub(crate) fn cpu_since(
+    target: &Target,
+    before: Vec<(&'static str, Duration)>,
+    count: u64,
+) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / count.max(1) as f64;
+    let pairs = target.cpu()?.into_iter().zip(before);
+    Ok(pairs.map(|((name, after), (_, before))| (name, each(after.saturating_sub(before)))).collect())
 }
 
 /// Of sorted microseconds.

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io::Write as _,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -18,20 +18,31 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
-use fanfare_proto::{signer::Bearer, token::Scope, v1::Reason};
+use fanfare_proto::{
+    signer::Bearer,
+    token::{Scope, TenantScope},
+    v1::Reason,
+};
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 use http_body_util::BodyExt as _;
 use rust_embed::RustEmbed;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
-use crate::{failure::Failure, sessions::Sessions, transport::request::refuse};
+use crate::{
+    refusal::Refusal,
+    sessions::Sessions,
+    transport::request::{read_body, refuse},
+};
 
 /// Calls that are passed on at once; streams count as long as they last.
-const CALLS_MAX: usize = 256;
-/// The same for calls without a service's token, which the server refuses: they must not take the places of others.
+const CALLS_MAX: usize = 1024;
+/// Likewise, of one tenant's administrators: slow ones must not lock out those of other tenants.
+const CALLS_PER_TENANT_MAX: usize = 256;
+/// Likewise, without a service's token, which the server refuses.
 const STRANGERS_MAX: usize = 32;
+/// The largest request, in bytes.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// How long the token of a page is good in development; the page fetches another before.
 const TOKEN_AGE: Duration = Duration::from_secs(15 * 60);
 /// Smaller files are not worth compressing, in bytes.
@@ -57,9 +68,49 @@ struct Files;
 struct Console {
     files: HashMap<String, File>,
     sessions: Arc<Sessions>,
-    /// Places of calls with a service's token, and of all others.
-    calls: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    places: Arc<Places>,
+}
+
+/// Calls under way, by tenant; those without a service's token under `None`.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<Option<String>, usize>>);
+
+/// The place of a call, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    key: Option<String>,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<String>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>, key: Option<String>) -> Option<Place> {
+        let max = if key.is_some() { CALLS_PER_TENANT_MAX } else { STRANGERS_MAX };
+        let mut places = self.lock();
+        let total: usize = places.values().sum();
+        let used = places.entry(key.clone()).or_default();
+        if *used >= max || total >= CALLS_MAX {
+            return None;
+        }
+        *used += 1;
+        drop(places);
+        Some(Place { places: self.clone(), key })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.places.lock();
+        if let Some(used) = places.get_mut(&self.key) {
+            *used -= 1;
+            if *used == 0 {
+                places.remove(&self.key);
+            }
+        }
+    }
 }
 
 /// A file of the page.
@@ -78,12 +129,7 @@ struct File {
 /// The console's routes. Everything they do not have is looked for among the page's files.
 pub(crate) fn router(sessions: &Arc<Sessions>) -> Router {
     let files = Files::iter().filter_map(|name| Some((name.to_string(), File::new(&name)?))).collect();
-    let console = Arc::new(Console {
-        files,
-        sessions: sessions.clone(),
-        calls: Arc::new(Semaphore::new(CALLS_MAX)),
-        strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
-    });
+    let console = Arc::new(Console { files, sessions: sessions.clone(), places: Arc::default() });
     Router::new()
         .route("/console/config.json", get(config))
         .route("/fanfare.v1.Admin/{method}", any(pass_on))
@@ -108,14 +154,14 @@ async fn config(State(console): State<Arc<Console>>, headers: HeaderMap) -> Resp
         Ok((token, _)) => private(
             json!({ "development": true, "token": token, "socketioPath": console.sessions.config.path }),
         ),
-        Err(error) => refuse(&Failure::new(Reason::Internal, error.to_string())),
+        Err(error) => refuse(&Refusal::new(Reason::Internal, error.to_string())),
     }
 }
 
 fn foreign() -> Response {
     let message =
         "the console of fanfare dev is for this machine: open it as http://127.0.0.1 or http://localhost";
-    refuse(&Failure::new(Reason::Forbidden, message))
+    refuse(&Refusal::new(Reason::Forbidden, message))
 }
 
 /// Whether a request may come from a page that is not ours.
@@ -150,11 +196,16 @@ fn from_elsewhere(headers: &HeaderMap) -> bool {
 }
 
 impl Console {
-    /// Whether a call comes with the token of a service; what it may do says the server.
-    fn is_expected(&self, headers: &HeaderMap) -> bool {
+    /// The tenant of a call with a service's token; the server decides what it may do.
+    fn tenant(&self, headers: &HeaderMap) -> Option<String> {
         let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
-        let identity = token.and_then(|token| self.sessions.verifier.verify(token).ok());
-        identity.is_some_and(|identity| identity.allows(Scope::Notify) || identity.allows(Scope::Admin))
+        let identity = token.and_then(|token| self.sessions.verifier.verify(token).ok())?;
+        let is_service = identity.allows(Scope::Notify) || identity.allows(Scope::Admin);
+        is_service.then(|| match identity.tenant {
+            // Administrators of all tenants are told apart.
+            TenantScope::Any => format!("* {}", identity.user_id.unwrap_or_default()),
+            TenantScope::One(tenant) => tenant.as_str().to_owned(),
+        })
     }
 }
 
@@ -163,9 +214,7 @@ async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Respo
     if console.sessions.config.development.is_some() && is_foreign(request.headers()) {
         return foreign();
     }
-    // Whoever will be refused must not take the place of those who will not.
-    let places = if console.is_expected(request.headers()) { &console.calls } else { &console.strangers };
-    let Ok(place) = places.clone().try_acquire_owned() else {
+    let Some(place) = console.places.take(console.tenant(request.headers())) else {
         // A gRPC-Web answer without a message: RESOURCE_EXHAUSTED.
         let headers = [
             ("content-type", "application/grpc-web+proto"),
@@ -174,8 +223,13 @@ async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Respo
         ];
         return headers.into_response();
     };
+    let (parts, body) = request.into_parts();
+    let request = match read_body(body, REQUEST_BYTES_MAX, console.sessions.config.request_timeout).await {
+        Ok(body) => Request::from_parts(parts, Body::from(body)),
+        Err(status) => return status.into_response(),
+    };
     let mut response = console.sessions.link.pass_on(request).await;
-    // Which other origins may call the server is not which may call the bridge: none.
+    // The server's CORS headers are not the bridge's: no other origin may call it.
     let names: Vec<HeaderName> = response.headers().keys().cloned().collect();
     for name in names.iter().filter(|name| name.as_str().starts_with("access-control-")) {
         response.headers_mut().remove(name);

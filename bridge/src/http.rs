@@ -1,34 +1,31 @@
-//! HTTP around the transports: health pages, who may come, and what of a request is kept.
+//! HTTP around the transports: health pages, origins, and the routes.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
-    console,
+    bundle, console,
     error::Error,
-    link::Link,
+    refusal::Refusal,
     sessions::Sessions,
     transport::{
-        poll,
-        socketio::{self, SocketIo},
-        sse, websocket,
+        engineio::{self, Engine},
+        poll, raw,
+        request::unavailable,
+        socketio::SocketIo,
+        sse,
     },
 };
-
-/// Headers that the transports need. Engine.IO keeps a handshake's headers as long as the connection lives, so
-/// all others are dropped.
-const KEPT_HEADERS: [HeaderName; 3] =
-    [header::AUTHORIZATION, header::SEC_WEBSOCKET_KEY, header::CONTENT_TYPE];
 
 /// Which origins may connect.
 #[derive(Debug, Clone)]
@@ -38,7 +35,7 @@ enum Origins {
 }
 
 /// All routes of the bridge.
-pub(crate) fn router(sessions: &Arc<Sessions>) -> Result<Router, Error> {
+pub(crate) fn router(sessions: &Arc<Sessions>, engine: &Arc<Engine<SocketIo>>) -> Result<Router, Error> {
     let path = sessions.config.path.clone();
     let valid =
         path.len() > 2 && path.starts_with('/') && path.ends_with('/') && !path.contains(['{', '}', '?']);
@@ -46,28 +43,40 @@ pub(crate) fn router(sessions: &Arc<Sessions>) -> Result<Router, Error> {
         return Err(Error::Path(path));
     }
     let origins = origins(&sessions.config.cors_origins)?;
-    let engine = socketio::service(Arc::new(SocketIo { sessions: sessions.clone() }));
+    let socketio = any(engineio::handle::<SocketIo>).with_state(engine.clone());
     let sockets = Router::new()
-        .route_service(&path, engine.clone())
-        .route_service(path.trim_end_matches('/'), engine)
-        .layer(middleware::from_fn(strip))
-        .route("/ws", any(websocket::upgrade))
+        .route(&path, socketio.clone())
+        .route(path.trim_end_matches('/'), socketio)
+        .route("/ws", any(raw::upgrade))
         .route("/events", get(sse::events))
         .route("/poll", get(poll::poll))
         .with_state(sessions.clone())
-        .layer(middleware::from_fn_with_state(origins.clone(), admit))
+        .layer(middleware::from_fn_with_state(origins.clone(), check_origin))
         .layer(cors(&origins));
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .with_state(sessions.link.clone())
-        .merge(sockets);
+    let mut router = health(sessions).merge(sockets);
+    if sessions.config.client_bundle {
+        router = router.merge(bundle::router(&path));
+    }
     Ok(if sessions.config.console { router.merge(console::router(sessions)) } else { router })
 }
 
-/// Ready is who can deliver: a server is linked.
-async fn readyz(State(link): State<Arc<Link>>) -> (StatusCode, &'static str) {
-    if link.is_up() {
+/// The routes for connections beyond the limits: health pages, and the refusal of all else.
+pub(crate) fn reserve_router(sessions: &Arc<Sessions>) -> Router {
+    health(sessions).fallback(|Extension(refusal): Extension<Refusal>| async move { unavailable(&refusal) })
+}
+
+fn health(sessions: &Arc<Sessions>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(sessions.clone())
+}
+
+/// Ready means that events can be delivered: a server is linked.
+async fn readyz(State(sessions): State<Arc<Sessions>>) -> (StatusCode, &'static str) {
+    if sessions.draining.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+    } else if sessions.link.is_up() {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no server is linked\n")
@@ -96,13 +105,10 @@ fn cors(origins: &Origins) -> CorsLayer {
     }
 }
 
-/// Refuses what cannot work, with a reason that a person can act on.
-async fn admit(State(origins): State<Origins>, request: Request, next: Next) -> Response {
-    let refused = |status: StatusCode, code: u8, message: String| {
-        (status, axum::Json(json!({ "code": code, "message": message }))).into_response()
-    };
-    // Browsers do not apply CORS to WebSockets, so the server must (RFC 6455, section 10.2).
-    // Without a list everybody may, as with Socket.IO on Node: who a caller is says the token, never a cookie.
+/// Browsers do not apply CORS to WebSockets, so the server must (RFC 6455, section 10.2). Without a
+/// list every origin may connect, as with Socket.IO on Node: the token says who a caller is, never a
+/// cookie.
+async fn check_origin(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     if let (Origins::Listed(list), Some(origin)) = (&origins, request.headers().get(header::ORIGIN))
         && !list.is_empty()
     {
@@ -110,34 +116,9 @@ async fn admit(State(origins): State<Origins>, request: Request, next: Next) -> 
         let same = origin.as_bytes().splitn(3, |b| *b == b'/').nth(2) == host && host.is_some();
         if !same && !list.contains(origin) {
             // 4 is Engine.IO's "Forbidden".
-            return refused(
-                StatusCode::FORBIDDEN,
-                4,
-                "this origin is not allowed (setting cors-origin)".into(),
-            );
-        }
-    }
-    let query = request.uri().query().unwrap_or_default();
-    let version = query.split('&').find_map(|pair| pair.strip_prefix("EIO="));
-    if let Some(version) = version.filter(|v| *v != "4") {
-        let version: String = version.chars().take(8).collect();
-        let message = format!(
-            "Unsupported protocol version: this server speaks Engine.IO 4 (socket.io-client 3.x and 4.x), not {version}"
-        );
-        return refused(StatusCode::BAD_REQUEST, 5, message);
-    }
-    next.run(request).await
-}
-
-async fn strip(mut request: Request, next: Next) -> Response {
-    // Copies: what hyper parsed are slices that would keep its whole read buffer.
-    if let Ok(uri) = request.uri().to_string().parse() {
-        *request.uri_mut() = uri;
-    }
-    let headers = std::mem::take(request.headers_mut());
-    for name in KEPT_HEADERS {
-        if let Some(value) = headers.get(&name).and_then(|v| HeaderValue::from_bytes(v.as_bytes()).ok()) {
-            request.headers_mut().insert(name, value);
+            let message = "this origin is not allowed (setting cors-origin)";
+            let body = axum::Json(json!({ "code": 4, "message": message }));
+            return (StatusCode::FORBIDDEN, body).into_response();
         }
     }
     next.run(request).await

@@ -1,25 +1,39 @@
 //! The bridge of Fanfare: browsers' sessions, and one link to a server that feeds them.
 //!
-//! Knows no catalog: names, rooms and JSON are made by the server. `link` and `rooms` know no transport,
-//! `transport` is the only place that knows Socket.IO, `bridge` the only one that knows all parts.
+//! Knows no catalog: names, rooms and JSON are made by the server. In reading order, each part
+//! knowing only those before it:
+//!
+//! 1. [`config`], [`error`], [`refusal`], [`client`], [`limits`], [`clock`]: settings, reasons and
+//!    bounds.
+//! 2. [`event`]: an event and the bytes that transports make of it, once.
+//! 3. [`outbox`], [`session`]: what one connection is sent, and one browser.
+//! 4. [`stats`], [`shard`], [`rooms`]: who is in which room, and the fan-out to them.
+//! 5. [`downstream`], [`link`]: the stream from a server, and what it drives.
+//! 6. [`sessions`], [`replay`]: admission, calls, and what a session has missed.
+//! 7. [`transport`]: the protocols that browsers speak.
+//! 8. [`http`], [`console`], [`deadline`], [`listener`], [`bridge`]: the ways in.
 
 mod bridge;
-mod call;
+mod bundle;
+mod client;
+mod clock;
 mod config;
 mod console;
-mod delivery;
-mod ending;
+mod deadline;
+mod downstream;
 mod error;
-mod expiry;
-mod failure;
+mod event;
 mod http;
 mod limits;
 mod link;
-mod mailbox;
-mod reader;
+mod listener;
+mod outbox;
+mod refusal;
+mod replay;
 mod rooms;
 mod session;
 mod sessions;
+mod shard;
 mod stats;
 mod transport;
 

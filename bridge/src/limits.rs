@@ -1,55 +1,296 @@
-//! How much a session may ask for.
+//! How much clients may ask for: rates per session, user and address, and places per address.
 
-use fanfare_proto::{
-    rate::{KeyedLimiter, Limiter, Rate},
-    room::Tenant,
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use crate::{config::Config, failure::Failure};
+use fanfare_proto::{
+    rate::{KeyedLimiter, Limiter},
+    room::Tenant,
+    v1::Reason,
+};
 
-/// Refusals that are forgiven a second.
-const FORGIVEN_PER_SECOND: u32 = 1;
+use crate::{config::Config, refusal::Refusal};
+
+/// A client that was refused and then stayed within its limits for this long starts anew.
+const REFUSALS_APART: Duration = Duration::from_secs(2);
+/// How long a client that is refused is not read from, besides the first refusals.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
+/// Refusals without a pause.
+const REFUSALS_FREE: u32 = 200;
+/// Leading bits of an IPv6 address that one client owns (RFC 6177).
+const IPV6_CLIENT_BITS: u32 = 64;
 
 /// What all sessions of a user may ask for together, on this bridge.
 #[derive(Debug)]
-pub(crate) struct UserLimits(KeyedLimiter<(Tenant, String)>);
+pub(crate) struct UserLimits {
+    calls: KeyedLimiter<(Tenant, String)>,
+    connects: KeyedLimiter<(Tenant, String)>,
+}
+
+impl UserLimits {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            calls: KeyedLimiter::new(config.calls_per_user),
+            connects: KeyedLimiter::new(config.connects_per_user),
+        }
+    }
+
+    /// Counts a call.
+    pub(crate) fn count_call(&self, tenant: &Tenant, user_id: &str) -> Result<(), Refusal> {
+        let key = (tenant.clone(), user_id.to_owned());
+        self.calls.check(&key).map_err(Refusal::too_many_calls)
+    }
+
+    /// Counts a new session.
+    pub(crate) fn count_connect(&self, tenant: &Tenant, user_id: &str) -> Result<(), Refusal> {
+        let key = (tenant.clone(), user_id.to_owned());
+        let refuse = |wait| Refusal::too_fast(wait, "the user connects too often; wait".into());
+        self.connects.check(&key).map_err(refuse)
+    }
+
+    /// Forgets users who did nothing for a while.
+    pub(crate) fn forget(&self) {
+        self.calls.forget();
+        self.connects.forget();
+    }
+}
 
 /// What one session has asked for.
 #[derive(Debug)]
 pub(crate) struct SessionLimits {
     calls: Limiter,
-    refusals: Limiter,
+    refusals: Mutex<Refusals>,
+    abuse_after: Duration,
 }
 
-impl UserLimits {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self(KeyedLimiter::new(config.calls_per_user))
-    }
+#[derive(Debug, Default)]
+struct Refusals {
+    /// The first and the last refusal without a pause of [`REFUSALS_APART`] between.
+    span: Option<(Instant, Instant)>,
+    count: u32,
+}
 
-    /// Counts one call of a user.
-    pub(crate) fn check(&self, tenant: &Tenant, user_id: &str) -> Result<(), Failure> {
-        self.0.check(&(tenant.clone(), user_id.to_owned())).map_err(Failure::too_fast)
-    }
-
-    /// Lets go of users who have not called for a while.
-    pub(crate) fn forget(&self) {
-        self.0.forget();
-    }
+/// What follows a refusal.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Consequence {
+    /// The client is told.
+    Tell,
+    /// The client is told, and not read from for a while.
+    Pause(Duration),
+    /// The client stayed over the limit for too long.
+    End,
 }
 
 impl SessionLimits {
     pub(crate) fn new(config: &Config) -> Self {
-        let refusals = Rate { per_second: FORGIVEN_PER_SECOND, burst: config.refusals_max };
-        Self { calls: Limiter::new(config.calls_per_session), refusals: Limiter::new(refusals) }
+        let calls = Limiter::new(config.calls_per_session);
+        Self { calls, refusals: Mutex::default(), abuse_after: config.abuse_after }
     }
 
-    /// Counts one call.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        self.calls.check().map_err(Failure::too_fast)
+    /// Counts a call.
+    pub(crate) fn count_call(&self) -> Result<(), Refusal> {
+        self.calls.check().map_err(Refusal::too_many_calls)
     }
 
-    /// Counts one refusal; false when there were too many.
-    pub(crate) fn bear(&self) -> bool {
-        self.refusals.check().is_ok()
+    /// Counts a refusal.
+    pub(crate) fn count_refusal(&self) -> Consequence {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now(), self.abuse_after)
+    }
+}
+
+impl Refusals {
+    fn count(&mut self, now: Instant, abuse_after: Duration) -> Consequence {
+        let known = self.span.filter(|(_, last)| now.duration_since(*last) < REFUSALS_APART);
+        let first = known.map_or(now, |(first, _)| first);
+        self.count = if known.is_some() { self.count.saturating_add(1) } else { 1 };
+        self.span = Some((first, now));
+        if now.duration_since(first) >= abuse_after {
+            Consequence::End
+        } else if self.count > REFUSALS_FREE {
+            Consequence::Pause(REFUSAL_PAUSE)
+        } else {
+            Consequence::Tell
+        }
+    }
+}
+
+/// What a place is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A TCP connection.
+    Connection,
+    /// A handshake that is no session yet.
+    Handshake,
+    /// A session.
+    Session,
+}
+
+const KINDS: usize = 3;
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connections",
+            Self::Handshake => "handshakes",
+            Self::Session => "sessions",
+        }
+    }
+}
+
+/// Places per address and in all.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    used: Mutex<HashMap<IpAddr, [u32; KINDS]>>,
+    totals: [AtomicUsize; KINDS],
+    max: [usize; KINDS],
+    max_per_address: [usize; KINDS],
+    connects: KeyedLimiter<IpAddr>,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    addresses: Arc<Addresses>,
+    /// `None` counts in all only.
+    address: Option<IpAddr>,
+    kind: Kind,
+}
+
+/// The address that counts: clients own whole IPv6 networks.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) >> (128 - IPV6_CLIENT_BITS) << (128 - IPV6_CLIENT_BITS);
+            Ipv6Addr::from(network).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+impl Addresses {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            used: Mutex::default(),
+            totals: Default::default(),
+            max: [config.connections_max, config.handshakes_max, usize::MAX],
+            max_per_address: [
+                config.connections_per_address_max,
+                config.handshakes_per_address_max,
+                config.sessions_per_address_max,
+            ],
+            connects: KeyedLimiter::new(config.connects_per_address),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, [u32; KINDS]>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a client, or for a proxy, which counts in all only.
+    pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>, kind: Kind) -> Result<Place, Refusal> {
+        let index = kind as usize;
+        let total = self.totals[index].fetch_add(1, Ordering::AcqRel);
+        // Given back when it is refused below.
+        let mut place = Place { addresses: self.clone(), address: None, kind };
+        if total >= self.max[index] {
+            let (max, name) = (self.max[index], kind.name());
+            return Err(full(format!("the bridge has {max} {name}, as many as it may; try again")));
+        }
+        let Some(address) = address.map(client) else { return Ok(place) };
+        let mut used = self.lock();
+        let of_address = used.entry(address).or_default();
+        let max = self.max_per_address[index];
+        if of_address[index] as usize >= max {
+            let name = kind.name();
+            drop(used);
+            return Err(full(format!("your address has {max} {name}, as many as it may; try again")));
+        }
+        of_address[index] += 1;
+        drop(used);
+        place.address = Some(address);
+        Ok(place)
+    }
+
+    /// Counts a new connection or handshake of an address.
+    pub(crate) fn count_connect(&self, address: IpAddr) -> Result<(), Refusal> {
+        let refuse = |wait| Refusal::too_fast(wait, "your address connects too often; wait".into());
+        self.connects.check(&client(address)).map_err(refuse)
+    }
+
+    /// Forgets addresses that did nothing for a while.
+    pub(crate) fn forget(&self) {
+        self.connects.forget();
+    }
+}
+
+fn full(message: String) -> Refusal {
+    Refusal { retry_after: Some(Duration::from_secs(1)), ..Refusal::new(Reason::Limit, message) }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let index = self.kind as usize;
+        self.addresses.totals[index].fetch_sub(1, Ordering::AcqRel);
+        let Some(address) = self.address else { return };
+        let mut used = self.addresses.lock();
+        if let Some(of_address) = used.get_mut(&address) {
+            of_address[index] = of_address[index].saturating_sub(1);
+            if *of_address == [0; KINDS] {
+                used.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_proto::token::TokenConfig;
+
+    use super::*;
+
+    fn addresses(per_address: usize) -> Arc<Addresses> {
+        let listen = ([127, 0, 0, 1], 0).into();
+        let mut config = Config::new(listen, Vec::new(), String::new(), TokenConfig::default());
+        config.handshakes_per_address_max = per_address;
+        config.handshakes_max = 3;
+        Addresses::new(&config)
+    }
+
+    #[test]
+    fn places_are_limited_per_address_and_in_all_and_come_back() {
+        let addresses = addresses(2);
+        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let take = |text| addresses.take(address(text), Kind::Handshake);
+        let first = take("2001:db8::1").unwrap();
+        let _second = take("2001:db8::2").unwrap();
+        assert!(take("2001:db8::3").is_err(), "one network is one client");
+        let _third = take("192.0.2.1").unwrap();
+        assert!(take("192.0.2.2").is_err(), "no place in all");
+        drop(first);
+        assert!(take("2001:db8::3").is_ok());
+        assert_eq!(addresses.lock().len(), 2);
+    }
+
+    #[test]
+    fn a_burst_is_no_abuse_and_staying_over_the_limit_is() {
+        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        let abuse_after = Duration::from_secs(10);
+        for _ in 0..REFUSALS_FREE {
+            assert_eq!(refusals.count(start, abuse_after), Consequence::Tell);
+        }
+        assert_eq!(refusals.count(start, abuse_after), Consequence::Pause(REFUSAL_PAUSE));
+        let later = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(refusals.count(later(3), abuse_after), Consequence::Tell, "it stopped between");
+        for second in 4..13 {
+            assert_eq!(refusals.count(later(second), abuse_after), Consequence::Tell);
+        }
+        assert_eq!(refusals.count(later(13), abuse_after), Consequence::End);
     }
 }

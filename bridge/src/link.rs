@@ -1,8 +1,9 @@
-//! The link: which rooms this bridge follows, and the one stream from a server that brings their events.
+//! The link: which rooms this bridge follows, and the one stream from a server that brings their
+//! events.
 //!
-//! Sessions *want* rooms and *release* them; the room is followed from the first want until a while after the last
-//! release. When the server is lost, the next one is asked for everything after each tenant's cursor: sessions
-//! notice nothing. Knows no transport.
+//! Rooms are *wanted* and *released*; a room is followed from the first want until a while after the
+//! last release. When the server is lost, the next one is asked for everything after each tenant's
+//! cursor: sessions notice nothing. Knows no sessions and no transport; drives a [`Downstream`].
 
 mod interest;
 mod reports;
@@ -22,41 +23,48 @@ use fanfare_client::edge::{self, EdgeClient};
 use fanfare_proto::{
     room::{Room, Tenant},
     v1::{
-        self, CallRequest, CallResponse, Caller, EndSession, EventBatch, Inspect, Inspected, LinkHello,
-        LinkRequest, LinkResponse, Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse,
-        link_request, link_response,
+        CallRequest, CallResponse, Caller, Delivery, EventBatch, LinkHello, LinkRequest, LinkResponse,
+        Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse, SessionOpened, link_request,
+        link_response,
     },
 };
 use futures_util::FutureExt as _;
 use http::{Request, Response};
+use prost::Message as _;
 use rand::RngExt as _;
-use tokio::time::{Instant, MissedTickBehavior};
-
-use crate::{
-    config::Config, delivery::Delivery, ending::Ending, error::Error, failure::Failure, rooms::Rooms,
-    session::Session, stats::Stats,
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior},
 };
+
+use crate::{config::Config, downstream::Downstream, error::Error, event::Event, refusal::Refusal};
 use interest::Interests;
 use reports::Reports;
 
 /// How long the first answer on a new link may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many heartbeats may stay away before the link counts as lost.
+/// How many heartbeats may be missing before the link counts as lost.
 const SILENT_HEARTBEATS_MAX: u32 = 3;
-/// Pauses between two tries to link.
+/// Pauses between two attempts to link.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-/// How often rooms that nobody wants any more are looked for.
+/// How often rooms that are not wanted any more are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Messages that have already arrived and are taken together, at most.
 const DRAIN_MAX: usize = 32;
-/// Events that a session gets in one go: enough that the write is shared, few enough that what a connection
-/// buffers stays small.
+/// Events that a session gets in one write.
 const ROUND_EVENTS_MAX: usize = 128;
-/// How many rounds a session's queue holds at least.
+/// How many rounds a session's queue holds at least, so that a session that reads is not taken for
+/// slow.
 const ROUND_SHARE: usize = 8;
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of calls that wait for the server's answers.
+const CALL_BYTES_MAX: usize = 32 << 20;
+/// What a call costs besides its bytes.
+const CALL_BYTES: usize = 1024;
+/// Requests that wait for the link's stream; more stay where they come from.
+const OUTGOING_MAX: usize = 16;
 
 /// The link of a bridge.
 #[derive(Debug)]
@@ -71,18 +79,16 @@ pub(crate) struct Link {
     up: AtomicBool,
     interests: Interests,
     reports: Reports,
-    rooms: Arc<Rooms>,
-    /// What a session gets in one go: a fraction of what may wait for it, so that who reads is not taken for slow.
+    call_bytes: Semaphore,
     round_bytes_max: usize,
-    pub(crate) stats: Stats,
 }
 
-/// Why a call got no answer from the server.
+/// The server did not answer.
 #[derive(Debug)]
 pub(crate) struct Unavailable;
 
 impl Link {
-    pub(crate) fn new(config: &Config, rooms: Arc<Rooms>) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let servers = config.servers.iter().map(|url| EdgeClient::new(url, &config.token));
         let servers: Vec<_> = servers.map(|server| server.map(Mutex::new)).collect::<Result<_, _>>()?;
         if servers.is_empty() {
@@ -94,11 +100,10 @@ impl Link {
             servers,
             current: Mutex::new(0),
             up: AtomicBool::new(false),
-            interests: Interests::new(config.interest_linger),
+            interests: Interests::new(config.interest_linger, config.rooms_per_tenant_max),
             reports: Reports::new(),
-            rooms,
+            call_bytes: Semaphore::new(CALL_BYTES_MAX),
             round_bytes_max: config.queue_bytes_max / ROUND_SHARE,
-            stats: Stats::default(),
         })
     }
 
@@ -107,13 +112,14 @@ impl Link {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Wants rooms; resolves when their events are certain to arrive. Every want needs a [`Self::release`], also one that is
-    /// dropped while waiting, but not one that is refused because the bridge has too many rooms.
+    /// Wants rooms; resolves when their events are certain to arrive, or with the server's refusal.
+    /// Every want needs a [`Self::release`], whatever it resolves to and also when it is dropped
+    /// while waiting; but not one that is refused at once because there are too many rooms.
     pub(crate) fn want(
         &self,
         tenant: &Tenant,
         rooms: &[Room],
-    ) -> Result<impl Future<Output = ()> + Send + use<>, Failure> {
+    ) -> Result<impl Future<Output = Result<(), Refusal>> + Send + use<>, Refusal> {
         self.interests.want(tenant, rooms)
     }
 
@@ -122,38 +128,41 @@ impl Link {
         self.interests.release(tenant, rooms);
     }
 
-    /// Tells the server that a session is about to be ready; resolves with what greets it, or why it must not be. A session that is
-    /// not made [ready](Self::ready) then must be [closed](Self::closed).
+    /// Tells the server that a session is about to be ready; resolves with what greets it, or why it
+    /// is refused. A session that is not made [ready](Self::ready) then must be
+    /// [closed](Self::closed).
     pub(crate) fn open(
         &self,
-        session: &Session,
-    ) -> impl Future<Output = Result<Vec<v1::Delivery>, Failure>> + Send + use<> {
-        self.reports.open(session)
+        session_id: &str,
+        opened: SessionOpened,
+    ) -> impl Future<Output = Result<Vec<Delivery>, Refusal>> + Send + use<> {
+        self.reports.open(session_id, opened)
     }
 
-    /// Tells the server that a session gets the events of its rooms; gives the number of the change.
-    pub(crate) fn ready(&self, session: &Session) -> u64 {
-        self.reports.ready(session)
+    /// Tells the server that a session gets the events of its rooms; returns the number of the
+    /// change.
+    pub(crate) fn ready(&self, session_id: &str, opened: SessionOpened) -> u64 {
+        self.reports.ready(session_id, opened)
     }
 
-    /// Tells the server that a session has entered or left rooms; gives the number of the change.
+    /// Tells the server that a session entered or left rooms; returns the number of the change.
     pub(crate) fn moved(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) -> u64 {
         self.reports.rooms(session_id, entered, left, catalog)
     }
 
-    /// Tells the server that a session is gone.
-    pub(crate) fn closed(&self, session_id: &str) {
-        self.reports.closed(session_id);
+    /// Tells the server that a session is gone, and whether its client itself ended it.
+    pub(crate) fn closed(&self, session_id: &str, left: bool) {
+        self.reports.closed(session_id, left);
     }
 
-    /// Resolves when the server has taken over the change of this number.
-    pub(crate) fn settled(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
-        self.reports.settled(number)
+    /// Resolves when the server has applied the change of this number.
+    pub(crate) fn applied(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        self.reports.reach_applied(number)
     }
 
-    /// Resolves when a change of a session is there after a crash.
+    /// Resolves when a change survives a crash.
     pub(crate) fn durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
-        self.reports.durable(number)
+        self.reports.reach_durable(number)
     }
 
     /// Finds a lost session of a user; `None` when the server knows that it cannot be recovered.
@@ -185,22 +194,32 @@ impl Link {
     }
 
     /// Has the server run what a browser emitted.
-    pub(crate) async fn call(&self, request: CallRequest) -> Result<CallResponse, Unavailable> {
+    pub(crate) async fn call(&self, request: CallRequest) -> Result<CallResponse, Refusal> {
         if !self.is_up() {
-            return Err(Unavailable);
+            return Err(Refusal::unavailable());
         }
+        let cost = u32::try_from(request.encoded_len() + CALL_BYTES).unwrap_or(u32::MAX);
+        let Ok(_place) = self.call_bytes.try_acquire_many(cost) else {
+            let message = "the server is slow, and too many calls wait for it; try again";
+            return Err(Refusal::new(Reason::Unavailable, message));
+        };
         let server = self.server();
         match tokio::time::timeout(CALL_TIMEOUT, server.call(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "call failed");
-                Err(Unavailable)
+                Err(Refusal::unavailable())
             }
             Err(_) => {
                 tracing::warn!("call timed out");
-                Err(Unavailable)
+                Err(Refusal::unavailable())
             }
         }
+    }
+
+    /// Passes a browser's gRPC-Web call on to the server.
+    pub(crate) async fn pass_on(&self, request: Request<Body>) -> Response<Body> {
+        self.server().pass_on(request).await.map(Body::new)
     }
 
     fn current(&self) -> MutexGuard<'_, EdgeClient> {
@@ -212,8 +231,9 @@ impl Link {
         self.current().clone()
     }
 
-    /// Gives up the connection to the current server. A server that was silent may be well, and the connection dead without
-    /// anybody having been told, as when a firewall forgets it; then all that went over it would have to time out.
+    /// Gives up the connection to the current server. A server that was silent may be well and the
+    /// connection dead without a sign, as when a firewall forgets it; then all that went over it
+    /// would have to time out.
     fn renew(&self) {
         let mut current = self.current();
         match current.renewed() {
@@ -223,19 +243,19 @@ impl Link {
     }
 
     /// Holds the link for ever, with one server after the other.
-    pub(crate) async fn run(&self) {
+    pub(crate) async fn run<D: Downstream>(&self, downstream: &D) {
         let mut pause = BACKOFF_MIN;
         loop {
             let linked_at = Instant::now();
-            let why = match self.hold().await {
+            let why = match self.hold(downstream).await {
                 Ok(()) => "the server ended the link".to_owned(),
                 Err(why) => why,
             };
             self.up.store(false, Ordering::Release);
             self.renew();
-            self.interests.unlinked();
-            self.reports.unlinked();
-            // What nobody wants any more is forgotten without a server too.
+            self.interests.unlink();
+            self.reports.unlink();
+            // Rooms that are not wanted any more are forgotten without a server too.
             let _no_link = self.interests.drops();
             if linked_at.elapsed() > BACKOFF_MAX {
                 pause = BACKOFF_MIN;
@@ -248,17 +268,11 @@ impl Link {
         }
     }
 
-    /// Links to the current server and serves the link until it is lost.
-    async fn hold(&self) -> Result<(), String> {
+    /// Opens a link; returns it with how long it may be silent.
+    async fn connect<D: Downstream>(&self, downstream: &D) -> Result<(edge::Link, Duration), String> {
         let timed_out = |_| format!("no answer within {WELCOME_TIMEOUT:?}");
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.server().link()).await;
         let mut link = opened.map_err(timed_out)?.map_err(|e| e.to_string())?;
-        let hello = link_request::Kind::Hello(LinkHello {
-            bridge: self.name.clone(),
-            instance: self.instance.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        });
-        let mut outgoing = VecDeque::from([LinkRequest { kind: Some(hello) }]);
         let first = tokio::time::timeout(WELCOME_TIMEOUT, link.next()).await;
         let first = first.map_err(timed_out)?.map_err(|e| e.to_string())?;
         let Some(LinkResponse { kind: Some(link_response::Kind::Welcome(welcome)) }) = first else {
@@ -266,23 +280,42 @@ impl Link {
         };
         let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
         tracing::info!(server = welcome.server, "linked");
-        outgoing.push_back(self.stats.report());
-        outgoing.extend(self.interests.linked());
-        // Before what waits until a tenant has been caught up with.
-        outgoing.extend(self.reports.linked(|| self.rooms.sessions(None)));
-        outgoing.extend(self.interests.additions());
-        self.up.store(true, Ordering::Release);
+        downstream.welcome(&welcome);
+        Ok((link, silence_max))
+    }
 
+    /// What a new link begins with.
+    fn introduction<D: Downstream>(&self, downstream: &D) -> VecDeque<LinkRequest> {
+        let hello = link_request::Kind::Hello(LinkHello {
+            bridge: self.name.clone(),
+            instance: self.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let mut outgoing = VecDeque::from([LinkRequest { kind: Some(hello) }]);
+        outgoing.extend(self.interests.link());
+        // Before what waits until a tenant has been replayed.
+        outgoing.extend(self.reports.link(|| downstream.ready_sessions()));
+        outgoing.extend(self.interests.additions());
+        outgoing
+    }
+
+    /// Links to the current server and serves the link until it is lost.
+    async fn hold<D: Downstream>(&self, downstream: &D) -> Result<(), String> {
+        let (mut link, silence_max) = self.connect(downstream).await?;
+        let mut outgoing = self.introduction(downstream);
+        self.up.store(true, Ordering::Release);
         let requests = link.requests.clone();
         let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
+            // A server that does not take requests leaves the rest where it comes from.
+            let has_room = outgoing.len() < OUTGOING_MAX;
             tokio::select! {
                 response = link.next() => {
                     heard = Instant::now();
                     let Some(response) = response.map_err(|e| e.to_string())? else { return Ok(()) };
-                    self.take(response, &mut link).await?;
+                    self.take(response, &mut link, downstream).await?;
                 }
                 permit = requests.reserve(), if !outgoing.is_empty() => {
                     let permit = permit.map_err(|_| "the link is closed".to_owned())?;
@@ -290,100 +323,114 @@ impl Link {
                         permit.send(request);
                     }
                 }
-                () = self.interests.changed() => outgoing.extend(self.interests.additions()),
-                () = self.reports.changed() => outgoing.extend(self.reports.take()),
-                // A link that is busy is told the next time.
-                () = self.stats.due() => if outgoing.is_empty() {
-                    outgoing.push_back(self.stats.report());
-                },
+                () = self.interests.changed(), if has_room => outgoing.extend(self.interests.additions()),
+                () = self.reports.changed(), if has_room => outgoing.extend(self.reports.take()),
+                stats = downstream.report(), if has_room => {
+                    outgoing.push_back(LinkRequest { kind: Some(link_request::Kind::Stats(stats)) });
+                }
                 _ = sweeps.tick() => {
-                    outgoing.extend(self.interests.drops());
+                    if has_room {
+                        outgoing.extend(self.interests.drops());
+                    }
                     if heard.elapsed() > silence_max {
                         return Err(format!("the server was silent for {silence_max:?}"));
+                    }
+                    if self.reports.are_too_many() {
+                        return Err("the server does not take the changes of sessions".into());
                     }
                 }
             }
         }
     }
 
-    /// Handles a response and those that have arrived behind it, events of one tenant together.
-    async fn take(&self, first: LinkResponse, link: &mut edge::Link) -> Result<(), String> {
+    /// Handles a response and those that have arrived after it, events of one tenant together.
+    async fn take<D: Downstream>(
+        &self,
+        first: LinkResponse,
+        link: &mut edge::Link,
+        downstream: &D,
+    ) -> Result<(), String> {
         let mut next = Some(first);
-        let mut events = Gathered::default();
-        for _ in 0..DRAIN_MAX {
+        let mut gathered = Gathered::default();
+        for taken in 1.. {
             let Some(response) = next.take() else { break };
             match response.kind {
-                Some(link_response::Kind::Events(batch)) => self.gather(batch, &mut events).await?,
-                other => {
-                    self.deliver(&mut events).await;
-                    self.control(other, link);
+                Some(link_response::Kind::Events(batch)) => {
+                    self.gather(batch, &mut gathered, downstream).await?
                 }
+                other => {
+                    self.deliver(&mut gathered, downstream).await;
+                    self.control(other, link, downstream);
+                }
+            }
+            if taken == DRAIN_MAX {
+                break;
             }
             // One that ended or failed shows again at the next wait.
             next = match link.next().now_or_never() {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => {
-                    self.deliver(&mut events).await;
+                    self.deliver(&mut gathered, downstream).await;
                     return Err(error.to_string());
                 }
                 None => None,
             };
         }
-        if let Some(LinkResponse { kind: Some(link_response::Kind::Events(batch)) }) = next {
-            self.gather(batch, &mut events).await?;
-        } else if let Some(response) = next {
-            self.deliver(&mut events).await;
-            self.control(response.kind, link);
-        }
-        self.deliver(&mut events).await;
+        self.deliver(&mut gathered, downstream).await;
         Ok(())
     }
 
-    async fn gather(&self, batch: EventBatch, events: &mut Gathered) -> Result<(), String> {
-        let tenant = Tenant::new(&batch.tenant).map_err(|e| e.to_string())?;
-        if events.tenant.as_ref() != Some(&tenant) {
-            self.deliver(events).await;
-            events.tenant = Some(tenant);
+    async fn gather<D: Downstream>(
+        &self,
+        batch: EventBatch,
+        gathered: &mut Gathered,
+        downstream: &D,
+    ) -> Result<(), String> {
+        if gathered.tenant.as_ref().is_none_or(|tenant| tenant.as_str() != batch.tenant) {
+            self.deliver(gathered, downstream).await;
+            gathered.tenant = Some(Tenant::new(&batch.tenant).map_err(|e| e.to_string())?);
         }
-        events.cursor = batch.cursor;
-        events.deliveries.extend(batch.events.into_iter().map(|event| Arc::new(Delivery::new(event))));
+        gathered.cursor = batch.cursor;
+        gathered.events.extend(batch.events.into_iter().map(|event| Arc::new(Event::new(event))));
         Ok(())
     }
 
-    async fn deliver(&self, events: &mut Gathered) {
-        let Some(tenant) = events.tenant.take() else { return };
-        let mut rest = events.deliveries.as_slice();
+    async fn deliver<D: Downstream>(&self, gathered: &mut Gathered, downstream: &D) {
+        let Some(tenant) = gathered.tenant.take() else { return };
+        let mut rest = std::mem::take(&mut gathered.events);
         while !rest.is_empty() {
-            let (round, behind) = rest.split_at(self.round(rest));
-            rest = behind;
-            let handed = self.rooms.deliver(&tenant, round);
-            self.stats.handed(round, handed);
-            // The connections' tasks must write meanwhile, or a long burst fills the queues of those who read.
-            tokio::task::yield_now().await;
+            let later = rest.split_off(self.round(&rest));
+            downstream.deliver(&tenant, rest);
+            rest = later;
+            downstream.settle().await;
         }
-        events.deliveries.clear();
-        self.interests.reached(&tenant, std::mem::take(&mut events.cursor));
+        self.interests.reach(&tenant, std::mem::take(&mut gathered.cursor));
     }
 
-    /// How many events go out in one go.
-    fn round(&self, events: &[Arc<Delivery>]) -> usize {
+    /// How many events go out in one write.
+    fn round(&self, events: &[Arc<Event>]) -> usize {
         let mut bytes = 0;
-        let fits = events.iter().take(ROUND_EVENTS_MAX).take_while(|delivery| {
-            bytes += delivery.event.json.len();
+        let fits = events.iter().take(ROUND_EVENTS_MAX).take_while(|event| {
+            bytes += event.len();
             bytes <= self.round_bytes_max
         });
         fits.count().max(1)
     }
 
-    fn control(&self, kind: Option<link_response::Kind>, link: &edge::Link) {
+    fn control<D: Downstream>(&self, kind: Option<link_response::Kind>, link: &edge::Link, downstream: &D) {
         match kind {
-            Some(link_response::Kind::Applied(applied)) => self.interests.applied(applied),
-            Some(link_response::Kind::Sessions(applied)) => self.reports.applied(applied),
-            Some(link_response::Kind::Kept(kept)) => self.reports.kept(&kept),
-            Some(link_response::Kind::End(end)) => self.end(end),
+            Some(link_response::Kind::Applied(applied)) => {
+                if let Some((tenant, why)) = self.interests.apply(applied) {
+                    downstream.end_all(&tenant, &why);
+                }
+            }
+            Some(link_response::Kind::Sessions(applied)) => self.reports.apply(applied),
+            Some(link_response::Kind::Kept(kept)) => self.reports.note_durable(&kept),
+            Some(link_response::Kind::End(end)) => downstream.end(end),
             Some(link_response::Kind::Inspect(question)) => {
+                let kind = link_request::Kind::Inspected(downstream.inspect(question));
                 // Where there is no room for the answer, the server does without.
-                let _full = link.requests.try_send(self.inspect(question));
+                let _full = link.requests.try_send(LinkRequest { kind: Some(kind) });
             }
             Some(link_response::Kind::Reset(reset)) => {
                 let Ok(tenant) = Tenant::new(&reset.tenant) else { return };
@@ -391,12 +438,9 @@ impl Link {
                     tenant = reset.tenant,
                     "events were lost to this bridge; its sessions start anew"
                 );
-                self.interests.reached(&tenant, reset.cursor);
-                let ending =
-                    Ending::new(Reason::Reset, "events were lost; connect again and read current state");
-                for session in self.rooms.sessions(Some(&tenant)) {
-                    session.close(&ending);
-                }
+                self.interests.reach(&tenant, reset.cursor);
+                let message = "events were lost; connect again and read current state";
+                downstream.end_all(&tenant, &Refusal::new(Reason::Reset, message));
             }
             Some(
                 link_response::Kind::Welcome(_)
@@ -406,32 +450,6 @@ impl Link {
             | None => {}
         }
     }
-
-    /// What is known of a session.
-    fn inspect(&self, question: Inspect) -> LinkRequest {
-        let (tenant, own) = (Tenant::new(&question.tenant), Room::user(&question.user_id));
-        let session = tenant.ok().zip(own.ok());
-        let session = session.and_then(|(t, own)| self.rooms.find(&t, &own, &question.session_id));
-        let answer = Inspected {
-            r#ref: question.r#ref,
-            connection: session.as_ref().map(|session| session.connection()),
-            claims_json: session.map(|session| session.caller.claims_json.clone()).unwrap_or_default(),
-        };
-        LinkRequest { kind: Some(link_request::Kind::Inspected(answer)) }
-    }
-
-    /// Passes a browser's gRPC-Web call on to the server.
-    pub(crate) async fn pass_on(&self, request: Request<Body>) -> Response<Body> {
-        self.server().pass_on(request).await.map(Body::new)
-    }
-
-    /// Ends a session, as the server asks.
-    fn end(&self, end: EndSession) {
-        let (Ok(tenant), Ok(own)) = (Tenant::new(&end.tenant), Room::user(&end.user_id)) else { return };
-        if let Some(session) = self.rooms.find(&tenant, &own, &end.session_id) {
-            session.close(&Ending::new(end.reason(), end.message));
-        }
-    }
 }
 
 /// Events of one tenant that go out together.
@@ -439,5 +457,5 @@ impl Link {
 struct Gathered {
     tenant: Option<Tenant>,
     cursor: String,
-    deliveries: Vec<Arc<Delivery>>,
+    events: Vec<Arc<Event>>,
 }

@@ -1,12 +1,13 @@
-//! A session: one browser's connection, with a verified identity and rooms. Knows no protocol.
+//! A session: one browser in one tenant, with a verified identity and rooms. Knows no protocol.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use fanfare_proto::{
@@ -15,88 +16,140 @@ use fanfare_proto::{
 };
 use prost_types::Timestamp;
 
-use crate::{delivery::Delivery, ending::Ending, failure::Failure, limits::SessionLimits};
+use crate::{
+    clock::{Alarm, Timed},
+    event::{Event, Form, Run},
+    limits::{Place, SessionLimits},
+    outbox::{Outbox, Overflow},
+    refusal::Refusal,
+};
 
-/// The queue towards the peer is full.
-#[derive(Debug)]
-pub(crate) struct Overflow;
+/// The longest name of a call that is looked at, in bytes; catalogs allow shorter ones only.
+const NAME_BYTES_MAX: usize = 256;
 
-/// What a transport does for a session. None of it waits.
-pub(crate) trait Outlet: Send + Sync {
-    /// Sends events, in order.
-    fn deliver(&self, batch: &[Arc<Delivery>]) -> Result<(), Overflow>;
+/// How a transport writes to a session what is not an event for many. None of it waits.
+pub(crate) trait Writer: Send + Sync {
     /// Sends an event for this session alone.
-    fn reply(&self, event: v1::Delivery);
-    /// Answers a call.
-    fn acknowledge(&self, id: i64, json: &[u8]);
-    /// Says that a call failed, as its answer or, where none is wanted, as an error.
-    fn fail(&self, ack: Option<i64>, failure: &Failure);
-    /// Ends the connection, saying why as far as the protocol can.
-    fn close(&self, ending: &Ending);
-    /// Bytes that wait for the peer, and their bound; little may count as nothing.
-    fn queued_bytes(&self) -> (usize, usize);
+    fn reply(&self, outbox: &Arc<Outbox>, event: v1::Delivery);
+    /// Acknowledges a call.
+    fn acknowledge(&self, outbox: &Arc<Outbox>, id: i64, answer: &v1::CallOk);
+    /// Says that a call failed: as its acknowledgement or, without one, as an error.
+    fn fail(&self, outbox: &Arc<Outbox>, id: Option<i64>, refusal: &Refusal);
+    /// Ends the session and, where nothing else lives on it, the connection.
+    fn end(&self, outbox: &Arc<Outbox>, why: &Refusal);
 }
 
-/// What a browser emitted.
+/// Something that a browser emitted.
 #[derive(Debug)]
-pub(crate) struct Emitted {
+pub(crate) struct Emission {
     pub(crate) name: String,
-    /// The first argument; empty when there was none.
+    /// The argument as JSON; empty when there was none.
     pub(crate) json: Vec<u8>,
     /// The number under which the acknowledgement is wanted.
     pub(crate) ack: Option<i64>,
 }
 
-/// The longest name that is looked at, in bytes; catalogs allow shorter ones only.
-const NAME_BYTES_MAX: usize = 256;
-
-impl Emitted {
+impl Emission {
     /// Checks the name: 1 to 256 bytes without control characters.
-    pub(crate) fn new(name: String, json: Vec<u8>, ack: Option<i64>) -> Result<Self, Failure> {
+    pub(crate) fn new(name: String, json: Vec<u8>, ack: Option<i64>) -> Result<Self, Refusal> {
         if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control) {
             return Ok(Self { name, json, ack });
         }
         let message =
             format!("the event's name must be 1 to {NAME_BYTES_MAX} bytes without control characters");
-        Err(Failure::new(Reason::InvalidArgument, message))
+        Err(Refusal::new(Reason::InvalidArgument, message))
     }
 }
 
-/// One browser's connection.
+/// What a session may be sent, and may emit.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    /// "/", or e.g. "/messenger".
+    pub(crate) name: Arc<str>,
+    /// The packages of its catalogs; `None`: all.
+    pub(crate) catalogs: Option<Vec<String>>,
+}
+
+impl Namespace {
+    fn admits(&self, catalog: &str) -> bool {
+        self.catalogs.as_ref().is_none_or(|catalogs| catalogs.iter().any(|one| one == catalog))
+    }
+}
+
+/// What a session is made of.
+pub(crate) struct SessionParts {
+    pub(crate) tenant: Tenant,
+    pub(crate) caller: Caller,
+    pub(crate) pid: String,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) form: Option<Form>,
+    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) limits: SessionLimits,
+    pub(crate) place: Place,
+    /// It gets what it missed first; live events and calls wait until then.
+    pub(crate) replays: bool,
+}
+
+/// A session.
 pub(crate) struct Session {
     pub(crate) tenant: Tenant,
     /// Who it is, as the server gets it with each call.
     pub(crate) caller: Caller,
-    /// When its token ends, in Unix seconds (leeway not included).
-    pub(crate) expires_at: Option<u64>,
     /// The secret by which its client can recover it; empty where it cannot be.
     pub(crate) pid: String,
+    /// When its token expires, in Unix seconds (leeway not included).
+    pub(crate) expires_at: Option<u64>,
     pub(crate) limits: SessionLimits,
-    pub(crate) outlet: Box<dyn Outlet>,
-    /// The number of the last change that the server was told of.
-    pub(crate) report: AtomicU64,
-    rooms: Mutex<HashSet<Room>>,
+    pub(crate) outbox: Arc<Outbox>,
+    namespace: Arc<Namespace>,
+    /// `None`: the transport pulls events.
+    form: Option<Form>,
+    writer: Box<dyn Writer>,
+    gate: Mutex<Gate>,
+    /// The gate is open for good.
+    is_live: AtomicBool,
+    /// Its rooms in order, with its place among the members of each; the registry's.
+    pub(crate) rooms: Mutex<Vec<(Room, u32)>>,
     calls: Mutex<Calls>,
+    expiry: Mutex<Option<Alarm>>,
+    _place: Place,
+    /// The number of the last change that the server was told of.
+    report: AtomicU64,
+    /// The last run that it was part of.
+    stamp: AtomicU64,
     delivered: AtomicU64,
     emitted: AtomicU64,
-    closed: AtomicBool,
-    departed: AtomicBool,
+    is_closed: AtomicBool,
+    has_departed: AtomicBool,
+    has_left: AtomicBool,
+}
+
+/// Joins what was read from the log with what is live.
+#[derive(Debug)]
+enum Gate {
+    Open,
+    /// The log is read; what came meanwhile, and its bytes.
+    Closed(Vec<Arc<Event>>, usize),
+    /// Everything up to this cursor was read from the log.
+    After(String),
 }
 
 /// Calls run one after the other, in the order they were sent.
 #[derive(Debug, Default)]
 struct Calls {
-    waiting: VecDeque<Emitted>,
+    waiting: VecDeque<Emission>,
     running: bool,
 }
 
 /// What became of a call that was handed in.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Queued {
+pub(crate) enum EnqueueOutcome {
     /// The caller must run the queue.
     Run,
-    /// Somebody runs the queue already.
-    Waits,
+    /// The queue is being run.
+    Wait,
     /// There were too many; the call is not run.
     Full,
 }
@@ -111,28 +164,31 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(
-        caller: Caller,
-        tenant: Tenant,
-        pid: String,
-        expires_at: Option<u64>,
-        limits: SessionLimits,
-        outlet: Box<dyn Outlet>,
-    ) -> Self {
+    pub(crate) fn new(parts: SessionParts) -> Self {
+        let gate = if parts.replays { Gate::Closed(Vec::new(), 0) } else { Gate::Open };
         Self {
-            tenant,
-            caller,
-            pid,
-            expires_at,
-            limits,
-            outlet,
-            report: AtomicU64::new(0),
+            tenant: parts.tenant,
+            caller: parts.caller,
+            pid: parts.pid,
+            expires_at: parts.expires_at,
+            limits: parts.limits,
+            outbox: parts.outbox,
+            namespace: parts.namespace,
+            form: parts.form,
+            writer: parts.writer,
+            gate: Mutex::new(gate),
+            is_live: AtomicBool::new(!parts.replays),
             rooms: Mutex::default(),
-            calls: Mutex::default(),
+            calls: Mutex::new(Calls { waiting: VecDeque::new(), running: parts.replays }),
+            expiry: Mutex::default(),
+            _place: parts.place,
+            report: AtomicU64::new(0),
+            stamp: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             emitted: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            departed: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            has_departed: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         }
     }
 
@@ -141,84 +197,219 @@ impl Session {
         &self.caller.session_id
     }
 
-    /// The server was told of the session, by the change of this number.
-    pub(crate) fn reported(&self, number: u64) {
+    /// Notes that the server was told of the session by the change of this number.
+    pub(crate) fn note_report(&self, number: u64) {
         self.report.fetch_max(number, Ordering::AcqRel);
     }
 
-    /// The session was handed so many events.
-    pub(crate) fn note_delivered(&self, events: usize) {
-        self.delivered.fetch_add(events as u64, Ordering::Relaxed);
+    /// The last change that the server was told of.
+    pub(crate) fn last_report(&self) -> u64 {
+        self.report.load(Ordering::Acquire)
     }
 
-    /// What those who administer see of the connection.
+    /// Marks the session as part of a run; false when it was already. For one shard at a time.
+    pub(crate) fn mark(&self, stamp: u64) -> bool {
+        let is_new = self.stamp.load(Ordering::Relaxed) != stamp;
+        self.stamp.store(stamp, Ordering::Relaxed);
+        is_new
+    }
+
+    /// Sends a run and writes it to the socket at once.
+    pub(crate) fn send(&self, run: &Run) -> Result<usize, Overflow> {
+        self.hand_over(run, |form| self.outbox.send(run.bytes(form)))
+    }
+
+    /// Queues a run. The second value says that the outbox must be flushed afterwards.
+    pub(crate) fn put(&self, run: &Run) -> Result<(usize, bool), Overflow> {
+        let mut must_flush = false;
+        let events = self.hand_over(run, |form| {
+            must_flush = self.outbox.put(run.bytes(form))?;
+            Ok(())
+        })?;
+        Ok((events, must_flush))
+    }
+
+    /// Returns the number of events that the session got.
+    fn hand_over(
+        &self,
+        run: &Run,
+        write: impl FnOnce(&Form) -> Result<(), Overflow>,
+    ) -> Result<usize, Overflow> {
+        // A session that was ended may linger until its peer closes: it gets nothing more.
+        if self.is_closed() || !self.namespace.admits(&run.address().catalog) {
+            return Ok(0);
+        }
+        if !self.is_live.load(Ordering::Acquire) && self.hold(&run.events)? {
+            return Ok(run.events.len());
+        }
+        match &self.form {
+            Some(form) => write(form)?,
+            None => self.outbox.put_events(run)?,
+        }
+        self.delivered.fetch_add(run.events.len() as u64, Ordering::Relaxed);
+        Ok(run.events.len())
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes live events over while the log is read; false when the gate has opened meanwhile.
+    fn hold(&self, events: &[Arc<Event>]) -> Result<bool, Overflow> {
+        match &mut *self.gate() {
+            Gate::Open => return Ok(false),
+            Gate::Closed(held, bytes) => {
+                *bytes += events.iter().map(|event| event.len() + size_of::<Event>()).sum::<usize>();
+                // What is larger than the whole bound must get through all the same.
+                if *bytes > self.outbox.bytes_max() && !held.is_empty() {
+                    return Err(Overflow);
+                }
+                held.extend_from_slice(events);
+            }
+            Gate::After(upto) => self.pass(upto, events)?,
+        }
+        Ok(true)
+    }
+
+    /// The session has everything up to a cursor: opens the gate behind it.
+    pub(crate) fn open_gate(&self, upto: &str) -> Result<(), Overflow> {
+        let mut gate = self.gate();
+        match std::mem::replace(&mut *gate, Gate::After(upto.to_owned())) {
+            Gate::Closed(held, _) => self.pass(upto, &held),
+            Gate::Open | Gate::After(_) => Ok(()),
+        }
+    }
+
+    /// Sends what is later than a cursor. The first stored event that is ends the question, because
+    /// events come in log order.
+    fn pass(&self, upto: &str, events: &[Arc<Event>]) -> Result<(), Overflow> {
+        let mut has_passed = false;
+        for event in events.iter().filter(|event| event.is_after(upto)) {
+            self.send_event(event)?;
+            has_passed |= event.cursor().is_some();
+        }
+        // Not before: what finds it set must not overtake what is sent here.
+        if has_passed {
+            self.is_live.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Sends one event, past the gate.
+    pub(crate) fn send_event(&self, event: &Arc<Event>) -> Result<(), Overflow> {
+        if self.is_closed() || !self.namespace.admits(&event.delivery.catalog) {
+            return Ok(());
+        }
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        match &self.form {
+            Some(form) => self.outbox.send(event.bytes(form)),
+            None => self.outbox.put_event(event),
+        }
+    }
+
+    /// Sends an event for this session alone.
+    pub(crate) fn reply(&self, event: v1::Delivery) {
+        self.writer.reply(&self.outbox, event);
+    }
+
+    /// Acknowledges a call.
+    pub(crate) fn acknowledge(&self, id: i64, answer: &v1::CallOk) {
+        self.writer.acknowledge(&self.outbox, id, answer);
+    }
+
+    /// Says that a call failed.
+    pub(crate) fn fail(&self, id: Option<i64>, refusal: &Refusal) {
+        if !self.is_closed() {
+            self.writer.fail(&self.outbox, id, refusal);
+        }
+    }
+
+    /// Ends the session, once; later calls do nothing.
+    pub(crate) fn close(&self, why: &Refusal) {
+        if !self.is_closed.swap(true, Ordering::AcqRel) {
+            tracing::debug!(session = self.id(), reason = why.reason.as_str_name(), "session closed");
+            self.writer.end(&self.outbox, why);
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// The client itself ended the session: it does not want it back.
+    pub(crate) fn note_left(&self) {
+        self.has_left.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Acquire)
+    }
+
+    /// Marks the session as gone without telling the peer, who knows; false when it was already.
+    pub(crate) fn mark_departed(&self) -> bool {
+        self.is_closed.store(true, Ordering::Release);
+        *self.expiry.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        !self.has_departed.swap(true, Ordering::AcqRel)
+    }
+
+    /// The session ends at this alarm.
+    pub(crate) fn set_expiry(&self, alarm: Alarm) {
+        let mut expiry = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_departed.load(Ordering::Acquire) {
+            *expiry = Some(alarm);
+        }
+    }
+
+    pub(crate) fn rooms(&self) -> Vec<Room> {
+        let rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.iter().map(|(room, _)| room.clone()).collect()
+    }
+
+    /// What administrators see of the connection.
     pub(crate) fn connection(&self) -> Connection {
-        let (queued, max) = self.outlet.queued_bytes();
         let seconds = self.expires_at.and_then(|end| i64::try_from(end).ok());
         Connection {
-            queued_bytes: queued as u64,
-            queue_bytes_max: max as u64,
+            queued_bytes: self.outbox.queued_bytes() as u64,
+            queue_bytes_max: self.outbox.bytes_max() as u64,
             events_delivered: self.delivered.load(Ordering::Relaxed),
             calls: self.emitted.load(Ordering::Relaxed),
             expires_at: seconds.map(|seconds| Timestamp { seconds, nanos: 0 }),
         }
     }
 
-    /// Ends the session, once; later calls do nothing.
-    pub(crate) fn close(&self, ending: &Ending) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            tracing::debug!(session = self.id(), reason = ending.reason.as_str_name(), "session closed");
-            self.outlet.close(ending);
-        }
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Marks the session as gone without telling the peer, who knows; false when it was already.
-    pub(crate) fn mark_departed(&self) -> bool {
-        self.closed.store(true, Ordering::Release);
-        !self.departed.swap(true, Ordering::AcqRel)
-    }
-
-    /// Calls wait from now on, until somebody runs the queue.
-    pub(crate) fn hold_calls(&self) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).running = true;
-    }
-
-    /// Remembers rooms and gives those that are new. Only `rooms` (the registry) calls it, under its lock.
-    pub(crate) fn note_entered(&self, rooms: &[Room]) -> Vec<Room> {
-        let mut own = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.iter().filter(|room| own.insert((*room).clone())).cloned().collect()
-    }
-
-    /// Forgets rooms and gives those it was in. Only `rooms` (the registry) calls it, under its lock.
-    pub(crate) fn note_left(&self, rooms: &[Room]) -> Vec<Room> {
-        let mut own = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.iter().filter(|room| own.remove(*room)).cloned().collect()
-    }
-
-    pub(crate) fn rooms(&self) -> Vec<Room> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a call in; it waits for those before it.
-    pub(crate) fn queue_call(&self, call: Emitted, waiting_max: usize) -> Queued {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn enqueue_call(&self, call: Emission, waiting_max: usize) -> EnqueueOutcome {
+        let mut calls = self.calls();
         if calls.waiting.len() >= waiting_max {
-            return Queued::Full;
+            return EnqueueOutcome::Full;
         }
         calls.waiting.push_back(call);
         self.emitted.fetch_add(1, Ordering::Relaxed);
-        if std::mem::replace(&mut calls.running, true) { Queued::Waits } else { Queued::Run }
+        if std::mem::replace(&mut calls.running, true) { EnqueueOutcome::Wait } else { EnqueueOutcome::Run }
     }
 
     /// The next call to run; `None` ends the run.
-    pub(crate) fn next_call(&self) -> Option<Emitted> {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn next_call(&self) -> Option<Emission> {
+        let mut calls = self.calls();
         let next = calls.waiting.pop_front();
         calls.running = next.is_some();
+        if next.is_none() {
+            calls.waiting = VecDeque::new();
+        }
         next
     }
 }
+
+impl Timed for Session {
+    fn fire(self: Arc<Self>) -> Option<Duration> {
+        self.close(&Refusal::new(Reason::TokenExpired, "Authentication failed: Token expired"));
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

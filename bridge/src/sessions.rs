@@ -1,119 +1,174 @@
 //! Sessions from their first token to their end, for every transport.
+//!
+//! In reading order: admission (here), [`calls`] that they emit, and [`feed`], by which the link
+//! drives them.
+
+pub(crate) mod calls;
+mod feed;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::Engine as _;
 use fanfare_proto::{
     room::{Room, Tenant},
-    token::{Identity, TenantScope, TokenError, Verifier},
-    v1::{Delivery, Reason, Transport},
+    token::{Identity, Scope, TenantScope, TokenError, Verifier},
+    v1::{Delivery, Reason, SessionOpened, Transport},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    client::ClientAddress,
+    clock::Clock,
     config::Config,
-    ending::Ending,
-    expiry::Expiry,
-    failure::Failure,
-    limits::{SessionLimits, UserLimits},
+    event::Form,
+    limits::{Addresses, Kind, Place, SessionLimits, UserLimits},
     link::Link,
+    outbox::{Outbox, OutboxLimits},
+    refusal::Refusal,
+    replay::Replays,
     rooms::Rooms,
-    session::{Outlet, Session},
+    session::{Namespace, Session, SessionParts, Writer},
+    stats::Stats,
 };
+
+/// Rooms that every session is in, which its limit does not count.
+pub(crate) const OWN_ROOMS: usize = 2;
+/// The namespace of clients that name none.
+const MAIN_NAMESPACE: &str = "/";
 
 /// Everything that sessions need.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) config: Config,
     pub(crate) verifier: Verifier,
-    pub(crate) rooms: Arc<Rooms>,
-    pub(crate) link: Arc<Link>,
-    pub(crate) expiry: Arc<Expiry>,
+    pub(crate) rooms: Rooms,
+    pub(crate) link: Link,
+    pub(crate) clock: Clock,
+    pub(crate) stats: Stats,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) user_limits: UserLimits,
-    /// The lost sessions that are being taken up again.
-    pub(crate) returning: Arc<Returning>,
+    pub(crate) outbox_limits: Arc<OutboxLimits>,
+    pub(crate) replays: Replays,
+    recoveries: Arc<Recoveries>,
+    namespaces: RwLock<HashMap<String, Arc<Namespace>>>,
+    /// Lost sessions can be recovered, by secret and cursor.
+    can_recover: AtomicBool,
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the bridge has said farewell to its sessions.
+    /// Cancelled when the bridge takes no more sessions.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled when the bridge has taken leave of its sessions.
     pub(crate) stopping: CancellationToken,
 }
 
 /// A verified caller who is not connected yet.
 #[derive(Debug)]
-pub(crate) struct Entrant {
+pub(crate) struct Admission {
     pub(crate) identity: Identity,
     pub(crate) tenant: Tenant,
     pub(crate) user_id: String,
+    namespace: Arc<Namespace>,
     rooms: Vec<Room>,
-    resumed: Option<Resumed>,
+    recovery: Option<Recovery>,
 }
 
-/// A lost session that goes on.
+/// The transport's part of a session.
+pub(crate) struct Terminal {
+    pub(crate) transport: Transport,
+    /// `None`: the transport pulls events.
+    pub(crate) form: Option<Form>,
+    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) outbox: Arc<Outbox>,
+    /// The client's address, where it is known.
+    pub(crate) address: Option<IpAddr>,
+    /// The session gets what it missed first.
+    pub(crate) replays: bool,
+}
+
+/// A lost session that is being recovered.
 #[derive(Debug)]
-struct Resumed {
+struct Recovery {
     session_id: String,
-    turn: Turn,
+    claim: RecoveryClaim,
 }
 
-/// The secrets of sessions that are being taken up again, each over one connection at a time: two at once would end each
-/// other.
+/// The secrets of sessions that are being recovered, each over one connection at a time: two at once
+/// would end each other.
 #[derive(Debug, Default)]
-pub(crate) struct Returning(Mutex<HashSet<String>>);
+struct Recoveries(Mutex<HashSet<String>>);
 
-/// The right to take a session up again, until it is dropped.
+/// The right to recover a session, until it is dropped.
 #[derive(Debug)]
-struct Turn {
+struct RecoveryClaim {
     pid: String,
-    returning: Arc<Returning>,
+    recoveries: Arc<Recoveries>,
 }
 
-impl Returning {
+impl Recoveries {
     fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` while another connection has it.
-    fn take(self: &Arc<Self>, pid: &str) -> Option<Turn> {
-        let free = self.lock().insert(pid.to_owned());
-        free.then(|| Turn { pid: pid.to_owned(), returning: self.clone() })
+    fn claim(self: &Arc<Self>, pid: &str) -> Option<RecoveryClaim> {
+        let is_free = self.lock().insert(pid.to_owned());
+        is_free.then(|| RecoveryClaim { pid: pid.to_owned(), recoveries: self.clone() })
     }
 }
 
-impl Drop for Turn {
+impl Drop for RecoveryClaim {
     fn drop(&mut self) {
-        self.returning.lock().remove(&self.pid);
+        self.recoveries.lock().remove(&self.pid);
     }
 }
 
-/// A session's claims on the link while it opens: given back when it does not come to be.
-struct Claims<'a> {
+/// A session that departs when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Attendance {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) session: Arc<Session>,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.sessions.depart(&self.session);
+    }
+}
+
+/// A session's wants while it opens: given back when it does not come to be.
+struct Wants<'a> {
     link: &'a Link,
     tenant: &'a Tenant,
     rooms: &'a [Room],
     session_id: &'a str,
-    kept: bool,
+    /// It is no lost session, which may still be recovered.
+    is_new: bool,
+    is_kept: bool,
 }
 
-impl Drop for Claims<'_> {
+impl Drop for Wants<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.is_kept {
             self.link.release(self.tenant, self.rooms);
-            self.link.closed(self.session_id);
+            self.link.closed(self.session_id, self.is_new);
         }
     }
 }
 
-impl Entrant {
-    /// Wants rooms besides `org` and the user's own; the token must allow them.
-    pub(crate) fn ask_for(&mut self, rooms: Vec<Room>, rooms_max: usize) -> Result<(), Failure> {
+impl Admission {
+    /// Adds rooms besides `org` and the user's own; the token must allow them.
+    pub(crate) fn add_rooms(&mut self, rooms: Vec<Room>, rooms_max: usize) -> Result<(), Refusal> {
         if let Some(room) = rooms.iter().find(|room| !self.identity.may_enter(room)) {
-            return Err(Failure::new(
-                Reason::Forbidden,
-                format!("the token does not allow room {:?}", room.as_str()),
-            ));
+            let message = format!("the token does not allow room {:?}", room.as_str());
+            return Err(Refusal::new(Reason::Forbidden, message));
         }
         for room in rooms {
             if !self.rooms.contains(&room) {
@@ -121,113 +176,210 @@ impl Entrant {
             }
         }
         if self.rooms.len() > rooms_max + OWN_ROOMS {
-            return Err(Failure::new(
-                Reason::Limit,
-                format!("a session can be in {rooms_max} rooms at once"),
-            ));
+            let message = format!("a session can be in {rooms_max} rooms at once");
+            return Err(Refusal::new(Reason::Limit, message));
         }
         Ok(())
     }
 }
 
-/// Rooms that every session is in, which its limit does not count.
-pub(crate) const OWN_ROOMS: usize = 2;
-
 impl Sessions {
+    /// The parts of a bridge without its listener.
+    pub(crate) fn new(config: Config, verifier: Verifier, link: Link) -> Arc<Self> {
+        let clock = Clock::default();
+        let main = Namespace { name: MAIN_NAMESPACE.into(), catalogs: None };
+        Arc::new(Self {
+            verifier,
+            link,
+            rooms: Rooms::new(config.shards),
+            stats: Stats::default(),
+            addresses: Addresses::new(&config),
+            user_limits: UserLimits::new(&config),
+            outbox_limits: Arc::new(OutboxLimits {
+                bytes_max: config.queue_bytes_max,
+                write_timeout: config.write_timeout,
+                clock: clock.clone(),
+            }),
+            clock,
+            replays: Replays::default(),
+            recoveries: Arc::default(),
+            namespaces: RwLock::new(HashMap::from([(MAIN_NAMESPACE.to_owned(), Arc::new(main))])),
+            can_recover: AtomicBool::new(true),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            config,
+        })
+    }
+
+    /// A place for a connection that is no session yet.
+    pub(crate) fn admit_handshake(&self, client: Option<ClientAddress>) -> Result<Place, Refusal> {
+        if self.draining.is_cancelled() {
+            return Err(shutdown());
+        }
+        if let Some(client) = client.filter(|client| client.must_count) {
+            self.addresses.count_connect(client.address)?;
+        }
+        self.addresses.take(client.map(|client| client.address), Kind::Handshake)
+    }
+
+    /// Whether lost sessions can be recovered.
+    pub(crate) fn can_recover(&self) -> bool {
+        self.can_recover.load(Ordering::Relaxed)
+    }
+
+    /// A namespace by its name.
+    pub(crate) fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.namespaces.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Who a token stands for, in the main namespace.
+    pub(crate) fn identify(&self, token: Option<&str>) -> Result<Admission, Refusal> {
+        self.identify_in(self.namespace(MAIN_NAMESPACE).ok_or_else(Refusal::unavailable)?, token)
+    }
+
     /// Who a token stands for.
-    pub(crate) fn identify(&self, token: Option<&str>) -> Result<Entrant, Failure> {
+    pub(crate) fn identify_in(
+        &self,
+        namespace: Arc<Namespace>,
+        token: Option<&str>,
+    ) -> Result<Admission, Refusal> {
         let identity = self.verifier.verify(token.ok_or(TokenError::Missing)?)?;
-        let invalid = |why: &str| Failure::from(TokenError::Invalid(why.to_owned()));
+        let invalid = |why: &str| Refusal::from(TokenError::Invalid(why.to_owned()));
         let TenantScope::One(tenant) = identity.tenant.clone() else {
             return Err(invalid("a session needs one tenant, not all"));
         };
         let user_id = identity.user_id.clone().ok_or_else(|| invalid("a session needs a user id"))?;
         let own = Room::user(&user_id).map_err(|e| invalid(&e.to_string()))?;
-        Ok(Entrant { identity, tenant, user_id, rooms: vec![Room::org(), own], resumed: None })
+        // Producers and bridges speak for others: a session of theirs could read all rooms.
+        if identity.scopes.iter().any(|scope| matches!(scope, Scope::Notify | Scope::Bridge)) {
+            let message = "a service's token opens no session: use a user's token, without scopes";
+            return Err(Refusal::new(Reason::Forbidden, message));
+        }
+        let rooms = vec![Room::org(), own];
+        Ok(Admission { identity, tenant, user_id, namespace, rooms, recovery: None })
     }
 
-    /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and `start` greets it before
-    /// any event of its rooms. May be dropped while waiting.
+    /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and
+    /// `start` greets it before any event of its rooms. May be dropped while waiting.
     pub(crate) async fn open(
         &self,
-        entrant: Entrant,
-        transport: Transport,
-        outlet: Box<dyn Outlet>,
+        mut admission: Admission,
+        terminal: Terminal,
         accept: impl FnOnce(&Arc<Session>) -> bool,
         start: impl FnOnce(&Session, Vec<Delivery>),
-    ) -> Result<Arc<Session>, Failure> {
-        let Entrant { identity, tenant, rooms, resumed, .. } = entrant;
-        let (id, pid) = match &resumed {
-            Some(resumed) => (resumed.session_id.clone(), resumed.turn.pid.clone()),
-            None if transport == Transport::Socketio => (random_id(), random_id()),
-            None => (random_id(), String::new()),
-        };
-        let caller = identity.caller(&tenant, &id, transport);
-        let limits = SessionLimits::new(&self.config);
-        let session = Arc::new(Session::new(caller, tenant, pid, identity.expires_at, limits, outlet));
+    ) -> Result<Arc<Session>, Refusal> {
+        // Held to the end: no other connection recovers the session meanwhile.
+        let recovery = admission.recovery.take();
+        let is_new = recovery.is_none();
+        let (session, rooms) = self.prepare(admission, recovery.as_ref(), terminal)?;
         let certain = self.link.want(&session.tenant, &rooms)?;
-        let mut claims = Claims {
-            link: &self.link,
-            tenant: &session.tenant,
-            rooms: &rooms,
-            session_id: &session.caller.session_id,
-            kept: false,
-        };
-        let opened = async { tokio::join!(certain, self.link.open(&session)).1 };
-        let greetings = self.in_time(opened).await??;
+        let (link, tenant, session_id) = (&self.link, &session.tenant, &session.caller.session_id);
+        let mut wants = Wants { link, tenant, rooms: &rooms, session_id, is_new, is_kept: false };
+        let greetings = self.link.open(session.id(), opened(&session, false));
+        let (_certain, greetings) = self.in_time(async { tokio::try_join!(certain, greetings) }).await??;
         if !accept(&session) {
-            return Err(Failure::new(Reason::Unspecified, "the connection has gone"));
+            return Err(Refusal::gone());
         }
-        claims.kept = true;
-        drop(claims);
+        wants.is_kept = true;
+        drop(wants);
         self.rooms.enter(&session, &rooms, || start(&session, greetings));
-        session.reported(self.link.ready(&session));
-        self.expiry.watch(&session, self.config.tokens.leeway);
+        session.note_report(self.link.ready(session.id(), opened(&session, true)));
+        self.watch_expiry(&session);
         // It may have gone while it came.
         if session.is_closed() {
             self.depart(&session);
-            // Behind the report that it is ready, which may stand behind that of its end.
-            self.link.closed(session.id());
+            // After the report that it is ready, which may come after that of its end.
+            self.link.closed(session.id(), session.has_left());
         }
         Ok(session)
     }
 
-    /// Goes on with a lost session of the same user, if there is one: gives the cursor after which it has missed events. Fails when
-    /// no server can say whether there is one: what it has missed must not be given up for that.
+    fn prepare(
+        &self,
+        admission: Admission,
+        recovery: Option<&Recovery>,
+        terminal: Terminal,
+    ) -> Result<(Arc<Session>, Vec<Room>), Refusal> {
+        let Admission { identity, tenant, rooms, user_id, namespace, .. } = admission;
+        self.user_limits.count_connect(&tenant, &user_id)?;
+        let place = self.addresses.take(terminal.address, Kind::Session)?;
+        let recovers = terminal.transport == Transport::Socketio && self.can_recover();
+        let (id, pid) = match recovery {
+            Some(recovery) => (recovery.session_id.clone(), recovery.claim.pid.clone()),
+            None if recovers => (random_id(), random_id()),
+            None => (random_id(), String::new()),
+        };
+        let mut caller = identity.caller(&tenant, &id, terminal.transport);
+        if &*namespace.name != MAIN_NAMESPACE {
+            caller.namespace = namespace.name.to_string();
+        }
+        let parts = SessionParts {
+            tenant,
+            caller,
+            pid,
+            expires_at: identity.expires_at,
+            namespace,
+            form: terminal.form,
+            writer: terminal.writer,
+            outbox: terminal.outbox,
+            limits: SessionLimits::new(&self.config),
+            place,
+            replays: terminal.replays,
+        };
+        Ok((Arc::new(Session::new(parts)), rooms))
+    }
+
+    fn watch_expiry(&self, session: &Arc<Session>) {
+        let Some(expires_at) = session.expires_at else { return };
+        let end = Duration::from_secs(expires_at).saturating_add(self.config.tokens.leeway);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let weak: Weak<Session> = Arc::downgrade(session);
+        session.set_expiry(self.clock.set(end.saturating_sub(now), weak));
+    }
+
+    /// Goes on with a lost session of the same user, if there is one: returns the cursor after which
+    /// it missed events. Fails when no server can say whether there is one: what it missed must not
+    /// be given up for that.
     pub(crate) async fn recover(
         &self,
-        entrant: &mut Entrant,
+        admission: &mut Admission,
         pid: &str,
         after: &str,
-    ) -> Result<Option<String>, Failure> {
-        let caller = entrant.identity.caller(&entrant.tenant, "", Transport::Socketio);
-        // Another connection is at it, which may be lost: the client comes back once more.
-        let turn = self.returning.take(pid).ok_or_else(Failure::unavailable)?;
-        let found = self.link.recover(caller, pid, after).await.map_err(|_| Failure::unavailable())?;
+    ) -> Result<Option<String>, Refusal> {
+        if !self.can_recover() {
+            return Ok(None);
+        }
+        let mut caller = admission.identity.caller(&admission.tenant, "", Transport::Socketio);
+        if &*admission.namespace.name != MAIN_NAMESPACE {
+            caller.namespace = admission.namespace.name.to_string();
+        }
+        // Another connection recovers it, which may be lost: the client comes back once more.
+        let claim = self.recoveries.claim(pid).ok_or_else(Refusal::unavailable)?;
+        let found = self.link.recover(caller, pid, after).await.map_err(|_| Refusal::unavailable())?;
         let Some(found) = found else { return Ok(None) };
         let rooms = found.rooms.iter().filter_map(|room| Room::new(room).ok());
         // The token may allow less than the one before.
-        let mut rooms: Vec<Room> = rooms.filter(|room| entrant.identity.may_enter(room)).collect();
-        rooms.retain(|room| !entrant.rooms.contains(room));
-        // Its connection may not be seen to be lost yet.
-        if let Some(old) = self.rooms.find(&entrant.tenant, &entrant.rooms[1], &found.session_id) {
-            old.close(&Ending::new(Reason::Reconnect, "the session goes on over another connection"));
+        let mut rooms: Vec<Room> = rooms.filter(|room| admission.identity.may_enter(room)).collect();
+        rooms.retain(|room| !admission.rooms.contains(room));
+        // The loss of its connection may not have been noticed yet.
+        if let Some(old) = self.rooms.find(&admission.tenant, &found.session_id) {
+            old.close(&Refusal::new(Reason::Reconnect, "the session goes on over another connection"));
             self.depart(&old);
         }
-        entrant.rooms.append(&mut rooms);
-        entrant.resumed = Some(Resumed { session_id: found.session_id, turn });
+        admission.rooms.append(&mut rooms);
+        admission.recovery = Some(Recovery { session_id: found.session_id, claim });
         Ok(Some(found.after))
     }
 
     /// The session is over, from the peer's side or ours.
     pub(crate) fn depart(&self, session: &Arc<Session>) {
-        let first = session.mark_departed();
-        self.expiry.forget(session, self.config.tokens.leeway);
+        let is_first = session.mark_departed();
         // A call under way may have entered rooms since it departed first.
-        let left = self.rooms.leave(session, &session.rooms());
+        let left = self.rooms.remove(session);
         self.link.release(&session.tenant, &left);
-        if first {
-            self.link.closed(session.id());
+        if is_first {
+            self.link.closed(session.id(), session.has_left());
         }
     }
 
@@ -240,13 +392,35 @@ impl Sessions {
     }
 
     /// Waits for something that needs a server.
-    pub(crate) async fn in_time<T>(&self, waits: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(crate) async fn in_time<T>(&self, waits: impl Future<Output = T>) -> Result<T, Refusal> {
         let waited = tokio::time::timeout(self.config.connect_timeout, waits).await;
-        waited.map_err(|_| Failure::unavailable())
+        waited.map_err(|_| Refusal::unavailable())
+    }
+
+    /// Forgets clients that did nothing for a while.
+    pub(crate) fn forget_idle(&self) {
+        self.user_limits.forget();
+        self.addresses.forget();
     }
 }
 
+/// A session as the server learns of it: about to be ready or, with its rooms, ready.
+fn opened(session: &Session, ready: bool) -> SessionOpened {
+    let rooms = if ready { session.rooms() } else { Vec::new() };
+    SessionOpened {
+        caller: Some(session.caller.clone()),
+        ready,
+        rooms: rooms.iter().map(|room| room.as_str().to_owned()).collect(),
+        pid: session.pid.clone(),
+    }
+}
+
+/// The bridge takes leave of its clients.
+pub(crate) fn shutdown() -> Refusal {
+    Refusal::new(Reason::Shutdown, "the bridge shuts down; connect again")
+}
+
 /// 128 random bits as text.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
 }

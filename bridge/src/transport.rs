@@ -1,8 +1,26 @@
-//! How browsers connect. Each transport knows its protocol, and what it stands on; nothing above knows either.
+//! How browsers connect. Each transport knows its protocol, and what it stands on; nothing above
+//! knows either.
+//!
+//! In reading order: [`request`] what HTTP requests carry, [`upgrade`] how a connection leaves HTTP,
+//! [`websocket`] RFC 6455, [`engineio`] and [`socketio`] on top of it, then the plain ones: [`raw`]
+//! WebSocket, [`sse`], [`poll`].
 
-pub(crate) mod io;
+pub(crate) mod engineio;
+pub(crate) mod message;
 pub(crate) mod poll;
+pub(crate) mod raw;
 pub(crate) mod request;
 pub(crate) mod socketio;
 pub(crate) mod sse;
+pub(crate) mod upgrade;
 pub(crate) mod websocket;
+
+/// Where transports keep their encoded forms, see [`crate::event::Form::place`].
+pub(crate) mod places {
+    /// Eight forms: with or without namespace, compression and cursor.
+    pub(crate) const SOCKETIO: usize = 0;
+    /// Four forms: with or without compression and cursor.
+    pub(crate) const RAW: usize = 8;
+    pub(crate) const SSE: usize = 12;
+    const _: () = assert!(SSE < crate::event::FORMS);
+}

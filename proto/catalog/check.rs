@@ -2,9 +2,10 @@
 
 mod announcement;
 mod client;
+mod namespaces;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -19,7 +20,7 @@ use super::{
     source::Sources,
 };
 use crate::{
-    json::{Shapes, closest},
+    json::{Shape, Shapes, closest},
     room::Room,
 };
 
@@ -36,10 +37,12 @@ struct Checker<'a> {
     methods: HashMap<String, Method>,
     calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: BTreeSet<String>,
+    /// The namespace of each package as its files declare it, without the slash.
+    declared_namespaces: BTreeMap<String, String>,
 }
 
 /// Checks everything and makes the tables, or reports every problem.
-pub(super) fn build(sources: &Sources) -> Result<Catalogs, CatalogError> {
+pub(super) fn build(sources: &Sources, defaults: Option<&[String]>) -> Result<Catalogs, CatalogError> {
     let mut checker = Checker {
         sources,
         shapes: Shapes::new(&sources.pool),
@@ -48,9 +51,12 @@ pub(super) fn build(sources: &Sources) -> Result<Catalogs, CatalogError> {
         methods: HashMap::new(),
         calls: HashMap::new(),
         packages: BTreeSet::new(),
+        declared_namespaces: BTreeMap::new(),
     };
-    let files: Vec<FileDescriptor> =
+    let mut files: Vec<FileDescriptor> =
         sources.pool.files().filter(|f| sources.roots.contains_key(f.name())).collect();
+    // The built-in ones first: what contradicts them is at fault.
+    files.sort_by_key(|file| sources.roots.get(file.name()).is_some_and(|shown| shown != file.name()));
     for file in &files {
         for message in file.messages() {
             checker.message(file, &message);
@@ -64,7 +70,9 @@ pub(super) fn build(sources: &Sources) -> Result<Catalogs, CatalogError> {
     }
     for file in &files {
         checker.file(file);
+        checker.declared_namespace(file);
     }
+    let namespaces = checker.namespaces(&files, defaults);
     if !checker.problems.is_empty() {
         checker.problems.sort_by(|a, b| (&a.file, a.position).cmp(&(&b.file, b.position)));
         checker.problems.dedup();
@@ -76,6 +84,7 @@ pub(super) fn build(sources: &Sources) -> Result<Catalogs, CatalogError> {
         methods: checker.methods,
         calls: checker.calls,
         packages: checker.packages.into_iter().collect(),
+        namespaces,
         shapes: checker.shapes,
     })
 }
@@ -141,6 +150,10 @@ impl Checker<'_> {
         let announcement = announcement::announcement(message, &declared, &rooms, ephemeral)
             .map_err(|problem| self.refuse(file, message.path(), number, problem))
             .unwrap_or_default();
+        let binary = flag(&declared, "binary");
+        if binary && let Err(problem) = check_binary(&shape, "event", message.full_name()) {
+            self.refuse(file, message.path(), number, problem);
+        }
         let full_name = message.full_name().to_owned();
         self.packages.insert(message.package_name().to_owned());
         let event = EventType {
@@ -150,6 +163,7 @@ impl Checker<'_> {
             package: message.package_name().to_owned(),
             rooms,
             ephemeral,
+            binary,
             shape,
             descriptor: message.clone(),
             id_field: announcement::id_field(message),
@@ -315,6 +329,16 @@ impl Checker<'_> {
         }
         Ok(Method::Subscribe(Arc::new(SubscribeMethod { meta_field, event_fields })))
     }
+}
+
+/// Whether there is something to attach.
+fn check_binary(shape: &Shape, what: &str, full_name: &str) -> Result<(), String> {
+    if shape.has_bytes() {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} {full_name} is `binary`, but browsers see no `bytes` field in it; remove `binary`, or give it one, e.g. `bytes content = 7;`"
+    ))
 }
 
 fn check_name(name: &str, what: &str) -> Result<(), String> {

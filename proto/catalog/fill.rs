@@ -22,6 +22,7 @@ pub(super) mod options {
     pub(in crate::catalog) const EVENT: u32 = 50201;
     pub(in crate::catalog) const CLIENT: u32 = 50201;
     pub(in crate::catalog) const NOTIFY: u32 = 50202;
+    pub(in crate::catalog) const NAMESPACE: u32 = 50202;
 
     fn extension(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Option<Value> {
         let extension = pool.get_extension_by_name(name)?;
@@ -54,6 +55,14 @@ pub(super) mod options {
         match extension(file.parent_pool(), &file.options(), "fanfare.v1.transport") {
             Some(Value::EnumNumber(number)) => Transport::try_from(number).unwrap_or_default(),
             _ => Transport::Unspecified,
+        }
+    }
+
+    /// The Socket.IO namespace that a file declares.
+    pub(in crate::catalog) fn namespace(file: &prost_reflect::FileDescriptor) -> Option<String> {
+        match extension(file.parent_pool(), &file.options(), "fanfare.v1.namespace")? {
+            Value::String(name) => Some(name),
+            _ => None,
         }
     }
 
@@ -364,7 +373,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("fanfare-forged-{}.proto", std::process::id()));
         std::fs::write(&file, CATALOG).unwrap();
         let catalogs = Catalogs::load(&[file]).unwrap();
-        let method = catalogs.call("write", crate::v1::Transport::Socketio).unwrap();
+        let method = catalogs.call("write", crate::v1::Transport::Socketio, "/forged").unwrap();
         let json = br#"{"author":{"id":"root","mood":"bad"},"others":[{"id":"root"},{}]}"#;
         let bytes = method.request.read_json(json).unwrap();
         let request =

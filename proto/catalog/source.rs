@@ -186,6 +186,7 @@ impl Sources {
             let options = match path.len() {
                 2 if path[0] == 4 => 7, // DescriptorProto.options
                 4 if path[0] == 6 => 4, // MethodDescriptorProto.options
+                0 => 8,                 // FileDescriptorProto.options
                 _ => 8,                 // FieldDescriptorProto.options
             };
             [path, &[options, i32::try_from(number).unwrap_or_default()]].concat()

@@ -10,7 +10,7 @@ use prost_reflect::{
     DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
 };
 
-use super::{FieldPath, PathError, PayloadError, read, write};
+use super::{Attached, FieldPath, PathError, PayloadError, output::Both, read, write};
 
 /// All shapes of a descriptor pool.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ impl fmt::Debug for Shape {
 pub(crate) struct Table {
     pub(crate) messages: Vec<MessageShape>,
     pub(crate) enums: Vec<EnumShape>,
+    /// By message: whether browsers see a `bytes` field in it, however deep.
+    pub(crate) with_bytes: Vec<bool>,
     by_name: HashMap<String, usize>,
 }
 
@@ -133,8 +135,11 @@ impl Shapes {
             messages: messages.iter().enumerate().map(|(i, m)| (m.full_name().to_owned(), i)).collect(),
             enums: enums.iter().enumerate().map(|(i, e)| (e.full_name().to_owned(), i)).collect(),
         };
+        let messages: Vec<MessageShape> =
+            messages.iter().map(|m| message_shape(m, &names, internal.as_ref())).collect();
         let table = Table {
-            messages: messages.iter().map(|m| message_shape(m, &names, internal.as_ref())).collect(),
+            with_bytes: with_bytes(&messages),
+            messages,
             enums: enums.iter().map(|e| enum_shape(e, text.as_ref())).collect(),
             by_name: names.messages,
         };
@@ -161,6 +166,19 @@ impl Shape {
         write::message(&self.table, self.index, bytes, out, 0)
     }
 
+    /// The same, and besides the form in which `bytes` fields are attachments.
+    pub fn write_both(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Attached, PayloadError> {
+        let mut attached = Attached::default();
+        let mut both = Both { plain: out, attached: &mut attached };
+        write::message(&self.table, self.index, bytes, &mut both, 0)?;
+        Ok(attached)
+    }
+
+    /// Whether browsers see a `bytes` field in it, however deep.
+    pub fn has_bytes(&self) -> bool {
+        self.table.with_bytes[self.index]
+    }
+
     /// Reads browser JSON into protobuf bytes. Refuses unknown and repeated keys, wrong types, values out of range and
     /// several members of a oneof; `null` is unset, and empty input the empty message.
     pub fn read_json(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
@@ -182,6 +200,25 @@ impl MessageShape {
             return Some(*index);
         }
         self.by_number.binary_search_by_key(&number, |(n, _)| *n).ok().map(|at| self.by_number[at].1)
+    }
+}
+
+/// By message: whether browsers see a `bytes` field in it, however deep.
+fn with_bytes(messages: &[MessageShape]) -> Vec<bool> {
+    let mut found = vec![false; messages.len()];
+    loop {
+        let before = found.clone();
+        for (index, message) in messages.iter().enumerate() {
+            let is_bytes = |field: &FieldShape| match field.kind {
+                FieldKind::Bytes => true,
+                FieldKind::Message(inner) => before[inner],
+                _ => false,
+            };
+            found[index] = message.fields.iter().any(|field| !field.internal && is_bytes(field));
+        }
+        if found == before {
+            return found;
+        }
     }
 }
 

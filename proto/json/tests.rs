@@ -131,6 +131,8 @@ fn comparable(value: serde_json::Value) -> serde_json::Value {
             )
         }
         Value::Array(items) => Value::Array(items.into_iter().map(comparable).collect()),
+        // In free JSON an integer is written without `.0`: the same number.
+        Value::Number(number) => number.as_f64().map_or(Value::Number(number), Value::from),
         other => other,
     }
 }
@@ -353,6 +355,51 @@ fn numbers_that_json_has_not_are_texts() {
     infinite.extend(f64::INFINITY.to_le_bytes());
     let refused = shape("t.All").validate(&infinite).unwrap_err().to_string();
     assert_eq!(refused, "value: a google.protobuf.Value cannot hold NaN or Infinity");
+}
+
+#[test]
+fn both_forms_are_written_in_one_pass_with_attachments_in_order_of_appearance() {
+    let json = r#"{"fBytes":"AQI=","rChild":[{"fBytes":"Aw=="},{}],"child":{"fBytes":"BA=="},"fString":"x"}"#;
+    let bytes = shape("t.All").read_json(json.as_bytes()).unwrap();
+    let mut plain = Vec::new();
+    let attached = shape("t.All").write_both(&bytes, &mut plain).unwrap();
+    assert_eq!(String::from_utf8(plain.clone()).unwrap(), json_of("t.All", &bytes).unwrap());
+    // Putting the attachments back gives the other form.
+    let (mut restored, mut seen) = (String::from_utf8(attached.json).unwrap(), Vec::new());
+    for (num, attachment) in attached.attachments.iter().enumerate() {
+        use base64::Engine as _;
+        let placeholder = format!(r#"{{"_placeholder":true,"num":{num}}}"#);
+        seen.push(restored.find(&placeholder).expect("each once"));
+        let text = base64::engine::general_purpose::STANDARD.encode(attachment);
+        restored = restored.replacen(&placeholder, &format!("\"{text}\""), 1);
+    }
+    assert_eq!(restored.as_bytes(), plain);
+    assert!(seen.is_sorted() && seen.len() >= 4, "an unset field is an empty attachment: {seen:?}");
+    assert!(shape("t.All").has_bytes() && !shape("google.protobuf.Timestamp").has_bytes());
+    assert!(shape("google.protobuf.BytesValue").has_bytes());
+}
+
+#[test]
+fn integers_in_free_json_are_written_as_integers() {
+    for (number, written) in [
+        ("3", "3"),
+        ("3.0", "3"),
+        ("-7e3", "-7000"),
+        ("0", "0"),
+        ("-0.0", "-0.0"),
+        ("2.5", "2.5"),
+        ("9007199254740992", "9007199254740992"),
+        ("-9007199254740992", "-9007199254740992"),
+        // Beyond 2^53 not every integer is there.
+        ("9007199254740994", "9007199254740994.0"),
+    ] {
+        let json = format!(r#"{{"object":{{"a":[{number}],"b":{number}}},"value":{number}}}"#);
+        let all = round("t.All", &json);
+        let wanted = format!(r#""object":{{"a":[{written}],"b":{written}}}"#);
+        assert!(all.contains(&wanted) && all.contains(&format!(r#""value":{written}"#)), "{number}: {all}");
+    }
+    // A field that is declared to be a double stays one.
+    assert!(round("t.All", r#"{"fDouble":3,"wDouble":3}"#).contains(r#""fDouble":3.0"#));
 }
 
 #[test]

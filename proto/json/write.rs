@@ -1,12 +1,9 @@
 //! From protobuf bytes to browser JSON. Validation is the same walk with the output thrown away.
 
-use std::io::Write;
-
-use base64::Engine as _;
-
 use super::{
     DEPTH_MAX, PayloadError, SAFE_INTEGER_MAX,
     found::{Found, bytes, check, utf8, wrong_wire_type},
+    output::Output,
     shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
     special::{duration, field_mask, timestamp},
     wire::{Reader, WireValue},
@@ -20,7 +17,7 @@ pub(super) fn io(_: std::io::Error) -> PayloadError {
 }
 
 /// Writes a message.
-pub(super) fn message<W: Write>(
+pub(super) fn message<W: Output>(
     table: &Table,
     index: usize,
     bytes: &[u8],
@@ -53,7 +50,7 @@ pub(super) fn message<W: Write>(
     }
 }
 
-fn field<W: Write>(
+fn field<W: Output>(
     table: &Table,
     (index, field): (usize, &FieldShape),
     found: &Found<'_>,
@@ -77,7 +74,7 @@ fn field<W: Write>(
 }
 
 /// The value of a field that is present or has a default.
-fn content<W: Write>(
+fn content<W: Output>(
     table: &Table,
     (index, field): (usize, &FieldShape),
     found: &Found<'_>,
@@ -98,7 +95,7 @@ fn content<W: Write>(
     }
 }
 
-fn list<W: Write>(
+fn list<W: Output>(
     table: &Table,
     (index, field): (usize, &FieldShape),
     found: &Found<'_>,
@@ -164,7 +161,7 @@ pub(super) fn packed(kind: FieldKind) -> Option<Next> {
 
 /// Maps are written in the order of their first occurrence; of equal keys the last value counts. An entry is a level of
 /// nesting, as it is for protobuf libraries, whose bound is 100.
-fn map<W: Write>(
+fn map<W: Output>(
     table: &Table,
     (index, field): (usize, &FieldShape),
     entry_index: usize,
@@ -307,7 +304,7 @@ pub(super) const fn is_js_number(kind: FieldKind) -> bool {
     )
 }
 
-fn scalar<W: Write>(
+fn scalar<W: Output>(
     table: &Table,
     kind: FieldKind,
     value: WireValue<'_>,
@@ -339,15 +336,13 @@ fn scalar<W: Write>(
             }
         }
         (FieldKind::String, _) => serde_json::to_writer(out, utf8(value)?).map_err(|e| io(e.into())),
-        (FieldKind::Bytes, _) => {
-            write!(out, "\"{}\"", base64::engine::general_purpose::STANDARD.encode(bytes(value)?)).map_err(io)
-        }
+        (FieldKind::Bytes, _) => out.write_bytes(bytes(value)?).map_err(io),
         (FieldKind::Enum(index), WireValue::Varint(v)) => enumeration(table, index, v, implicit, out),
         _ => Err(wrong_wire_type("the declared kind")),
     }
 }
 
-fn float<W: Write>(value: f64, out: &mut W) -> Result<()> {
+fn float<W: Output>(value: f64, out: &mut W) -> Result<()> {
     let special = match value {
         v if v.is_nan() => "\"NaN\"",
         f64::INFINITY => "\"Infinity\"",
@@ -355,6 +350,17 @@ fn float<W: Write>(value: f64, out: &mut W) -> Result<()> {
         v => return serde_json::to_writer(out, &v).map_err(|e| io(e.into())),
     };
     out.write_all(special.as_bytes()).map_err(io)
+}
+
+/// A number of free JSON: `3` as its sender wrote it, not `3.0`, as far as integers are exact.
+#[allow(clippy::cast_possible_truncation)]
+fn free_number<W: Output>(value: f64, out: &mut W) -> Result<()> {
+    const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+    let negative_zero = value == 0.0 && value.is_sign_negative();
+    if value.fract() == 0.0 && value.abs() <= EXACT_MAX && !negative_zero {
+        return write!(out, "{}", value as i64).map_err(io);
+    }
+    float(value, out)
 }
 
 /// The text of an enum number; refuses numbers that are no value, and an unset field where every value has a text.
@@ -372,7 +378,13 @@ pub(super) fn enum_text(table: &Table, index: usize, value: u64, implicit: bool)
     })
 }
 
-fn enumeration<W: Write>(table: &Table, index: usize, value: u64, implicit: bool, out: &mut W) -> Result<()> {
+fn enumeration<W: Output>(
+    table: &Table,
+    index: usize,
+    value: u64,
+    implicit: bool,
+    out: &mut W,
+) -> Result<()> {
     if table.enums[index].is_null {
         return out.write_all(b"null").map_err(io);
     }
@@ -380,7 +392,7 @@ fn enumeration<W: Write>(table: &Table, index: usize, value: u64, implicit: bool
 }
 
 /// google.protobuf.Value: null 1, number 2, string 3, bool 4, struct 5, list 6.
-fn value<W: Write>(
+fn value<W: Output>(
     table: &Table,
     shape: &MessageShape,
     found: &Found<'_>,
@@ -395,6 +407,7 @@ fn value<W: Write>(
         (FieldKind::Double, Some(WireValue::Fixed64(v))) if !f64::from_bits(v).is_finite() => {
             Err(PayloadError::new("a google.protobuf.Value cannot hold NaN or Infinity"))
         }
+        (FieldKind::Double, Some(WireValue::Fixed64(v))) => free_number(f64::from_bits(v), out),
         _ => content(table, (index, field), found, out, depth),
     }
 }

@@ -107,7 +107,8 @@ impl Place {
     pub(super) fn scalar(&self, model: &Model<'_>, scalar: Scalar) -> Json {
         match scalar {
             Scalar::Text | Scalar::FieldMask => json!({ "type": "string" }),
-            Scalar::Base64 => json!({ "type": "string", "contentEncoding": "base64" }),
+            // Described is the JSON without attachments.
+            Scalar::Base64 | Scalar::Attachment => json!({ "type": "string", "contentEncoding": "base64" }),
             Scalar::Bool => json!({ "type": "boolean" }),
             Scalar::Float => {
                 json!({ "anyOf": [{ "type": "number" }, { "enum": ["NaN", "Infinity", "-Infinity"] }] })

@@ -21,6 +21,8 @@ pub(super) enum Side {
     Server,
     /// A browser: fields that the server stamps are not.
     Browser,
+    /// The server, with attachments for `bytes`.
+    Attached,
 }
 
 /// A message's type: its place in the table, and who writes it where that makes a difference.
@@ -31,6 +33,8 @@ pub(super) type Key = (usize, Side);
 pub(super) enum Scalar {
     Text,
     Base64,
+    /// `bytes` beside the JSON.
+    Attachment,
     Bool,
     /// A number, or one of the texts for what JSON numbers cannot say.
     Float,
@@ -151,12 +155,21 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// What is called by emitting over a transport: by name, as the server finds it.
+    /// What is called by emitting over a transport, as the server finds it: a call for just this
+    /// transport before one for all. Socket.IO clients find the calls of these packages in their
+    /// namespaces; over other transports the calls of all packages are together.
     pub(super) fn calls_over(&self, transport: Transport) -> Vec<&'a Arc<ClientMethod>> {
-        let found = |call: &&&Arc<ClientMethod>| {
-            self.catalogs.call(&call.on, transport).is_some_and(|found| Arc::ptr_eq(found, call))
+        let is_hidden = |call: &ClientMethod| {
+            let hides = |other: &ClientMethod| other.on == call.on && other.transport == transport;
+            match transport {
+                Transport::Socketio => self.calls.iter().any(|other| hides(other)),
+                _ => self.catalogs.calls().any(|other| hides(other)),
+            }
         };
-        self.calls.iter().filter(found).copied().collect()
+        let is_found = |call: &&&Arc<ClientMethod>| {
+            call.transport == transport || (call.transport == Transport::Unspecified && !is_hidden(call))
+        };
+        self.calls.iter().filter(is_found).copied().collect()
     }
 
     /// The events of files that are for the transport, by name.
@@ -177,9 +190,29 @@ impl<'a> Model<'a> {
         replies.into_iter().any(|(reply, _)| reply.full_name == event.full_name)
     }
 
-    /// A message's type; both sides have the same unless something in it is stamped.
+    /// A message's type; all sides have the same unless something in it is stamped or attached.
     pub(super) fn key(&self, index: usize, side: Side) -> Key {
-        (index, if self.stamped.get(index) == Some(&true) { side } else { Side::Server })
+        let differs = match side {
+            Side::Server => false,
+            Side::Browser => self.stamped.get(index) == Some(&true),
+            Side::Attached => self.table.with_bytes[index],
+        };
+        (index, if differs { side } else { Side::Server })
+    }
+
+    /// Whether something is declared `binary`.
+    pub(super) fn has_attachments(&self) -> bool {
+        self.events.iter().any(|event| event.binary) || self.calls.iter().any(|call| call.binary)
+    }
+
+    /// Adds the types of what is declared `binary`, as Socket.IO has it.
+    pub(super) fn attach(&mut self) {
+        for event in self.events.clone().into_iter().filter(|event| event.binary) {
+            self.need(event.shape.index, Side::Attached);
+        }
+        for call in self.calls.clone().into_iter().filter(|call| call.binary) {
+            self.need(call.response.index, Side::Attached);
+        }
     }
 
     fn need(&mut self, index: usize, side: Side) {
@@ -326,12 +359,13 @@ impl<'a> Model<'a> {
             FieldKind::Uint64 { .. } | FieldKind::Fixed64 { .. } => Scalar::IntegerText { signed: false },
             FieldKind::Bool => Scalar::Bool,
             FieldKind::String => Scalar::Text,
+            FieldKind::Bytes if side == Side::Attached => Scalar::Attachment,
             FieldKind::Bytes => Scalar::Base64,
             FieldKind::Enum(index) if self.table.enums[index].is_null => Scalar::Null,
             // Written where it was set on purpose; browsers have no reason to.
             FieldKind::Enum(index) => Scalar::Enum {
                 index,
-                zero: !self.table.enums[index].zero_is_unset || (!implicit && side == Side::Server),
+                zero: !self.table.enums[index].zero_is_unset || (!implicit && side != Side::Browser),
             },
             FieldKind::Message(index) => self.message_value(index, side),
         }

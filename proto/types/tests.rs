@@ -415,7 +415,84 @@ fn every_event_and_call_is_an_operation_of_asyncapi() {
     let count = |action: &str| operations.values().filter(|o| o["action"] == action).count();
     assert_eq!(count("send"), catalogs.events().count());
     assert_eq!(count("receive"), catalogs.calls().count());
-    let ping = catalogs.call("ping", Transport::Websocket).unwrap();
+    let ping = catalogs.call("ping", Transport::Websocket, "/").unwrap();
     let operation = &operations[&format!("receive.{}", ping.path[1..].replace('/', "."))];
     assert_eq!(operation["tags"], json!([{ "name": "dialogs.v1" }, { "name": "websocket" }]));
+}
+
+const BINARY: &str = r#"
+syntax = "proto3";
+package binary.v1;
+import "fanfare/v1/catalog.proto";
+import "google/protobuf/wrappers.proto";
+message Chunk {
+  option (fanfare.v1.event) = { name: "chunk" rooms: "org" binary: true };
+  string name = 1;
+  repeated Part parts = 2;
+  Mark mark = 3;
+}
+message Part { bytes content = 1; google.protobuf.BytesValue more = 2; }
+message Mark { string text = 1; }
+message Text {
+  option (fanfare.v1.event) = { name: "text" rooms: "org" };
+  Part part = 1;
+}
+message Ask {}
+service Client {
+  rpc Get(Ask) returns (Part) { option (fanfare.v1.client) = { on: "get" binary: true }; }
+}
+"#;
+
+#[test]
+fn bytes_of_binary_events_are_attachments_over_socketio_and_text_elsewhere() {
+    let catalogs = load(BINARY);
+    let text = typescript(&catalogs, &packages(&["binary.v1"]));
+    for (start, wanted) in [
+        ("export interface ServerToClientEvents", "  chunk: (event: ChunkBinary, cursor: string) => void;"),
+        ("export interface ServerToClientEvents", "  text: (event: Text, cursor: string) => void;"),
+        ("export interface ClientToServerEvents", "acknowledge?: (answer: Answer<PartBinary>) => void"),
+        ("export type WebSocketEvents", "{ type: \"chunk\"; cursor?: string } & Chunk)"),
+        ("export type WebSocketEvents", "{ type: \"ack\"; ref: number; data: Part }"),
+        ("export interface ChunkBinary", "  parts: PartBinary[];"),
+        ("export interface ChunkBinary", "  mark?: Mark;"),
+        ("export interface PartBinary", "  content: Binary;\n  more?: Binary;"),
+        ("export interface Part {", "  content: string;\n  more?: string;"),
+        ("export type Binary", "= ArrayBuffer | Uint8Array;"),
+    ] {
+        let found = declaration(&text, start);
+        assert!(found.contains(wanted), "{wanted} in {found}");
+    }
+    let schema = json_schemas(&catalogs, &packages(&["binary.v1"])).to_string();
+    assert!(schema.contains("base64") && !schema.contains("Binary"), "the schema is of the JSON: {schema}");
+    assert!(!typescript(&load(SPECIAL), &packages(&["special.v1"])).contains("type Binary"));
+}
+
+#[test]
+fn binary_without_bytes_is_refused_with_the_remedy() {
+    for (from, to, what) in [
+        (
+            "bytes content = 1; google.protobuf.BytesValue more = 2;",
+            "string content = 1;",
+            "response binary.v1.Part",
+        ),
+        ("repeated Part parts = 2;", "", "event binary.v1.Chunk"),
+    ] {
+        let file = std::env::temp_dir().join(format!("fanfare-binary-{}.proto", std::process::id()));
+        std::fs::write(&file, BINARY.replace(from, to)).unwrap();
+        let refused = Catalogs::load(&[file]).unwrap_err().to_string();
+        assert!(refused.contains(what) && refused.contains("remove `binary`, or give it one"), "{refused}");
+    }
+}
+
+#[test]
+fn packages_with_the_same_names_are_described_one_by_one() {
+    let catalogs = load(&BINARY.replace("\"text\"", "\"new_message\""));
+    let refused = check_packages(&catalogs, &[]).unwrap_err();
+    assert!(
+        refused.contains("both have the event \"new_message\"") && refused.contains("give --package"),
+        "{refused}"
+    );
+    check_packages(&catalogs, &packages(&["binary.v1", "messenger.v1"])).unwrap();
+    assert!(check_packages(&catalogs, &packages(&["binary.v1", "chat.v1"])).is_err());
+    check_packages(&Catalogs::builtin().unwrap(), &[]).unwrap();
 }

@@ -23,7 +23,8 @@ const ONEOF_MEMBERS_MAX: usize = 16;
 /// `ServerToClientEvents` and `ClientToServerEvents` are for `Socket` of socket.io-client, `WebSocketEvents` and
 /// `WebSocketCalls` for `/ws`, `/events` and `/poll`. A name that is taken twice has its package in front.
 pub fn typescript(catalogs: &Catalogs, packages: &[String]) -> String {
-    let model = Model::new(catalogs, packages);
+    let mut model = Model::new(catalogs, packages);
+    model.attach();
     let writer = Writer { names: Names::new(&model), model: &model };
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -55,6 +56,9 @@ impl Writer<'_, '_> {
         self.answers(out)?;
         if self.model.free_json {
             out.push_str(FREE_JSON);
+        }
+        if self.model.has_attachments() {
+            out.push_str(BINARY);
         }
         for (name, item) in self.names.sorted() {
             match item {
@@ -105,7 +109,7 @@ impl Writer<'_, '_> {
         out.push_str("export interface ClientToServerEvents {\n");
         for call in self.model.calls_over(Transport::Socketio) {
             doc(out, "  ", &self.model.call_comment(call));
-            let (request, answer) = (self.request(call), self.response(call));
+            let (request, answer) = (self.request(call), self.response(call, side(call.binary)));
             let may_be_left_out = if self.is_free(call) { "?" } else { "" };
             writeln!(
                 out,
@@ -133,7 +137,7 @@ impl Writer<'_, '_> {
             }
         }
         if !calls.is_empty() {
-            let mut answers: Vec<_> = calls.iter().map(|call| self.response(call)).collect();
+            let mut answers: Vec<_> = calls.iter().map(|call| self.response(call, Side::Server)).collect();
             answers.sort_unstable();
             answers.dedup();
             writeln!(out, "  | {{ type: \"ack\"; ref: number; data: {} }}", answers.join(" | "))?;
@@ -287,6 +291,7 @@ impl Writer<'_, '_> {
             | Scalar::Timestamp
             | Scalar::Duration
             | Scalar::FieldMask => "string",
+            Scalar::Attachment => "Binary",
             Scalar::Bool => "boolean",
             Scalar::Integer { .. } => "number",
             Scalar::Float => "number | \"NaN\" | \"Infinity\" | \"-Infinity\"",
@@ -312,15 +317,15 @@ impl Writer<'_, '_> {
     }
 
     fn payloads(&self, events: &[&std::sync::Arc<EventType>]) -> Vec<String> {
-        events.iter().map(|event| self.name(event.shape.index, Side::Server)).collect()
+        events.iter().map(|event| self.name(event.shape.index, side(event.binary))).collect()
     }
 
     fn request(&self, call: &ClientMethod) -> String {
         self.name(call.request.index, Side::Browser)
     }
 
-    fn response(&self, call: &ClientMethod) -> String {
-        self.name(call.response.index, Side::Server)
+    fn response(&self, call: &ClientMethod, side: Side) -> String {
+        self.name(call.response.index, side)
     }
 
     /// Whether a call needs no payload.
@@ -332,6 +337,11 @@ impl Writer<'_, '_> {
     fn event_comment(&self, event: &EventType) -> String {
         self.model.message_comment(event.shape.index)
     }
+}
+
+/// How Socket.IO clients get what the server sends.
+const fn side(binary: bool) -> Side {
+    if binary { Side::Attached } else { Side::Server }
 }
 
 /// Whether a payload has a field of this name.
@@ -402,6 +412,12 @@ export interface Failure {
 export type Acknowledged<Calls> = {
   [Name in keyof Calls]: Calls[Name] extends (...parameters: infer P) => void ? (...parameters: Required<P>) => void : never;
 };
+
+";
+
+const BINARY: &str = "\
+/** An attachment: an `ArrayBuffer` in browsers, a `Buffer` (which is a `Uint8Array`) in Node. */
+export type Binary = ArrayBuffer | Uint8Array;
 
 ";
 

@@ -8,7 +8,7 @@ use fanfare_proto::{
     json::closest,
     rate::KeyedLimiter,
     room::{Room, Tenant, shown},
-    v1::{CallError, CallOk, CallRequest, Caller, Delivery, Reason, Transport},
+    v1::{CallError, CallOk, CallRequest, Caller, Delivery, Reason},
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
@@ -16,7 +16,7 @@ use prost_types::Timestamp;
 
 use crate::{
     error::Refusal,
-    event::{browser_json, ephemeral_id},
+    event::{browser_forms, ephemeral_id},
     grpc::upstream::Upstreams,
     ingest::{self, Ingest, Made},
     presence::Presence,
@@ -67,21 +67,21 @@ impl Calls {
         self.stats.called();
         let missing = || Refusal::Invalid("the call names no caller".into());
         let caller = request.caller.as_ref().ok_or_else(missing)?;
-        let method = self.catalogs.call(&request.name, caller.transport());
-        let method = method.ok_or_else(|| self.unknown(&request.name, caller.transport()))?;
+        let found = |name: &str| self.catalogs.call(name, caller.transport(), &caller.namespace);
+        let method = found(&request.name).ok_or_else(|| self.unknown(&request.name, caller))?;
         let bytes = method.request.read_json(&request.json);
         let bytes = bytes.map_err(|source| payload(&method.request_descriptor, source))?;
         let outcome = self.run(method, caller, bytes.into()).await?;
-        let response = browser_json(&method.response, &outcome.response)
+        let (json, binary) = browser_forms(&method.response, method.binary, &outcome.response)
             .map_err(|source| payload(&method.response_plan.descriptor, source))?;
         let texts = |room: Option<Room>| room.iter().map(|r| r.as_str().to_owned()).collect();
         Ok(CallOk {
-            json: response.into(),
+            json,
             join: texts(outcome.join),
             leave: texts(outcome.leave),
             replies: outcome.reply.into_iter().collect(),
             catalog: method.package.clone(),
-            binary: None,
+            binary,
         })
     }
 
@@ -163,10 +163,11 @@ impl Calls {
         Ok(Some((appended.id, appended.time)))
     }
 
-    fn unknown(&self, name: &str, transport: Transport) -> Refusal {
+    fn unknown(&self, name: &str, caller: &Caller) -> Refusal {
         let shown = shown(name);
-        let names = self.catalogs.call_names();
-        let near = closest(&shown, names.filter(|name| self.catalogs.call(name, transport).is_some()));
+        let is_known =
+            |name: &&str| self.catalogs.call(name, caller.transport(), &caller.namespace).is_some();
+        let near = closest(&shown, self.catalogs.call_names().filter(is_known));
         let hint = near.map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
         Refusal::Upstream {
             reason: Reason::UnknownEvent,
@@ -205,12 +206,15 @@ fn reply(
 ) -> Result<Option<Delivery>, Refusal> {
     let Some((event, plan)) = &method.reply else { return Ok(None) };
     let bytes = plan.make(Some(source), stamp).encode_to_vec();
-    let json = browser_json(&event.shape, &bytes).map_err(|e| payload(&event.descriptor, e))?;
+    let forms = browser_forms(&event.shape, event.binary, &bytes);
+    let (json, binary) = forms.map_err(|e| payload(&event.descriptor, e))?;
     Ok(Some(Delivery {
         id: ephemeral_id(),
         name: event.name.clone(),
-        json: json.into(),
+        json,
+        binary,
         ephemeral: true,
+        catalog: event.package.clone(),
         ..Delivery::default()
     }))
 }

@@ -121,10 +121,15 @@ pub struct PresenceConfig {
     pub grace: Duration,
     /// Sessions a user.
     pub sessions_per_user_max: usize,
-    /// How long a lost session can be recovered.
+    /// How long a lost session can be recovered; zero: none can.
     pub recovery_window: Duration,
-    /// Lost sessions that are kept; the oldest go first.
+    /// Lost sessions that are kept, of all tenants. At this and the next two bounds the oldest of
+    /// the same user or tenant are evicted.
     pub recoverable_max: usize,
+    /// Lost sessions per tenant.
+    pub recoverable_per_tenant_max: usize,
+    /// Lost sessions per user.
+    pub recoverable_per_user_max: usize,
     /// Catalogs whose presence events are published; empty: all.
     pub catalogs: Vec<String>,
 }
@@ -136,6 +141,8 @@ impl Default for PresenceConfig {
             sessions_per_user_max: 64,
             recovery_window: Duration::from_secs(120),
             recoverable_max: 100_000,
+            recoverable_per_tenant_max: 50_000,
+            recoverable_per_user_max: 64,
             catalogs: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 pub(crate) mod disk;
 pub(crate) mod memory;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{fmt, sync::Arc};
 

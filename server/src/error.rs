@@ -119,6 +119,8 @@ pub(crate) enum Refusal {
     Shutdown,
     #[error("the log cannot be {0} at the moment; try again")]
     Storage(&'static str),
+    #[error("no catalog is served in the namespace {0:?}")]
+    Namespace(String),
     #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
     TooManySessions(usize),
     #[error("too many calls: the next one may come in {} ms", .0.as_millis())]
@@ -178,6 +180,7 @@ impl Refusal {
             | Self::Cursor(_) => Reason::InvalidArgument,
             Self::UnknownEvent(_) => Reason::UnknownEvent,
             Self::TooLarge { .. } => Reason::TooLarge,
+            Self::Namespace(_) => Reason::InvalidNamespace,
             Self::NoSession(_) => Reason::NotFound,
             Self::NoSigner => Reason::FailedPrecondition,
             Self::TooManyTenants(_)

@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use fanfare_proto::{
     catalog::EventType,
-    json::{PayloadError, Shape},
+    json::{Attached, PayloadError, Shape},
     room::{Room, Tenant},
     v1,
 };
@@ -36,6 +36,20 @@ pub(crate) fn browser_json(shape: &Shape, bytes: &[u8]) -> Result<Vec<u8>, Paylo
     let mut json = Vec::with_capacity(bytes.len() * 2 + 64);
     shape.write_json(bytes, &mut json)?;
     Ok(json)
+}
+
+/// A message's bytes as browser JSON and, for what is declared `binary`, with attachments.
+pub(crate) fn browser_forms(
+    shape: &Shape,
+    binary: bool,
+    bytes: &[u8],
+) -> Result<(Bytes, Option<v1::BinaryPayload>), PayloadError> {
+    if !binary {
+        return Ok((browser_json(shape, bytes)?.into(), None));
+    }
+    let mut json = Vec::with_capacity(bytes.len() * 2 + 64);
+    let Attached { json: attached, attachments } = shape.write_both(bytes, &mut json)?;
+    Ok((json.into(), Some(v1::BinaryPayload { json: attached.into(), attachments })))
 }
 
 /// Drafts whose order matters: when the engine cannot write one, it refuses those after it, so that they can be sent
@@ -186,8 +200,9 @@ impl Event {
     pub(crate) fn delivery(&self) -> Bytes {
         self.delivery.get(&self.is_recent, || {
             let draft = &self.draft;
-            let json = match browser_json(&draft.kind.shape, &draft.payload) {
-                Ok(json) => json,
+            let forms = browser_forms(&draft.kind.shape, draft.kind.binary, &draft.payload);
+            let (json, binary) = match forms {
+                Ok(forms) => forms,
                 Err(error) => {
                     tracing::error!(event = %self.id, type_name = draft.kind.full_name, %error, "a validated event has no browser JSON");
                     return Bytes::new();
@@ -196,12 +211,13 @@ impl Event {
             let delivery = v1::Delivery {
                 id: self.id.clone(),
                 name: draft.kind.name.clone(),
-                json: json.into(),
+                json,
                 rooms: draft.rooms.iter().map(|r| r.as_str().to_owned()).collect(),
                 except_sessions: draft.except_sessions.clone(),
                 ephemeral: self.is_ephemeral(),
                 time_micros: micros(draft.time),
-                ..v1::Delivery::default()
+                catalog: draft.kind.package.clone(),
+                binary,
             };
             delivery.encode_to_vec().into()
         })
@@ -218,5 +234,66 @@ impl Event {
             sender: draft.sender.clone(),
             payload: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_proto::catalog::Catalogs;
+
+    use super::*;
+
+    /// An event from its browser JSON.
+    fn event(catalogs: &Catalogs, type_name: &str, json: &str) -> Event {
+        let kind = catalogs.event(type_name).unwrap().clone();
+        let payload = kind.shape.read_json(json.as_bytes()).unwrap().into();
+        let draft = Draft {
+            tenant: Tenant::new("1").unwrap(),
+            rooms: vec![Room::org()],
+            time: Timestamp::default(),
+            sender: String::new(),
+            kind,
+            payload,
+            except_sessions: Vec::new(),
+            idempotency_key: String::new(),
+            id_field: None,
+            sequence: None,
+        };
+        Event::new("1-1".into(), 1, draft)
+    }
+
+    #[test]
+    fn a_delivery_names_the_catalog_that_declares_the_event() {
+        let catalogs = Catalogs::builtin().unwrap();
+        let event = event(&catalogs, "messenger.v1.UserOnline", r#"{"userId":"42"}"#);
+        let delivery = v1::Delivery::decode(event.delivery().clone()).unwrap();
+        assert_eq!((delivery.name.as_str(), delivery.catalog.as_str()), ("user:online", "messenger.v1"));
+        assert_eq!(delivery.binary, None);
+    }
+
+    #[test]
+    fn a_binary_event_has_its_bytes_as_attachments_beside_the_base64() {
+        const CATALOG: &str = r#"
+            syntax = "proto3";
+            package files.v1;
+            import "fanfare/v1/catalog.proto";
+            message Chunk {
+              option (fanfare.v1.event) = { name: "chunk" rooms: "org" binary: true };
+              string name = 1;
+              repeated bytes parts = 2;
+            }
+        "#;
+        let file = std::env::temp_dir().join(format!("fanfare-files-{}.proto", std::process::id()));
+        std::fs::write(&file, CATALOG).unwrap();
+        let catalogs = Catalogs::load(&[file]).unwrap();
+        let json = r#"{"name":"a","parts":["AQI=","Aw=="]}"#;
+        let event = event(&catalogs, "files.v1.Chunk", json);
+        let delivery = v1::Delivery::decode(event.delivery().clone()).unwrap();
+        assert_eq!(delivery.json, json);
+        let binary = delivery.binary.unwrap();
+        let attached =
+            r#"{"name":"a","parts":[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]}"#;
+        assert_eq!(binary.json, attached);
+        assert_eq!(binary.attachments, [&[1, 2][..], &[3]]);
     }
 }

@@ -19,9 +19,9 @@ use std::{
 };
 
 use fanfare_proto::{
-    catalog::{Catalogs, EventType, Member, Stamp},
+    catalog::{Catalogs, DEFAULT_NAMESPACE, EventType, Member, Namespace, Stamp},
     cursor::Cursor,
-    room::{Room, Tenant},
+    room::{Room, Tenant, shown},
     v1::{self, Caller, Delivery, EndSession, Reason, SessionPresence, Transport, UserPresence},
 };
 use futures_util::future::join_all;
@@ -33,10 +33,10 @@ use crate::{
     config::PresenceConfig,
     engine::{Engine, Record},
     error::{Error, Refusal},
-    event::{Sequence, browser_json, ephemeral_id},
+    event::{Sequence, browser_forms, ephemeral_id},
     ingest::{self, Ingest, Made},
 };
-use lost::Lost;
+use lost::{Bounds, Lost};
 use roster::{Known, Now, Roster, Told, Transition};
 
 /// Users that a query lists at most.
@@ -64,6 +64,7 @@ pub(crate) struct Presence {
     /// The engine cannot write at the moment.
     failing: AtomicBool,
     announced: Vec<Arc<EventType>>,
+    namespaces: Vec<Namespace>,
     sessions_per_user_max: usize,
 }
 
@@ -124,11 +125,14 @@ impl Presence {
         let mut announced: Vec<_> =
             catalogs.events().filter(|e| e.announcement.is_some()).filter(chosen).cloned().collect();
         announced.sort_by(|a, b| a.full_name.cmp(&b.full_name));
+        let bounds = Bounds {
+            window: config.recovery_window,
+            sessions_max: config.recoverable_max,
+            per_tenant_max: config.recoverable_per_tenant_max,
+            per_user_max: config.recoverable_per_user_max,
+        };
         Ok(Self {
-            roster: Mutex::new(Roster::new(
-                config.grace,
-                Lost::new(config.recovery_window, config.recoverable_max),
-            )),
+            roster: Mutex::new(Roster::new(config.grace, Lost::new(bounds))),
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
             changed: Notify::new(),
@@ -137,6 +141,7 @@ impl Presence {
             kept: watch::Sender::new(0),
             failing: AtomicBool::new(false),
             announced,
+            namespaces: catalogs.namespaces().to_vec(),
             sessions_per_user_max: config.sessions_per_user_max,
         })
     }
@@ -147,6 +152,11 @@ impl Presence {
 
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether lost sessions can be recovered.
+    pub(crate) fn recovers(&self) -> bool {
+        self.lock().recovers()
     }
 
     /// A bridge links.
@@ -188,6 +198,9 @@ impl Presence {
     /// `head` is the end of its tenant's log.
     pub(crate) fn open(&self, link: &Link, caller: &Caller, pid: &str, head: &str) -> Result<(), Refusal> {
         let (tenant, own) = (Tenant::new(&caller.tenant)?, Room::user(&caller.user_id)?);
+        if self.namespace(&caller.namespace).is_none() {
+            return Err(Refusal::Namespace(shown(&caller.namespace)));
+        }
         let mut roster = self.lock();
         own_id(&roster, caller)?;
         let known = roster.session(&caller.session_id).is_some();
@@ -284,26 +297,37 @@ impl Presence {
         self.changed.notify_one();
     }
 
-    /// A session is gone.
-    pub(crate) fn close(&self, link: &Link, session_id: &str) {
+    /// A session is gone; `left`: its client ended it.
+    pub(crate) fn close(&self, link: &Link, session_id: &str, left: bool) {
         let mut roster = self.lock();
         // It may have gone on over another bridge.
         if roster.is_of(session_id, link.number) {
-            roster.close(session_id, now());
+            if left {
+                roster.end(session_id, now());
+            } else {
+                roster.close(session_id, now());
+            }
             drop(roster);
             self.changed.notify_one();
         }
     }
 
+    fn namespace(&self, name: &str) -> Option<&Namespace> {
+        let name = if name.is_empty() { DEFAULT_NAMESPACE } else { name };
+        self.namespaces.iter().find(|namespace| namespace.name == name)
+    }
+
     /// The events that greet a new session.
     pub(crate) fn greet(&self, caller: &Caller) -> Vec<Delivery> {
-        let transport = caller.transport();
+        let (transport, namespace) = (caller.transport(), self.namespace(&caller.namespace));
         let greeting = |kind: &&Arc<EventType>| {
             let announcement = kind.announcement.as_ref();
-            announcement.is_some_and(|a| {
-                a.on == v1::Presence::Connected
-                    && (a.transport == Transport::Unspecified || a.transport == transport)
-            })
+            let is_served = namespace.is_some_and(|namespace| namespace.serves(&kind.package));
+            is_served
+                && announcement.is_some_and(|a| {
+                    a.on == v1::Presence::Connected
+                        && (a.transport == Transport::Unspecified || a.transport == transport)
+                })
         };
         let kinds: Vec<&Arc<EventType>> = self.announced.iter().filter(greeting).collect();
         if kinds.is_empty() {
@@ -320,12 +344,14 @@ impl Presence {
             let id = ephemeral_id();
             let stamp = Stamp { caller, claims: &claims, event_id: &id, time: ingest::now(), members: &[] };
             let message = kind.announcement.as_ref()?.make(None, &stamp)?;
-            let json = browser_json(&kind.shape, &message.encode_to_vec()).ok()?;
+            let (json, binary) = browser_forms(&kind.shape, kind.binary, &message.encode_to_vec()).ok()?;
             Some(Delivery {
                 id,
                 name: kind.name.clone(),
-                json: json.into(),
+                json,
+                binary,
                 ephemeral: true,
+                catalog: kind.package.clone(),
                 ..Delivery::default()
             })
         });

@@ -44,17 +44,27 @@ impl Server {
     /// Checks the configuration and listens.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         accept::raise_file_limit();
-        let cors = cors(&config.cors_origins)?;
-        let auth = Auth::new(&config.tokens)?;
         let hub = Arc::new(Hub::new(config.limits));
-        let catalogs = config.catalogs;
         let (retention, limits) = (config.retention, config.limits);
         let engine: Arc<dyn Engine> = match &config.data_dir {
             None => Arc::new(MemoryEngine::new(retention, limits, hub.clone())),
             Some(folder) => {
-                Arc::new(DiskEngine::open(folder, catalogs.clone(), retention, limits, hub.clone())?)
+                let catalogs = config.catalogs.clone();
+                Arc::new(DiskEngine::open(folder, catalogs, retention, limits, hub.clone())?)
             }
         };
+        Self::bind_on(config, hub, engine).await
+    }
+
+    /// The same on an engine that is at hand and publishes to `hub`.
+    pub(crate) async fn bind_on(
+        config: Config,
+        hub: Arc<Hub>,
+        engine: Arc<dyn Engine>,
+    ) -> Result<Self, Error> {
+        let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
+        let auth = Auth::new(&config.tokens)?;
+        let catalogs = config.catalogs;
         let stats = Arc::new(Stats::default());
         let size_max = config.limits.event_bytes_max;
         let ingest = Arc::new(Ingest::new(catalogs.clone(), engine.clone(), size_max, stats.clone()));

@@ -18,8 +18,12 @@ export class Proxy {
   /** A proxy towards `host:port`, on a port of its own. */
   static async to(target) {
     const proxy = new Proxy();
-    const [host, port] = target.split(":");
-    proxy.server = net.createServer((near) => proxy.#join(near, net.connect(Number(port), host)));
+    /** The target of new connections. */
+    proxy.target = target;
+    proxy.server = net.createServer((near) => {
+      const [host, port] = proxy.target.split(":");
+      proxy.#join(near, net.connect(Number(port), host));
+    });
     await new Promise((resolve) => proxy.server.listen(0, "127.0.0.1", resolve));
     proxy.address = `127.0.0.1:${proxy.server.address().port}`;
     proxy.url = `http://${proxy.address}`;

@@ -1,6 +1,7 @@
-// The Socket.IO server of the benchmark: every session is in the room `org`, and each line on standard
-// input, {"count":N,"first":N,"intervalMicros":N}, makes it emit a run of events to that room. Answers are
-// lines on standard output: {"listening":PORT,"version":"…"} once, {"emitted":N} after each run.
+// The Socket.IO server of the benchmark: every session is in the room `org`, and in the chats that it joins by
+// `subscribe:chat`. Each line on standard input, {"count":N,"first":N,"intervalMicros":N,"chats":N}, makes it emit a run
+// of events: to `org` when `chats` is 0, else event n to `chat:` and 1 + n modulo `chats`. Answers are lines on standard
+// output: {"listening":PORT,"version":"…"} once, {"emitted":N} after each run.
 // Everything of Socket.IO is at its defaults.
 
 import { createServer } from "node:http";
@@ -15,7 +16,13 @@ const CONTENT_BYTES = 120;
 
 const http = createServer();
 const io = new Server(http);
-io.on("connection", (socket) => socket.join(ROOM));
+io.on("connection", (socket) => {
+  socket.join(ROOM);
+  socket.on("subscribe:chat", (chat, acknowledge) => {
+    socket.join(`chat:${chat.chatId}`);
+    acknowledge(chat);
+  });
+});
 
 const say = (answer) => process.stdout.write(`${JSON.stringify(answer)}\n`);
 
@@ -35,20 +42,26 @@ function newMessage(number) {
   };
 }
 
+const roomOf = (number, chats) => (chats === 0 ? ROOM : `chat:${1 + (number % chats)}`);
+
 // A burst is emitted in one turn of the event loop, which is the cheapest for Node; all events are in hand
 // before the first is emitted: the burst's latency counts from there.
-function burst({ count, first }) {
+function burst({ count, first, chats }) {
   const events = Array.from({ length: count }, (_, index) => newMessage(first + index));
   for (const event of events) {
-    io.to(ROOM).emit(EVENT, event);
+    io.to(roomOf(event.id, chats)).emit(EVENT, event);
   }
 }
 
-async function steady({ count, first, intervalMicros }) {
+// Timers tick in milliseconds: of events that are closer, several are emitted in one turn.
+async function steady({ count, first, intervalMicros, chats }) {
   const start = performance.now();
-  for (let index = 0; index < count; index++) {
-    await sleep(Math.max(0, start + (index * intervalMicros) / 1000 - performance.now()));
-    io.to(ROOM).emit(EVENT, newMessage(first + index));
+  for (let number = first; number < first + count; number++) {
+    const ahead = start + ((number - first) * intervalMicros) / 1000 - performance.now();
+    if (ahead > 0) {
+      await sleep(ahead);
+    }
+    io.to(roomOf(number, chats)).emit(EVENT, newMessage(number));
   }
 }
 

@@ -1,4 +1,4 @@
-//! Fanfare: a server process and a bridge process, published to over gRPC.
+//! Fanfare: a server process and a bridge process, or both in one, and the tokens of their sessions.
 
 use std::{
     collections::BTreeMap,
@@ -9,35 +9,39 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use fanfare_proto::{
-    token,
-    v1::{NotifyRequest, Target as Address, realtime_client::RealtimeClient},
-};
-use prost::Message as _;
+use fanfare_proto::token;
 use serde_json::{Value, json};
 use tokio::{
     io::{BufReader, Lines},
     process::ChildStderr,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
-};
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint},
+    time::timeout,
 };
 
 use super::{
-    Run,
     process::{Process, START_TIMEOUT, command, lines},
+    producer::Producer,
 };
-use crate::event::{NewMessage, ROOM, TYPE};
 
 /// Servers of a benchmark live for minutes, on loopback.
 const SECRET: &str = "the-secret-of-a-benchmark-on-loopback";
 const TENANT: &str = "bench";
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// The bridge's own default of the packets that may wait for a session.
+/// What earlier builds let wait for a session by default, in packets.
 const QUEUE_PACKETS_MIN: u32 = 4096;
+/// All sessions of the load come from one address, which is no attack here.
+const LOAD_MAX: &str = "100000";
+const ADDRESS_LIMITS: [&str; 6] = [
+    "--connections-per-address-max",
+    "--connects-per-second",
+    "--connects-burst",
+    "--handshakes-max",
+    "--handshakes-per-address-max",
+    "--sessions-per-address-max",
+];
+/// Like the peers, it tells nobody who comes and goes: todo has no such events.
+const SERVER_SETTINGS: [&str; 4] = ["--grpc-listen", "127.0.0.1:0", "--presence-catalog", "todo.v1"];
+const BRIDGE_SETTINGS: [&str; 2] = ["--http-listen", "127.0.0.1:0"];
 
 /// A started server with its bridge.
 #[derive(Debug)]
@@ -45,15 +49,29 @@ pub(super) struct Started {
     pub(super) processes: Vec<Process>,
     pub(super) address: SocketAddr,
     pub(super) producer: Producer,
+    pub(super) logs: JoinSet<()>,
 }
 
-pub(super) async fn start(program: &Path, burst: u32) -> anyhow::Result<Started> {
+/// Starts a server and a bridge; `settings` are further ones of the bridge.
+pub(super) async fn start(program: &Path, burst: u32, settings: &[&str]) -> anyhow::Result<Started> {
     let mut server = start_server(program, None).await?;
-    let queue = burst.saturating_mul(2).max(QUEUE_PACKETS_MIN).to_string();
-    let bridge =
-        ["bridge", "--http-listen", "127.0.0.1:0", "--server", &server.url, "--queue-packets-max", &queue];
-    let (bridge, address) = spawn(program, "bridge", &bridge, &mut server.producer.logs).await?;
-    Ok(Started { processes: vec![server.process, bridge], address, producer: server.producer })
+    let mut bridge: Vec<String> = ["bridge", "--server", &server.url].map(str::to_owned).into();
+    bridge.extend(BRIDGE_SETTINGS.into_iter().chain(settings.iter().copied()).map(str::to_owned));
+    bridge.extend(bridge_limits(program, burst)?);
+    let (bridge, [address]) = spawn(program, "bridge", &bridge, ["bridge"], &mut server.logs).await?;
+    let processes = vec![server.process, bridge];
+    Ok(Started { processes, address, producer: server.producer, logs: server.logs })
+}
+
+/// Starts both in one process.
+pub(super) async fn start_dev(program: &Path, burst: u32) -> anyhow::Result<Started> {
+    let mut logs = JoinSet::new();
+    let mut dev = vec!["dev".to_owned()];
+    dev.extend(SERVER_SETTINGS.into_iter().chain(BRIDGE_SETTINGS).map(str::to_owned));
+    dev.extend(bridge_limits(program, burst)?);
+    let (process, [grpc, address]) = spawn(program, "dev", &dev, ["server", "bridge"], &mut logs).await?;
+    let producer = connect(&format!("http://{grpc}")).await?;
+    Ok(Started { processes: vec![process], address, producer, logs })
 }
 
 /// A server without a bridge.
@@ -62,30 +80,63 @@ pub(crate) struct StartedServer {
     pub(crate) process: Process,
     pub(crate) producer: Producer,
     url: String,
+    logs: JoinSet<()>,
 }
 
 /// Starts a server whose log is in memory or, where a folder is given, on disk.
 pub(crate) async fn start_server(program: &Path, folder: Option<&Path>) -> anyhow::Result<StartedServer> {
     let mut logs = JoinSet::new();
-    // Like the peers, it tells nobody who comes and goes: todo has no such events.
-    let mut server = vec!["server", "--grpc-listen", "127.0.0.1:0", "--presence-catalog", "todo.v1"];
-    let folder = folder.map(|folder| folder.to_string_lossy().into_owned());
-    server.extend(folder.iter().flat_map(|folder| ["--data-dir", folder]));
-    let (process, grpc) = spawn(program, "server", &server, &mut logs).await?;
+    let mut server = vec!["server".to_owned()];
+    server.extend(SERVER_SETTINGS.map(str::to_owned));
+    if let Some(folder) = folder {
+        server.extend(["--data-dir".to_owned(), folder.to_string_lossy().into_owned()]);
+    }
+    let (process, [grpc]) = spawn(program, "server", &server, ["server"], &mut logs).await?;
     let url = format!("http://{grpc}");
-    let claims = json!({ "scopes": ["notify"], "tenant": TENANT, "sub": "bench" });
-    let producer = Producer {
-        client: RealtimeClient::new(Endpoint::from_shared(url.clone())?.tcp_nodelay(true).connect().await?),
-        bearer: format!("Bearer {}", sign(claims)?).parse()?,
-        logs,
-    };
-    Ok(StartedServer { process, producer, url })
+    Ok(StartedServer { process, producer: connect(&url).await?, url, logs })
 }
 
-/// The CONNECT payload of a session; each is a user of its own.
+async fn connect(url: &str) -> anyhow::Result<Producer> {
+    let claims = json!({ "scopes": ["notify"], "tenant": TENANT, "sub": "bench" });
+    Producer::connect(url.to_owned(), &sign(claims)?).await
+}
+
+/// The limits of a bridge that are raised for the load, as far as this build has them.
+fn bridge_limits(program: &Path, burst: u32) -> anyhow::Result<Vec<String>> {
+    let help = help(program)?;
+    let queue = burst.saturating_mul(2).max(QUEUE_PACKETS_MIN).to_string();
+    let limits = ADDRESS_LIMITS.iter().map(|flag| (*flag, LOAD_MAX));
+    let limits = limits.chain([("--queue-packets-max", queue.as_str())]);
+    Ok(limits
+        .filter(|(flag, _)| names(&help, flag))
+        .flat_map(|(f, v)| [f.to_owned(), v.to_owned()])
+        .collect())
+}
+
+/// Whether this build's bridge has the setting.
+pub(crate) fn has_setting(program: &Path, flag: &str) -> anyhow::Result<bool> {
+    Ok(names(&help(program)?, flag))
+}
+
+fn help(program: &Path) -> anyhow::Result<String> {
+    let output = std::process::Command::new(program).args(["bridge", "--help"]).output();
+    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether a help text has the flag itself, not only a longer one.
+fn names(help: &str, flag: &str) -> bool {
+    help.split(|c: char| c.is_whitespace() || matches!(c, '=' | ',' | '[')).any(|word| word == flag)
+}
+
+/// The token of a session; each is a user of its own.
+pub(crate) fn user_token(session: usize) -> anyhow::Result<String> {
+    sign(json!({ "userId": session + 1, "organizationId": TENANT }))
+}
+
+/// The CONNECT payload of a session.
 pub(crate) fn user_auth(session: usize) -> anyhow::Result<String> {
-    let token = sign(json!({ "userId": session + 1, "organizationId": TENANT }))?;
-    Ok(json!({ "token": token }).to_string())
+    Ok(json!({ "token": user_token(session)? }).to_string())
 }
 
 fn sign(claims: Value) -> anyhow::Result<String> {
@@ -95,13 +146,14 @@ fn sign(claims: Value) -> anyhow::Result<String> {
     Ok(token::sign(SECRET, &claims)?)
 }
 
-/// Starts one process and waits until it says where it listens; what it logs later is shown when it is a warning.
-async fn spawn(
+/// Starts one process and waits until it says where its parts listen; what it logs later is shown when it is a warning.
+async fn spawn<const PARTS: usize>(
     program: &Path,
     name: &'static str,
-    arguments: &[&str],
+    arguments: &[String],
+    parts: [&str; PARTS],
     logs: &mut JoinSet<()>,
-) -> anyhow::Result<(Process, SocketAddr)> {
+) -> anyhow::Result<(Process, [SocketAddr; PARTS])> {
     let mut command = command(program);
     command.args(arguments).args(["--jwt-secret", SECRET, "--log", "info", "--log-format", "json"]);
     // Settings of the caller's environment are not those of the measurement.
@@ -110,7 +162,7 @@ async fn spawn(
     }
     let mut process = Process::start(name, command.stderr(Stdio::piped()))?;
     let mut log = lines(process.child().stderr.take())?;
-    let address = timeout(START_TIMEOUT, listening(name, &mut log))
+    let addresses = timeout(START_TIMEOUT, listening(name, parts, &mut log))
         .await
         .with_context(|| format!("fanfare {name} did not say where it listens"))??;
     logs.spawn(async move {
@@ -121,18 +173,28 @@ async fn spawn(
             }
         }
     });
-    Ok((process, address))
+    Ok((process, addresses))
 }
 
-/// The address in the line "server listening" or "bridge listening".
-async fn listening(name: &str, log: &mut Lines<BufReader<ChildStderr>>) -> anyhow::Result<SocketAddr> {
+/// The addresses in the lines "server listening" and "bridge listening", in the order of the parts.
+async fn listening<const PARTS: usize>(
+    name: &str,
+    parts: [&str; PARTS],
+    log: &mut Lines<BufReader<ChildStderr>>,
+) -> anyhow::Result<[SocketAddr; PARTS]> {
     let mut before = String::new();
-    let expected = format!("{name} listening");
+    let mut found = [None; PARTS];
     while let Some(line) = log.next_line().await? {
         let entry: Value = serde_json::from_str(&line).unwrap_or_default();
-        if entry["message"] == *expected {
-            let address = entry["address"].as_str().with_context(|| format!("no address in {line}"))?;
-            return Ok(address.parse()?);
+        for (part, found) in parts.iter().zip(&mut found) {
+            if entry["message"] == format!("{part} listening") {
+                let address = entry["address"].as_str().with_context(|| format!("no address in {line}"))?;
+                *found = Some(address.parse::<SocketAddr>()?);
+            }
+        }
+        let all: Vec<SocketAddr> = found.iter().flatten().copied().collect();
+        if let Ok(all) = all.try_into() {
+            return Ok(all);
         }
         before.push_str(&line);
         before.push('\n');
@@ -140,54 +202,14 @@ async fn listening(name: &str, log: &mut Lines<BufReader<ChildStderr>>) -> anyho
     bail!("fanfare {name} ended before it listened:\n{before}")
 }
 
-/// A producer on one gRPC connection.
-#[derive(Debug)]
-pub(crate) struct Producer {
-    pub(crate) client: RealtimeClient<Channel>,
-    bearer: MetadataValue<Ascii>,
-    logs: JoinSet<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Producer {
-    /// Steady: one `Notify` an event. A burst: all of them through one `NotifyStream`, in hand before the
-    /// first is sent: the burst's latency counts from there.
-    pub(super) async fn publish(&mut self, run: Run) -> anyhow::Result<()> {
-        let Run { count, first, interval } = run;
-        if interval.is_zero() {
-            let requests: Vec<_> = (first..first + count).map(request).collect();
-            let outbound = self.authorized(tokio_stream::iter(requests));
-            let mut answers = self.client.notify_stream(outbound).await?.into_inner();
-            let mut answered = 0;
-            while answers.message().await?.is_some() {
-                answered += 1;
-            }
-            if answered != count {
-                bail!("{count} events were published and {answered} answered");
-            }
-            return Ok(());
-        }
-        let start = Instant::now();
-        for index in 0..count {
-            sleep_until(start + interval * index).await;
-            let event = self.authorized(request(first + index));
-            self.client.notify(event).await?;
-        }
-        Ok(())
+    #[test]
+    fn a_longer_flag_is_another_one() {
+        let help = "      --connections-max-x <COUNT>\n      --shards=<COUNT>\n";
+        assert!(names(help, "--shards"));
+        assert!(!names(help, "--connections-max"));
     }
-
-    pub(crate) fn authorized<T>(&self, message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
-        request.metadata_mut().insert("authorization", self.bearer.clone());
-        request
-    }
-}
-
-/// The request that publishes the event of this number.
-pub(crate) fn request(number: u32) -> NotifyRequest {
-    let event = prost_types::Any {
-        type_url: format!("type.googleapis.com/{TYPE}"),
-        value: NewMessage::new(number).encode_to_vec(),
-    };
-    let target = Address { rooms: vec![ROOM.into()], ..Address::default() };
-    NotifyRequest { target: Some(target), event: Some(event) }
 }

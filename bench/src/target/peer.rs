@@ -20,6 +20,7 @@ use super::{
     Run,
     process::{Process, START_TIMEOUT, command, lines},
 };
+use crate::audience::Audience;
 
 /// socketioxide's own default is 128 packets, less than a burst.
 const BUFFER_PACKETS_MIN: u32 = 1024;
@@ -70,9 +71,18 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) async fn publish(&mut self, run: Run) -> anyhow::Result<()> {
-        let Run { count, first, interval } = run;
-        let line =
-            json!({ "count": count, "first": first, "intervalMicros": u64::try_from(interval.as_micros())? });
+        let Run { count, first, interval, ref audience, .. } = run;
+        let chats = match audience {
+            Audience::All => 0,
+            Audience::Chats(chats) => *chats,
+            Audience::TwoRooms | Audience::AllButOne(_) => bail!("a peer cannot publish to {audience:?}"),
+        };
+        let line = json!({
+            "count": count,
+            "first": first,
+            "intervalMicros": u64::try_from(interval.as_micros())?,
+            "chats": chats,
+        });
         self.commands.write_all(format!("{line}\n").as_bytes()).await?;
         let answer = self.answer().await?;
         if answer["emitted"] != count {

@@ -1,4 +1,4 @@
-//! Which rooms are wanted, what the server has been asked for, and how far each tenant has been read.
+//! Which rooms are wanted, what the server was asked for, and how far each tenant has been read.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -13,9 +13,9 @@ use fanfare_proto::{
 };
 use tokio::sync::{Notify, oneshot};
 
-use crate::failure::Failure;
+use crate::refusal::Refusal;
 
-/// Who waits for a room and has given up: so many may be kept.
+/// Waits for a room that were given up and may be kept.
 const WAITING_KEPT: usize = 16;
 /// Rooms that a bridge follows at most; servers take somewhat more.
 const ROOMS_MAX: usize = 990_000;
@@ -30,6 +30,7 @@ pub(super) struct Interests {
     state: Mutex<State>,
     changed: Notify,
     linger: Duration,
+    rooms_per_tenant_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -37,8 +38,9 @@ struct State {
     tenants: HashMap<Tenant, Followed>,
     /// Rooms to ask for.
     asked: Vec<(Tenant, Room)>,
-    /// Rooms that nobody wanted at that time.
-    idle: VecDeque<(Instant, Tenant, Room)>,
+    /// Rooms that were not wanted any more, since when and with a serial number.
+    idle: VecDeque<(Instant, u32, Tenant, Room)>,
+    idle_serial: u32,
     /// Requests under way.
     unanswered: HashMap<u64, (Tenant, Vec<Room>)>,
     next_ref: u64,
@@ -60,59 +62,84 @@ struct Followed {
     cursor: String,
 }
 
+/// Small: there is one per room.
 #[derive(Debug, Default)]
 struct Wanted {
-    count: usize,
-    /// The latest request that asked for it; an answer to an earlier one, from before it was dropped, says nothing.
+    /// The latest request that asked for it; an answer to an earlier one, from before it was dropped,
+    /// says nothing.
     asked: u64,
+    waiting: Option<Box<Waiting>>,
+    count: u32,
+    /// Of the entry in `idle`; 0: it is wanted.
+    idle: u32,
+    /// The server was asked, or is about to be.
+    is_asked: bool,
     /// The server has confirmed, over this link.
-    applied: bool,
+    is_applied: bool,
     /// The server has confirmed, over any link: its events are due from the tenant's cursor on.
     is_followed: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-    /// How many may wait before those who have given up are looked for.
+}
+
+/// Those who wait for an answer.
+#[derive(Debug, Default)]
+struct Waiting {
+    answers: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// How many may wait before those that were given up are looked for.
     sweep_at: usize,
-    idle_since: Option<Instant>,
+}
+
+impl Wanted {
+    fn wait(&mut self) -> oneshot::Receiver<Result<(), Refusal>> {
+        let waiting = self.waiting.get_or_insert_default();
+        if waiting.answers.len() >= waiting.sweep_at {
+            waiting.answers.retain(|answer| !answer.is_closed());
+            waiting.sweep_at = 2 * waiting.answers.len() + WAITING_KEPT;
+        }
+        let (answer, answered) = oneshot::channel();
+        waiting.answers.push(answer);
+        answered
+    }
+
+    fn answer(&mut self, outcome: &Result<(), Refusal>) {
+        for answer in self.waiting.take().into_iter().flat_map(|waiting| waiting.answers) {
+            // The receiver may be gone.
+            let _gone = answer.send(outcome.clone());
+        }
+    }
 }
 
 impl Interests {
-    pub(super) fn new(linger: Duration) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), linger }
+    pub(super) fn new(linger: Duration, rooms_per_tenant_max: usize) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), linger, rooms_per_tenant_max }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wants rooms, or says that there are too many already.
+    /// Wants rooms, or refuses them because there are too many already.
     pub(super) fn want(
         &self,
         tenant: &Tenant,
         rooms: &[Room],
-    ) -> Result<impl Future<Output = ()> + Send + use<>, Failure> {
+    ) -> Result<impl Future<Output = Result<(), Refusal>> + Send + use<>, Refusal> {
         let mut answers = Vec::new();
         {
             let mut state = self.lock();
-            state.grow(tenant, rooms)?;
+            state.grow(tenant, rooms, self.rooms_per_tenant_max)?;
+            let State { tenants, asked, linked, .. } = &mut *state;
+            let followed = tenants.entry(tenant.clone()).or_default();
             for room in rooms {
-                let wanted = state.tenants.entry(tenant.clone()).or_default().rooms.entry(room.clone());
-                let is_new = matches!(wanted, std::collections::hash_map::Entry::Vacant(_));
-                let wanted = wanted.or_default();
+                let wanted = followed.rooms.entry(room.clone()).or_default();
                 wanted.count += 1;
-                wanted.idle_since = None;
-                if !wanted.applied {
-                    // Of those who have given up, few are kept.
-                    if wanted.waiting.len() >= wanted.sweep_at {
-                        wanted.waiting.retain(|waiting| !waiting.is_closed());
-                        wanted.sweep_at = 2 * wanted.waiting.len() + WAITING_KEPT;
-                    }
-                    let (done, answer) = oneshot::channel();
-                    wanted.waiting.push(done);
-                    answers.push(answer);
+                wanted.idle = 0;
+                if !wanted.is_applied {
+                    answers.push(wanted.wait());
                 }
                 // A new link asks for everything anyhow.
-                if is_new && state.linked {
-                    state.asked.push((tenant.clone(), room.clone()));
+                if !wanted.is_asked && *linked {
+                    wanted.is_asked = true;
+                    asked.push((tenant.clone(), room.clone()));
                 }
             }
         }
@@ -121,26 +148,27 @@ impl Interests {
         }
         Ok(async move {
             for answer in answers {
-                // An answer is lost only when the bridge ends.
-                let _ended = answer.await;
+                // An answer is lost only when the bridge ends, or its room was dropped.
+                answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
             }
+            Ok(())
         })
     }
 
     pub(super) fn release(&self, tenant: &Tenant, rooms: &[Room]) {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let State { tenants, idle, idle_serial, .. } = &mut *guard;
         let now = Instant::now();
-        let Some(followed) = state.tenants.get_mut(tenant) else { return };
-        let mut idle = Vec::new();
+        let Some(followed) = tenants.get_mut(tenant) else { return };
         for room in rooms {
             let Some(wanted) = followed.rooms.get_mut(room) else { continue };
             wanted.count = wanted.count.saturating_sub(1);
             if wanted.count == 0 {
-                wanted.idle_since = Some(now);
-                idle.push((now, tenant.clone(), room.clone()));
+                *idle_serial = idle_serial.checked_add(1).unwrap_or(1);
+                wanted.idle = *idle_serial;
+                idle.push_back((now, *idle_serial, tenant.clone(), room.clone()));
             }
         }
-        state.idle.extend(idle);
     }
 
     /// Resolves when there are rooms to ask for.
@@ -156,7 +184,7 @@ impl Interests {
         }
         let mut by_tenant: HashMap<Tenant, Vec<Room>> = HashMap::new();
         for (tenant, room) in std::mem::take(&mut state.asked) {
-            // Nobody may want it any more.
+            // It may have been dropped.
             if state.tenants.get(&tenant).is_some_and(|followed| followed.rooms.contains_key(&room)) {
                 by_tenant.entry(tenant).or_default().push(room);
             }
@@ -164,16 +192,16 @@ impl Interests {
         by_tenant.into_iter().map(|(tenant, rooms)| state.request(tenant, rooms, String::new())).collect()
     }
 
-    /// Requests to drop the rooms that nobody has wanted for a while.
+    /// Requests to drop the rooms that were not wanted for a while.
     pub(super) fn drops(&self) -> Vec<LinkRequest> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut by_tenant: HashMap<Tenant, Vec<String>> = HashMap::new();
         while state.idle.front().is_some_and(|(since, ..)| since.elapsed() >= self.linger) {
-            let Some((since, tenant, room)) = state.idle.pop_front() else { break };
+            let Some((_, serial, tenant, room)) = state.idle.pop_front() else { break };
             let Some(followed) = state.tenants.get_mut(&tenant) else { continue };
             // Wanted again since, or idle since later: then there is a later entry.
-            if followed.rooms.get(&room).is_some_and(|w| w.idle_since == Some(since)) {
+            if followed.rooms.get(&room).is_some_and(|wanted| wanted.idle == serial) {
                 followed.rooms.remove(&room);
                 state.size.rooms -= 1;
                 state.size.bytes -= room.as_str().len() + ROOM_BYTES;
@@ -192,19 +220,25 @@ impl Interests {
         by_tenant.into_iter().map(request).collect()
     }
 
-    /// A link is there: requests for what is followed, after each tenant's cursor. Rooms that were never certain are
-    /// [additions](Self::additions), from then on: whoever has entered one meanwhile gets nothing older.
-    pub(super) fn linked(&self) -> Vec<LinkRequest> {
+    /// A link is there: requests for what is followed, after each tenant's cursor. Rooms that were
+    /// never certain are [additions](Self::additions), from then on: a session that has entered one
+    /// meanwhile gets nothing older.
+    pub(super) fn link(&self) -> Vec<LinkRequest> {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.linked = true;
         state.asked.clear();
         let mut followed = Vec::new();
-        for (tenant, of_tenant) in &state.tenants {
-            let (known, new): (Vec<_>, Vec<_>) =
-                of_tenant.rooms.iter().partition(|(_, wanted)| wanted.is_followed);
-            state.asked.extend(new.into_iter().map(|(room, _)| (tenant.clone(), room.clone())));
-            let known: Vec<Room> = known.into_iter().map(|(room, _)| room.clone()).collect();
+        for (tenant, of_tenant) in &mut state.tenants {
+            let mut known = Vec::new();
+            for (room, wanted) in &mut of_tenant.rooms {
+                wanted.is_asked = true;
+                if wanted.is_followed {
+                    known.push(room.clone());
+                } else {
+                    state.asked.push((tenant.clone(), room.clone()));
+                }
+            }
             if !known.is_empty() {
                 followed.push((tenant.clone(), known, of_tenant.cursor.clone()));
             }
@@ -213,35 +247,41 @@ impl Interests {
     }
 
     /// The link is gone: nothing is certain any more.
-    pub(super) fn unlinked(&self) {
+    pub(super) fn unlink(&self) {
         let mut state = self.lock();
         state.linked = false;
         state.unanswered.clear();
         for wanted in state.tenants.values_mut().flat_map(|f| f.rooms.values_mut()) {
-            wanted.applied = false;
+            wanted.is_applied = false;
+            wanted.is_asked = false;
         }
     }
 
-    /// The server has confirmed a request.
-    pub(super) fn applied(&self, answer: InterestApplied) {
+    /// The server has confirmed a request, or refused it. Returns the tenant and the reason when it
+    /// refuses rooms that were followed before.
+    pub(super) fn apply(&self, answer: InterestApplied) -> Option<(Tenant, Refusal)> {
         let mut state = self.lock();
-        let Some((tenant, rooms)) = state.unanswered.remove(&answer.r#ref) else { return };
-        let Some(followed) = state.tenants.get_mut(&tenant) else { return };
-        followed.cursor = answer.cursor;
-        for room in rooms {
-            if let Some(wanted) = followed.rooms.get_mut(&room).filter(|w| w.asked == answer.r#ref) {
-                wanted.applied = true;
-                wanted.is_followed = true;
-                for waiting in wanted.waiting.drain(..) {
-                    // Whoever waited may be gone.
-                    let _gone = waiting.send(());
-                }
-            }
+        let (tenant, rooms) = state.unanswered.remove(&answer.r#ref)?;
+        let followed = state.tenants.get_mut(&tenant)?;
+        let outcome = answer.refused.map_or(Ok(()), |error| Err(Refusal::from(error)));
+        if outcome.is_ok() {
+            followed.cursor = answer.cursor;
         }
+        let mut was_followed = false;
+        for room in rooms {
+            let wanted = followed.rooms.get_mut(&room);
+            let Some(wanted) = wanted.filter(|wanted| wanted.asked == answer.r#ref) else { continue };
+            was_followed |= wanted.is_followed;
+            wanted.is_applied = outcome.is_ok();
+            wanted.is_followed = outcome.is_ok();
+            wanted.is_asked = outcome.is_ok();
+            wanted.answer(&outcome);
+        }
+        outcome.err().filter(|_| was_followed).map(|why| (tenant, why))
     }
 
     /// A tenant's events have been delivered up to the cursor.
-    pub(super) fn reached(&self, tenant: &Tenant, cursor: String) {
+    pub(super) fn reach(&self, tenant: &Tenant, cursor: String) {
         if let Some(followed) = self.lock().tenants.get_mut(tenant) {
             followed.cursor = cursor;
         }
@@ -250,20 +290,23 @@ impl Interests {
 
 impl State {
     /// Counts the rooms that are new.
-    fn grow(&mut self, tenant: &Tenant, rooms: &[Room]) -> Result<(), Failure> {
+    fn grow(&mut self, tenant: &Tenant, rooms: &[Room], per_tenant_max: usize) -> Result<(), Refusal> {
         let known = self.tenants.get(tenant);
         let is_new = |room: &&Room| known.is_none_or(|followed| !followed.rooms.contains_key(*room));
         // Each once.
         let new: HashSet<&Room> = rooms.iter().filter(is_new).collect();
+        if known.map_or(0, |followed| followed.rooms.len()) + new.len() > per_tenant_max {
+            let message =
+                format!("the tenant is in {per_tenant_max} rooms on this bridge, as many as it may");
+            return Err(Refusal::new(Reason::Limit, message));
+        }
         let size = Size {
             rooms: self.size.rooms + new.len(),
             bytes: self.size.bytes + new.iter().map(|room| room.as_str().len() + ROOM_BYTES).sum::<usize>(),
         };
         if size.rooms > ROOMS_MAX || size.bytes > ROOM_BYTES_MAX {
-            return Err(Failure::new(
-                Reason::Limit,
-                "the bridge has as many rooms as it can follow; try another one",
-            ));
+            let message = "the bridge has as many rooms as it can follow; try another one";
+            return Err(Refusal::new(Reason::Limit, message));
         }
         self.size = size;
         Ok(())
@@ -316,13 +359,14 @@ mod tests {
 
     fn answer(interests: &Interests, request: &Interest, cursor: &str) {
         let (r#ref, tenant) = (request.r#ref, request.tenant.clone());
-        interests.applied(InterestApplied { r#ref, tenant, cursor: cursor.to_owned(), refused: None });
+        let _ended =
+            interests.apply(InterestApplied { r#ref, tenant, cursor: cursor.to_owned(), refused: None });
     }
 
     #[test]
     fn a_want_is_certain_once_the_server_has_answered() {
-        let interests = Interests::new(Duration::ZERO);
-        assert!(interests.linked().is_empty());
+        let interests = Interests::new(Duration::ZERO, usize::MAX);
+        assert!(interests.link().is_empty());
         let (tenant, rooms) = names("1", &["org", "user:7"]);
         let mut want = Box::pin(interests.want(&tenant, &rooms).unwrap());
         let asked = read(interests.additions());
@@ -337,18 +381,18 @@ mod tests {
 
     #[test]
     fn a_new_link_asks_for_everything_after_the_cursor_once() {
-        let interests = Interests::new(Duration::ZERO);
-        interests.linked();
+        let interests = Interests::new(Duration::ZERO, usize::MAX);
+        interests.link();
         let (tenant, rooms) = names("1", &["org"]);
         let _certain = interests.want(&tenant, &rooms).unwrap();
         answer(&interests, &read(interests.additions())[0], "c1");
-        interests.reached(&tenant, "c2".into());
-        interests.unlinked();
+        interests.reach(&tenant, "c2".into());
+        interests.unlink();
         let (_, more) = names("1", &["chat:7"]);
         let mut waits = Box::pin(interests.want(&tenant, &more).unwrap());
         assert!(interests.additions().is_empty());
         // What was never certain comes behind, and is not caught up with.
-        let asked = read([interests.linked(), interests.additions()].concat());
+        let asked = read([interests.link(), interests.additions()].concat());
         let brief: Vec<_> = asked.iter().map(|i| (i.add.concat(), i.after.as_str())).collect();
         assert_eq!(brief, [("org".to_owned(), "c2"), ("chat:7".to_owned(), "")]);
         answer(&interests, &asked[0], "c2");
@@ -365,7 +409,7 @@ mod tests {
             range.map(|n| Room::new(&format!("chat:{n:0width$}")).unwrap()).collect()
         };
         for width in [1, 120] {
-            let interests = Interests::new(Duration::ZERO);
+            let interests = Interests::new(Duration::ZERO, usize::MAX);
             let mut kept = 0;
             let refused = loop {
                 match interests.want(&tenant, &numbered(kept..kept + 10_000, width)) {
@@ -387,8 +431,8 @@ mod tests {
 
     #[test]
     fn an_answer_from_before_the_drop_says_nothing_about_the_room_wanted_again() {
-        let interests = Interests::new(Duration::ZERO);
-        interests.linked();
+        let interests = Interests::new(Duration::ZERO, usize::MAX);
+        interests.link();
         let (tenant, rooms) = names("1", &["chat:7"]);
         let _gone = interests.want(&tenant, &rooms).unwrap();
         let first = read(interests.additions());
@@ -404,7 +448,7 @@ mod tests {
 
     #[test]
     fn wants_without_a_link_leave_nothing_behind() {
-        let interests = Interests::new(Duration::ZERO);
+        let interests = Interests::new(Duration::ZERO, usize::MAX);
         let (tenant, rooms) = names("1", &["user:7"]);
         for _ in 0..100 {
             let _gone = interests.want(&tenant, &rooms).unwrap();
@@ -417,8 +461,8 @@ mod tests {
 
     #[test]
     fn a_room_wanted_again_while_it_lingers_is_not_dropped() {
-        let interests = Interests::new(Duration::ZERO);
-        interests.linked();
+        let interests = Interests::new(Duration::ZERO, usize::MAX);
+        interests.link();
         let (tenant, rooms) = names("1", &["chat:7"]);
         let _first = interests.want(&tenant, &rooms).unwrap();
         answer(&interests, &read(interests.additions())[0], "c1");

@@ -1,11 +1,12 @@
-//! What the server is told about this bridge's sessions, in order, and what it has taken over.
+//! What the server is told about this bridge's sessions, in order, and what it has applied.
 //!
-//! Changes are numbered. After a lost link the next one gets all sessions anew, so that nothing has to be kept meanwhile.
+//! Changes are numbered. After a lost link the next one gets all sessions anew, so that nothing has
+//! to be kept meanwhile.
 
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use fanfare_proto::{
@@ -17,19 +18,22 @@ use fanfare_proto::{
 };
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::{failure::Failure, session::Session};
+use crate::refusal::Refusal;
 
 /// Changes in one request, at most.
 const CHANGES_MAX: usize = 256;
+/// Changes that may wait for a server that does not take them; then the link begins anew.
+const WAITING_MAX: usize = 200_000;
 
 /// The lock is short: no await under it.
 #[derive(Debug)]
 pub(super) struct Reports {
     state: Mutex<State>,
     changed: Notify,
-    /// The number of the last change that the server has taken over, and of the last that is there after a crash.
+    /// The number of the last change that the server has applied, and of the last that survives a
+    /// crash.
     applied: watch::Sender<u64>,
-    kept: watch::Sender<u64>,
+    durable: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -47,21 +51,14 @@ struct State {
 #[derive(Debug)]
 struct Opening {
     opened: SessionChange,
-    answer: oneshot::Sender<Result<Vec<Delivery>, Failure>>,
+    answer: oneshot::Sender<Result<Vec<Delivery>, Refusal>>,
 }
 
-/// A session that is about to be ready or, with its rooms, is.
-fn opened(session: &Session, rooms: Option<Vec<Room>>) -> SessionChange {
-    let kind = Kind::Opened(SessionOpened {
-        caller: Some(session.caller.clone()),
-        ready: rooms.is_some(),
-        rooms: rooms.unwrap_or_default().iter().map(|r| r.as_str().to_owned()).collect(),
-        pid: session.pid.clone(),
-    });
-    SessionChange { session_id: session.id().to_owned(), kind: Some(kind) }
+fn change(session_id: &str, kind: Kind) -> SessionChange {
+    SessionChange { session_id: session_id.to_owned(), kind: Some(kind) }
 }
 
-fn reaches(reached: &watch::Sender<u64>, number: u64) -> impl Future<Output = ()> + Send + use<> {
+fn reach(reached: &watch::Sender<u64>, number: u64) -> impl Future<Output = ()> + Send + use<> {
     let mut reached = reached.subscribe();
     async move {
         // The sender lives as long as the bridge.
@@ -75,7 +72,7 @@ impl Reports {
             state: Mutex::default(),
             changed: Notify::new(),
             applied: watch::Sender::new(0),
-            kept: watch::Sender::new(0),
+            durable: watch::Sender::new(0),
         }
     }
 
@@ -89,54 +86,56 @@ impl Reports {
         number
     }
 
-    /// A session is about to be ready; resolves with what greets it, or why it must not be.
+    /// A session is about to be ready; resolves with what greets it, or why it is refused.
     pub(super) fn open(
         &self,
-        session: &Session,
-    ) -> impl Future<Output = Result<Vec<Delivery>, Failure>> + Send + use<> {
+        session_id: &str,
+        opened: SessionOpened,
+    ) -> impl Future<Output = Result<Vec<Delivery>, Refusal>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         {
             let mut state = self.lock();
-            let opened = opened(session, None);
+            let opened = change(session_id, Kind::Opened(opened));
             let number = state.push(opened.clone());
             // Without a link, the next one is told of all that are opening.
             if state.linked {
-                state.opened.push_back((number, session.id().to_owned()));
+                state.opened.push_back((number, session_id.to_owned()));
             }
-            state.opening.insert(session.id().to_owned(), Opening { opened, answer });
+            state.opening.insert(session_id.to_owned(), Opening { opened, answer });
         }
         self.changed.notify_one();
-        async move { answered.await.unwrap_or_else(|_| Err(Failure::unavailable())) }
+        async move { answered.await.unwrap_or_else(|_| Err(Refusal::unavailable())) }
     }
 
-    /// A session is ready; gives the number of the change.
-    pub(super) fn ready(&self, session: &Session) -> u64 {
-        self.push(opened(session, Some(session.rooms())))
+    /// A session is ready; returns the number of the change.
+    pub(super) fn ready(&self, session_id: &str, opened: SessionOpened) -> u64 {
+        self.push(change(session_id, Kind::Opened(opened)))
     }
 
-    /// A session has entered or left rooms; gives the number of the change.
+    /// A session has entered or left rooms; returns the number of the change.
     pub(super) fn rooms(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) -> u64 {
         let texts = |rooms: &[Room]| rooms.iter().map(|r| r.as_str().to_owned()).collect();
         let (entered, left) = (texts(entered), texts(left));
-        let kind = Kind::Rooms(RoomsChanged { entered, left, catalog: catalog.to_owned() });
-        self.push(SessionChange { session_id: session_id.to_owned(), kind: Some(kind) })
+        self.push(change(
+            session_id,
+            Kind::Rooms(RoomsChanged { entered, left, catalog: catalog.to_owned() }),
+        ))
     }
 
     /// A session is gone, or will not be ready.
-    pub(super) fn closed(&self, session_id: &str) {
+    pub(super) fn closed(&self, session_id: &str, left: bool) {
         self.lock().opening.remove(session_id);
-        let kind = Some(Kind::Closed(SessionClosed::default()));
-        self.push(SessionChange { session_id: session_id.to_owned(), kind });
+        self.push(change(session_id, Kind::Closed(SessionClosed { left })));
     }
 
-    /// Resolves when the server has taken over the change of this number.
-    pub(super) fn settled(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
-        reaches(&self.applied, number)
+    /// Resolves when the server has applied the change of this number.
+    pub(super) fn reach_applied(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        reach(&self.applied, number)
     }
 
-    /// Resolves when the change of this number is there after a crash, of the bridge or the server.
-    pub(super) fn durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
-        reaches(&self.kept, number)
+    /// Resolves when the change of this number survives a crash of the bridge or the server.
+    pub(super) fn reach_durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
+        reach(&self.durable, number)
     }
 
     /// Resolves when there is something to send.
@@ -149,15 +148,21 @@ impl Reports {
         self.lock().take()
     }
 
-    /// A link is there: it gets all sessions that are ready, as `sessions` gives them, and those about to be.
-    pub(super) fn linked(&self, sessions: impl FnOnce() -> Vec<Arc<Session>>) -> Vec<LinkRequest> {
+    /// Whether the server does not take what it is told.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.lock().changes.len() > WAITING_MAX
+    }
+
+    /// A link is there: it gets all sessions that are ready, as `sessions` returns them, and those
+    /// about to be.
+    pub(super) fn link(&self, sessions: impl FnOnce() -> Vec<(String, SessionOpened)>) -> Vec<LinkRequest> {
         let mut state = self.lock();
         state.linked = true;
         state.changes.clear();
         state.opened.clear();
-        // Under the lock: what changes meanwhile is reported behind it, and may be reported twice.
-        for session in sessions() {
-            state.push(opened(&session, Some(session.rooms())));
+        // Under the lock: what changes meanwhile is reported after it, and may be reported twice.
+        for (session_id, opened) in sessions() {
+            state.push(change(&session_id, Kind::Opened(opened)));
         }
         let opening: Vec<SessionChange> = state.opening.values().map(|one| one.opened.clone()).collect();
         for opened in opening {
@@ -166,27 +171,27 @@ impl Reports {
             state.opened.push_back((number, id));
         }
         if state.changes.is_empty() {
-            // Whoever waits for an earlier change must not wait for ever.
+            // A wait for an earlier change must end.
             let last = state.last;
             self.applied.send_replace(last);
-            self.kept.send_replace(last);
+            self.durable.send_replace(last);
         }
         state.take()
     }
 
     /// The link is gone.
-    pub(super) fn unlinked(&self) {
+    pub(super) fn unlink(&self) {
         let mut state = self.lock();
         state.linked = false;
-        state.changes.clear();
+        state.changes = VecDeque::new();
         // What the server knew of this link's sessions it may have forgotten.
         self.applied.send_replace(0);
-        self.kept.send_replace(0);
+        self.durable.send_replace(0);
     }
 
-    /// The server has taken changes over.
-    pub(super) fn applied(&self, answer: SessionsApplied) {
-        let mut greetings: HashMap<String, Result<Vec<Delivery>, Failure>> = HashMap::new();
+    /// The server has applied changes.
+    pub(super) fn apply(&self, answer: SessionsApplied) {
+        let mut greetings: HashMap<String, Result<Vec<Delivery>, Refusal>> = HashMap::new();
         for greeting in answer.greetings {
             let outcome = greeting.refused.map_or(Ok(greeting.events), |error| Err(error.into()));
             greetings.insert(greeting.session_id, outcome);
@@ -195,7 +200,7 @@ impl Reports {
         while state.opened.front().is_some_and(|(number, _)| *number <= answer.r#ref) {
             let Some((_, id)) = state.opened.pop_front() else { break };
             if let Some(opening) = state.opening.remove(&id) {
-                // Whoever waited may be gone.
+                // The receiver may be gone.
                 let _gone = opening.answer.send(greetings.remove(&id).unwrap_or_else(|| Ok(Vec::new())));
             }
         }
@@ -203,9 +208,9 @@ impl Reports {
         self.applied.send_replace(answer.r#ref);
     }
 
-    /// Changes are there after a crash.
-    pub(super) fn kept(&self, answer: &SessionsKept) {
-        self.kept.send_replace(answer.r#ref);
+    /// Changes survive a crash.
+    pub(super) fn note_durable(&self, answer: &SessionsKept) {
+        self.durable.send_replace(answer.r#ref);
     }
 }
 
@@ -239,8 +244,8 @@ mod tests {
 
     use super::*;
 
-    fn session(id: &str) -> Arc<Session> {
-        crate::rooms::tests::session(id, 0).0
+    fn ready() -> SessionOpened {
+        SessionOpened { ready: true, ..SessionOpened::default() }
     }
 
     fn read(requests: Vec<LinkRequest>) -> Vec<(u64, Vec<String>)> {
@@ -261,14 +266,14 @@ mod tests {
     }
 
     fn applied(reports: &Reports, number: u64, greetings: Vec<Greeting>) {
-        reports.applied(SessionsApplied { r#ref: number, greetings });
+        reports.apply(SessionsApplied { r#ref: number, greetings });
     }
 
     #[test]
     fn an_opening_is_answered_with_its_greeting_or_refusal() {
         let reports = Reports::new();
-        reports.linked(Vec::new);
-        let mut waits = ["a", "b", "c"].map(|id| Box::pin(reports.open(&session(id))));
+        reports.link(Vec::new);
+        let mut waits = ["a", "b", "c"].map(|id| Box::pin(reports.open(id, SessionOpened::default())));
         assert_eq!(read(reports.take()), [(3, vec!["a opens".into(), "b opens".into(), "c opens".into()])]);
         let greeting = |id: &str, events, refused| Greeting { session_id: id.into(), events, refused };
         let error = CallError { reason: Reason::Limit.into(), ..CallError::default() };
@@ -284,15 +289,15 @@ mod tests {
     #[test]
     fn a_new_link_gets_all_sessions_and_settles_what_was_under_way() {
         let reports = Reports::new();
-        reports.linked(Vec::new);
-        let mut opening = Box::pin(reports.open(&session("b")));
+        reports.link(Vec::new);
+        let mut opening = Box::pin(reports.open("b", SessionOpened::default()));
         let number = reports.rooms("a", &[Room::org()], &[], "");
-        let mut settled = Box::pin(reports.settled(number));
+        let mut settled = Box::pin(reports.reach_applied(number));
         reports.take();
-        reports.unlinked();
-        reports.closed("z");
+        reports.unlink();
+        reports.closed("z", false);
         assert!(reports.take().is_empty(), "nothing is kept without a link");
-        let requests = read(reports.linked(|| vec![session("a")]));
+        let requests = read(reports.link(|| vec![("a".into(), ready())]));
         assert_eq!(requests.len(), 1);
         assert_eq!(requests[0].1, ["a ready", "b opens"]);
         assert!((&mut settled).now_or_never().is_none() && (&mut opening).now_or_never().is_none());
@@ -305,7 +310,7 @@ mod tests {
     fn a_new_link_without_sessions_keeps_nobody_waiting() {
         let reports = Reports::new();
         let number = reports.rooms("a", &[Room::org()], &[], "");
-        assert!(reports.linked(Vec::new).is_empty());
-        assert!(reports.settled(number).now_or_never().is_some());
+        assert!(reports.link(Vec::new).is_empty());
+        assert!(reports.reach_applied(number).now_or_never().is_some());
     }
 }

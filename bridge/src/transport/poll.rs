@@ -1,76 +1,115 @@
 //! Long polling at `/poll`: one request, one page of events after a cursor.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    extract::State,
-    http::{HeaderMap, Uri, header},
+    extract::{Request, State},
+    http::header,
     response::{IntoResponse as _, Response},
 };
-use fanfare_proto::v1::Transport;
-use serde_json::json;
+use fanfare_proto::v1::{CallOk, Delivery, Transport};
 
-use super::request::{Credentials, refuse};
+use super::{
+    message,
+    request::{Credentials, refuse},
+};
 use crate::{
-    failure::Failure,
-    mailbox::Item,
-    reader::{Next, Reader},
-    sessions::Sessions,
+    client::ClientAddress,
+    event::Event,
+    outbox::{Entry, Outbox},
+    refusal::Refusal,
+    replay::{Page, Replay},
+    session::{Session, Writer},
+    sessions::{Attendance, Sessions, Terminal},
 };
 
-/// Answers `{ cursor, events: [ { type, … } ] }` once there are events after the cursor, or when the wait is over; without
-/// a cursor at once, with the present one.
-pub(crate) async fn poll(State(sessions): State<Arc<Sessions>>, uri: Uri, headers: HeaderMap) -> Response {
-    let credentials = Credentials::read(&uri, &headers);
-    match answer(&sessions, &credentials).await {
+/// Answers `{ cursor, events: [ { type, … } ] }` once there are events after the cursor, or when the
+/// wait is over; without a cursor at once, with the present one.
+pub(crate) async fn poll(State(sessions): State<Arc<Sessions>>, request: Request) -> Response {
+    let credentials = Credentials::read(request.uri(), request.headers());
+    let client = request.extensions().get::<ClientAddress>().copied();
+    match answer(&sessions, &credentials, client).await {
         Ok(body) => {
             let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
             (headers, body).into_response()
         }
-        Err(failure) => refuse(&failure),
+        Err(refusal) => refuse(&refusal),
     }
 }
 
-async fn answer(sessions: &Arc<Sessions>, credentials: &Credentials) -> Result<String, Failure> {
-    let entrant = credentials.entrant(sessions)?;
-    sessions.user_limits.check(&entrant.tenant, &entrant.user_id)?;
+async fn answer(
+    sessions: &Arc<Sessions>,
+    credentials: &Credentials,
+    client: Option<ClientAddress>,
+) -> Result<String, Refusal> {
+    let admission = credentials.admission(sessions)?;
+    sessions.user_limits.count_call(&admission.tenant, &admission.user_id)?;
+    credentials.check_cursor()?;
+    let outbox = Outbox::new(&sessions.outbox_limits);
+    let terminal = Terminal {
+        transport: Transport::Poll,
+        form: None,
+        writer: Box::new(PollWriter),
+        outbox: outbox.clone(),
+        address: client.map(|client| client.address),
+        replays: true,
+    };
+    let start = |_: &Session, _: Vec<Delivery>| {};
+    let session = sessions.open(admission, terminal, |_| true, start).await?;
+    let attendance = Attendance { sessions: sessions.clone(), session };
     let after = credentials.after.as_deref().unwrap_or_default();
-    let (mut reader, _) = Reader::open(sessions, entrant, Transport::Poll, Some(after)).await?;
-    let mut cursor = reader.cursor().unwrap_or_default();
-    if after.is_empty() {
-        return Ok(body(&cursor, &VecDeque::new()));
+    let mut replay = Replay::new(sessions, &attendance.session, after);
+    loop {
+        match replay.next().await? {
+            Page::Events { .. } if after.is_empty() => return Ok(body(replay.cursor(), [].into_iter())),
+            Page::Events { events, .. } if !events.is_empty() => {
+                return Ok(body(replay.cursor(), events.iter().map(describe)));
+            }
+            Page::Events { is_last: false, .. } => {}
+            Page::Events { is_last: true, .. } => break,
+            Page::Reset(cursor) => return Ok(body(&cursor, [message::reset(&cursor)].into_iter())),
+        }
     }
-    match tokio::time::timeout(sessions.config.poll_wait, reader.next()).await {
-        Ok(Next::Items(items)) => {
-            let stored = |item: &Item| match item {
-                Item::Event(delivery) => delivery.cursor().map(str::to_owned),
-                Item::Message(_) => None,
-            };
-            // Behind the last event; what was looked at and is not for this session need not be looked at again.
-            let last = items.iter().rev().find_map(stored);
-            cursor = reader.cursor().or(last).unwrap_or(cursor);
-            Ok(body(&cursor, &items))
+    replay.finish()?;
+    match tokio::time::timeout(sessions.config.poll_wait, outbox.next()).await {
+        Ok(Ok(entries)) => {
+            let events: Vec<Arc<Event>> = entries.into_iter().filter_map(event).collect();
+            // After the last stored event.
+            let last = events.iter().rev().find_map(|event| event.cursor());
+            Ok(body(last.unwrap_or(replay.cursor()), events.iter().map(describe)))
         }
-        Ok(Next::Reset(cursor)) => {
-            let reset = json!({ "type": "reset", "cursor": cursor }).to_string();
-            Ok(body(&cursor, &VecDeque::from([Item::Message(reset)])))
-        }
-        Ok(Next::Ended(ending)) => Err(Failure::new(ending.reason, ending.message)),
-        Err(_) => Ok(body(&reader.cursor().unwrap_or(cursor), &VecDeque::new())),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Ok(body(replay.cursor(), [].into_iter())),
     }
 }
 
-fn body(cursor: &str, items: &VecDeque<Item>) -> String {
-    let mut text = format!("{{\"cursor\":{},\"events\":[", serde_json::Value::from(cursor));
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        match item {
-            Item::Event(delivery) => text.push_str(delivery.message().as_str()),
-            Item::Message(message) => text.push_str(message),
-        }
+fn event(entry: Entry) -> Option<Arc<Event>> {
+    match entry {
+        Entry::Event(event) => Some(event),
+        Entry::Bytes(_) => None,
     }
-    text.push_str("]}");
-    text
+}
+
+fn describe(event: &Arc<Event>) -> String {
+    message::message(&event.delivery, None)
+}
+
+fn body(cursor: &str, events: impl Iterator<Item = String>) -> String {
+    let events: Vec<String> = events.collect();
+    format!("{{\"cursor\":{},\"events\":[{}]}}", serde_json::Value::from(cursor), events.join(","))
+}
+
+/// Calls cannot be made here: there is nothing to answer.
+struct PollWriter;
+
+impl Writer for PollWriter {
+    fn reply(&self, _: &Arc<Outbox>, _: Delivery) {}
+
+    fn acknowledge(&self, _: &Arc<Outbox>, _: i64, _: &CallOk) {}
+
+    fn fail(&self, _: &Arc<Outbox>, _: Option<i64>, _: &Refusal) {}
+
+    fn end(&self, outbox: &Arc<Outbox>, why: &Refusal) {
+        outbox.end(why.clone(), None);
+    }
 }

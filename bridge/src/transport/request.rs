@@ -1,15 +1,20 @@
-//! What requests of the plain transports carry, and how they are refused.
+//! What HTTP requests carry, and how they are refused.
+
+use std::time::Duration;
 
 use axum::{
     Json,
+    body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
-use fanfare_proto::{room::Room, v1::Reason};
+use bytes::Bytes;
+use fanfare_proto::{cursor::Cursor, room::Room, v1::Reason};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
-    failure::Failure,
-    sessions::{Entrant, Sessions},
+    refusal::Refusal,
+    sessions::{Admission, Sessions},
 };
 
 /// The query `token=…&after=…&room=…&room=…`, and the `authorization` header.
@@ -40,32 +45,55 @@ impl Credentials {
     }
 
     /// Who comes, and into which rooms.
-    pub(crate) fn entrant(&self, sessions: &Sessions) -> Result<Entrant, Failure> {
-        let mut entrant = sessions.identify(self.token.as_deref())?;
+    pub(crate) fn admission(&self, sessions: &Sessions) -> Result<Admission, Refusal> {
+        let mut admission = sessions.identify(self.token.as_deref())?;
         let rooms = self.rooms.iter().map(|room| Room::new(room)).collect::<Result<Vec<_>, _>>();
-        let rooms = rooms.map_err(|e| Failure {
-            path: "room".into(),
-            ..Failure::new(Reason::InvalidArgument, e.to_string())
-        })?;
-        entrant.ask_for(rooms, sessions.config.rooms_per_session_max)?;
-        Ok(entrant)
+        let rooms = rooms.map_err(|e| Refusal::new(Reason::InvalidArgument, e.to_string()).at("room"))?;
+        admission.add_rooms(rooms, sessions.config.rooms_per_session_max)?;
+        Ok(admission)
+    }
+
+    /// Checks the cursor, where there is one.
+    pub(crate) fn check_cursor(&self) -> Result<(), Refusal> {
+        let cursor = Cursor::after(self.after.as_deref().unwrap_or_default());
+        cursor.map(drop).map_err(|e| Refusal::new(Reason::InvalidArgument, e.to_string()).at("after"))
     }
 }
 
 /// A refusal over HTTP: its status, and `{ code, message, … }`.
-pub(crate) fn refuse(failure: &Failure) -> Response {
-    let status = status(failure.reason);
-    let mut response = (status, Json(failure.json())).into_response();
+pub(crate) fn refuse(refusal: &Refusal) -> Response {
+    answer(status(refusal.reason), refusal)
+}
+
+/// A refusal because the bridge is full or ends: 503, and the connection closes.
+pub(crate) fn unavailable(refusal: &Refusal) -> Response {
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, refusal);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn answer(status: StatusCode, refusal: &Refusal) -> Response {
+    let mut response = (status, Json(refusal.json())).into_response();
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(wait) = failure.retry_after {
+    if let Some(wait) = refusal.retry_after {
         let seconds = wait.as_secs_f64().ceil().max(1.0);
         if let Ok(value) = format!("{seconds}").parse() {
             response.headers_mut().insert(header::RETRY_AFTER, value);
         }
     }
     response
+}
+
+/// Reads a body of at most so many bytes within a time.
+pub(crate) async fn read_body(body: Body, bytes_max: usize, within: Duration) -> Result<Bytes, StatusCode> {
+    let read = tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await;
+    match read.map_err(|_| StatusCode::REQUEST_TIMEOUT)? {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::BAD_REQUEST),
+    }
 }
 
 const fn status(reason: Reason) -> StatusCode {

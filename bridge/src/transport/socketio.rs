@@ -1,186 +1,200 @@
-//! Socket.IO protocol 5 over Engine.IO 4: what socket.io-client 3.x and 4.x speak.
+//! Socket.IO protocol 5 (socket.io/docs/v4/socket-io-protocol), over Engine.IO: what socket.io-client
+//! 3.x and 4.x speak. Packet types and their codec are socketioxide's.
 //!
-//! Packets and namespaces as in the Socket.IO protocol document (socket.io/docs/v4/socket-io-protocol); the connection
-//! itself (polling, WebSocket, upgrade, heartbeat) is engineioxide's. Only the namespace `/` is served.
+//! A connection has one session per namespace that its client connects to; each sees the catalogs of
+//! its namespace.
 
 mod connect;
-mod outlet;
 mod packet;
+mod writer;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use engineioxide::{
-    DisconnectReason, Socket, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler,
-    service::EngineIoService,
-};
 use fanfare_proto::v1::Reason;
 
-use crate::{failure::Failure, session::Session, sessions::Sessions};
-use packet::{Incoming, Refused};
+use super::engineio::{self, Application, Incoming};
+use crate::{
+    refusal::Refusal,
+    session::Session,
+    sessions::{Sessions, calls::Pause},
+};
+use packet::{Attachments, Packet, PacketFault};
 
-/// The text of a packet, shared by all who get it.
-pub(crate) type Text = Str;
-pub(crate) use packet::event;
+/// Namespaces that a connection may be connected to at once.
+const NAMESPACES_MAX: usize = 16;
 
-type EngineSocket = Arc<Socket<Connection>>;
+/// An Engine.IO connection that speaks Socket.IO.
+pub(crate) type Connection = engineio::Connection<SocketIo>;
 
-/// The handler of all Socket.IO connections.
+/// The application on all connections.
+#[derive(Debug)]
 pub(crate) struct SocketIo {
     pub(crate) sessions: Arc<Sessions>,
 }
 
-impl fmt::Debug for SocketIo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SocketIo").finish_non_exhaustive()
-    }
-}
-
-/// What belongs to one Engine.IO connection.
+/// What belongs to one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Connection {
+pub(crate) struct Client {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-enum State {
-    /// No CONNECT yet.
-    #[default]
-    New,
-    /// The token is verified and the rooms become certain.
-    Connecting,
-    Connected(Arc<Session>),
-    Closed,
+struct State {
+    members: Vec<Member>,
+    /// A packet whose attachments have not all come.
+    attachments: Option<Box<Attachments>>,
+    is_closed: bool,
 }
 
-impl Connection {
+/// The connection's part in a namespace.
+#[derive(Debug)]
+struct Member {
+    namespace: Arc<str>,
+    /// `None`: the token is being verified and the rooms become certain.
+    session: Option<Arc<Session>>,
+}
+
+impl Client {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn session(&self) -> Option<Arc<Session>> {
-        match &*self.lock() {
-            State::Connected(session) => Some(session.clone()),
-            State::New | State::Connecting | State::Closed => None,
-        }
+    fn session(&self, namespace: &str) -> Option<Arc<Session>> {
+        let state = self.lock();
+        let member = state.members.iter().find(|member| &*member.namespace == namespace);
+        member.and_then(|member| member.session.clone())
+    }
+
+    /// Some session of the connection: what cannot be told which one it is for is told to it.
+    fn any_session(&self) -> Option<Arc<Session>> {
+        self.lock().members.iter().find_map(|member| member.session.clone())
+    }
+
+    /// The connection leaves a namespace; returns its session, and whether there is another. `None`:
+    /// it was not in the namespace.
+    fn leave(&self, namespace: &str) -> Option<(Option<Arc<Session>>, bool)> {
+        let mut state = self.lock();
+        let at = state.members.iter().position(|member| &*member.namespace == namespace)?;
+        let member = state.members.swap_remove(at);
+        let has_others = state.members.iter().any(|member| member.session.is_some());
+        Some((member.session, has_others))
     }
 }
 
-/// The service that handles requests to Socket.IO's path.
-pub(crate) fn service(handler: Arc<SocketIo>) -> EngineIoService<SocketIo> {
-    let config = &handler.sessions.config;
-    let engine = EngineIoConfig::builder()
-        .req_path(config.path.clone())
-        .ping_interval(config.ping_interval)
-        .ping_timeout(config.ping_timeout)
-        .max_payload(config.payload_bytes_max as u64)
-        .ws_max_message_size(config.payload_bytes_max)
-        .ws_max_frame_size(config.payload_bytes_max)
-        .ws_read_buffer_size(1024)
-        .max_buffer_size(config.queue_packets_max)
-        .transports([TransportType::Polling, TransportType::Websocket])
-        .build();
-    EngineIoService::with_config(handler, engine)
-}
+impl Application for SocketIo {
+    type Client = Client;
 
-impl EngineIoHandler for SocketIo {
-    type Data = Connection;
-
-    fn on_connect(self: Arc<Self>, socket: EngineSocket) {
-        let (timeout, stopping) = (self.sessions.config.connect_timeout, self.sessions.stopping.clone());
-        self.sessions.tasks.spawn(async move {
-            tokio::select! {
-                () = socket.closed() => return,
-                () = stopping.cancelled() => {}
-                () = tokio::time::sleep(timeout) => {}
-            }
-            if matches!(&*socket.data.lock(), State::New | State::Closed) {
-                socket.close(DisconnectReason::TransportClose);
-            }
-        });
-    }
-
-    fn on_disconnect(&self, socket: EngineSocket, _: DisconnectReason) {
-        self.depart(&socket);
-    }
-
-    fn on_message(self: &Arc<Self>, message: Str, socket: EngineSocket) {
-        // One that was told to go is not listened to.
-        if socket.data.session().is_some_and(|session| session.is_closed()) {
-            return;
-        }
-        match packet::decode(message) {
-            Ok(Incoming::Connect { namespace, auth }) => self.connect_requested(&socket, &namespace, auth),
-            Ok(Incoming::Event { namespace, emitted }) if namespace == "/" => match socket.data.session() {
-                Some(session) => self.sessions.emitted(&session, emitted),
-                None => socket.close(DisconnectReason::TransportError),
-            },
-            // As Socket.IO on Node does with packets for namespaces that nobody has entered.
-            Ok(Incoming::Event { .. }) => socket.close(DisconnectReason::TransportError),
-            Ok(Incoming::Disconnect { namespace }) => {
-                if namespace == "/" {
-                    self.depart(&socket);
-                    // Nothing else can live on this connection.
-                    socket.close(DisconnectReason::TransportClose);
-                }
-            }
-            // Of something that was never asked for.
-            Ok(Incoming::Ack) => match socket.data.session() {
-                Some(session) => self.sessions.ignored(&session),
-                None => socket.close(DisconnectReason::TransportError),
-            },
-            Err(Refused::Event { ack, message }) => match socket.data.session() {
-                Some(session) => {
-                    let failure = Failure::new(Reason::InvalidArgument, message);
-                    self.sessions.misused(&session, ack, &failure);
-                }
-                None => socket.close(DisconnectReason::TransportError),
-            },
-            Err(Refused::Packet) => {
-                tracing::debug!("malformed packet, connection closed");
-                if let Some(session) = socket.data.session() {
-                    session.outlet.fail(None, &Failure::new(Reason::Protocol, "not a Socket.IO packet"));
-                }
-                socket.close(DisconnectReason::PacketParsingError);
-            }
+    fn receive(&self, connection: &Arc<Connection>, incoming: Incoming) -> Pause {
+        let packet = match incoming {
+            Incoming::Text(text) => self.begin_packet(connection, text),
+            Incoming::Binary(bytes) => continue_packet(connection, bytes),
+        };
+        match packet {
+            Ok(Some(packet)) => self.take(connection, packet),
+            Ok(None) => None,
+            Err(fault) => self.refuse(connection, fault),
         }
     }
 
-    fn on_binary(self: &Arc<Self>, _: Bytes, socket: EngineSocket) {
-        // Attachments of an event that has been refused when its text came.
-        if socket.data.session().is_none() {
-            socket.close(DisconnectReason::TransportError);
-        }
-    }
-}
-
-impl SocketIo {
-    fn connect_requested(self: &Arc<Self>, socket: &EngineSocket, namespace: &str, auth: Option<String>) {
-        if namespace != "/" {
-            let failure = Failure::new(Reason::InvalidNamespace, "Invalid namespace");
-            outlet::send(socket, packet::connect_error(namespace, &failure));
-            return;
-        }
-        {
-            let mut state = socket.data.lock();
-            if !matches!(*state, State::New) {
-                drop(state);
-                socket.close(DisconnectReason::TransportError);
-                return;
-            }
-            *state = State::Connecting;
-        }
-        let (handler, socket) = (self.clone(), socket.clone());
-        self.sessions.spawn(async move { handler.connect(socket, auth).await });
-    }
-
-    /// The session is over, from the peer's side or ours.
-    fn depart(&self, socket: &EngineSocket) {
-        if let State::Connected(session) = std::mem::replace(&mut *socket.data.lock(), State::Closed) {
+    fn close(&self, connection: &Arc<Connection>) {
+        let members = {
+            let mut state = connection.client.lock();
+            state.is_closed = true;
+            state.attachments = None;
+            std::mem::take(&mut state.members)
+        };
+        for session in members.into_iter().filter_map(|member| member.session) {
             self.sessions.depart(&session);
         }
     }
+}
+
+/// Takes the next attachment of a packet.
+fn continue_packet(connection: &Connection, bytes: Vec<u8>) -> Result<Option<Packet>, PacketFault> {
+    let mut state = connection.client.lock();
+    // Binary that no packet announced.
+    let mut attachments = state.attachments.take().ok_or(PacketFault::Malformed)?;
+    attachments.push(bytes)?;
+    if attachments.are_complete() {
+        return attachments.finish().map(Some);
+    }
+    state.attachments = Some(attachments);
+    Ok(None)
+}
+
+impl SocketIo {
+    fn begin_packet(&self, connection: &Connection, text: String) -> Result<Option<Packet>, PacketFault> {
+        if connection.client.lock().attachments.is_some() {
+            return Err(PacketFault::Malformed);
+        }
+        match packet::decode(text, self.sessions.config.payload_bytes_max)? {
+            packet::Decoded::Whole(packet) => Ok(Some(packet)),
+            packet::Decoded::Partial(attachments) => {
+                if connection.client.session(attachments.namespace()).is_none() {
+                    return Err(PacketFault::Malformed);
+                }
+                connection.client.lock().attachments = Some(Box::new(attachments));
+                Ok(None)
+            }
+        }
+    }
+
+    fn take(&self, connection: &Arc<Connection>, packet: Packet) -> Pause {
+        match packet {
+            Packet::Connect { namespace, auth } => {
+                self.begin_connect(connection, &namespace, auth);
+                None
+            }
+            Packet::Event { namespace, emission } => match connection.client.session(&namespace) {
+                // A session that was ended is not listened to.
+                Some(session) if session.is_closed() => None,
+                Some(session) => self.sessions.emit(&session, emission),
+                None => cut(connection, "an event for a namespace that is not connected"),
+            },
+            Packet::Disconnect { namespace } => {
+                let Some((session, has_others)) = connection.client.leave(&namespace) else {
+                    return cut(connection, "a DISCONNECT from a namespace that is not connected");
+                };
+                if let Some(session) = session {
+                    session.note_left();
+                    self.sessions.depart(&session);
+                    if !has_others {
+                        connection.note_disconnected();
+                    }
+                }
+                None
+            }
+            // We never ask for one.
+            Packet::Ack { namespace } => match connection.client.session(&namespace) {
+                Some(session) => self.sessions.ignore(&session),
+                None => cut(connection, "an acknowledgement of nothing"),
+            },
+        }
+    }
+
+    fn refuse(&self, connection: &Arc<Connection>, fault: PacketFault) -> Pause {
+        match fault {
+            PacketFault::Event { namespace, ack, message } => match connection.client.session(&namespace) {
+                Some(session) => {
+                    let refusal = Refusal::new(Reason::InvalidArgument, message);
+                    self.sessions.misuse(&session, ack, &refusal)
+                }
+                None => cut(connection, "an event for a namespace that is not connected"),
+            },
+            PacketFault::Malformed => {
+                let refusal = Refusal::new(Reason::Protocol, "not a Socket.IO packet");
+                if let Some(session) = connection.client.any_session() {
+                    session.fail(None, &refusal);
+                }
+                cut(connection, "a malformed packet")
+            }
+        }
+    }
+}
+
+/// Ends a connection that breaks the protocol.
+fn cut(connection: &Arc<Connection>, why: &str) -> Pause {
+    tracing::debug!(why, "a connection breaks the protocol and is closed");
+    connection.cut(Refusal::new(Reason::Protocol, why));
+    None
 }

@@ -1,98 +1,181 @@
-//! Server-sent events at `/events` (WHATWG HTML, section 9.2): the SSE id is the cursor, so that a browser's own
-//! `EventSource` resumes by itself with `Last-Event-ID`.
+//! Server-sent events at `/events` (WHATWG HTML, section 9.2): the SSE id is the cursor, so that a
+//! browser's own `EventSource` resumes by itself with `Last-Event-ID`.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    extract::State,
-    http::{HeaderMap, Uri},
-    response::{
-        IntoResponse as _, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
 };
-use fanfare_proto::v1::Transport;
-use futures_util::{StreamExt as _, stream};
+use bytes::{Bytes, BytesMut};
+use fanfare_proto::v1::{CallOk, Delivery, Transport};
+use futures_util::stream;
 use serde_json::json;
 
-use super::request::{Credentials, refuse};
+use super::{
+    message, places,
+    request::{Credentials, refuse},
+};
 use crate::{
-    delivery::Delivery,
-    ending::Ending,
-    failure::Failure,
-    mailbox::Item,
-    reader::{Next, Reader},
-    sessions::Sessions,
+    client::ClientAddress,
+    event::Form,
+    outbox::{Entry, Outbox},
+    refusal::Refusal,
+    replay::Replay,
+    session::{Session, Writer},
+    sessions::{Attendance, Sessions, Terminal},
 };
 
 /// How often a silent stream sends a comment, so that nothing between cuts it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// When a browser comes back that was refused for a while.
+/// After how long a browser comes back that was refused for a while.
 const RETRY_PAUSE: Duration = Duration::from_secs(3);
-const HEADERS: [(&str, &str); 2] = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
+const HEADERS: [(&str, &str); 3] = [
+    ("content-type", "text/event-stream"),
+    ("cache-control", "no-cache, no-transform"),
+    ("x-accel-buffering", "no"),
+];
 
-pub(crate) async fn events(State(sessions): State<Arc<Sessions>>, uri: Uri, headers: HeaderMap) -> Response {
-    let credentials = Credentials::read(&uri, &headers);
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let after = last.filter(|id| !id.is_empty()).or(credentials.after.as_deref()).unwrap_or_default();
-    let opened = async {
-        let entrant = credentials.entrant(&sessions)?;
-        Reader::open(&sessions, entrant, Transport::Sse, Some(after)).await
+/// A stream that began.
+struct Stream {
+    attendance: Option<Attendance>,
+    outbox: Arc<Outbox>,
+}
+
+/// Answers with a stream of events.
+pub(crate) async fn events(State(sessions): State<Arc<Sessions>>, request: Request) -> Response {
+    let mut credentials = Credentials::read(request.uri(), request.headers());
+    let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+    if let Some(last) = last.filter(|id| !id.is_empty()) {
+        credentials.after = Some(last.to_owned());
+    }
+    let client = request.extensions().get::<ClientAddress>().copied();
+    match open(&sessions, &credentials, client).await {
+        Ok(stream) => (HEADERS, Body::from_stream(stream.into_frames())).into_response(),
+        // `EventSource` stays away for good after any status but 200: a client that may come back is
+        // told so on a stream that ends.
+        Err(refusal) if refusal.reason.is_retry() => again(&refusal),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+async fn open(
+    sessions: &Arc<Sessions>,
+    credentials: &Credentials,
+    client: Option<ClientAddress>,
+) -> Result<Stream, Refusal> {
+    let admission = credentials.admission(sessions)?;
+    credentials.check_cursor()?;
+    let after = credentials.after.clone().unwrap_or_default();
+    let outbox = Outbox::new(&sessions.outbox_limits);
+    let terminal = Terminal {
+        transport: Transport::Sse,
+        form: Some(Form { place: places::SSE, encode: |event, _| frame(event), namespace: "".into() }),
+        writer: Box::new(StreamWriter),
+        outbox: outbox.clone(),
+        address: client.map(|client| client.address),
+        replays: true,
     };
-    let (reader, greetings) = match opened.await {
-        Ok(opened) => opened,
-        // `EventSource` stays away for good after any status but 200: who may come back is told on a stream that ends.
-        Err(failure) if failure.reason.is_retry() => return again(&failure),
-        Err(failure) => return refuse(&failure),
-    };
-    // An id without data tells nobody anything, and is where a browser resumes that has had no event yet.
-    let mut first = vec![Event::default().id(reader.cursor().unwrap_or_default())];
-    first.extend(greetings.into_iter().map(|greeting| event(&Delivery::new(greeting))));
-    let following = stream::unfold(Some(reader), |reader| async {
-        let mut reader = reader?;
-        let (events, reader) = match reader.next().await {
-            Next::Items(items) => (items.iter().filter_map(item).collect(), Some(reader)),
-            Next::Reset(cursor) => (vec![reset(&cursor)], Some(reader)),
-            Next::Ended(ending) => (vec![farewell(&ending)], None),
-        };
-        Some((events, reader))
-    });
-    let all = stream::iter([first]).chain(following).flat_map(stream::iter).map(Ok::<_, Infallible>);
-    (HEADERS, Sse::new(all).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+    let mut greetings = Vec::new();
+    let start = |_: &Session, events: Vec<Delivery>| greetings = events;
+    let session = sessions.open(admission, terminal, |_| true, start).await?;
+    let attendance = Attendance { sessions: sessions.clone(), session };
+    let session = &attendance.session;
+    let mut replay = Replay::new(sessions, session, &after);
+    if after.is_empty() {
+        replay.next().await?;
+    }
+    // An id without data tells nobody anything, and is where a browser resumes that has had no event
+    // yet.
+    outbox.send_or_end(&format!("id: {}\n\n", replay.cursor()).into());
+    greetings.iter().for_each(|greeting| outbox.send_or_end(&frame(greeting)));
+    if after.is_empty() {
+        replay.finish()?;
+    } else {
+        let (outbox, session) = (outbox.clone(), session.clone());
+        sessions.spawn(async move {
+            if let Err(refusal) = replay.run(|cursor| outbox.send_or_end(&reset(cursor))).await {
+                session.close(&refusal);
+            }
+        });
+    }
+    Ok(Stream { attendance: Some(attendance), outbox })
+}
+
+impl Stream {
+    fn into_frames(self) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
+        stream::unfold(self, |mut stream| async {
+            stream.attendance.as_ref()?;
+            let next = tokio::time::timeout(KEEP_ALIVE, stream.outbox.next()).await;
+            let frames = match next {
+                Err(_) => Bytes::from_static(b":\n\n"),
+                Ok(Ok(entries)) => join(entries),
+                // The farewell was the last entry.
+                Ok(Err(_)) => return None,
+            };
+            if stream.outbox.is_finished() {
+                stream.attendance = None;
+            }
+            Some((Ok(frames), stream))
+        })
+    }
+}
+
+fn join(entries: std::collections::VecDeque<Entry>) -> Bytes {
+    let mut joined = BytesMut::new();
+    for entry in entries {
+        match entry {
+            Entry::Bytes(bytes) => joined.extend_from_slice(&bytes),
+            Entry::Event(event) => joined.extend_from_slice(&frame(&event.delivery)),
+        }
+    }
+    joined.freeze()
 }
 
 /// A refusal that is over soon: when to come back, and why.
-fn again(failure: &Failure) -> Response {
-    let wait = failure.retry_after.unwrap_or(RETRY_PAUSE);
-    let events =
-        [Event::default().retry(wait), farewell(&Ending::new(failure.reason, failure.message.as_str()))];
-    (HEADERS, Sse::new(stream::iter(events.map(Ok::<_, Infallible>)))).into_response()
+fn again(refusal: &Refusal) -> Response {
+    let wait = refusal.retry_after.unwrap_or(RETRY_PAUSE).as_millis();
+    (HEADERS, format!("retry: {wait}\n\n{}", farewell(refusal))).into_response()
 }
 
-fn item(item: &Item) -> Option<Event> {
-    match item {
-        Item::Event(delivery) => Some(event(delivery)),
-        // Answers to calls, which cannot be made here.
-        Item::Message(_) => None,
+fn frame(event: &Delivery) -> Bytes {
+    let mut text = format!("event: {}\n", event.name);
+    if !event.ephemeral {
+        text.push_str("id: ");
+        text.push_str(&event.id);
+        text.push('\n');
     }
+    text.push_str("data: ");
+    text.push_str(&message::message(event, None));
+    text.push_str("\n\n");
+    text.into()
 }
 
-fn event(delivery: &Delivery) -> Event {
-    let event = Event::default().event(&delivery.event.name).data(delivery.message().as_str());
-    match delivery.cursor() {
-        Some(cursor) => event.id(cursor),
-        None => event,
+fn reset(cursor: &str) -> Bytes {
+    format!("event: reset\nid: {cursor}\ndata: {}\n\n", message::reset(cursor)).into()
+}
+
+/// `EventSource` comes back by itself, whatever the reason: a page that is told a final one closes
+/// it. A token that is not accepted any more meets it again as a status that keeps it away.
+fn farewell(why: &Refusal) -> String {
+    let data = json!({ "type": "end", "code": why.reason.code(), "message": why.message });
+    format!("event: end\ndata: {data}\n\n")
+}
+
+/// Calls cannot be made here: there is nothing to answer.
+struct StreamWriter;
+
+impl Writer for StreamWriter {
+    fn reply(&self, outbox: &Arc<Outbox>, event: Delivery) {
+        outbox.send_or_end(&frame(&event));
     }
-}
 
-fn reset(cursor: &str) -> Event {
-    Event::default().id(cursor).event("reset").data(json!({ "type": "reset", "cursor": cursor }).to_string())
-}
+    fn acknowledge(&self, _: &Arc<Outbox>, _: i64, _: &CallOk) {}
 
-/// `EventSource` comes back by itself, whatever the reason: a page that is told a final one closes it. A token that is not
-/// accepted any more meets it again as a status that keeps it away.
-fn farewell(ending: &Ending) -> Event {
-    let data = json!({ "type": "end", "code": ending.reason.code(), "message": ending.message });
-    Event::default().event("end").data(data.to_string())
+    fn fail(&self, _: &Arc<Outbox>, _: Option<i64>, _: &Refusal) {}
+
+    fn end(&self, outbox: &Arc<Outbox>, why: &Refusal) {
+        outbox.end(why.clone(), Some(farewell(why).into()));
+    }
 }

@@ -19,7 +19,7 @@ macro_rules! say {
 }
 
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
-    let catalogs = Catalogs::load(&args.server.catalogs.catalog)?;
+    let catalogs = Catalogs::load_served(&args.server.catalogs.catalog, &args.server.default_catalogs)?;
     Verifier::new(&identity::config(&args.common.tokens, true)?)?;
     let mut events: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for event in catalogs.events() {
@@ -35,6 +35,9 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
         for line in lines {
             say!("{line}");
         }
+    }
+    for namespace in catalogs.namespaces() {
+        say!("namespace {}: {}", namespace.name, namespace.catalogs.join(", "));
     }
     let mut calls: Vec<&str> = catalogs.call_names().collect();
     calls.sort_unstable();

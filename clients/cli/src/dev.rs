@@ -47,6 +47,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let token = identity::bridge_token(settings, secret)?;
     let mut config = bridge_config(&args.bridge, vec![format!("http://{grpc}")], token, tokens, origins);
     config.development = signer;
+    config.client_bundle = args.bridge.client_bundle.unwrap_or(true);
     let bridge = Bridge::bind(config).map_err(|e| explain(e.into(), "--http-listen 127.0.0.1:0"))?;
     let http = bridge.local_addr();
     info!(address = %http, "bridge listening");

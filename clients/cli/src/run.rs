@@ -21,7 +21,7 @@ pub(crate) fn server_config(
     tokens: TokenConfig,
     cors_origins: Vec<String>,
 ) -> anyhow::Result<fanfare_server::Config> {
-    let catalogs = Arc::new(Catalogs::load(&args.catalogs.catalog)?);
+    let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
     config.cors_origins = cors_origins;
     config.data_dir.clone_from(&args.data_dir);
@@ -48,6 +48,8 @@ pub(crate) fn server_config(
         sessions_per_user_max: args.sessions_per_user_max,
         recovery_window: args.recovery_window,
         recoverable_max: args.recoverable_max,
+        recoverable_per_tenant_max: args.recoverable_per_tenant_max,
+        recoverable_per_user_max: args.recoverable_per_user_max,
         catalogs: args.presence_catalog.clone(),
     };
     config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };
@@ -69,16 +71,29 @@ pub(crate) fn bridge_config(
     config.ping_interval = args.ping_interval;
     config.ping_timeout = args.ping_timeout;
     config.connect_timeout = args.connect_timeout;
+    config.request_timeout = args.request_timeout;
     config.write_timeout = args.write_timeout;
     config.payload_bytes_max = args.payload_bytes_max.0;
-    config.queue_packets_max = args.queue_packets_max;
     config.queue_bytes_max = args.queue_bytes_max.0;
     config.calls_per_session = Rate { per_second: args.calls_per_second, burst: args.calls_burst };
     config.calls_per_user = Rate { per_second: args.user_calls_per_second, burst: args.user_calls_burst };
-    config.refusals_max = args.refusals_max;
+    config.connects_per_user =
+        Rate { per_second: args.user_connects_per_second, burst: args.user_connects_burst };
+    config.abuse_after = args.abuse_after;
     config.poll_wait = args.poll_wait;
     config.rooms_per_session_max = args.rooms_per_session_max.into();
+    config.rooms_per_tenant_max = args.rooms_per_tenant_max;
     config.connections_max = args.connections_max;
+    config.connections_per_address_max = args.connections_per_address_max;
+    config.connects_per_address = Rate { per_second: args.connects_per_second, burst: args.connects_burst };
+    config.handshakes_max = args.handshakes_max;
+    config.handshakes_per_address_max = args.handshakes_per_address_max;
+    config.sessions_per_address_max = args.sessions_per_address_max;
+    config.trusted_proxies.clone_from(&args.trusted_proxy);
+    config.proxy_protocol = args.proxy_protocol;
+    config.compression = args.compression;
+    config.client_bundle = args.client_bundle.unwrap_or(false);
+    config.shards = args.shards.map_or(config.shards, usize::from);
     config.console = args.console;
     config
 }

@@ -160,7 +160,7 @@ export type Code =
   | "too_large"
   /** Bytes that are not the protocol they claim to be. */
   | "protocol"
-  /** Only the Socket.IO namespace "/" is served. */
+  /** No catalog is served in this Socket.IO namespace. There are "/" and one for each catalog. */
   | "invalid_namespace"
   /** An administrator ended the session. */
   | "disconnected"

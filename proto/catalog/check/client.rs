@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
 
-use super::{Checker, check_name, closest, flag, text};
+use super::{Checker, check_binary, check_name, closest, flag, text};
 use crate::{
     catalog::{
         ClientMethod, EventType, FillPlan, FillSource, Method, Publish, RoomTemplate,
@@ -41,8 +41,10 @@ impl Checker<'_> {
         let on = text(declared, "on");
         check_name(&on, "call").map_err(refuse)?;
         let transport = options::transport(&method.parent_file());
-        let taken = self.calls.get(&on).and_then(|all| all.iter().find(|other| other.transport == transport));
-        if let Some(other) = taken {
+        let file = method.parent_file();
+        let same =
+            |other: &&Arc<ClientMethod>| other.transport == transport && other.package == file.package_name();
+        if let Some(other) = self.calls.get(&on).and_then(|all| all.iter().find(same)) {
             return Err(refuse(format!(
                 "browsers' call {on:?} is already taken by {}; choose another name",
                 other.path
@@ -61,6 +63,10 @@ impl Checker<'_> {
                 output.full_name()
             )));
         }
+        let (response, binary) = (self.shape(&output)?, flag(declared, "binary"));
+        if binary {
+            check_binary(&response, "response", output.full_name()).map_err(refuse)?;
+        }
         let made = Arc::new(ClientMethod {
             on: on.clone(),
             package: method.parent_file().package_name().to_owned(),
@@ -72,7 +78,8 @@ impl Checker<'_> {
             query,
             reply,
             upstream,
-            response: self.shape(&output)?,
+            response,
+            binary,
             response_plan,
             request,
             request_descriptor: input,

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{
     super::{
-        NAME_CHARS_MAX,
+        ATTACHMENT_KEY, NAME_CHARS_MAX,
         shape::{FieldKind, FieldShape, Repetition},
         write::{Integer, check_safe, is_js_number},
     },
@@ -245,6 +245,17 @@ impl FieldSeed<'_, '_> {
         Ok(())
     }
 
+    /// Bytes that came as an attachment: `{ "$bytes": base64 }`, as bridges write it.
+    fn attachment<'de, A: MapAccess<'de>>(&self, mut map: A) -> Result<Vec<u8>, A::Error> {
+        let is_alone = map.next_key::<String>()?.as_deref() == Some(ATTACHMENT_KEY);
+        let text = if is_alone { map.next_value::<String>()? } else { return Err(self.wrong("an object")) };
+        let bytes = base64(&text).filter(|_| matches!(map.next_key::<String>(), Ok(None)));
+        let bytes = bytes.ok_or_else(|| self.wrong::<A::Error>("an object"))?;
+        let mut out = Vec::new();
+        put_bytes(self.field.number, &bytes, &mut out);
+        Ok(out)
+    }
+
     /// The map's key from its text.
     fn key<E: serde::de::Error>(&self, entry: &FieldShape, text: &str, out: &mut Vec<u8>) -> Result<(), E> {
         let seed = FieldSeed { context: self.context, field: entry, depth: self.depth, is_element: true };
@@ -313,6 +324,9 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<u8>, A::Error> {
+        if self.field.kind == FieldKind::Bytes && self.is_single() {
+            return self.attachment(map);
+        }
         let (Repetition::Map, FieldKind::Message(entry)) = (self.field.repetition, self.field.kind) else {
             return Err(self.wrong("an object"));
         };

@@ -2,16 +2,18 @@
 //!
 //! A message or enum has its own name, one in another message `Outer_Inner`. A name that two packages have, or that the file
 //! or TypeScript uses itself, has its package in front, in all of them: `ChatV1NewMessage`. A message that browsers send with
-//! fewer fields than the server does is `NewMessageInput` there.
+//! fewer fields than the server does is `NewMessageInput` there, and one with attachments `NewMessageBinary`.
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::model::{Key, Model, is_input};
+use super::super::model::{Key, Model, Side, is_input};
 
 /// Names that are taken: what the file declares or uses, and words of the language.
-const TAKEN: [&str; 69] = [
+const TAKEN: [&str; 72] = [
     "Acknowledged",
     "Answer",
+    "ArrayBuffer",
+    "Binary",
     "ClientToServerEvents",
     "Code",
     "Failure",
@@ -21,6 +23,7 @@ const TAKEN: [&str; 69] = [
     "Refused",
     "Required",
     "ServerToClientEvents",
+    "Uint8Array",
     "WebSocketCalls",
     "WebSocketEvents",
     "any",
@@ -101,8 +104,12 @@ impl Names {
         for key @ (index, side) in &model.messages {
             let Some(message) = model.message(*index) else { continue };
             let (package, full_name) = (message.package_name(), message.full_name());
-            let input = if is_input(model, *index, *side) { "Input" } else { "" };
-            let name = format!("{}{input}", base(package, full_name));
+            let suffix = match side {
+                Side::Attached => "Binary",
+                _ if is_input(model, *index, *side) => "Input",
+                _ => "",
+            };
+            let name = format!("{}{suffix}", base(package, full_name));
             items.push((package.to_owned(), name, full_name.to_owned(), Item::Message(*key)));
         }
         for index in &model.enums {

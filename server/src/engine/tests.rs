@@ -44,7 +44,7 @@ pub(super) fn opened(
     DiskEngine::open(folder, catalogs, retention, limits, hub.clone()).unwrap()
 }
 
-pub(super) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
+pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
     Draft {
         tenant: Tenant::new(tenant).unwrap(),
         rooms: vec![Room::org()],

@@ -57,9 +57,8 @@ impl Front {
                 return super::dispatch(self.services.clone(), request, budget).await;
             }
             request.extensions_mut().insert(budget);
-            match self.others.clone().oneshot(request).await {
-                Ok(response) => response.map(Body::new),
-            }
+            let Ok(response) = self.others.clone().oneshot(request).await;
+            response.map(Body::new)
         };
         match timeout {
             None => answered.await,
@@ -125,19 +124,13 @@ async fn web(services: &Arc<Services>) -> Result<Router, Error> {
                 () if services.identify_head(request.headers()).is_ok() => all,
                 () => public,
             };
-            let permit = match watch.transpose() {
-                Ok(permit) => permit,
-                Err(_) => {
-                    let refusal = status::limit("too many Health/Watch streams are open");
-                    return Ok(refusal.into_http());
-                }
+            let Ok(permit) = watch.transpose() else {
+                return Ok(status::limit("too many Health/Watch streams are open").into_http());
             };
             let timeout = services.request_timeout;
             let rules = message::Rules { bytes_max: ANONYMOUS_BYTES_MAX, timeout, is_awaited: true };
             let request = request.map(|body| axum::body::Body::new(Messages::new(body, rules, budget)));
-            let response = match service.oneshot(request).await {
-                Ok(response) => response,
-            };
+            let Ok(response) = service.oneshot(request).await;
             Ok(response.map(|body| axum::body::Body::new(Watched { body, _permit: permit })))
         }
     });

@@ -36,7 +36,7 @@ impl From<Refusal> for Status {
             | Refusal::TooManyReaders(_)
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
-            Refusal::NoSession(_) => Code::NotFound,
+            Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,
             Refusal::NoSigner => Code::FailedPrecondition,
             Refusal::Shutdown | Refusal::UpstreamUnreachable(_) | Refusal::Storage(_) => Code::Unavailable,
             Refusal::UpstreamTimeout { .. } => Code::DeadlineExceeded,

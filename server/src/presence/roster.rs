@@ -138,6 +138,11 @@ impl Roster {
         }
     }
 
+    /// Whether lost sessions can be recovered.
+    pub(super) const fn recovers(&self) -> bool {
+        self.lost.recovers()
+    }
+
     pub(super) fn session(&self, id: &str) -> Option<&Known> {
         self.sessions.get(id)
     }
@@ -190,7 +195,7 @@ impl Roster {
             link: told.link,
             since,
             rooms: HashMap::new(),
-            pid: if forsaken { "".into() } else { told.pid.into() },
+            pid: if forsaken || !self.recovers() { "".into() } else { told.pid.into() },
             began,
             ready,
             ending,
@@ -269,6 +274,17 @@ impl Roster {
         self.changed.insert(pid.clone());
         let session = LostSession { id: id.into(), tenant, user_id, user_name, rooms, began };
         self.lost.put(pid, session, now.instant);
+    }
+
+    /// A session was ended by its client: it cannot be recovered, and rooms in which it was the user's last are told at once.
+    pub(super) fn end(&mut self, id: &str, now: Now) {
+        let Some(known) = self.sessions.get(id) else { return };
+        let rooms: Vec<Room> = known.rooms.keys().cloned().collect();
+        self.leave(id, &rooms, now);
+        let Some(Known { pid, .. }) = self.detach(id, now) else { return };
+        // It may have been lost, and was about to go on.
+        self.lost.take(&pid);
+        self.changed.extend((!pid.is_empty()).then_some(pid));
     }
 
     /// The client of a lost session has asked for it.
@@ -385,7 +401,7 @@ impl Roster {
 
     /// The lost sessions of a tenant that are meant must not be recovered.
     pub(super) fn forsake_lost(&mut self, tenant: &Tenant, meant: impl Fn(&LostSession) -> bool) {
-        self.lost.drop_where(|session| session.tenant == *tenant && meant(session));
+        self.lost.drop_where(tenant, meant);
     }
 
     /// The bridge of a session that is about to be ready shall be told once it is.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    lost::{Began, LostSession},
+    *,
+};
 
 const GRACE: Duration = Duration::from_millis(100);
 /// A place in a log.
@@ -35,6 +38,10 @@ enum Step {
     Close {
         session: usize,
     },
+    /// Its client ends it.
+    End {
+        session: usize,
+    },
     /// A bridge dies.
     Unlink {
         link: u64,
@@ -56,7 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         (session.clone(), chat.clone()).prop_map(|(session, room)| Step::Enter { session, room }),
         (session.clone(), chat).prop_map(|(session, room)| Step::Leave { session, room }),
-        session.prop_map(|session| Step::Close { session }),
+        session.clone().prop_map(|session| Step::Close { session }),
+        session.prop_map(|session| Step::End { session }),
         link.prop_map(|link| Step::Unlink { link }),
         (0..160_u64).prop_map(|millis| Step::Wait { millis }),
     ]
@@ -158,6 +166,10 @@ impl Model {
     }
 }
 
+fn lost(window: Duration) -> Lost {
+    Lost::new(Bounds { window, sessions_max: 9, per_tenant_max: 9, per_user_max: 9 })
+}
+
 fn told(caller: &Caller, link: u64, tenant: Tenant) -> Told<'_> {
     Told { caller, tenant, pid: "", link, head: Arc::default() }
 }
@@ -207,6 +219,11 @@ impl Both {
                 roster.close(&format!("s{session}"), now);
                 model.close(*session);
             }
+            Step::End { session } => {
+                roster.end(&format!("s{session}"), now);
+                (0..ROOMS.len()).for_each(|room| model.leave(*session, room));
+                model.close(*session);
+            }
             Step::Unlink { link } => {
                 roster.unlink(*link, now);
                 let of_link = model.sessions.iter().filter(|(_, (of, _))| of == link);
@@ -245,7 +262,7 @@ impl Both {
 proptest! {
     #[test]
     fn whoever_comes_and_goes_is_told_of_once_and_listed_exactly(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut both = Both { roster: Roster::new(GRACE, Lost::new(Duration::ZERO, 0)), model: Model::default(), start: Instant::now() };
+        let mut both = Both { roster: Roster::new(GRACE, lost(Duration::ZERO)), model: Model::default(), start: Instant::now() };
         for step in &steps {
             both.take(step);
             both.compare()?;
@@ -304,11 +321,11 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
     presence.ready(&link, &caller("a"), "pid-a", HEAD, &[Room::org(), own.clone()]).unwrap();
     assert_eq!(link.ends().await[0].session_id, "a", "told again, now that the bridge has it");
     assert!(presence.recoverable(&caller("a"), "pid-a", "").is_none());
-    presence.close(&link, "a");
+    presence.close(&link, "a", false);
     assert!(presence.recoverable(&caller("a"), "pid-a", "").is_none());
     // One that was lost before is let go of by its id.
     presence.ready(&link, &caller("b"), "pid-b", HEAD, &[Room::org(), own]).unwrap();
-    presence.close(&link, "b");
+    presence.close(&link, "b", false);
     assert!(presence.recoverable(&caller("b"), "pid-b", "").is_some());
     assert_eq!(end(Whom::Session("b".into())), 0);
     assert!(presence.recoverable(&caller("b"), "pid-b", "").is_none());
@@ -339,7 +356,7 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     // It links again with what it had.
     ready(&again);
     assert_eq!(again.ends().await[0].session_id, "s");
-    presence.close(&again, "s");
+    presence.close(&again, "s", false);
     assert_eq!(holder(), Some(new.number()));
     // Whoever opens it last has it, also when two connections come back at once.
     presence.open(&again, &caller, "pid", HEAD).unwrap();
@@ -355,7 +372,7 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     presence.rooms(&old, "s", &[Room::new("chat:7").unwrap()], &[], "chat.v1");
     presence.open(&new, &caller, "pid", HEAD).unwrap();
     assert_eq!(recoverable(), Some(3));
-    presence.close(&new, "s");
+    presence.close(&new, "s", false);
     assert_eq!((holder(), recoverable()), (None, Some(3)));
 }
 
@@ -366,7 +383,7 @@ fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered()
     for id in ["a", "b", "c"] {
         presence.open(&link, &caller(id), id, HEAD).unwrap();
     }
-    presence.close(&link, "a");
+    presence.close(&link, "a", false);
     assert!(presence.recoverable(&caller("a"), "a", "").is_none(), "it never came to be");
     assert!(presence.recoverable(&caller("b"), "b", "").is_some(), "its client knows the secret");
     presence.let_go(&caller("b"), "b", "b", "");
@@ -418,7 +435,7 @@ fn a_crash_within_the_grace_period_leaves_nobody_who_is_taken_for_there() {
         time: prost_types::Timestamp::default(),
     };
     let (tenant, caller) = (Tenant::new("1").unwrap(), Both::caller(0));
-    let fresh = || Roster::new(GRACE, Lost::new(Duration::from_secs(60), 9));
+    let fresh = || Roster::new(GRACE, lost(Duration::from_secs(60)));
     let kept = |roster: &mut Roster, now| -> Vec<(String, Vec<u8>)> {
         roster.changed(now).into_iter().map(|(pid, record)| (pid, record.unwrap())).collect()
     };
@@ -440,4 +457,89 @@ fn a_crash_within_the_grace_period_leaves_nobody_who_is_taken_for_there() {
     later.restore(kept(&mut after, at(111)), at(120));
     assert!(gone(&mut later, at(300)).is_empty());
     assert!(later.recoverable("pid", at(300)).is_some());
+}
+
+#[test]
+fn without_a_recovery_window_nothing_is_kept_of_a_lost_session() {
+    let config = PresenceConfig { recovery_window: Duration::ZERO, ..PresenceConfig::default() };
+    let presence = Presence::new(&Catalogs::builtin().unwrap(), &config).unwrap();
+    let link = presence.link();
+    assert!(!presence.recovers());
+    presence.ready(&link, &caller("s"), "pid", HEAD, &[Room::org()]).unwrap();
+    assert!(presence.recoverable(&caller("s"), "pid", "").is_none(), "not while it is connected");
+    presence.close(&link, "s", false);
+    assert!(presence.recoverable(&caller("s"), "pid", "").is_none(), "nor later");
+    assert!(presence.lock().changed(now()).is_empty(), "nothing goes to the engine");
+    // The record of a process that kept it is deleted.
+    let session = LostSession {
+        id: "s".into(),
+        tenant: Tenant::new("1").unwrap(),
+        user_id: "42".into(),
+        user_name: Arc::default(),
+        rooms: HashMap::new(),
+        began: Began { cursor: HEAD.into(), is_certain: true },
+    };
+    presence.restore(vec![("old".into(), session.to_record(false))]);
+    assert!(presence.recoverable(&caller("s"), "old", "").is_none());
+    assert_eq!(presence.lock().changed(now()), [("old".to_owned(), None)]);
+}
+
+#[test]
+fn a_session_is_greeted_by_the_catalogs_of_its_namespace() {
+    let presence = presence();
+    let in_namespace = |namespace: &str| {
+        let transport = Transport::Socketio.into();
+        Caller { transport, namespace: namespace.into(), ..caller("s") }
+    };
+    let greetings = |namespace| {
+        let mut catalogs: Vec<String> =
+            presence.greet(&in_namespace(namespace)).into_iter().map(|event| event.catalog).collect();
+        catalogs.sort();
+        catalogs
+    };
+    assert_eq!(greetings("/chat"), ["chat.v1"]);
+    assert!(greetings("/dialogs").is_empty(), "its greeting is for /ws");
+    assert!(greetings("").contains(&"chat.v1".to_owned()));
+    assert_eq!(greetings(""), greetings("/"));
+    let link = presence.link();
+    let refused = presence.open(&link, &in_namespace("/none"), "pid", HEAD).unwrap_err();
+    assert_eq!(refused.reason(), Reason::InvalidNamespace);
+    assert!(presence.lock().session("s").is_none());
+}
+
+#[test]
+fn a_greeting_names_the_catalog_that_declares_it() {
+    let greetings = presence().greet(&Caller { transport: Transport::Socketio.into(), ..caller("s") });
+    assert!(!greetings.is_empty());
+    for greeting in greetings {
+        assert!(
+            matches!(greeting.catalog.as_str(), "chat.v1" | "messenger.v1" | "todo.v1" | "dialogs.v1"),
+            "{greeting:?}"
+        );
+    }
+}
+
+#[test]
+fn a_session_that_its_client_ended_is_told_at_once_and_never_recovered() {
+    let presence = presence();
+    let link = presence.link();
+    let ready = |id| presence.ready(&link, &caller(id), &format!("pid-{id}"), HEAD, &[Room::org()]).unwrap();
+    let gone = || presence.lock().transitions().drain(..).filter(|told| !told.came).count();
+    let is_recoverable = |id| presence.recoverable(&caller(id), &format!("pid-{id}"), "").is_some();
+    ready("a");
+    ready("b");
+    presence.close(&link, "a", true);
+    assert_eq!((gone(), is_recoverable("a")), (0, false), "the user has another session");
+    presence.close(&link, "b", true);
+    assert_eq!((gone(), is_recoverable("b")), (1, false), "it was the last: no grace period");
+    // One that is cut off is neither.
+    ready("c");
+    presence.close(&link, "c", false);
+    assert_eq!((gone(), is_recoverable("c")), (0, true));
+    // Its client comes back, and ends it before it is ready.
+    presence.open(&link, &caller("c"), "pid-c", HEAD).unwrap();
+    presence.close(&link, "c", true);
+    assert!(!is_recoverable("c"));
+    let records = presence.lock().changed(now());
+    assert!(records.iter().all(|(_, record)| record.is_none()), "the engine forgets them too");
 }

@@ -1,18 +1,21 @@
-//! The plain socketioxide server of the benchmark: every session is in the room `org`, and each line
-//! on standard input makes it emit a run of events to that room. Answers are lines on standard output.
+//! The plain socketioxide server of the benchmark: every session is in the room `org`, and in the chats that it
+//! joins. Each line on standard input makes it emit a run of events. Answers are lines on standard output.
 //!
 //! Knows nothing of who measures it. The control lines are those of `bench/peers/node/server.js`.
 
 #![allow(clippy::print_stdout, reason = "standard output carries the answers to the harness")]
 
-use std::{io::BufRead as _, thread, time::Duration};
+use std::{borrow::Cow, io::BufRead as _, thread, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use chrono::{SecondsFormat, Utc};
 use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use socketioxide::{SocketIo, extract::SocketRef};
+use socketioxide::{
+    SocketIo,
+    extract::{AckSender, Data, SocketRef},
+};
 use tokio::{net::TcpListener, sync::mpsc, time::Instant};
 
 const ROOM: &str = "org";
@@ -34,6 +37,24 @@ struct Run {
     first: u64,
     /// Between two events; 0: all at once.
     interval_micros: u64,
+    /// How many chats take turns; 0: all go to the room of all.
+    chats: u64,
+}
+
+impl Run {
+    fn room(&self, number: u64) -> Cow<'static, str> {
+        match self.chats {
+            0 => ROOM.into(),
+            chats => format!("chat:{}", 1 + number % chats).into(),
+        }
+    }
+}
+
+/// What a session says of the chat that it joins.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Chat {
+    chat_id: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,7 +92,10 @@ impl NewMessage {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let (layer, io) = SocketIo::builder().max_buffer_size(args.max_buffer_size).build_layer();
-    io.ns("/", async |socket: SocketRef| socket.join(ROOM));
+    io.ns("/", async |socket: SocketRef| {
+        socket.join(ROOM);
+        socket.on("subscribe:chat", subscribe);
+    });
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", serde_json::json!({ "listening": listener.local_addr()?.port() }));
@@ -85,6 +109,14 @@ async fn main() -> anyhow::Result<()> {
     tokio::select! {
         served = axum::serve(listener, app) => Ok(served?),
         ended = control(&io) => ended,
+    }
+}
+
+/// A session joins a chat.
+async fn subscribe(socket: SocketRef, Data(chat): Data<Chat>, acknowledge: AckSender) {
+    socket.join(format!("chat:{}", chat.chat_id));
+    if let Err(e) = acknowledge.send(&chat) {
+        eprintln!("a join could not be acknowledged: {e}");
     }
 }
 
@@ -104,13 +136,14 @@ async fn control(io: &SocketIo) -> anyhow::Result<()> {
             // All are in hand before the first is emitted: the burst's latency counts from there.
             let events: Vec<_> = (run.first..run.first + run.count).map(NewMessage::new).collect();
             for event in &events {
-                emit(io, event).await;
+                emit(io, run.room(event.id), event).await;
             }
         } else {
             let start = Instant::now();
             for index in 0..run.count {
                 tokio::time::sleep_until(start + Duration::from_micros(run.interval_micros * index)).await;
-                emit(io, &NewMessage::new(run.first + index)).await;
+                let number = run.first + index;
+                emit(io, run.room(number), &NewMessage::new(number)).await;
             }
         }
         println!("{}", serde_json::json!({ "emitted": run.count }));
@@ -119,8 +152,8 @@ async fn control(io: &SocketIo) -> anyhow::Result<()> {
 }
 
 /// What a full session loses is reported here and counted by the harness.
-async fn emit(io: &SocketIo, event: &NewMessage) {
-    if let Err(e) = io.to(ROOM).emit(EVENT, event).await {
+async fn emit(io: &SocketIo, room: Cow<'static, str>, event: &NewMessage) {
+    if let Err(e) = io.to(room).emit(EVENT, event).await {
         eprintln!("an event did not reach every session: {e}");
     }
 }

@@ -2,116 +2,143 @@
 
 use std::sync::Arc;
 
-use engineioxide::DisconnectReason;
-use fanfare_proto::v1::{Reason, ReplayRequest, Transport};
+use fanfare_proto::v1::{Delivery, Reason, Transport};
 
 use super::{
-    EngineSocket, SocketIo, State,
-    outlet::{self, Held, Queue, SocketOutlet},
-    packet,
+    Connection, Member, NAMESPACES_MAX, SocketIo, cut, packet,
+    writer::{PacketWriter, form},
 };
-use crate::{ending::Ending, failure::Failure, session::Session, transport::request::Credentials};
+use crate::{
+    refusal::Refusal,
+    replay::Replay,
+    session::{Namespace, Session},
+    sessions::Terminal,
+};
 
 impl SocketIo {
-    /// Answers CONNECT. The answer is sent before any event, and every event of the session's rooms after it.
-    pub(super) async fn connect(&self, socket: EngineSocket, auth: Option<String>) {
-        if let Err(failure) = self.open(&socket, auth).await {
-            refuse(&socket, &failure);
+    /// Takes a CONNECT: the answer comes once the session is ready.
+    pub(super) fn begin_connect(&self, connection: &Arc<Connection>, name: &str, auth: Option<String>) {
+        let Some(namespace) = self.sessions.namespace(name) else {
+            return connection.outbox.send_or_end(&packet::invalid_namespace(name));
+        };
+        {
+            let mut state = connection.client.lock();
+            let is_again = state.members.iter().any(|member| member.namespace == namespace.name);
+            if is_again || state.members.len() == NAMESPACES_MAX {
+                drop(state);
+                cut(connection, "a second CONNECT, or too many namespaces");
+                return;
+            }
+            state.members.push(Member { namespace: namespace.name.clone(), session: None });
         }
+        let (sessions, connection) = (self.sessions.clone(), connection.clone());
+        self.sessions.spawn(async move {
+            let socketio = Self { sessions };
+            if let Err(refusal) = socketio.connect(&connection, &namespace, auth).await {
+                refuse(&connection, &namespace.name, &refusal);
+            }
+        });
     }
 
-    async fn open(&self, socket: &EngineSocket, auth: Option<String>) -> Result<(), Failure> {
+    /// Answers CONNECT. The answer is sent before any event, and every event of the session's rooms
+    /// after it.
+    async fn connect(
+        &self,
+        connection: &Arc<Connection>,
+        namespace: &Arc<Namespace>,
+        auth: Option<String>,
+    ) -> Result<(), Refusal> {
         let auth = Auth::read(auth.as_deref());
-        let mut entrant = self.sessions.identify(auth.token(socket).as_deref())?;
+        let token = auth.token.as_deref().or(connection.token.as_deref());
+        let mut admission = self.sessions.identify_in(namespace.clone(), token)?;
         let after = match &auth.pid {
-            Some(pid) => self.sessions.recover(&mut entrant, pid, &auth.offset).await?,
+            Some(pid) => self.sessions.recover(&mut admission, pid, &auth.offset).await?,
             None => None,
         };
-        let config = &self.sessions.config;
-        let queue = Arc::new(Queue::new(socket.clone(), config));
-        let held = after.is_some().then(|| Arc::new(Held::new(config)));
-        let outlet = Box::new(SocketOutlet::new(queue.clone(), self.sessions.tasks.clone(), held.clone()));
-        let accept = |session: &Arc<Session>| {
-            let mut state = socket.data.lock();
-            let waits = matches!(*state, State::Connecting);
-            if waits {
-                if held.is_some() {
-                    session.hold_calls();
-                }
-                *state = State::Connected(session.clone());
-            }
-            waits
+        let name = &namespace.name;
+        let writer = PacketWriter { namespace: name.clone(), connection: Arc::downgrade(connection) };
+        let is_compressed = connection.is_compressed();
+        let terminal = Terminal {
+            transport: Transport::Socketio,
+            form: Some(form(name, self.sessions.can_recover(), is_compressed)),
+            writer: Box::new(writer),
+            outbox: connection.outbox.clone(),
+            address: connection.address,
+            replays: after.is_some(),
         };
-        let start = |session: &Session, greetings: Vec<_>| {
-            queue.send(packet::connected(session.id(), &session.pid));
-            // A session that goes on has been greeted.
-            for greeting in greetings.iter().filter(|_| held.is_none()) {
-                queue.send(packet::event(greeting));
+        let accept = |session: &Arc<Session>| connection.accept(name, session);
+        let start = |session: &Session, greetings: Vec<Delivery>| {
+            let answer = packet::connected(name, session.id(), &session.pid);
+            connection.outbox.send_or_end(&answer);
+            // A session that is recovered has been greeted.
+            for greeting in greetings.iter().filter(|_| after.is_none()) {
+                connection.outbox.send_or_end(&packet::event(greeting, name, true, false));
             }
         };
-        let session = self.sessions.open(entrant, Transport::Socketio, outlet, accept, start).await?;
-        if let (Some(after), Some(held)) = (after, &held) {
-            self.replay(&session, &queue, after, held).await;
-            self.sessions.run_calls(&session).await;
+        let session = self.sessions.open(admission, terminal, accept, start).await?;
+        if let Some(after) = after {
+            // It comes back with what it has, or begins anew when that is too little.
+            let replay = Replay::new(&self.sessions, &session, &after);
+            let reset = |_: &str| {
+                let message = "the log does not reach back to where the session was";
+                session.close(&Refusal::new(Reason::Reset, message));
+            };
+            if let Err(refusal) = replay.run(reset).await {
+                session.close(&refusal);
+            }
         }
         Ok(())
     }
+}
 
-    /// Sends what a recovered session has missed, then what was held back meanwhile.
-    async fn replay(&self, session: &Arc<Session>, queue: &Queue, mut after: String, held: &Held) {
-        let rooms: Vec<String> = session.rooms().iter().map(|room| room.as_str().to_owned()).collect();
-        let tenant = session.tenant.as_str().to_owned();
-        loop {
-            let request = ReplayRequest { tenant: tenant.clone(), rooms: rooms.clone(), after };
-            let page = match self.sessions.link.replay(request).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::debug!(%error, "a replay failed");
-                    // It comes back with what it has, or begins anew when that is too little.
-                    return session.close(&Ending::new(Reason::Unavailable, Failure::unavailable().message));
-                }
-            };
-            let missed = page.events.iter();
-            for event in missed.filter(|e| e.except_sessions.iter().all(|id| id != session.id())) {
-                // One that was told to go meanwhile gets nothing behind that.
-                if session.is_closed() || !queue.send_when_free(packet::event(event)).await {
-                    return;
-                }
-            }
-            after = page.cursor;
-            if !page.more {
-                break;
-            }
+impl Connection {
+    /// Gives a namespace its session; false when the connection has gone or left meanwhile.
+    fn accept(&self, namespace: &str, session: &Arc<Session>) -> bool {
+        let mut state = self.client.lock();
+        if state.is_closed {
+            return false;
         }
-        if held.release(queue, &after).is_err() {
-            session.close(&Ending::slow());
-            self.sessions.link.stats.overflowed(1);
+        let member = state.members.iter_mut().find(|member| &*member.namespace == namespace);
+        let Some(member) = member.filter(|member| member.session.is_none()) else { return false };
+        member.session = Some(session.clone());
+        drop(state);
+        self.note_connected();
+        true
+    }
+
+    /// Ends one namespace's session; the last one ends the connection.
+    pub(super) fn leave_for(self: &Arc<Self>, namespace: &str, why: &Refusal, farewell: bytes::Bytes) {
+        let (session, has_others) = self.client.leave(namespace).unwrap_or_default();
+        if has_others {
+            self.outbox.send_beyond_limit(farewell);
+        } else {
+            self.dismiss(why.clone(), farewell);
+        }
+        if let Some(session) = session {
+            self.engine.sessions.depart(&session);
         }
     }
 }
 
-fn refuse(socket: &EngineSocket, failure: &Failure) {
-    // After a CONNECT_ERROR stock clients stay away; when the connection closes they come back by themselves.
-    if matches!(failure.reason, Reason::Unavailable | Reason::Shutdown | Reason::Timeout) {
-        tracing::debug!(
-            reason = failure.reason.as_str_name(),
-            "a session could not be opened; its client comes back"
-        );
-        socket.close(DisconnectReason::ClosingServer);
-        return;
+fn refuse(connection: &Arc<Connection>, namespace: &str, refusal: &Refusal) {
+    // After a CONNECT_ERROR stock clients stay away; when the connection closes they come back by
+    // themselves.
+    let is_passing = matches!(
+        refusal.reason,
+        Reason::Unavailable | Reason::Shutdown | Reason::Timeout | Reason::Unspecified
+    );
+    if is_passing {
+        let reason = refusal.reason.as_str_name();
+        tracing::debug!(reason, "a session could not be opened; its client comes back");
+        return connection.cut(refusal.clone());
     }
-    {
-        let mut state = socket.data.lock();
-        if !matches!(*state, State::Connecting) {
-            return;
-        }
-        // The client may try again on the same connection, until the connect timeout.
-        *state = State::New;
-    }
-    outlet::send(socket, packet::connect_error("/", failure));
+    // The client may try again on the same connection, in time.
+    connection.client.leave(namespace);
+    connection.outbox.send_or_end(&packet::connect_error(namespace, refusal));
 }
 
-/// What a CONNECT packet carries: the user's `token`, and what a stock client adds when it comes back.
+/// What a CONNECT packet carries: the user's `token`, and what a stock client adds when it comes
+/// back.
 #[derive(Debug, Default)]
 struct Auth {
     token: Option<String>,
@@ -126,12 +153,6 @@ impl Auth {
             |name| auth.as_ref().and_then(|auth| auth.get(name)?.as_str()).filter(|text| !text.is_empty());
         let owned = |name| field(name).map(str::to_owned);
         Self { token: owned("token"), pid: owned("pid"), offset: owned("offset").unwrap_or_default() }
-    }
-
-    /// The token: `auth.token`, the query's `token`, or the `authorization` header.
-    fn token(&self, socket: &EngineSocket) -> Option<String> {
-        let parts = &socket.req_parts;
-        self.token.clone().or_else(|| Credentials::read(&parts.uri, &parts.headers).token)
     }
 }
 

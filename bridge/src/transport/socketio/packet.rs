@@ -1,78 +1,136 @@
 //! Packets in and out.
 
-use std::sync::PoisonError;
+use std::{collections::HashSet, sync::PoisonError};
 
-use engineioxide::Str;
-use fanfare_proto::{catalog::RESERVED_NAMES, v1::Delivery};
-use serde_json::{json, value::RawValue};
+use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
+use fanfare_proto::{
+    catalog::RESERVED_NAMES,
+    json::ATTACHMENT_KEY,
+    v1::{CallOk, Delivery},
+};
+use serde_json::{Value as Json, json, value::RawValue};
 use socketioxide_core::{
-    Value,
+    Str, Value,
     packet::PacketData,
     parser::{Parse as _, ParseConfig, ParseError, ParserState},
 };
 use socketioxide_parser_common::CommonParser;
 
-use crate::{failure::Failure, session::Emitted};
+use crate::{refusal::Refusal, session::Emission, transport::websocket::frame};
 
-/// What a browser sent.
+/// Attachments that a packet may have.
+const ATTACHMENTS_MAX: usize = 64;
+/// Engine.IO's packet type of a message.
+const MESSAGE: char = '4';
+/// The namespace that packets do not name.
+const MAIN: &str = "/";
+
+/// What a client sent.
 #[derive(Debug)]
-pub(super) enum Incoming {
-    Connect {
-        namespace: String,
-        auth: Option<String>,
-    },
-    Disconnect {
-        namespace: String,
-    },
-    Event {
-        namespace: String,
-        emitted: Emitted,
-    },
-    /// An acknowledgement; we never ask for one.
-    Ack,
+pub(super) enum Packet {
+    Connect { namespace: String, auth: Option<String> },
+    Disconnect { namespace: String },
+    Event { namespace: String, emission: Emission },
+    Ack { namespace: String },
 }
 
-/// Why a packet was refused.
+/// Why a packet is refused.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum PacketFault {
     /// Not a Socket.IO packet.
-    Packet,
-    /// A packet whose event is not one.
-    Event { ack: Option<i64>, message: String },
+    Malformed,
+    /// A packet whose event is none.
+    Event { namespace: String, ack: Option<i64>, message: String },
 }
 
-/// Reads a packet.
-pub(super) fn decode(text: Str) -> Result<Incoming, Refused> {
-    // Each packet for itself: events with attachments are refused, so nothing is ever put together.
-    let (config, state) = (ParseConfig::default(), ParserState::default());
-    let packet = match CommonParser.decode_str(&config, &state, text) {
+/// What a text packet is.
+#[derive(Debug)]
+pub(super) enum Decoded {
+    Whole(Packet),
+    /// Attachments follow.
+    Partial(Attachments),
+}
+
+/// A packet whose attachments are still to come.
+#[derive(Debug)]
+pub(super) struct Attachments {
+    namespace: String,
+    /// `None`: an acknowledgement.
+    event: Option<(String, Option<i64>)>,
+    wanted: usize,
+    parts: Vec<Vec<u8>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// Reads a packet, of which all attachments together have at most so many bytes.
+pub(super) fn decode(text: String, bytes_max: usize) -> Result<Decoded, PacketFault> {
+    // Each packet for itself: attachments are collected here, where they are bounded.
+    let config = ParseConfig { max_incoming_binary_buf_size: bytes_max, ..ParseConfig::default() };
+    let state = ParserState::default();
+    let packet = match CommonParser.decode_str(&config, &state, Str::from(text)) {
         Ok(packet) => packet,
         Err(ParseError::NeedsMoreBinaryData) => {
+            let wanted = state.incoming_binary_cnt.into_inner();
             let partial = state.partial_bin_packet.into_inner().unwrap_or_else(PoisonError::into_inner);
-            return match partial.map(|partial| partial.packet.inner) {
-                Some(PacketData::BinaryEvent(_, ack)) => Err(binary(ack)),
-                // The acknowledgement of something we never asked for.
-                _ => Ok(Incoming::Ack),
+            let packet = partial.map(|partial| partial.packet).ok_or(PacketFault::Malformed)?;
+            let namespace = packet.ns.as_str().to_owned();
+            let event = match packet.inner {
+                PacketData::BinaryEvent(data, ack) => Some((text_of(data).unwrap_or_default(), ack)),
+                _ => None,
             };
+            if wanted > ATTACHMENTS_MAX {
+                return Err(PacketFault::Malformed);
+            }
+            let parts = Vec::new();
+            return Ok(Decoded::Partial(Attachments {
+                namespace,
+                event,
+                wanted,
+                parts,
+                bytes: 0,
+                bytes_max,
+            }));
         }
-        Err(_) => return Err(Refused::Packet),
+        Err(_) => return Err(PacketFault::Malformed),
     };
     let namespace = packet.ns.as_str().to_owned();
-    match packet.inner {
-        PacketData::Connect(auth) => Ok(Incoming::Connect { namespace, auth: auth.and_then(text_of) }),
-        PacketData::Disconnect => Ok(Incoming::Disconnect { namespace }),
-        PacketData::Event(data, ack) => Ok(Incoming::Event { namespace, emitted: emitted(data, ack)? }),
-        PacketData::EventAck(..) | PacketData::BinaryAck(..) => Ok(Incoming::Ack),
-        PacketData::BinaryEvent(_, ack) => Err(binary(ack)),
+    Ok(Decoded::Whole(match packet.inner {
+        PacketData::Connect(auth) => Packet::Connect { namespace, auth: auth.and_then(text_of) },
+        PacketData::Disconnect => Packet::Disconnect { namespace },
+        PacketData::Event(data, ack) | PacketData::BinaryEvent(data, ack) => {
+            event_packet(namespace, &text_of(data).unwrap_or_default(), ack, &[])?
+        }
+        PacketData::EventAck(..) | PacketData::BinaryAck(..) => Packet::Ack { namespace },
         // Only servers send it.
-        PacketData::ConnectError(_) => Err(Refused::Packet),
-    }
+        PacketData::ConnectError(_) => return Err(PacketFault::Malformed),
+    }))
 }
 
-fn binary(ack: Option<i64>) -> Refused {
-    Refused::Event {
-        ack,
-        message: "binary payloads are not accepted; send JSON (bytes as base64 text)".into(),
+impl Attachments {
+    /// Adds the next one.
+    pub(super) fn push(&mut self, bytes: Vec<u8>) -> Result<(), PacketFault> {
+        self.bytes += bytes.len();
+        self.parts.push(bytes);
+        if self.bytes > self.bytes_max { Err(PacketFault::Malformed) } else { Ok(()) }
+    }
+
+    /// The namespace of the packet.
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(super) const fn are_complete(&self) -> bool {
+        self.parts.len() >= self.wanted
+    }
+
+    /// The packet, with attachments as base64 in its JSON, see [`ATTACHMENT_KEY`].
+    pub(super) fn finish(self) -> Result<Packet, PacketFault> {
+        match self.event {
+            Some((text, ack)) => event_packet(self.namespace, &text, ack, &self.parts),
+            None => Ok(Packet::Ack { namespace: self.namespace }),
+        }
     }
 }
 
@@ -83,136 +141,154 @@ fn text_of(value: Value) -> Option<String> {
     }
 }
 
-fn emitted(data: Value, ack: Option<i64>) -> Result<Emitted, Refused> {
-    let refuse = |message: &str| Refused::Event { ack, message: message.to_owned() };
-    let text = text_of(data).unwrap_or_default();
-    let arguments: Vec<&RawValue> = serde_json::from_str(&text)
-        .map_err(|e| refuse(&format!("the event is not a JSON array such as [\"name\", {{…}}]: {e}")))?;
-    let name = arguments.first().and_then(|name| serde_json::from_str::<String>(name.get()).ok());
-    let name = name.ok_or_else(|| refuse("the event's first element must be its name, a string"))?;
-    if RESERVED_NAMES.contains(&name.as_str()) {
-        return Err(refuse(&format!("{name:?} is reserved by Socket.IO; choose another name")));
+fn event_packet(
+    namespace: String,
+    text: &str,
+    ack: Option<i64>,
+    attachments: &[Vec<u8>],
+) -> Result<Packet, PacketFault> {
+    match emission(text, ack, attachments) {
+        Ok(emission) => Ok(Packet::Event { namespace, emission }),
+        Err(message) => Err(PacketFault::Event { namespace, ack, message }),
     }
-    let json = arguments.get(1).map(|argument| argument.get()).filter(|argument| *argument != "null");
-    Emitted::new(name, json.unwrap_or_default().as_bytes().to_vec(), ack)
-        .map_err(|failure| refuse(&failure.message))
 }
 
-/// The answer to CONNECT; with the `pid` a client can recover the session (socket.io-client, `lib/socket.ts`).
-pub(super) fn connected(session_id: &str, pid: &str) -> Str {
-    format!("0{}", json!({ "sid": session_id, "pid": pid })).into()
+fn emission(text: &str, ack: Option<i64>, attachments: &[Vec<u8>]) -> Result<Emission, String> {
+    let arguments: Vec<&RawValue> = serde_json::from_str(text)
+        .map_err(|e| format!("the event is not a JSON array such as [\"name\", {{…}}]: {e}"))?;
+    let name = arguments.first().and_then(|name| serde_json::from_str::<String>(name.get()).ok());
+    let name = name.ok_or("the event's first element must be its name, a string")?;
+    if RESERVED_NAMES.contains(&name.as_str()) {
+        return Err(format!("{name:?} is reserved by Socket.IO; choose another name"));
+    }
+    if arguments.len() > 2 {
+        let count = arguments.len() - 1;
+        return Err(format!("the event has {count} arguments; it takes one, besides the acknowledgement"));
+    }
+    let json = arguments.get(1).map(|argument| argument.get()).filter(|argument| *argument != "null");
+    let json = match json {
+        json if !attachments.is_empty() => inline(json.unwrap_or("null"), attachments)?.into_bytes(),
+        json => json.unwrap_or_default().as_bytes().to_vec(),
+    };
+    Emission::new(name, json, ack).map_err(|refusal| refusal.message)
+}
+
+/// Replaces placeholders by their attachments, marked as such: only `bytes` fields take them.
+fn inline(json: &str, attachments: &[Vec<u8>]) -> Result<String, String> {
+    fn replace(value: &mut Json, attachments: &[Vec<u8>], used: &mut HashSet<usize>) -> Result<(), String> {
+        if value.get("_placeholder").and_then(Json::as_bool) == Some(true) {
+            let number = value.get("num").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
+            let found = number.and_then(|number| Some((number, attachments.get(number)?)));
+            let (number, bytes) = found.ok_or("a placeholder names no attachment")?;
+            used.insert(number);
+            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            *value = json!({ ATTACHMENT_KEY: text });
+            return Ok(());
+        }
+        match value {
+            Json::Array(items) => items.iter_mut().try_for_each(|item| replace(item, attachments, used)),
+            Json::Object(fields) => {
+                fields.values_mut().try_for_each(|field| replace(field, attachments, used))
+            }
+            _ => Ok(()),
+        }
+    }
+    let mut value: Json = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let mut used = HashSet::new();
+    replace(&mut value, attachments, &mut used)?;
+    if used.len() < attachments.len() {
+        return Err("an attachment has no placeholder".into());
+    }
+    Ok(value.to_string())
+}
+
+/// A packet with its frames: its text, then its attachments.
+fn write(kind: char, namespace: &str, rest: &str, attachments: &[Bytes], compress: bool) -> Bytes {
+    let mut text = String::with_capacity(rest.len() + namespace.len() + 8);
+    text.push(MESSAGE);
+    text.push(kind);
+    if !attachments.is_empty() {
+        text.push_str(&attachments.len().to_string());
+        text.push('-');
+    }
+    if namespace != MAIN {
+        text.push_str(namespace);
+        text.push(',');
+    }
+    text.push_str(rest);
+    let mut out = BytesMut::new();
+    frame::write_text(&mut out, text.as_bytes(), compress);
+    attachments.iter().for_each(|bytes| frame::write_binary(&mut out, bytes));
+    out.freeze()
+}
+
+/// The answer to CONNECT; with the `pid` a client can recover the session (socket.io-client,
+/// `lib/socket.ts`).
+pub(super) fn connected(namespace: &str, session_id: &str, pid: &str) -> Bytes {
+    let mut answer = json!({ "sid": session_id });
+    if !pid.is_empty() {
+        answer["pid"] = pid.into();
+    }
+    write('0', namespace, &answer.to_string(), &[], false)
 }
 
 /// The refusal of a CONNECT: `data` has the stable code.
-pub(super) fn connect_error(namespace: &str, failure: &Failure) -> Str {
-    let namespace = if namespace == "/" { String::new() } else { format!("{namespace},") };
-    let mut data = failure.json();
+pub(super) fn connect_error(namespace: &str, refusal: &Refusal) -> Bytes {
+    let mut data = refusal.json();
     let message = data.as_object_mut().and_then(|data| data.remove("message"));
-    format!("4{namespace}{}", json!({ "message": message, "data": data })).into()
+    write('4', namespace, &json!({ "message": message, "data": data }).to_string(), &[], false)
+}
+
+/// The refusal of a namespace that there is not, as the protocol's reference server words it.
+pub(super) fn invalid_namespace(namespace: &str) -> Bytes {
+    write('4', namespace, &json!({ "message": "Invalid namespace" }).to_string(), &[], false)
 }
 
 /// Ends the session for good.
-pub(super) fn disconnect() -> Str {
-    "1".to_owned().into()
+pub(super) fn disconnect(namespace: &str) -> Bytes {
+    write('1', namespace, "", &[], false)
 }
 
-/// An event. Stored ones carry their cursor as last argument, which clients keep as the place they have come to.
-pub(crate) fn event(event: &Delivery) -> Str {
-    let mut packet = String::with_capacity(event.name.len() + event.json.len() + event.id.len() + 8);
-    packet.push_str("2[");
-    packet.push_str(&serde_json::Value::from(event.name.as_str()).to_string());
-    packet.push(',');
-    packet.push_str(&String::from_utf8_lossy(&event.json));
-    if !event.ephemeral {
-        packet.push(',');
-        packet.push_str(&serde_json::Value::from(event.id.as_str()).to_string());
+/// An event. With `cursor`, stored ones carry it as last argument, which clients keep as the place
+/// they have come to.
+pub(super) fn event(event: &Delivery, namespace: &str, cursor: bool, compress: bool) -> Bytes {
+    let (json, attachments) = match &event.binary {
+        Some(binary) => (&binary.json, binary.attachments.as_slice()),
+        None => (&event.json, &[][..]),
+    };
+    let mut rest = String::with_capacity(event.name.len() + json.len() + event.id.len() + 8);
+    rest.push('[');
+    rest.push_str(&Json::from(event.name.as_str()).to_string());
+    rest.push(',');
+    rest.push_str(&String::from_utf8_lossy(json));
+    if cursor && !event.ephemeral {
+        rest.push(',');
+        rest.push_str(&Json::from(event.id.as_str()).to_string());
     }
-    packet.push(']');
-    packet.into()
+    rest.push(']');
+    let kind = if attachments.is_empty() { '2' } else { '5' };
+    write(kind, namespace, &rest, attachments, compress)
 }
 
-/// The answer to a call.
-pub(super) fn ack(id: i64, json: &[u8]) -> Str {
-    format!("3{id}[{}]", String::from_utf8_lossy(json)).into()
+/// The acknowledgement of a call.
+pub(super) fn ack(namespace: &str, id: i64, answer: &CallOk) -> Bytes {
+    let (kind, json, attachments) = match &answer.binary {
+        Some(binary) if !binary.attachments.is_empty() => ('6', &binary.json, binary.attachments.as_slice()),
+        _ => ('3', &answer.json, &[][..]),
+    };
+    write(kind, namespace, &format!("{id}[{}]", String::from_utf8_lossy(json)), attachments, false)
 }
 
 /// Says that a call failed, as its acknowledgement or as the event `error`.
-pub(super) fn failure(ack: Option<i64>, failure: &Failure) -> Str {
+pub(super) fn failure(namespace: &str, ack: Option<i64>, refusal: &Refusal) -> Bytes {
     match ack {
-        Some(id) => format!("3{id}{}", json!([{ "error": failure.json() }])).into(),
-        None => format!("2{}", json!(["error", failure.json()])).into(),
+        Some(id) => {
+            let rest = format!("{id}{}", json!([{ "error": refusal.json() }]));
+            write('3', namespace, &rest, &[], false)
+        }
+        None => write('2', namespace, &json!(["error", refusal.json()]).to_string(), &[], false),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn decode_text(text: &str) -> Result<Incoming, Refused> {
-        decode(Str::from(text.to_owned()))
-    }
-
-    #[test]
-    fn events_carry_name_first_argument_and_ack() {
-        let Ok(Incoming::Event { emitted, namespace }) =
-            decode_text(r#"217["subscribe:chat",{"chatId":7},"x"]"#)
-        else {
-            panic!("not an event");
-        };
-        assert_eq!(
-            (namespace.as_str(), emitted.name.as_str(), emitted.ack),
-            ("/", "subscribe:chat", Some(17))
-        );
-        assert_eq!(emitted.json, br#"{"chatId":7}"#);
-        let Ok(Incoming::Event { emitted, .. }) = decode_text(r#"2["join",null]"#) else {
-            panic!("not an event")
-        };
-        assert_eq!((emitted.json.len(), emitted.ack), (0, None));
-    }
-
-    #[test]
-    fn malformed_packets_and_events_are_told_apart() {
-        for text in ["", "9", "x", "5", "5x-[]", "3[]"] {
-            assert_eq!(decode_text(text).err(), Some(Refused::Packet), "{text:?}");
-        }
-        for text in [
-            "2",
-            "2{}",
-            "2[]",
-            "2[1]",
-            "2[\"\"]",
-            "2[\"a\u{1}b\"]",
-            "2[\"a\"",
-            r#"51-["a",{"_placeholder":true,"num":0}]"#,
-        ] {
-            assert!(matches!(decode_text(text), Err(Refused::Event { .. })), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn binary_events_are_refused_under_their_ack() {
-        for text in [r#"51-12["a",{"_placeholder":true,"num":0}]"#, r#"50-12["a"]"#] {
-            assert!(matches!(decode_text(text), Err(Refused::Event { ack: Some(12), .. })), "{text:?}");
-        }
-        let acknowledgement = r#"61-12[{"_placeholder":true,"num":0}]"#;
-        assert!(matches!(decode_text(acknowledgement), Ok(Incoming::Ack)));
-    }
-
-    #[test]
-    fn reserved_names_are_refused() {
-        assert!(matches!(decode_text(r#"27["disconnect"]"#), Err(Refused::Event { ack: Some(7), .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_decoder_panic(text in ".{0,64}") {
-            let _any = decode_text(&text);
-        }
-
-        #[test]
-        fn no_packet_like_text_makes_the_decoder_panic(text in "[0-6][0-9]{0,22}-?(/[a-z,]{0,4})?[0-9]{0,22}[\\[\\]{}\",:a-z0-9ä]{0,24}") {
-            let _any = decode_text(&text);
-        }
-    }
-}
+mod tests;

@@ -100,6 +100,10 @@ pub(crate) struct ServerArgs {
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+    /// The catalogs that clients of the Socket.IO namespace `/`, `/ws`, `/events` and `/poll` get, by package; absent: all. Each
+    /// catalog has a namespace of its own besides, e.g. `/messenger`.
+    #[arg(long, env = "FANFARE_DEFAULT_CATALOGS", value_name = "PACKAGE", value_delimiter = ',')]
+    pub(crate) default_catalogs: Vec<String>,
     /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
     #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -151,12 +155,18 @@ pub(crate) struct ServerArgs {
     /// How long a user whose last session was cut off still counts as online, so that a reload tells nobody.
     #[arg(long, env = "FANFARE_PRESENCE_GRACE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) presence_grace: Duration,
-    /// How long a lost session can be recovered.
+    /// How long a lost session can be recovered. 0s: none can, and Socket.IO handlers get no cursor argument.
     #[arg(long, env = "FANFARE_RECOVERY_WINDOW", value_name = "TIME", value_parser = duration, default_value = "2m")]
     pub(crate) recovery_window: Duration,
-    /// Lost sessions that are kept; the oldest go first.
+    /// Lost sessions that are kept; beyond that the oldest of the same tenant are evicted.
     #[arg(long, env = "FANFARE_RECOVERABLE_MAX", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) recoverable_max: usize,
+    /// Lost sessions that are kept per tenant; beyond that its oldest are evicted.
+    #[arg(long, env = "FANFARE_RECOVERABLE_PER_TENANT_MAX", value_name = "COUNT", default_value_t = 50_000)]
+    pub(crate) recoverable_per_tenant_max: usize,
+    /// Lost sessions that are kept per user; beyond that their oldest are evicted.
+    #[arg(long, env = "FANFARE_RECOVERABLE_PER_USER_MAX", value_name = "COUNT", default_value_t = 64)]
+    pub(crate) recoverable_per_user_max: usize,
     /// A catalog whose presence events are published; repeatable; absent: all.
     #[arg(long, env = "FANFARE_PRESENCE_CATALOG", value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) presence_catalog: Vec<String>,
@@ -181,6 +191,12 @@ fn upstream(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), url.to_owned()))
 }
 
+/// A network, or a single address.
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| "want a network, e.g. 10.0.0.0/8 or 192.0.2.1".into())
+}
+
 /// The catalogs.
 #[derive(Debug, Args)]
 pub(crate) struct CatalogArgs {
@@ -199,52 +215,97 @@ pub(crate) struct BridgeArgs {
     /// The path of Socket.IO.
     #[arg(long, env = "FANFARE_SOCKETIO_PATH", value_name = "PATH", default_value = "/socket.io/")]
     pub(crate) socketio_path: String,
-    /// How often a session is asked whether it lives.
+    /// How often a client is pinged.
     #[arg(long, env = "FANFARE_PING_INTERVAL", value_name = "TIME", value_parser = duration, default_value = "25s")]
     pub(crate) ping_interval: Duration,
-    /// How long it may take to answer.
+    /// How long the pong may take.
     #[arg(long, env = "FANFARE_PING_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub(crate) ping_timeout: Duration,
-    /// How long a connection may take to become a session.
+    /// How long a client may take from its connection to its session.
     #[arg(long, env = "FANFARE_CONNECT_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) connect_timeout: Duration,
-    /// How long a peer may stop reading before its connection is closed.
+    /// How long the head of an HTTP request may take, and its body.
+    #[arg(long, env = "FANFARE_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) request_timeout: Duration,
+    /// How long bytes may wait for a peer to take them before its connection is closed.
     #[arg(long, env = "FANFARE_WRITE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "20s")]
     pub(crate) write_timeout: Duration,
     /// The largest message from a browser.
     #[arg(long, env = "FANFARE_PAYLOAD_BYTES_MAX", value_name = "SIZE", default_value = "64KiB")]
     pub(crate) payload_bytes_max: Size,
-    /// Packets that may wait for a Socket.IO session before it is closed as too slow.
-    #[arg(long, env = "FANFARE_QUEUE_PACKETS_MAX", value_name = "COUNT", default_value_t = 8192)]
-    pub(crate) queue_packets_max: usize,
     /// Bytes that may wait for a session before it is closed as too slow.
     #[arg(long, env = "FANFARE_QUEUE_BYTES_MAX", value_name = "SIZE", default_value = "1MiB")]
     pub(crate) queue_bytes_max: Size,
-    /// What a session may emit a second in the long run.
+    /// Calls per second of a session, in the long run.
     #[arg(long, env = "FANFARE_CALLS_PER_SECOND", value_name = "COUNT", default_value_t = 50)]
     pub(crate) calls_per_second: u32,
-    /// What a session may emit at once.
+    /// Calls of a session at once.
     #[arg(long, env = "FANFARE_CALLS_BURST", value_name = "COUNT", default_value_t = 100)]
     pub(crate) calls_burst: u32,
-    /// What all sessions of a user on a bridge may emit a second in the long run; polls count too.
+    /// Calls and polls per second of all sessions of a user on this bridge, in the long run.
     #[arg(long, env = "FANFARE_USER_CALLS_PER_SECOND", value_name = "COUNT", default_value_t = 100)]
     pub(crate) user_calls_per_second: u32,
-    /// What they may emit at once.
+    /// Likewise, at once.
     #[arg(long, env = "FANFARE_USER_CALLS_BURST", value_name = "COUNT", default_value_t = 200)]
     pub(crate) user_calls_burst: u32,
-    /// Refusals for exceeding a limit before a session is closed for good; one is forgiven each second.
-    #[arg(long, env = "FANFARE_REFUSALS_MAX", value_name = "COUNT", default_value_t = 100)]
-    pub(crate) refusals_max: u32,
+    /// Sessions that a user may open per second on this bridge, in the long run.
+    #[arg(long, env = "FANFARE_USER_CONNECTS_PER_SECOND", value_name = "COUNT", default_value_t = 50)]
+    pub(crate) user_connects_per_second: u32,
+    /// Likewise, at once.
+    #[arg(long, env = "FANFARE_USER_CONNECTS_BURST", value_name = "COUNT", default_value_t = 500)]
+    pub(crate) user_connects_burst: u32,
+    /// How long a session may stay over a limit, refused again and again, before it is closed for
+    /// good.
+    #[arg(long, env = "FANFARE_ABUSE_AFTER", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) abuse_after: Duration,
     /// How long a poll waits for events.
     #[arg(long, env = "FANFARE_POLL_WAIT", value_name = "TIME", value_parser = duration, default_value = "25s")]
     pub(crate) poll_wait: Duration,
-    /// Rooms a session may be in, besides `org` and its user's.
+    /// Rooms that a session may be in, besides `org` and its user's.
     #[arg(long, env = "FANFARE_ROOMS_PER_SESSION_MAX", value_name = "COUNT", default_value_t = 128, value_parser = value_parser!(u16).range(..=9000))]
     pub(crate) rooms_per_session_max: u16,
+    /// Rooms of all sessions of a tenant on this bridge.
+    #[arg(long, env = "FANFARE_ROOMS_PER_TENANT_MAX", value_name = "COUNT", default_value_t = 250_000)]
+    pub(crate) rooms_per_tenant_max: usize,
     /// Connections at once.
     #[arg(long, env = "FANFARE_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) connections_max: usize,
-    /// Whether the console is served at `/`, and what it calls is passed on to the server.
+    /// Connections of one address at once. IPv6 addresses count by their /64 network.
+    #[arg(long, env = "FANFARE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) connections_per_address_max: usize,
+    /// New connections per second of one address, in the long run.
+    #[arg(long, env = "FANFARE_CONNECTS_PER_SECOND", value_name = "COUNT", default_value_t = 1000)]
+    pub(crate) connects_per_second: u32,
+    /// Likewise, at once.
+    #[arg(long, env = "FANFARE_CONNECTS_BURST", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) connects_burst: u32,
+    /// Connections that are no session yet.
+    #[arg(long, env = "FANFARE_HANDSHAKES_MAX", value_name = "COUNT", default_value_t = 20_000)]
+    pub(crate) handshakes_max: usize,
+    /// Likewise, of one address.
+    #[arg(long, env = "FANFARE_HANDSHAKES_PER_ADDRESS_MAX", value_name = "COUNT", default_value_t = 8192)]
+    pub(crate) handshakes_per_address_max: usize,
+    /// Sessions of one address.
+    #[arg(long, env = "FANFARE_SESSIONS_PER_ADDRESS_MAX", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) sessions_per_address_max: usize,
+    /// A proxy's network, e.g. `10.0.0.0/8`, whose X-Forwarded-For tells the client's address;
+    /// repeatable.
+    #[arg(long, env = "FANFARE_TRUSTED_PROXY", value_name = "CIDR", value_parser = network, value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<ipnet::IpNet>,
+    /// Whether trusted proxies begin each connection with a PROXY protocol header, version 2.
+    #[arg(long, env = "FANFARE_PROXY_PROTOCOL", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub(crate) proxy_protocol: bool,
+    /// Whether events are compressed for WebSocket clients that offer permessage-deflate.
+    #[arg(long, env = "FANFARE_COMPRESSION", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub(crate) compression: bool,
+    /// Whether the Socket.IO client is served at `/socket.io/socket.io.js`; absent: only by `dev`.
+    #[arg(long, env = "FANFARE_CLIENT_BUNDLE", value_name = "BOOL", action = ArgAction::Set)]
+    pub(crate) client_bundle: Option<bool>,
+    /// Parts that sessions are divided into, each with a task of its own for large fan-outs; absent:
+    /// one per core.
+    #[arg(long, env = "FANFARE_SHARDS", value_name = "COUNT", value_parser = value_parser!(u16).range(1..=256))]
+    pub(crate) shards: Option<u16>,
+    /// Whether the console is served at `/` and its calls are passed on to the server.
     #[arg(long, env = "FANFARE_CONSOLE", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub(crate) console: bool,
 }

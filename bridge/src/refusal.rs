@@ -1,4 +1,5 @@
-//! Why something that a browser asked for did not happen, as every transport tells it.
+//! Why something that a browser asked for did not happen, or why its session ends, as every
+//! transport tells it.
 
 use std::time::Duration;
 
@@ -8,31 +9,52 @@ use fanfare_proto::{
 };
 use serde_json::{Value, json};
 
-/// A refusal.
+/// A refusal of a request, or the end of a session. Reasons that say *retry* close the connection,
+/// after which stock clients reconnect by themselves; final ones are told first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// For people.
     pub(crate) message: String,
-    /// The field that it is about; empty: none.
+    /// The field at fault; empty: none.
     pub(crate) path: String,
     /// When the same may be tried again, where that is known.
     pub(crate) retry_after: Option<Duration>,
 }
 
-impl Failure {
+impl Refusal {
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), path: String::new(), retry_after: None }
     }
 
-    /// No server is linked.
+    /// The same refusal, about one field.
+    pub(crate) fn at(self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self }
+    }
+
+    /// No server is linked, or it does not answer.
     pub(crate) fn unavailable() -> Self {
         Self::new(Reason::Unavailable, "no server is reachable at the moment; try again")
     }
 
-    /// A limit that frees itself.
-    pub(crate) fn too_fast(retry_after: Duration) -> Self {
-        let message = format!("too many calls: the next one may come in {} ms", millis(retry_after));
+    /// The session does not read fast enough.
+    pub(crate) fn slow() -> Self {
+        Self::new(Reason::Slow, "the session did not read fast enough")
+    }
+
+    /// The peer is gone; nobody is told.
+    pub(crate) fn gone() -> Self {
+        Self::new(Reason::Unspecified, "the connection is gone")
+    }
+
+    /// Too many calls.
+    pub(crate) fn too_many_calls(retry_after: Duration) -> Self {
+        let next = millis(retry_after);
+        Self::too_fast(retry_after, format!("too many calls: the next one may come in {next} ms"))
+    }
+
+    /// A rate was exceeded.
+    pub(crate) fn too_fast(retry_after: Duration, message: String) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(Reason::Limit, message) }
     }
 
@@ -49,19 +71,20 @@ impl Failure {
     }
 }
 
-/// Rounded up, so that who waits as told is not refused again.
+/// Rounded up, so that a client that waits as told is not refused again.
 fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
-        let wait = (error.retry_after_millis > 0).then(|| Duration::from_millis(error.retry_after_millis));
-        Self { reason: error.reason(), message: error.message, path: error.path, retry_after: wait }
+        let wait = error.retry_after_millis;
+        let retry_after = (wait > 0).then(|| Duration::from_millis(wait));
+        Self { reason: error.reason(), message: error.message, path: error.path, retry_after }
     }
 }
 
-impl From<TokenError> for Failure {
+impl From<TokenError> for Refusal {
     fn from(error: TokenError) -> Self {
         if let TokenError::Invalid(why) = &error {
             tracing::debug!(why, "token refused");

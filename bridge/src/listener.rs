@@ -1,0 +1,228 @@
+//! Accepts connections: bounds them, finds out whose they are, and serves HTTP on them until they
+//! end or leave HTTP.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::{HeaderValue, Request, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+use crate::{
+    client::{self, ClientAddress},
+    deadline::DeadlineStream,
+    limits::{Kind, Place},
+    refusal::Refusal,
+    sessions::Sessions,
+    transport::upgrade::UpgradeSlot,
+};
+
+/// Connections that wait to be accepted; the system may allow fewer (Linux:
+/// `net.core.somaxconn`, 4096).
+const BACKLOG: u32 = 4096;
+/// Pauses after an accept that failed, e.g. because there are no file descriptors.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections beyond the limits that are told so, and on which health pages are served.
+const RESERVE: usize = 64;
+/// How long such a connection may take for its request.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest request head, in bytes.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Accepts and serves connections.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) sessions: Arc<Sessions>,
+    /// All routes, and those for connections beyond the limits.
+    pub(crate) router: Router,
+    pub(crate) reserve_router: Router,
+    pub(crate) connections: TaskTracker,
+    reserve: Arc<Semaphore>,
+}
+
+/// A connection's right to be served.
+enum Right {
+    /// As all others.
+    Full(#[allow(dead_code, reason = "held")] Place),
+    /// Only to learn that the bridge is full.
+    Reserve(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit, Refusal),
+}
+
+/// Listens with room for many clients that come at once: where it is full, they wait for seconds
+/// before they are heard again.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Listener {
+    pub(crate) fn new(sessions: Arc<Sessions>, router: Router, reserve_router: Router) -> Arc<Self> {
+        let reserve = Arc::new(Semaphore::new(RESERVE));
+        Arc::new(Self { sessions, router, reserve_router, connections: TaskTracker::new(), reserve })
+    }
+
+    /// Accepts for ever.
+    pub(crate) async fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        let mut pause = ACCEPT_PAUSE_MIN;
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                    continue;
+                }
+            };
+            pause = ACCEPT_PAUSE_MIN;
+            let proxies = &self.sessions.config.trusted_proxies;
+            let is_proxy = client::is_trusted(peer.ip(), proxies);
+            let Some(right) = self.admit(peer.ip(), is_proxy) else { continue };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            let serving = self.clone().serve(stream, peer.ip(), is_proxy, right);
+            let stopping = self.sessions.stopping.clone();
+            self.connections.spawn(stopping.run_until_cancelled_owned(serving));
+        }
+    }
+
+    /// `None`: the connection is dropped.
+    fn admit(&self, address: IpAddr, is_proxy: bool) -> Option<Right> {
+        let addresses = &self.sessions.addresses;
+        let counted = if is_proxy { Ok(()) } else { addresses.count_connect(address) };
+        let place = counted.and_then(|()| addresses.take((!is_proxy).then_some(address), Kind::Connection));
+        match place {
+            Ok(place) => Some(Right::Full(place)),
+            Err(refusal) => Some(Right::Reserve(self.reserve.clone().try_acquire_owned().ok()?, refusal)),
+        }
+    }
+
+    async fn serve(self: Arc<Self>, mut stream: TcpStream, peer: IpAddr, is_proxy: bool, right: Right) {
+        let since = Instant::now();
+        let mut address = peer;
+        let mut must_count = is_proxy;
+        if is_proxy && self.sessions.config.proxy_protocol {
+            let header = client::read_proxy_header(&mut stream);
+            match tokio::time::timeout(self.sessions.config.request_timeout, header).await {
+                Ok(Ok(client)) => address = client.unwrap_or(peer),
+                Ok(Err(error)) => return tracing::debug!(%error, "a connection without its client's address"),
+                Err(_) => return,
+            }
+            must_count = true;
+        }
+        let client = ClientAddress { address, must_count, since };
+        // Boxed: what HTTP needs is released when the connection leaves HTTP.
+        let served = Box::pin(self.serve_http(stream, client, is_proxy, &right)).await;
+        if let Some((stream, slot, first)) = served
+            && let Some(serving) = slot.start(stream, first)
+        {
+            drop(self);
+            serving.await;
+        }
+    }
+
+    /// Serves HTTP; returns the connection when it leaves HTTP.
+    async fn serve_http(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        client: ClientAddress,
+        is_proxy: bool,
+        right: &Right,
+    ) -> Option<(TcpStream, UpgradeSlot, bytes::Bytes)> {
+        let config = &self.sessions.config;
+        let slot = UpgradeSlot::default();
+        let (is_first, in_slot) = (AtomicBool::new(true), slot.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let mut client = client;
+            if is_proxy
+                && let Some(address) =
+                    client::forwarded(request.headers(), &self.sessions.config.trusted_proxies)
+            {
+                client.address = address;
+            }
+            // Later requests of a connection that is kept alive begin their own time.
+            if !is_first.swap(false, Ordering::Relaxed) {
+                client = ClientAddress { since: Instant::now(), must_count: true, ..client };
+            }
+            request.extensions_mut().insert(client);
+            request.extensions_mut().insert(in_slot.clone());
+            let (router, refusal) = match right {
+                Right::Full(_) => (self.router.clone(), None),
+                Right::Reserve(_, refusal) => (self.reserve_router.clone(), Some(refusal.clone())),
+            };
+            if let Some(refusal) = refusal {
+                request.extensions_mut().insert(refusal);
+            }
+            let draining = self.sessions.draining.clone();
+            Box::pin(async move {
+                let response = router.oneshot(request.map(Body::new)).await;
+                response
+                    .map(|mut response| {
+                        let is_upgrade = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                        if draining.is_cancelled() && !is_upgrade {
+                            response
+                                .headers_mut()
+                                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                        }
+                        Ok::<_, Infallible>(response)
+                    })
+                    .unwrap_or_else(|never| match never {})
+            })
+        });
+        let timeout = match right {
+            Right::Full(_) => config.request_timeout,
+            Right::Reserve(..) => RESERVE_TIMEOUT,
+        };
+        let io = TokioIo::new(DeadlineStream::new(stream, config.write_timeout));
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(HEAD_BYTES_MAX);
+        let mut connection = builder.serve_connection(io, service);
+        let served = drain(&mut connection, &self.sessions.draining).await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "connection ended");
+            return None;
+        }
+        let parts = connection.into_parts();
+        Some((parts.io.into_inner().into_inner(), slot, parts.read_buf))
+    }
+}
+
+/// Serves a connection; when the bridge drains, it ends after the response under way.
+async fn drain<S>(
+    connection: &mut http1::Connection<TokioIo<DeadlineStream>, S>,
+    draining: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body> + Unpin,
+    S::Future: Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    {
+        let serving = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
+        tokio::select! {
+            served = serving => return served,
+            () = draining.cancelled() => {}
+        }
+    }
+    std::pin::Pin::new(&mut *connection).graceful_shutdown();
+    std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+}

@@ -1,0 +1,87 @@
+//! How the link drives the sessions.
+
+use std::{
+    collections::BTreeMap, future::Future, sync::Arc, sync::PoisonError, sync::atomic::Ordering,
+    time::Duration,
+};
+
+use fanfare_proto::{
+    room::Tenant,
+    v1::{BridgeStats, EndSession, Inspect, Inspected, LinkWelcome, SessionOpened, TransportSessions},
+};
+
+use super::{MAIN_NAMESPACE, Sessions, opened};
+use crate::{downstream::Downstream, event::Event, refusal::Refusal, session::Namespace, stats::Census};
+
+/// How often the server is told what the bridge has done.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Sessions that are counted before other tasks may run.
+const SESSIONS_AT_ONCE: usize = 1024;
+
+impl Downstream for Sessions {
+    fn welcome(&self, welcome: &LinkWelcome) {
+        self.can_recover.store(welcome.recovers, Ordering::Relaxed);
+        let namespace = |name: &str, catalogs: Option<Vec<String>>| {
+            (name.to_owned(), Arc::new(Namespace { name: name.into(), catalogs }))
+        };
+        let mut known: std::collections::HashMap<_, _> =
+            welcome.namespaces.iter().map(|one| namespace(&one.name, Some(one.catalogs.clone()))).collect();
+        if known.is_empty() {
+            known.extend([namespace(MAIN_NAMESPACE, None)]);
+        }
+        *self.namespaces.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    fn deliver(&self, tenant: &Tenant, events: Vec<Arc<Event>>) {
+        self.rooms.deliver(tenant, events, &self.stats);
+    }
+
+    fn settle(&self) -> impl Future<Output = ()> + Send {
+        self.rooms.settle()
+    }
+
+    fn end_all(&self, tenant: &Tenant, why: &Refusal) {
+        self.rooms.sessions(Some(tenant)).iter().for_each(|session| session.close(why));
+    }
+
+    fn end(&self, end: EndSession) {
+        let tenant = Tenant::new(&end.tenant).ok();
+        let session = tenant.and_then(|tenant| self.rooms.find(&tenant, &end.session_id));
+        if let Some(session) = session {
+            session.close(&Refusal::new(end.reason(), end.message));
+        }
+    }
+
+    fn inspect(&self, question: Inspect) -> Inspected {
+        let tenant = Tenant::new(&question.tenant).ok();
+        let session = tenant.and_then(|tenant| self.rooms.find(&tenant, &question.session_id));
+        Inspected {
+            r#ref: question.r#ref,
+            connection: session.as_ref().map(|session| session.connection()),
+            claims_json: session.map(|session| session.caller.claims_json.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn ready_sessions(&self) -> Vec<(String, SessionOpened)> {
+        let sessions = self.rooms.sessions(None);
+        sessions.iter().map(|session| (session.id().to_owned(), opened(session, true))).collect()
+    }
+
+    async fn report(&self) -> BridgeStats {
+        tokio::time::sleep_until(self.stats.due().into()).await;
+        let (mut sessions, mut queued_bytes) = (BTreeMap::new(), 0);
+        for members in self.rooms.everybody(None) {
+            for some in members.chunks(SESSIONS_AT_ONCE) {
+                for session in some {
+                    *sessions.entry(session.caller.transport).or_default() += 1;
+                    queued_bytes += session.outbox.queued_bytes() as u64;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        let by_transport = sessions.into_iter();
+        let sessions =
+            by_transport.map(|(transport, count)| TransportSessions { transport, count }).collect();
+        self.stats.next_report(Census { sessions, queued_bytes }, REPORT_INTERVAL)
+    }
+}

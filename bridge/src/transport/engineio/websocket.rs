@@ -1,0 +1,102 @@
+//! A connection over WebSocket, from its start or after an upgrade from polling.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::{Application, connection::Connection};
+use crate::{
+    outbox::Outbox,
+    refusal::Refusal,
+    transport::websocket::{
+        decoder::{Decoder, Message},
+        frame,
+        socket::{self, Flow},
+    },
+};
+
+const PROBE: &str = "2probe";
+const PROBE_ANSWER: &[u8] = b"3probe";
+const UPGRADE: &str = "5";
+
+/// Serves a connection that begins as a WebSocket.
+pub(super) async fn serve<A: Application>(
+    connection: Arc<Connection<A>>,
+    socket: TcpStream,
+    first: Bytes,
+    compression: bool,
+    greeting: String,
+) {
+    let socket = Arc::new(socket);
+    let config = &connection.engine.sessions.config;
+    let decoder = Decoder::new(config.payload_bytes_max, compression);
+    connection.note_compression(compression);
+    if connection.carry_by(socket.clone()) {
+        connection.outbox.send_beyond_limit(frame::text(greeting.as_bytes()));
+        carry(&connection, &socket, &first, decoder).await;
+    }
+}
+
+async fn carry<A: Application>(
+    connection: &Arc<Connection<A>>,
+    socket: &TcpStream,
+    first: &[u8],
+    mut decoder: Decoder,
+) {
+    let end = socket::serve(socket, first, &mut decoder, &connection.outbox, |message| {
+        let pause = match message {
+            Message::Text(packet) => match connection.receive(&packet) {
+                Ok(pause) => pause,
+                Err(_) => return Flow::End,
+            },
+            Message::Binary(bytes) => connection.receive_binary(bytes),
+            Message::Ping(_) | Message::Pong | Message::Close(_) => None,
+        };
+        pause.map_or(Flow::Continue, Flow::Pause)
+    })
+    .await;
+    drop(decoder);
+    socket::answer(&end, &connection.outbox);
+    connection.outbox.end(Refusal::gone(), None);
+    connection.close();
+    socket::close(socket, &connection.outbox, &end).await;
+}
+
+/// Tries a WebSocket for a connection that is polled.
+pub(super) async fn probe<A: Application>(
+    connection: Arc<Connection<A>>,
+    socket: TcpStream,
+    first: Bytes,
+    compression: bool,
+) {
+    let socket = Arc::new(socket);
+    let config = &connection.engine.sessions.config;
+    let mut decoder = Decoder::new(config.payload_bytes_max, compression);
+    // Of the probe alone: the connection's packets go to the polls until it has succeeded.
+    let outbox = Outbox::new(&connection.engine.sessions.outbox_limits);
+    outbox.attach(socket.clone());
+    let (mut is_probed, mut is_upgraded) = (false, false);
+    let probing = socket::serve(&socket, &first, &mut decoder, &outbox, |message| match message {
+        Message::Text(packet) if packet == PROBE && !is_probed => {
+            is_probed = true;
+            outbox.send_beyond_limit(frame::text(PROBE_ANSWER));
+            // The poll that waits is answered, so that the client can stop polling.
+            connection.release_get();
+            Flow::Continue
+        }
+        Message::Text(packet) if packet == UPGRADE && is_probed => {
+            is_upgraded = true;
+            Flow::End
+        }
+        _ => Flow::End,
+    });
+    // In half the time, so that the client can still connect over polling.
+    let probed = tokio::time::timeout(config.connect_timeout / 2, probing).await;
+    if probed.is_ok() && is_upgraded && connection.carry_by(socket.clone()) {
+        // What came in the same read is in the decoder.
+        carry(&connection, &socket, &[], decoder).await;
+    } else {
+        connection.abandon_probe();
+    }
+}

@@ -1,0 +1,43 @@
+//! How a connection leaves HTTP: its handler answers 101 and leaves behind what goes on with the
+//! socket, in the same task, once HTTP has let go of it.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+type Continuation = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Start = Box<dyn FnOnce(TcpStream, Bytes) -> Continuation + Send>;
+
+/// Where a handler leaves what goes on with the socket. Each connection has one, in the extensions
+/// of its requests.
+#[derive(Clone, Default)]
+pub(crate) struct UpgradeSlot(Arc<Mutex<Option<Start>>>);
+
+impl fmt::Debug for UpgradeSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpgradeSlot").finish_non_exhaustive()
+    }
+}
+
+impl UpgradeSlot {
+    /// Leaves what goes on with the socket, and with bytes that the peer has sent already.
+    pub(crate) fn put<F>(&self, start: impl FnOnce(TcpStream, Bytes) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let start: Start = Box::new(move |socket, first| Box::pin(start(socket, first)));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+    }
+
+    /// Goes on with the socket, if a handler wanted to.
+    pub(crate) fn start(&self, socket: TcpStream, first: Bytes) -> Option<Continuation> {
+        let start = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        start.map(|start| start(socket, first))
+    }
+}

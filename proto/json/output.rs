@@ -1,0 +1,59 @@
+//! Where browser JSON goes, and how `bytes` are written there.
+
+use std::io::{Result, Sink, Write};
+
+use base64::Engine as _;
+use bytes::Bytes;
+
+/// Takes browser JSON. `bytes` values come apart from the rest of the text.
+pub(super) trait Output: Write {
+    /// Writes the value of a `bytes` field: as base64 unless the output says otherwise.
+    fn write_bytes(&mut self, value: &[u8]) -> Result<()> {
+        write!(self, "\"{}\"", base64::engine::general_purpose::STANDARD.encode(value))
+    }
+}
+
+impl Output for Vec<u8> {}
+
+impl Output for Sink {
+    fn write_bytes(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Browser JSON whose `bytes` fields are attachments, as Socket.IO writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// JSON in which each `bytes` field is `{"_placeholder":true,"num":N}`.
+    pub json: Vec<u8>,
+    /// The attachment N at place N, in the order of appearance.
+    pub attachments: Vec<Bytes>,
+}
+
+/// Writes both forms in one pass.
+pub(super) struct Both<'a> {
+    pub(super) plain: &'a mut Vec<u8>,
+    pub(super) attached: &'a mut Attached,
+}
+
+impl Write for Both<'_> {
+    fn write(&mut self, text: &[u8]) -> Result<usize> {
+        self.plain.extend_from_slice(text);
+        self.attached.json.extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for Both<'_> {
+    fn write_bytes(&mut self, value: &[u8]) -> Result<()> {
+        self.plain.write_bytes(value)?;
+        let Attached { json, attachments } = &mut *self.attached;
+        write!(json, "{{\"_placeholder\":true,\"num\":{}}}", attachments.len())?;
+        attachments.push(Bytes::copy_from_slice(value));
+        Ok(())
+    }
+}
