@@ -165,11 +165,11 @@ impl Ingest {
             tenant,
             rooms: rooms(kind, instead, &target, &payload)?,
             time: now(),
+            idempotency_key: own_key(&auth::sender(identity), &target.idempotency_key),
             sender: auth::sender(identity),
             kind: kind.clone(),
             payload,
             except_sessions: target.except_sessions,
-            idempotency_key: target.idempotency_key,
             id_field: None,
             sequence: None,
         };
@@ -267,6 +267,11 @@ impl Ingest {
     }
 }
 
+/// A producer's key, apart from those of others that publish to the tenant.
+fn own_key(sender: &str, key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("{sender}\0{key}") }
+}
+
 fn check_keys(target: &Target) -> Result<(), Refusal> {
     if target.idempotency_key.len() > KEY_BYTES_MAX {
         let size = target.idempotency_key.len();
@@ -352,6 +357,13 @@ mod tests {
             user_id: Caller::default().user_id,
             except_session: None,
         }
+    }
+
+    #[test]
+    fn keys_are_a_producers_own() {
+        assert_ne!(own_key("a", "1"), own_key("b", "1"));
+        assert_ne!(own_key("a", "b\u{1}"), own_key("ab", "\u{1}"));
+        assert_eq!(own_key("a", ""), "", "none stays none");
     }
 
     #[tokio::test]
