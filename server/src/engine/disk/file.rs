@@ -5,6 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     ops::Bound,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -24,7 +25,8 @@ pub(super) type Suspicion = Arc<AtomicBool>;
 
 /// Opens a file, or makes it.
 pub(super) fn open(path: &Path) -> Result<(Database, Suspicion), DatabaseError> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     #[cfg(test)]
     let inner = Disk::new(path, &file, FileBackend::new(file.try_clone()?)?);
     #[cfg(not(test))]

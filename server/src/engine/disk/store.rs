@@ -3,6 +3,8 @@
 //! Every record of an event carries a checksum of its own, so that damage is noticed when the store is opened.
 
 use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
@@ -184,7 +186,8 @@ impl Store {
     fn open_file(opening: Opening<'_>) -> Result<Self, Error> {
         let Opening { folder, late, known, is_suspect } = opening;
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
-        std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        created.map_err(|e| refuse(e.to_string()))?;
         let file = path(folder);
         let unusable = |error: Failed| match error {
             Failed::DatabaseAlreadyOpen => refuse("another process uses it; one server owns a folder".into()),

@@ -130,6 +130,16 @@ async fn a_clock_that_is_set_forward_deletes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_reads_the_log() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let engine = open(&folder);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&folder.join("log.redb"))), (0o700, 0o600));
+    engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_refused_and_disturbs_nothing() {
     let folder = folder();
     let engine = open(&folder);
