@@ -19,6 +19,9 @@ use crate::{
 /// The longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// The shortest secret that is accepted, in bytes: as long as what HS256 makes of it (RFC 7518, section 3.2).
+pub const SECRET_BYTES_MIN: usize = 32;
+
 /// The key of `fanfare dev`. Public, therefore worthless: servers and bridges refuse it.
 pub const DEVELOPMENT_SECRET: &str = "fanfare-development-key-never-for-production";
 
@@ -227,8 +230,15 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// The secret is too short to be one.
-    #[error("the token secret has {0} bytes: want at least 16 (32 or more are better)")]
+    #[error(
+        "the token secret has {0} bytes: want at least {SECRET_BYTES_MIN} random ones, e.g. from `openssl rand -hex 32`"
+    )]
     ShortSecret(usize),
+    /// The secret is one character, again and again.
+    #[error(
+        "the token secret repeats one character: want at least {SECRET_BYTES_MIN} random bytes, e.g. from `openssl rand -hex 32`"
+    )]
+    RepeatedSecret,
     /// The PEM is not a public key of a supported kind.
     #[error("not a PEM public key of kind RSA, P-256 or Ed25519 (want \"-----BEGIN PUBLIC KEY-----\")")]
     Pem,
@@ -329,6 +339,9 @@ impl Verifier {
             return Err(TokenError::Invalid(format!("longer than {TOKEN_BYTES_MAX} bytes")));
         }
         let header = jsonwebtoken::decode_header(token).map_err(|e| TokenError::Invalid(e.to_string()))?;
+        if is_critical(token) {
+            return Err(TokenError::Invalid("its header has crit, of which nothing is understood".into()));
+        }
         let mut refusal =
             TokenError::Invalid(format!("no key for algorithm {:?} and kid {:?}", header.alg, header.kid));
         for key in &self.keys {
@@ -387,7 +400,7 @@ impl Verifier {
 }
 
 /// The token without `Bearer ` and white space around it.
-fn bare(token: &str) -> &str {
+pub fn bare(token: &str) -> &str {
     let token = token.trim();
     match token.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => token[7..].trim_start(),
@@ -441,9 +454,7 @@ fn list_claim(
 fn load(source: &KeySource, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyError> {
     match source {
         KeySource::Secret(secret) => {
-            if secret.len() < 16 {
-                return Err(KeyError::ShortSecret(secret.len()));
-            }
+            check_secret(secret)?;
             keys.push(VerifyingKey {
                 id: None,
                 key: DecodingKey::from_secret(secret.as_bytes()),
@@ -470,8 +481,50 @@ fn load(source: &KeySource, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyError
     Ok(())
 }
 
+fn check_secret(secret: &str) -> Result<(), KeyError> {
+    if secret.len() < SECRET_BYTES_MIN {
+        return Err(KeyError::ShortSecret(secret.len()));
+    }
+    let mut characters = secret.chars();
+    let first = characters.next();
+    if characters.all(|next| Some(next) == first) { Err(KeyError::RepeatedSecret) } else { Ok(()) }
+}
+
+/// Whether tokens that are signed with the public development key would be accepted, however the key was given.
+pub fn trusts_development_key(config: &TokenConfig) -> Result<bool, KeyError> {
+    let mut keys = Vec::new();
+    for source in &config.keys {
+        load(source, &mut keys)?;
+    }
+    let secret = EncodingKey::from_secret(DEVELOPMENT_SECRET.as_bytes());
+    let trusts = |key: &VerifyingKey, algorithm: Algorithm| {
+        let signed = jsonwebtoken::encode(&Header::new(algorithm), &Map::<String, Value>::new(), &secret);
+        let mut validation = Validation::new(algorithm);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        signed.is_ok_and(|token| {
+            jsonwebtoken::decode::<Map<String, Value>>(&token, &key.key, &validation).is_ok()
+        })
+    };
+    let symmetric = |a: &Algorithm| matches!(a, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
+    Ok(keys.iter().any(|key| key.algorithms.iter().filter(|a| symmetric(a)).any(|a| trusts(key, *a))))
+}
+
+/// Whether the header demands extensions that must be understood (RFC 7515, section 4.1.11). None are.
+fn is_critical(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header);
+    let fields = header.ok().and_then(|json| serde_json::from_slice::<Map<String, Value>>(&json).ok());
+    fields.is_none_or(|fields| fields.contains_key("crit"))
+}
+
 fn from_jwk(jwk: &Jwk) -> Option<VerifyingKey> {
-    use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve};
+    use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, PublicKeyUse};
+    // A key for something else signs no tokens (RFC 7517, section 4.2).
+    if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
+        return None;
+    }
     let possible: &[Algorithm] = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => &[Algorithm::RS256],
         AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => &[Algorithm::ES256],
@@ -491,9 +544,57 @@ fn from_jwk(jwk: &Jwk) -> Option<VerifyingKey> {
 
 /// Signs a token with a secret (HS256): for development, tools and tests.
 pub fn sign(secret: &str, claims: &BTreeMap<String, Value>) -> Result<String, KeyError> {
-    if secret.len() < 16 {
-        return Err(KeyError::ShortSecret(secret.len()));
-    }
+    check_secret(secret)?;
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
         .map_err(|_| KeyError::ShortSecret(secret.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+
+    fn config(keys: Vec<KeySource>) -> TokenConfig {
+        TokenConfig { keys, expiry_required: false, ..TokenConfig::default() }
+    }
+
+    fn jwks(secret: &str, usage: &str) -> KeySource {
+        let key = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret);
+        KeySource::Jwks(format!(r#"{{"keys":[{{"kty":"oct","k":"{key}"{usage}}}]}}"#).into())
+    }
+
+    #[test]
+    fn weak_secrets_are_refused() {
+        let refused = |secret: &str| Verifier::new(&config(vec![KeySource::Secret(secret.into())])).is_err();
+        assert!(refused("0123456789abcdef0123456789abcde") && refused(&"x".repeat(64)));
+        assert!(!refused(SECRET) && !refused(DEVELOPMENT_SECRET));
+    }
+
+    #[test]
+    fn the_development_key_is_found_in_every_form() {
+        let trusts = |key: KeySource| trusts_development_key(&config(vec![key])).unwrap();
+        assert!(trusts(KeySource::Secret(DEVELOPMENT_SECRET.into())));
+        assert!(trusts(KeySource::Secret(format!("{DEVELOPMENT_SECRET}\0"))));
+        assert!(
+            trusts(jwks(DEVELOPMENT_SECRET, "")) && trusts(jwks(DEVELOPMENT_SECRET, r#","alg":"HS512""#))
+        );
+        assert!(!trusts(KeySource::Secret(SECRET.into())) && !trusts(jwks(SECRET, "")));
+    }
+
+    #[test]
+    fn keys_for_encryption_verify_nothing_and_crit_is_refused() {
+        assert!(Verifier::new(&config(vec![jwks(SECRET, r#","use":"sig""#)])).is_ok());
+        assert!(Verifier::new(&config(vec![jwks(SECRET, r#","use":"enc""#)])).is_err());
+        let verifier = Verifier::new(&config(vec![KeySource::Secret(SECRET.into())])).unwrap();
+        let token = sign(SECRET, &BTreeMap::from([("sub".to_owned(), "1".into())])).unwrap();
+        assert!(verifier.verify(&token).is_ok() && !is_critical(&token));
+        let encode = |text| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text);
+        let header = encode(r#"{"alg":"HS256","typ":"JWT","crit":["exp"]}"#);
+        let body = format!("{header}.{}", token.split('.').nth(1).unwrap());
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(body.as_bytes(), &key, Algorithm::HS256).unwrap();
+        let refused = verifier.verify(&format!("{body}.{signature}"));
+        assert!(matches!(refused, Err(TokenError::Invalid(why)) if why.contains("crit")));
+    }
 }

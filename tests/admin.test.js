@@ -50,7 +50,10 @@ test("the server says what it is, and which bridges are linked", async () => {
   assert.ok(Math.abs(web.timestampDate(server.startedAt) - Date.now()) < 120_000);
   assert.deepStrictEqual(server.bridges.map((b) => [b.name, b.version, b.instance.length]), [["bridge", server.version, 32]]);
   assert.ok(server.bridges[0].linkedAt);
-  assert.ok((await python.send({ special: "services" })).includes("fanfare.v1.Admin"));
+  const reflected = (bearer) => python.send({ special: "services_v1", token: bearer });
+  assert.ok((await reflected(admin())).includes("fanfare.v1.Admin"));
+  const open = await reflected();
+  assert.deepStrictEqual(["Realtime", "Admin", "Edge"].map((name) => open.includes(`fanfare.v1.${name}`)), [true, false, false]);
   assert.equal(await python.send({ special: "health", service: "fanfare.v1.Admin" }), "SERVING");
 });
 

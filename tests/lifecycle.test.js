@@ -203,7 +203,7 @@ test("a link that breaks while the server lives loses and doubles nothing", asyn
 test("settings come from flag, environment and file, in this order", async () => {
   const folder = mkdtempSync(path.join(tmpdir(), "fanfare-"));
   const file = path.join(folder, "fanfare.toml");
-  writeFileSync(file, 'retention-events = 5\nretention-age = "2h"\ntenants-max = 7\njwt-secret = "0123456789abcdef"\n');
+  writeFileSync(file, 'retention-events = 5\nretention-age = "2h"\ntenants-max = 7\njwt-secret = "0123456789abcdef0123456789abcdef"\n');
   const args = ["server", "--config", file, "--retention-events", "9", "--print-config"];
   const { code, stdout } = await run(args, { env: { FANFARE_TENANTS_MAX: "8" } });
   assert.equal(code, 0);
@@ -241,9 +241,12 @@ test("what cannot work is refused with a remedy", async () => {
     assert.match(stderr, text);
   };
   await refused(["server"], /no key.*--jwt-secret/);
-  await refused(["server", "--jwt-secret", "short"], /has 5 bytes: want at least 16/);
+  await refused(["server", "--jwt-secret", "short"], /has 5 bytes: want at least 32/);
   await refused(["server", "--jwt-secret", "fanfare-development-key-never-for-production"], /public development key/);
   await refused(["dev", "--http-listen", "0.0.0.0:0"], /public development key: give --jwt-secret/);
+  const development = "fanfare-development-key-never-for-production";
+  await refused(["dev", "--http-listen", "0.0.0.0:0", "--jwt-secret", development], /public development key: give --jwt-secret/);
+  await refused(["server", "--jwt-secret", "x".repeat(64)], /repeats one character/);
   await refused(["bridge", "--jwt-secret", SECRET, "--server", "no url"], /want e\.g\. "http/);
   await refused(["notify", "message:mew"], /did you mean "message:new"/);
   await refused(["notify", "new_message"], /chat\.v1\.NewMessage, dialogs\.v1\.NewMessage/);

@@ -107,7 +107,7 @@ test("the table has every broken catalog", () => {
 for (const [name, line, remedy] of BROKEN) {
   test(`a broken catalog is refused: ${name}`, async () => {
     const file = path.join(ROOT, `tests/catalogs-broken/${name}.proto`);
-    for (const command of [["check"], ["server", "--grpc-listen", "127.0.0.1:0", "--jwt-secret", "0123456789abcdef"]]) {
+    for (const command of [["check"], ["server", "--grpc-listen", "127.0.0.1:0", "--jwt-secret", "0123456789abcdef0123456789abcdef"]]) {
       const { code, stderr } = await run([...command, "--catalog", file]);
       assert.notEqual(code, 0);
       assert.ok(stderr.includes(`${file}:${line}:`), stderr);

@@ -2,48 +2,79 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fanfare_proto::{
     room::{Room, Tenant, shown},
-    token::{Identity, Scope, TenantScope, TokenConfig, TokenError, Verifier},
+    token::{Identity, Scope, TenantScope, TokenConfig, TokenError, Verifier, bare},
     v1::{Caller, Transport},
 };
 
-use crate::error::{Error, Refusal};
+use crate::{
+    engine::OWN_TENANT,
+    error::{Error, Refusal},
+};
 
-/// Verified tokens that are remembered, so that a producer's token is verified once and not with every call.
-const REMEMBERED_MAX: usize = 4096;
+/// What verified tokens may take that are remembered, so that a producer's token is verified once and not with every call.
+const REMEMBERED_BYTES_MAX: usize = 16 << 20;
+/// What one takes besides its claims.
+const REMEMBERED_ENTRY_BYTES: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Auth {
     verifier: Verifier,
     leeway: Duration,
-    remembered: Mutex<HashMap<Box<str>, Arc<Identity>>>,
+    /// Keyed at random, so that nobody can make two tokens that look alike.
+    hashes: (RandomState, RandomState),
+    remembered: Mutex<Remembered>,
+}
+
+/// Verified tokens by their hash, with what each takes.
+#[derive(Debug, Default)]
+struct Remembered {
+    by_hash: HashMap<(u64, u64), (Arc<Identity>, usize)>,
+    bytes: usize,
 }
 
 impl Auth {
     pub(crate) fn new(config: &TokenConfig) -> Result<Self, Error> {
-        Ok(Self { verifier: Verifier::new(config)?, leeway: config.leeway, remembered: Mutex::default() })
+        let (hashes, remembered) = Default::default();
+        Ok(Self { verifier: Verifier::new(config)?, leeway: config.leeway, hashes, remembered })
     }
 
     /// Verifies a token, or remembers that it was.
     pub(crate) fn identify(&self, token: &str) -> Result<Arc<Identity>, TokenError> {
-        if let Some(identity) = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(token) {
-            return match self.remaining(identity) {
+        let token = bare(token);
+        let key = (self.hashes.0.hash_one(token), self.hashes.1.hash_one(token));
+        let known = self.lock().by_hash.get(&key).map(|(identity, _)| identity.clone());
+        if let Some(identity) = known {
+            return match self.remaining(&identity) {
                 Some(Duration::ZERO) => Err(TokenError::Expired),
-                _ => Ok(identity.clone()),
+                _ => Ok(identity),
             };
         }
         let identity = Arc::new(self.verifier.verify(token)?);
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
+        // Claims as values take a few times what they take as text.
+        let bytes = token.len() * 4 + REMEMBERED_ENTRY_BYTES;
+        let mut remembered = self.lock();
+        if remembered.bytes + bytes > REMEMBERED_BYTES_MAX {
+            remembered.by_hash.retain(|_, (identity, _)| self.remaining(identity) != Some(Duration::ZERO));
+            remembered.bytes = remembered.by_hash.values().map(|(_, bytes)| bytes).sum();
         }
-        remembered.insert(token.into(), identity.clone());
+        if remembered.bytes + bytes > REMEMBERED_BYTES_MAX {
+            *remembered = Remembered::default();
+        }
+        if remembered.by_hash.insert(key, (identity.clone(), bytes)).is_none() {
+            remembered.bytes += bytes;
+        }
         Ok(identity)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long the token is still good, leeway included; `None`: for ever.
@@ -57,6 +88,14 @@ impl Auth {
 
 /// The tenant that a caller means: the one asked for if the token allows it, else the token's.
 pub(crate) fn tenant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal> {
+    let tenant = meant(identity, asked)?;
+    if tenant.as_str() == OWN_TENANT {
+        return Err(Refusal::Invalid(format!("the tenant {OWN_TENANT:?} is the server's own: name another")));
+    }
+    Ok(tenant)
+}
+
+fn meant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal> {
     match &identity.tenant {
         TenantScope::Any if asked.is_empty() => Err(Refusal::TenantMissing),
         TenantScope::Any => Ok(Tenant::new(asked)?),
@@ -99,4 +138,36 @@ pub(crate) fn user(identity: &Identity) -> Result<Caller, Refusal> {
 /// The name under which a caller publishes.
 pub(crate) fn sender(identity: &Identity) -> String {
     identity.user_id.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fanfare_proto::token::{KeySource, sign};
+
+    use super::*;
+
+    const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+
+    #[test]
+    fn tokens_are_remembered_once_and_within_bounds() {
+        let keys = vec![KeySource::Secret(SECRET.into())];
+        let auth =
+            Auth::new(&TokenConfig { keys, expiry_required: false, ..TokenConfig::default() }).unwrap();
+        let token = |sub: usize, claim: usize| {
+            let claims = [("sub", sub.to_string()), ("more", "x".repeat(claim))];
+            let claims = claims.map(|(name, value)| (name.to_owned(), value.into()));
+            sign(SECRET, &BTreeMap::from(claims)).unwrap()
+        };
+        let one = token(0, 1);
+        for padding in 0..50 {
+            auth.identify(&format!("Bearer {}{one}{}", " ".repeat(padding), " ".repeat(padding))).unwrap();
+        }
+        assert_eq!(auth.lock().by_hash.len(), 1);
+        for sub in 1..1000 {
+            auth.identify(&token(sub, 5000)).unwrap();
+            assert!(auth.lock().bytes <= REMEMBERED_BYTES_MAX);
+        }
+    }
 }

@@ -42,11 +42,18 @@ pub struct Retention {
     pub bytes_max: usize,
     /// The oldest event.
     pub age_max: Duration,
+    /// Payload and envelope bytes of all tenants together; the largest logs give way.
+    pub total_bytes_max: usize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { events_max: 100_000, bytes_max: 64 << 20, age_max: Duration::from_secs(3600) }
+        Self {
+            events_max: 100_000,
+            bytes_max: 64 << 20,
+            age_max: Duration::from_secs(3600),
+            total_bytes_max: 2 << 30,
+        }
     }
 }
 
@@ -65,10 +72,22 @@ pub struct Limits {
     pub answered_early_max: Duration,
     /// Concurrent streams (calls) on one HTTP/2 connection.
     pub streams_per_connection_max: u32,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Connections from one address.
+    pub connections_per_address_max: usize,
+    /// From the beginning of a connection to its first request, for the head of a request, and for each of its messages.
+    pub request_timeout: Duration,
+    /// How long a connection without requests is kept.
+    pub idle_timeout: Duration,
     /// Events in a tenant's window, from which live subscriptions read.
     pub window_events_max: usize,
-    /// Bytes in a tenant's window.
+    /// Bytes in a tenant's window, encoded forms included.
     pub window_bytes_max: usize,
+    /// Bytes in all windows; the largest give way.
+    pub window_total_bytes_max: usize,
+    /// How long a tenant must be without events, idempotency keys and subscriptions before its log is freed.
+    pub idle_age_max: Duration,
     /// Client methods that a user may call over gRPC, a second and at once.
     pub calls_per_user: Rate,
 }
@@ -82,8 +101,14 @@ impl Default for Limits {
             idempotency_keys_max: 100_000,
             answered_early_max: Duration::ZERO,
             streams_per_connection_max: 10_000,
+            connections_max: 20_000,
+            connections_per_address_max: 5_000,
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
             window_events_max: 8_192,
-            window_bytes_max: 8 << 20,
+            window_bytes_max: 16 << 20,
+            window_total_bytes_max: 512 << 20,
+            idle_age_max: Duration::from_secs(600),
             calls_per_user: Rate { per_second: 100, burst: 200 },
         }
     }

@@ -17,6 +17,10 @@ use crate::{
     hub::Interest,
 };
 
+/// The tenant of the server's own events, by which it proves that it delivers. No token can name it, and it counts in no
+/// limit.
+pub(crate) const OWN_TENANT: &str = "fanfare-server";
+
 /// The answer to an append.
 #[derive(Debug, Clone)]
 pub(crate) struct Appended {
@@ -24,6 +28,13 @@ pub(crate) struct Appended {
     pub(crate) seq: u64,
     pub(crate) time: Timestamp,
     pub(crate) duplicate: bool,
+}
+
+impl Appended {
+    /// The first answer to the append of an event.
+    pub(crate) fn to(event: &Event) -> Self {
+        Self { id: event.id.clone(), seq: event.seq, time: event.draft.time, duplicate: false }
+    }
 }
 
 /// What an append that has begun will come to.

@@ -66,9 +66,6 @@ pub enum Error {
         /// What is wrong, and what would help.
         problem: String,
     },
-    /// The listener failed.
-    #[error("serving gRPC")]
-    Serve(#[from] tonic::transport::Error),
 }
 
 /// Why a caller's request was refused or a stream ended. Each variant is a cause a caller can tell apart.

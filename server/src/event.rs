@@ -1,7 +1,7 @@
 //! Events as the server keeps them: once, shared, with the encoded forms that recipients share.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, PoisonError, RwLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -14,6 +14,11 @@ use fanfare_proto::{
 };
 use prost::Message as _;
 use prost_types::{Any, Timestamp};
+
+/// What an event's envelope costs in a bounded store, in bytes.
+const ENVELOPE: usize = 256;
+/// How much larger than payload and envelope the encoded forms together are, about.
+const ENCODED_SHARE: usize = 2;
 
 /// The id of an event that is in no log.
 pub(crate) fn ephemeral_id() -> String {
@@ -47,17 +52,35 @@ pub(crate) fn browser_forms(
     Ok((json.into(), Some(v1::BinaryPayload { json: attached.into(), attachments })))
 }
 
-/// Drafts whose order matters: when the engine refuses one, it refuses those behind it, so that they can be sent again.
+/// Drafts whose order matters: when the engine cannot write one, it refuses those after it, so that they can be sent
+/// again in their order.
 #[derive(Debug, Default)]
-pub(crate) struct Sequence(AtomicBool);
+pub(crate) struct Sequence {
+    broken: AtomicBool,
+    /// Any refusal counts, not only that of a store that cannot be written.
+    strict: bool,
+}
 
 impl Sequence {
+    /// A sequence in which nothing is stored after a draft that was refused for any reason.
+    pub(crate) fn strict() -> Self {
+        Self { broken: AtomicBool::new(false), strict: true }
+    }
+
+    /// The store cannot be written.
     pub(crate) fn break_off(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// A draft was refused for a reason of its own.
+    pub(crate) fn refuse(&self) {
+        if self.strict {
+            self.break_off();
+        }
     }
 
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.broken.load(Ordering::Relaxed)
     }
 }
 
@@ -78,16 +101,40 @@ pub(crate) struct Draft {
     pub(crate) sequence: Option<Arc<Sequence>>,
 }
 
-/// An accepted event. Its encoded forms are made when first needed, once for all recipients.
+/// An encoded form, made when it is first needed.
+#[derive(Debug, Default)]
+struct Encoding(RwLock<Option<Bytes>>);
+
+/// An accepted event. Its encoded forms are made when first needed, once for all recipients, and kept while the event is
+/// recent.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) id: String,
     /// 0 for ephemeral events.
     pub(crate) seq: u64,
     pub(crate) draft: Draft,
-    generic: OnceLock<Bytes>,
-    meta: OnceLock<Bytes>,
-    delivery: OnceLock<Bytes>,
+    is_recent: AtomicBool,
+    generic: Encoding,
+    meta: Encoding,
+    delivery: Encoding,
+}
+
+impl Encoding {
+    fn get(&self, is_recent: &AtomicBool, encode: impl FnOnce() -> Bytes) -> Bytes {
+        if let Some(bytes) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            return bytes.clone();
+        }
+        let bytes = encode();
+        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if is_recent.load(Ordering::Acquire) {
+            *kept = Some(bytes.clone());
+        }
+        bytes
+    }
+
+    fn release(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 impl Event {
@@ -98,7 +145,16 @@ impl Event {
             prost::encoding::string::encode(field, &id, &mut payload);
             draft.payload = payload.into();
         }
-        Self { id, seq, draft, generic: OnceLock::new(), meta: OnceLock::new(), delivery: OnceLock::new() }
+        let (generic, meta, delivery) = Default::default();
+        Self { id, seq, draft, is_recent: AtomicBool::new(true), generic, meta, delivery }
+    }
+
+    /// The event is not recent any more: encoded forms are not kept from here on.
+    pub(crate) fn release(&self) {
+        self.is_recent.store(false, Ordering::Release);
+        self.generic.release();
+        self.meta.release();
+        self.delivery.release();
     }
 
     pub(crate) fn is_ephemeral(&self) -> bool {
@@ -111,15 +167,19 @@ impl Event {
 
     /// What the event costs in a bounded store: payload, names and a share of the envelope.
     pub(crate) fn cost_bytes(&self) -> usize {
-        const ENVELOPE: usize = 256;
         let draft = &self.draft;
         let rooms: usize = draft.rooms.iter().map(|r| r.as_str().len() + 16).sum();
         ENVELOPE + draft.payload.len() + rooms + draft.sender.len() + draft.idempotency_key.len()
     }
 
+    /// What the event and its encoded forms cost at most while it is recent.
+    pub(crate) fn recent_cost_bytes(&self) -> usize {
+        self.cost_bytes() + ENCODED_SHARE * (self.draft.payload.len() + ENVELOPE)
+    }
+
     /// The event as a whole `fanfare.v1.SubscribeResponse`.
-    pub(crate) fn generic(&self) -> &Bytes {
-        self.generic.get_or_init(|| {
+    pub(crate) fn generic(&self) -> Bytes {
+        self.generic.get(&self.is_recent, || {
             let kind = Some(v1::subscribe_response::Kind::Event(self.whole()));
             v1::SubscribeResponse { kind }.encode_to_vec().into()
         })
@@ -132,13 +192,13 @@ impl Event {
     }
 
     /// The event as a `fanfare.v1.Event` without payload.
-    pub(crate) fn meta(&self) -> &Bytes {
-        self.meta.get_or_init(|| self.metadata().encode_to_vec().into())
+    pub(crate) fn meta(&self) -> Bytes {
+        self.meta.get(&self.is_recent, || self.metadata().encode_to_vec().into())
     }
 
     /// The event as a `fanfare.v1.Delivery`; empty when it has no browser JSON, which validation excludes.
-    pub(crate) fn delivery(&self) -> &Bytes {
-        self.delivery.get_or_init(|| {
+    pub(crate) fn delivery(&self) -> Bytes {
+        self.delivery.get(&self.is_recent, || {
             let draft = &self.draft;
             let forms = browser_forms(&draft.kind.shape, draft.kind.binary, &draft.payload);
             let (json, binary) = match forms {

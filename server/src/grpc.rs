@@ -5,6 +5,8 @@ mod admin;
 mod catalog;
 mod codec;
 mod edge;
+mod front;
+mod message;
 mod realtime;
 mod status;
 mod subscribe;
@@ -12,13 +14,14 @@ pub(crate) mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use fanfare_proto::{
     catalog::{Catalogs, Method},
     room::{Room, shown},
-    token::{Identity, TokenError},
+    token::{Identity, Scope, TokenError},
 };
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, metadata::MetadataMap, server::Grpc};
@@ -26,10 +29,20 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use crate::{
-    auth::Auth, bridges::Bridges, call::Calls, engine::Engine, error::Refusal, hub::Hub, ingest::Ingest,
-    presence::Presence, stats::Stats,
+    auth::{self, Auth},
+    bridges::Bridges,
+    call::Calls,
+    engine::Engine,
+    error::Refusal,
+    hub::Hub,
+    ingest::Ingest,
+    presence::Presence,
+    stats::Stats,
 };
 pub(crate) use admin::About;
+pub(crate) use front::Front;
+pub(crate) use message::Budget;
+use message::Messages;
 
 /// The largest request message that is decoded; larger ones get OUT_OF_RANGE from the transport. Events have a
 /// bound of their own, which is lower.
@@ -53,6 +66,8 @@ pub(crate) struct Services {
     pub(crate) bridges: Arc<Bridges>,
     pub(crate) about: About,
     pub(crate) heartbeat_interval: Duration,
+    /// How long a request's message may take to come.
+    pub(crate) request_timeout: Duration,
     /// Cancelled when the server shuts down: streams end, intake stops.
     pub(crate) closing: CancellationToken,
 }
@@ -61,6 +76,13 @@ impl Services {
     /// The caller's verified identity.
     fn identify(&self, metadata: &MetadataMap) -> Result<Arc<Identity>, Refusal> {
         let header = metadata.get("authorization").ok_or(TokenError::Missing)?;
+        let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
+        Ok(self.auth.identify(token)?)
+    }
+
+    /// The same, before anything of the body is read.
+    fn identify_head(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Refusal> {
+        let header = headers.get(header::AUTHORIZATION).ok_or(TokenError::Missing)?;
         let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
         Ok(self.auth.identify(token)?)
     }
@@ -93,8 +115,41 @@ fn rooms(texts: &[String], max: usize) -> Result<Vec<Room>, Refusal> {
     Ok(texts.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
+/// What a caller must be before a service's requests are read at all.
+fn scope(path: &str) -> Option<Scope> {
+    if path.starts_with("/fanfare.v1.Edge/") {
+        return Some(Scope::Bridge);
+    }
+    path.starts_with("/fanfare.v1.Admin/").then_some(Scope::Admin)
+}
+
 /// Serves a request by its path.
-pub(crate) async fn dispatch(services: Arc<Services>, request: Request<Body>) -> Response<Body> {
+async fn dispatch<B>(services: Arc<Services>, request: Request<B>, budget: Budget) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let path = request.uri().path();
+    let identity = services.identify_head(request.headers());
+    let admitted = identity.and_then(|identity| match scope(path) {
+        Some(scope) => auth::require(&identity, scope),
+        None => Ok(()),
+    });
+    if let Err(refusal) = admitted {
+        return Status::from(refusal).into_http();
+    }
+    let is_link = path == "/fanfare.v1.Edge/Link";
+    let rules = message::Rules {
+        bytes_max: if is_link { edge::LINK_REQUEST_BYTES_MAX } else { REQUEST_BYTES_MAX },
+        timeout: services.request_timeout,
+        is_awaited: !is_link && path != "/fanfare.v1.Realtime/NotifyStream",
+    };
+    // Bridges ask for all rooms of a tenant at once.
+    let budget = if is_link { Budget::boundless() } else { budget };
+    method(services, request.map(|body| Body::new(Messages::new(body, rules, budget)))).await
+}
+
+async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Body> {
     let path = request.uri().path();
     match path {
         "/fanfare.v1.Realtime/Notify" => unary(services, request, realtime::notify).await,

@@ -1,8 +1,8 @@
 //! Ingest: from a producer's request to a draft that is right in every respect.
 
 use std::{
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ const ROOMS_MAX: usize = 64;
 const EXCEPT_SESSIONS_MAX: usize = 64;
 /// The longest session id and idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
+/// How long streams that end wait for events on their way to the log. A producer that does not read its answers has some
+/// for as long as it likes; subscribers do not wait for it longer than this.
+const FINISH_MAX: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 3000 });
 
 #[derive(Debug)]
 pub(crate) struct Ingest {
@@ -39,6 +42,7 @@ pub(crate) struct Ingest {
     stats: Arc<Stats>,
     /// Closed when the server shuts down; then empty once everything that was taken has been answered.
     under_way: TaskTracker,
+    closed_at: OnceLock<Instant>,
 }
 
 /// An event that was checked; the server does not end before it is in the log or dropped.
@@ -78,17 +82,28 @@ impl Ingest {
         event_bytes_max: usize,
         stats: Arc<Stats>,
     ) -> Self {
-        Self { catalogs, engine, event_bytes_max, stats, under_way: TaskTracker::new() }
+        Self {
+            catalogs,
+            engine,
+            event_bytes_max,
+            stats,
+            under_way: TaskTracker::new(),
+            closed_at: OnceLock::new(),
+        }
     }
 
     /// Takes no more events.
     pub(crate) fn close(&self) {
+        let _first = self.closed_at.set(Instant::now());
         self.under_way.close();
     }
 
-    /// Resolves when no more events will come: it is closed and all that were taken are in the log.
+    /// Resolves when no more events will come: it is closed and all that were taken are in the log. At the latest some
+    /// time after the close: an event whose answer nobody reads counts as under way although it is in the log.
     pub(crate) async fn finished(&self) {
-        self.under_way.wait().await;
+        let since = *self.closed_at.get_or_init(Instant::now);
+        let end = tokio::time::Instant::from_std(since + FINISH_MAX);
+        let _stalled = tokio::time::timeout_at(end, self.under_way.wait()).await;
     }
 
     /// Publishes an event given as `Any`.
@@ -150,11 +165,11 @@ impl Ingest {
             tenant,
             rooms: rooms(kind, instead, &target, &payload)?,
             time: now(),
+            idempotency_key: own_key(&auth::sender(identity), &target.idempotency_key),
             sender: auth::sender(identity),
             kind: kind.clone(),
             payload,
             except_sessions: target.except_sessions,
-            idempotency_key: target.idempotency_key,
             id_field: None,
             sequence: None,
         };
@@ -252,6 +267,11 @@ impl Ingest {
     }
 }
 
+/// A producer's key, apart from those of others that publish to the tenant.
+fn own_key(sender: &str, key: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("{sender}\0{key}") }
+}
+
 fn check_keys(target: &Target) -> Result<(), Refusal> {
     if target.idempotency_key.len() > KEY_BYTES_MAX {
         let size = target.idempotency_key.len();
@@ -315,4 +335,47 @@ fn rooms(kind: &EventType, instead: &[Room], target: &Target, payload: &[u8]) ->
 /// The clock, as protobuf has it.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now().max(UNIX_EPOCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use fanfare_proto::v1::Caller;
+
+    use super::*;
+    use crate::{
+        config::{Limits, Retention},
+        engine::memory::MemoryEngine,
+        hub::Hub,
+    };
+
+    fn made(ingest: &Ingest) -> Made {
+        Made {
+            tenant: Tenant::new("1").unwrap(),
+            kind: ingest.catalogs.event("messenger.v1.UserOnline").unwrap().clone(),
+            payload: Bytes::new(),
+            time: now(),
+            user_id: Caller::default().user_id,
+            except_session: None,
+        }
+    }
+
+    #[test]
+    fn keys_are_a_producers_own() {
+        assert_ne!(own_key("a", "1"), own_key("b", "1"));
+        assert_ne!(own_key("a", "b\u{1}"), own_key("ab", "\u{1}"));
+        assert_eq!(own_key("a", ""), "", "none stays none");
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_events_under_way_but_not_for_answers_that_nobody_reads() {
+        let (limits, catalogs) = (Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
+        let hub = Arc::new(Hub::new(limits));
+        let engine = Arc::new(MemoryEngine::new(Retention::default(), limits, hub));
+        let ingest = Ingest::new(catalogs, engine, limits.event_bytes_max, Arc::default());
+        let unread = ingest.begin_made(made(&ingest), None).await.unwrap();
+        ingest.close();
+        assert!(matches!(ingest.begin_made(made(&ingest), None).await.map(drop), Err(Refusal::Shutdown)));
+        tokio::time::timeout(Duration::from_secs(10), ingest.finished()).await.unwrap();
+        drop(unread);
+    }
 }

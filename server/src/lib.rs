@@ -5,10 +5,12 @@
 //! knows who is there; `grpc` is the only place that
 //! knows the protocol, `server` the only one that knows all parts.
 
+mod accept;
 mod auth;
 mod bridges;
 mod call;
 mod config;
+mod connection;
 mod engine;
 mod error;
 mod event;
@@ -18,6 +20,7 @@ mod ingest;
 mod presence;
 mod probe;
 mod server;
+mod share;
 mod stats;
 
 pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};

@@ -1,26 +1,24 @@
 //! Wires the parts: the only module that knows them all.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use fanfare_proto::rate::KeyedLimiter;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{body::Body, service::Routes, transport};
-use tonic_web::GrpcWebLayer;
-use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
+    accept::{self, Acceptor, Bounds},
     auth::Auth,
     bridges::Bridges,
     call::Calls,
     config::Config,
+    connection,
     engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
     error::Error,
-    grpc::{self, About, Services, upstream::Upstreams},
+    grpc::{About, Budget, Front, Services, upstream::Upstreams},
     hub::Hub,
     ingest::Ingest,
     presence::Presence,
@@ -30,27 +28,22 @@ use crate::{
 
 /// How often logs are looked through for what is too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// HTTP/2 flow control windows, in bytes: enough for pipelined producers on a fast network.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// A server that listens. [`Server::run`] makes it serve.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    acceptor: Acceptor,
+    rules: connection::Rules,
     address: SocketAddr,
     services: Arc<Services>,
     probe: Arc<Probe>,
     cors: CorsLayer,
-    streams_max: u32,
 }
 
 impl Server {
     /// Checks the configuration and listens.
     pub async fn bind(config: Config) -> Result<Self, Error> {
+        accept::raise_file_limit();
         let hub = Arc::new(Hub::new(config.limits));
         let (retention, limits) = (config.retention, config.limits);
         let engine: Arc<dyn Engine> = match &config.data_dir {
@@ -69,7 +62,7 @@ impl Server {
         hub: Arc<Hub>,
         engine: Arc<dyn Engine>,
     ) -> Result<Self, Error> {
-        let cors = cors(&config.cors_origins)?;
+        let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
         let auth = Auth::new(&config.tokens)?;
         let catalogs = config.catalogs;
         let stats = Arc::new(Stats::default());
@@ -109,11 +102,21 @@ impl Server {
                 probed,
             ),
             heartbeat_interval: config.heartbeat_interval,
+            request_timeout: limits.request_timeout,
             closing: CancellationToken::new(),
         });
         let probe = Arc::new(probe);
-        let streams_max = config.limits.streams_per_connection_max;
-        Ok(Self { listener, address, services, probe, cors, streams_max })
+        let bounds = Bounds {
+            connections_max: limits.connections_max,
+            per_address_max: limits.connections_per_address_max,
+        };
+        let rules = connection::Rules {
+            streams_max: limits.streams_per_connection_max,
+            request_timeout: limits.request_timeout,
+            idle_timeout: limits.idle_timeout,
+        };
+        let acceptor = Acceptor::new(listener, bounds);
+        Ok(Self { acceptor, rules, address, services, probe, cors })
     }
 
     /// Where it listens.
@@ -136,6 +139,7 @@ impl Server {
             loop {
                 ticks.tick().await;
                 services.engine.sweep();
+                services.hub.sweep();
                 services.presence.sweep();
                 services.calls.per_user.forget();
             }
@@ -144,33 +148,33 @@ impl Server {
         tasks.spawn(async move {
             services.presence.run(&services.ingest, &*services.engine, &services.closing).await;
         });
-        let router = router(&self.services, self.probe.clone()).await?;
-        let incoming = TcpListenerStream::new(self.listener);
-        let serving = transport::Server::builder()
-            .accept_http1(true)
-            .tcp_nodelay(true)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(self.streams_max)
-            .layer(self.cors)
-            .add_routes(Routes::from(router))
-            .serve_with_incoming_shutdown(nodelay(incoming), closing.clone().cancelled_owned());
-        tokio::pin!(serving, shutdown);
-        let ended = tokio::select! {
-            result = &mut serving => Some(result),
-            () = &mut shutdown => None,
+        let pages = pages(self.services.clone(), self.probe.clone());
+        let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
+        let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), Budget::new());
+        let accepting = async {
+            loop {
+                let (stream, place) = self.acceptor.accept().await;
+                let (front, budget) = (front.clone(), budget.of_connection());
+                let answer = move |request| {
+                    let (front, budget) = (front.clone(), budget.clone());
+                    async move { front.answer(request, budget).await }
+                };
+                let served = connection::serve(stream, self.rules, closing.clone(), answer);
+                connections.spawn(cut.clone().run_until_cancelled_owned(async move {
+                    served.await;
+                    drop(place);
+                }));
+            }
         };
+        tokio::select! {
+            () = accepting => {}
+            () = shutdown => {}
+        }
         self.services.ingest.close();
         closing.cancel();
-        let clean = match ended {
-            Some(result) => result.map(|()| true)?,
-            None => match tokio::time::timeout(grace, serving).await {
-                Ok(result) => result.map(|()| true)?,
-                Err(_) => false,
-            },
-        };
+        connections.close();
+        let clean = tokio::time::timeout(grace, connections.wait()).await.is_ok();
+        cut.cancel();
         tasks.close();
         tasks.wait().await;
         self.services.engine.close().await;
@@ -178,50 +182,12 @@ impl Server {
     }
 }
 
-/// Without it, small answers wait for the peer's acknowledgement of earlier ones.
-fn nodelay(
-    incoming: TcpListenerStream,
-) -> impl tokio_stream::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use futures_util::TryStreamExt as _;
-    incoming.inspect_ok(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    })
-}
-
-async fn router(services: &Arc<Services>, probe: Arc<Probe>) -> Result<Router, Error> {
-    let catalogs = services.catalogs.clone();
-    let names = [&grpc::CONTRACT_SERVICES.map(str::to_owned)[..], &catalogs.services()].concat();
-    let (reporter, health) = tonic_health::server::health_reporter();
-    for name in names {
-        reporter.set_service_status(name, tonic_health::ServingStatus::Serving).await;
-    }
-    let descriptors = catalogs.pool().encode_to_vec();
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(&descriptors);
-    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let for_dispatch = services.clone();
-    let dispatch = service_fn(move |request: http::Request<axum::body::Body>| {
-        let services = for_dispatch.clone();
-        async move {
-            Ok::<_, Infallible>(
-                grpc::dispatch(services, request.map(Body::new)).await.map(axum::body::Body::new),
-            )
-        }
-    });
-    let methods: Router = Routes::new(health)
-        .add_service(v1)
-        .add_service(v1alpha)
-        .into_axum_router()
-        .fallback_service(dispatch);
-    let web = GrpcWebLayer::new().layer(Routes::from(methods));
-    let web = web.map_request(|request: http::Request<axum::body::Body>| request.map(Body::new));
-    let health_pages = Router::new()
+/// The pages of health.
+fn pages(services: Arc<Services>, probe: Arc<Probe>) -> Router {
+    Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state((services.clone(), probe));
-    Ok(health_pages.fallback_service(web))
+        .with_state((services, probe))
 }
 
 /// Ready is who delivers: an event goes through the engine and the hub, and comes out.

@@ -60,8 +60,12 @@ def as_json(message):
     return json_format.MessageToDict(message)
 
 
+def bearer(line):
+    return [("authorization", f"Bearer {line['token']}")] if line.get("token") else []
+
+
 def call(line):
-    metadata = [("authorization", f"Bearer {line['token']}")] if line.get("token") else []
+    metadata = bearer(line)
     stub, descriptor = find(line["method"])
     if "raw" in line:
         path = "/" + line["method"]
@@ -99,7 +103,7 @@ def reflected_v1(line):
     stream = channel(line["target"]).stream_stream(
         path, request_serializer=lambda m: m.SerializeToString(), response_deserializer=pb.ServerReflectionResponse.FromString
     )
-    answer = next(stream(iter([pb.ServerReflectionRequest(list_services="")]), timeout=15))
+    answer = next(stream(iter([pb.ServerReflectionRequest(list_services="")]), metadata=bearer(line), timeout=15))
     return sorted(s.name for s in answer.list_services_response.service)
 
 

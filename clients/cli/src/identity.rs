@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fanfare_proto::{
     room::Tenant,
-    token::{ClaimNames, DEVELOPMENT_SECRET, KeySource, TokenConfig, sign},
+    token::{ClaimNames, DEVELOPMENT_SECRET, KeySource, TokenConfig, sign, trusts_development_key},
 };
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Res
         "" => None,
         name => Some(Tenant::new(name).context("--default-tenant")?),
     };
-    Ok(TokenConfig {
+    let config = TokenConfig {
         keys,
         issuers: settings.jwt_issuer.clone(),
         audiences: settings.jwt_audience.clone(),
@@ -60,7 +60,11 @@ pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Res
             rooms: settings.claim_rooms.clone(),
         },
         default_tenant,
-    })
+    };
+    if !development && trusts_development_key(&config)? {
+        bail!("a key that verifies tokens is the public development key; give one of your own");
+    }
+    Ok(config)
 }
 
 /// Signs claims for a time from now.

@@ -29,6 +29,7 @@ pub(crate) fn server_config(
         events_max: args.retention_events,
         bytes_max: args.retention_bytes.0,
         age_max: args.retention_age,
+        total_bytes_max: args.retention_bytes_total.0,
     };
     config.limits = Limits {
         event_bytes_max: args.event_bytes_max.0,
@@ -36,6 +37,10 @@ pub(crate) fn server_config(
         idempotency_age_max: args.idempotency_age,
         answered_early_max: args.lose_in_a_crash,
         streams_per_connection_max: args.streams_per_connection_max,
+        connections_max: args.grpc_connections_max,
+        connections_per_address_max: args.grpc_connections_per_address_max,
+        request_timeout: args.grpc_request_timeout,
+        idle_timeout: args.grpc_idle_timeout,
         ..Limits::default()
     };
     config.presence = PresenceConfig {

@@ -38,7 +38,7 @@ type Target struct {
 	// Exactly these rooms, instead of those the event's type declares. At most 64.
 	Rooms []string `protobuf:"bytes,2,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	// Makes a retry safe: the first answer to a key is given again, whatever the
-	// retry contains, and nothing is published twice. Remembered a tenant for a
+	// retry contains, and nothing is published twice. Remembered per tenant and producer (the token's user id) for a
 	// configured time (default 10 minutes). At most 128 bytes.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Session ids that do not get the event. At most 64.

@@ -2,8 +2,13 @@
 //!
 //! Appends go to the [`Writer`], a thread that owns the logs; readers read the store beside it.
 
+mod changes;
 #[cfg(test)]
 mod failing;
+mod file;
+mod log;
+mod reopen;
+mod rewrite;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,7 +33,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    store::{Store, StoredEvent, unpanicked},
+    log::Clock,
+    store::{Opening, Store, StoredEvent, unpanicked},
     writer::{Command, Lag, Writer},
 };
 use super::{Answer, Engine, Page, Record};
@@ -63,6 +69,8 @@ struct Shared {
     store: RwLock<Option<Arc<Store>>>,
     epoch: Epoch,
     places: RwLock<HashMap<Tenant, Arc<Place>>>,
+    /// Where new logs begin: behind every log that was freed, so that no place is ever given twice.
+    floor: AtomicU64,
     hub: Arc<Hub>,
     retention: Retention,
     limits: Limits,
@@ -90,24 +98,27 @@ impl DiskEngine {
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
         let lag = Lag::new(limits.answered_early_max);
-        let (store, (loaded, kept)) = Store::open(folder, lag.is_allowed(), None)?;
+        let opening = Opening { folder, late: lag.is_allowed(), known: None, is_suspect: false };
+        let (store, contents) = Store::open(opening)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             catalogs,
             epoch: store.epoch,
             store: RwLock::new(Some(Arc::new(store))),
             places: RwLock::default(),
+            floor: AtomicU64::new(contents.floor),
             hub,
             retention,
             limits,
         });
-        let writer = Writer::new(shared.clone(), lag, loaded);
+        let clock = Clock::new(contents.clock);
+        let writer = Writer::new(shared.clone(), lag, clock, contents.logs);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         std::thread::Builder::new()
             .name("fanfare-log".into())
             .spawn(move || writer.run(waiting))
             .map_err(|e| Error::Store { folder: folder.display().to_string(), problem: e.to_string() })?;
-        Ok(Self { shared, commands, kept: Mutex::new(kept) })
+        Ok(Self { shared, commands, kept: Mutex::new(contents.sessions) })
     }
 
     /// Hands a command to the writer, which takes them in order; gives what it will answer.
@@ -128,6 +139,12 @@ impl Shared {
 
     fn place(&self, tenant: &Tenant) -> Option<Arc<Place>> {
         self.places.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// The newest seq of a tenant's log that the hub has.
+    fn head(&self, tenant: &Tenant) -> u64 {
+        let place = self.place(tenant);
+        place.map_or_else(|| self.floor.load(Ordering::Acquire), |p| p.published.load(Ordering::Acquire))
     }
 
     fn cursor(&self, seq: u64) -> Cursor {
@@ -157,8 +174,10 @@ impl Shared {
             // It takes microseconds; where the machine is busy, the writer needs the processor more.
             std::thread::sleep(PUBLISHING_PAUSE);
         }
-        let head = place.as_ref().map_or(0, |p| reaches(&p.published));
-        let (base, written) = place.as_ref().map_or((0, 0), |p| (reaches(&p.base), reaches(&p.written)));
+        let floor = reaches(&self.floor);
+        let head = place.as_ref().map_or(floor, |p| reaches(&p.published));
+        let ends = |p: &Arc<Place>| (reaches(&p.base), reaches(&p.written));
+        let (base, written) = place.as_ref().map_or((floor, floor), ends);
         if after.epoch != self.epoch || after.seq > written || after.seq < base {
             return Err(Refusal::Reset(self.cursor(head)));
         }
@@ -252,8 +271,7 @@ impl Engine for DiskEngine {
     }
 
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
-        let head = self.shared.place(tenant).map_or(0, |place| place.published.load(Ordering::Acquire));
-        std::future::ready(Ok(self.shared.cursor(head))).boxed()
+        std::future::ready(Ok(self.shared.cursor(self.shared.head(tenant)))).boxed()
     }
 
     fn tenants(&self) -> Vec<Tenant> {

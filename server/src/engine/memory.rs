@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicIsize, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,12 +15,13 @@ use fanfare_proto::{
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Answer, Appended, Engine, Page, Record};
+use super::{Answer, Appended, Engine, OWN_TENANT, Page, Record};
 use crate::{
     config::{Limits, Retention},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
     hub::{Hub, Interest},
+    share,
 };
 
 /// All logs. The locks are short and never held across an await; a tenant's lock is held while the hub takes
@@ -28,6 +32,13 @@ pub(crate) struct MemoryEngine {
     retention: Retention,
     limits: Limits,
     hub: Arc<Hub>,
+    epoch: Epoch,
+    /// Where new logs begin: behind every log that was freed, so that no place is ever given twice.
+    floor: AtomicU64,
+    /// Bytes in all logs.
+    bytes: AtomicIsize,
+    /// Held while logs shrink, by one appender.
+    shrinking: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -35,6 +46,8 @@ struct Log {
     epoch: Epoch,
     /// The seq of the newest event.
     head: u64,
+    /// When it was last appended to, or made.
+    used_at: Instant,
     /// The seqs `head - entries.len() + 1 ..= head`.
     entries: VecDeque<(Instant, Arc<Event>)>,
     bytes: usize,
@@ -45,7 +58,8 @@ struct Log {
 
 impl MemoryEngine {
     pub(crate) fn new(retention: Retention, limits: Limits, hub: Arc<Hub>) -> Self {
-        Self { tenants: RwLock::default(), retention, limits, hub }
+        let (tenants, floor, bytes, shrinking) = Default::default();
+        Self { tenants, retention, limits, hub, epoch: Epoch::random(), floor, bytes, shrinking }
     }
 
     fn log(&self, tenant: &Tenant) -> Result<Arc<Mutex<Log>>, Refusal> {
@@ -53,17 +67,31 @@ impl MemoryEngine {
             return Ok(log.clone());
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        if tenants.len() >= self.limits.tenants_max && !tenants.contains_key(tenant) {
+        let own = usize::from(tenants.contains_key(OWN_TENANT));
+        let is_full = tenants.len() - own >= self.limits.tenants_max && tenant.as_str() != OWN_TENANT;
+        if is_full && !tenants.contains_key(tenant) {
             return Err(Refusal::TooManyTenants(self.limits.tenants_max));
         }
-        Ok(tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(Log::new()))).clone())
+        let floor = self.floor.load(Ordering::Acquire);
+        let new = || Arc::new(Mutex::new(Log::new(self.epoch, floor)));
+        Ok(tenants.entry(tenant.clone()).or_insert_with(new).clone())
+    }
+
+    fn append_in_order(&self, draft: Draft) -> Result<Appended, Refusal> {
+        let Some(sequence) = draft.sequence.clone() else { return self.append_now(draft) };
+        if sequence.is_broken() {
+            return Err(Refusal::Storage("written"));
+        }
+        self.append_now(draft).inspect_err(|_| sequence.refuse())
     }
 
     fn append_now(&self, draft: Draft) -> Result<Appended, Refusal> {
         let log = self.log(&draft.tenant)?;
         let now = Instant::now();
-        let (answer, wakeups) = {
+        let (answer, wakeups, growth) = {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.used_at = now;
+            let before = log.bytes;
             log.forget_keys(now, self.limits.idempotency_age_max, self.limits.idempotency_keys_max);
             if let Some(first) = log.keys.get(&draft.idempotency_key) {
                 return Ok(Appended { duplicate: true, ..first.clone() });
@@ -71,8 +99,7 @@ impl MemoryEngine {
             let head = log.head;
             let event = log.admit(draft);
             let draft = &event.draft;
-            let answer =
-                Appended { id: event.id.clone(), seq: event.seq, time: draft.time, duplicate: false };
+            let answer = Appended::to(&event);
             if !draft.idempotency_key.is_empty() {
                 log.keys.insert(draft.idempotency_key.clone(), answer.clone());
                 log.key_ages.push_back((now, draft.idempotency_key.clone()));
@@ -81,29 +108,85 @@ impl MemoryEngine {
                 log.push(now, event.clone());
                 log.trim(now, &self.retention);
             }
-            (answer, self.hub.publish(event, head))
+            (answer, self.hub.publish(event, head), difference(before, log.bytes))
         };
         wakeups.wake();
+        self.grow(growth);
         Ok(answer)
     }
 
+    fn logs(&self) -> Vec<(Tenant, Arc<Mutex<Log>>)> {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants.iter().map(|(tenant, log)| (tenant.clone(), log.clone())).collect()
+    }
+
+    /// Accounts for what a log grew; all shrink when they have become too large together.
+    fn grow(&self, growth: isize) {
+        let bytes = self.bytes.fetch_add(growth, Ordering::Relaxed).saturating_add(growth);
+        let max = self.retention.total_bytes_max;
+        if usize::try_from(bytes).is_ok_and(|bytes| bytes > max)
+            && let Ok(_one) = self.shrinking.try_lock()
+        {
+            let logs = self.logs();
+            let size = |log: &Mutex<Log>| log.lock().unwrap_or_else(PoisonError::into_inner).bytes;
+            let mut sizes: Vec<usize> = logs.iter().map(|(_, log)| size(log)).collect();
+            let Some(level) = share::level(&mut sizes, max) else { return };
+            let retention = Retention { bytes_max: level.min(self.retention.bytes_max), ..self.retention };
+            for (_, log) in logs {
+                self.trim(&log, &retention);
+            }
+        }
+    }
+
+    fn trim(&self, log: &Mutex<Log>, retention: &Retention) {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = log.bytes;
+        log.trim(Instant::now(), retention);
+        self.bytes.fetch_add(difference(before, log.bytes), Ordering::Relaxed);
+    }
+
     fn sweep_now(&self) {
-        let logs: Vec<_> =
-            self.tenants.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        let now = Instant::now();
-        for log in logs {
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.trim(now, &self.retention);
-            log.forget_keys(now, self.limits.idempotency_age_max, self.limits.idempotency_keys_max);
+        for (tenant, log) in self.logs() {
+            self.trim(&log, &self.retention);
+            let now = Instant::now();
+            let is_idle = {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                log.forget_keys(now, self.limits.idempotency_age_max, self.limits.idempotency_keys_max);
+                log.is_idle(now, self.limits.idle_age_max)
+            };
+            drop(log);
+            if is_idle {
+                self.free(&tenant, now);
+            }
+        }
+    }
+
+    /// Frees a tenant's log if it is still idle and nobody follows it.
+    fn free(&self, tenant: &Tenant, now: Instant) {
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = tenants.get(tenant).filter(|log| Arc::strong_count(log) == 1) else { return };
+        let (is_idle, head) = {
+            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            (log.is_idle(now, self.limits.idle_age_max), log.head)
+        };
+        if is_idle && self.hub.release(tenant) {
+            self.floor.fetch_max(head, Ordering::AcqRel);
+            tenants.remove(tenant);
         }
     }
 }
 
+fn difference(before: usize, after: usize) -> isize {
+    let number = |size| isize::try_from(size).unwrap_or(isize::MAX);
+    number(after) - number(before)
+}
+
 impl Log {
-    fn new() -> Self {
+    fn new(epoch: Epoch, head: u64) -> Self {
         Self {
-            epoch: Epoch::random(),
-            head: 0,
+            epoch,
+            head,
+            used_at: Instant::now(),
             entries: VecDeque::new(),
             bytes: 0,
             keys: HashMap::new(),
@@ -113,6 +196,11 @@ impl Log {
 
     fn cursor(&self) -> Cursor {
         Cursor { epoch: self.epoch, seq: self.head }
+    }
+
+    fn is_idle(&self, now: Instant, age_max: Duration) -> bool {
+        let is_empty = self.entries.is_empty() && self.keys.is_empty();
+        is_empty && now.saturating_duration_since(self.used_at) >= age_max
     }
 
     fn admit(&mut self, draft: Draft) -> Arc<Event> {
@@ -174,7 +262,7 @@ impl Log {
 
 impl Engine for MemoryEngine {
     fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
-        let answer: Answer = std::future::ready(self.append_now(draft)).boxed();
+        let answer: Answer = std::future::ready(self.append_in_order(draft)).boxed();
         std::future::ready(Ok(answer)).boxed()
     }
 

@@ -12,7 +12,8 @@ use fanfare_proto::{catalog::Catalogs, room::Room};
 use super::{disk::DiskEngine, memory::MemoryEngine, *};
 use crate::{
     config::{Limits, Retention},
-    hub::{Hub, Inbox, Subscription},
+    event::Sequence,
+    hub::{Hub, Inbox, Interest, Subscription},
 };
 
 /// An engine of each kind with these bounds, and its hub.
@@ -135,6 +136,75 @@ async fn tenants_are_bounded_and_known_ones_go_on() {
         engine.append(draft("1", "", 1)).await.unwrap();
         assert!(matches!(engine.append(draft("2", "", 1)).await, Err(Refusal::TooManyTenants(1))));
         assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_strict_sequence_is_stored_after_a_refusal() {
+    for (engine, _) in engines(Retention::default(), Limits { tenants_max: 1, ..Limits::default() }) {
+        for (sequence, stored) in [(Sequence::strict(), false), (Sequence::default(), true)] {
+            let sequence = Arc::new(sequence);
+            let mut begun = Vec::new();
+            for tenant in ["1", "2", "1"] {
+                let draft = Draft { sequence: Some(sequence.clone()), ..draft(tenant, "", 1) };
+                begun.push(engine.begin(draft).await.unwrap());
+            }
+            let answers = futures_util::future::join_all(begun).await;
+            let are_stored: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+            assert_eq!(are_stored, [true, false, stored], "{engine:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_empty_and_idle_is_freed_and_no_place_is_given_twice() {
+    let limits = Limits { tenants_max: 1, idle_age_max: Duration::ZERO, ..Limits::default() };
+    let retention = Retention { age_max: Duration::from_millis(1), ..Retention::default() };
+    for (engine, hub) in engines(retention, limits) {
+        let (one, two) = (Tenant::new("1").unwrap(), Tenant::new("2").unwrap());
+        let swept = async |tenant: &Tenant| {
+            engine.append(draft(tenant.as_str(), "", 1)).await.unwrap();
+            let head = engine.head(tenant).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            engine.sweep();
+            // Answered after the sweep.
+            engine.keep(Arc::default()).await.unwrap();
+            head
+        };
+        let inbox = Arc::new(Inbox::default());
+        let open = Subscription::open(&hub, engine.clone(), &one, vec![Room::org()], None, &inbox, 0);
+        let mut subscription = open.await.unwrap();
+        swept(&one).await;
+        assert!(engine.append(draft("2", "", 1)).await.is_err(), "{engine:?}: it is followed");
+        engine.append(draft("1", "", 1)).await.unwrap();
+        assert_eq!(rest(&mut subscription).await, [1, 2]);
+        drop(subscription);
+        let last = swept(&one).await;
+        assert_eq!(last.seq, 3);
+        let other = swept(&two).await;
+        assert!(other.seq > 3 && other.epoch == last.epoch, "{engine:?}: {other:?}");
+        // A reader of the freed log misses nothing without being told.
+        assert!(matches!(engine.append(draft("1", "", 1)).await, Ok(Appended { seq: 5, .. })));
+        let read = engine.read(&one, &Interest::default(), last, 1).await;
+        assert!(matches!(read, Err(Refusal::Reset(_))), "{engine:?}: {read:?}");
+        engine.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_logs_together_are_bounded_and_the_largest_give_way() {
+    let retention = Retention { total_bytes_max: 40_000, ..Retention::default() };
+    for (engine, _) in engines(retention, Limits::default()) {
+        for _ in 0..4 {
+            engine.append(draft("small", "", 1000)).await.unwrap();
+        }
+        for _ in 0..100 {
+            engine.append(draft("large", "", 1000)).await.unwrap();
+        }
+        let large = held(&engine, "large", Limits::default()).await;
+        assert!(large.len() < 40 && large.last() == Some(&100), "{engine:?} has {} events", large.len());
+        assert_eq!(held(&engine, "small", Limits::default()).await, [1, 2, 3, 4]);
+        engine.close().await;
     }
 }
 

@@ -145,7 +145,8 @@ pub(super) async fn get_server(
         engine: if about.durable { "disk" } else { "memory" }.to_owned(),
         development: about.signer.is_some(),
         grpc_url: if known { format!("http://{}", about.address) } else { String::new() },
-        bridges: services.bridges.infos(),
+        // Bridges are everybody's: who administers one tenant learns nothing of them.
+        bridges: if identity.tenant == TenantScope::Any { services.bridges.infos() } else { Vec::new() },
     })
 }
 

@@ -37,15 +37,15 @@ impl Frame {
     fn encode(&self, buf: &mut impl BufMut) {
         match self {
             Self::Whole(bytes) => buf.put_slice(bytes),
-            Self::Generic(event) => buf.put_slice(event.generic()),
+            Self::Generic(event) => buf.put_slice(&event.generic()),
             Self::Typed { meta_field, event_field, event } => {
-                put(*meta_field, event.meta(), buf);
+                put(*meta_field, &event.meta(), buf);
                 put(*event_field, &event.draft.payload, buf);
             }
             Self::Replay { events, cursor, more } => {
                 // ReplayResponse.events = 1, .cursor = 2, .more = 3.
                 for event in events {
-                    put(1, event.delivery(), buf);
+                    put(1, &event.delivery(), buf);
                 }
                 put(2, cursor.as_bytes(), buf);
                 encode_key(3, WireType::Varint, buf);
@@ -53,14 +53,16 @@ impl Frame {
             }
             Self::Link { tenant, cursor, events } => {
                 // LinkResponse.events = 2; EventBatch.tenant = 1, .cursor = 2, .events = 3.
-                let deliveries: usize = events.iter().map(|e| put_len(3, e.delivery().len())).sum();
-                let batch = put_len(1, tenant.len()) + put_len(2, cursor.len()) + deliveries;
+                // Made once each: those of events that are not recent are not kept.
+                let deliveries: Vec<Bytes> = events.iter().map(|event| event.delivery()).collect();
+                let size: usize = deliveries.iter().map(|delivery| put_len(3, delivery.len())).sum();
+                let batch = put_len(1, tenant.len()) + put_len(2, cursor.len()) + size;
                 encode_key(2, WireType::LengthDelimited, buf);
                 encode_varint(batch as u64, buf);
                 put(1, tenant.as_bytes(), buf);
                 put(2, cursor.as_bytes(), buf);
-                for event in events {
-                    put(3, event.delivery(), buf);
+                for delivery in &deliveries {
+                    put(3, delivery, buf);
                 }
             }
         }

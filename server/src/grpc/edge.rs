@@ -35,7 +35,7 @@ use link::Link;
 /// Rooms of a replay: those of one session.
 const REPLAY_ROOMS_MAX: usize = 10_000;
 /// The largest request, in bytes: a million rooms of an ordinary length.
-const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
+pub(super) const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn call(
     services: Arc<Services>,

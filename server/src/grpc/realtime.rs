@@ -114,7 +114,7 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
         async move {
             let identity = services.identify(request.metadata())?;
             let requests = request.into_inner();
-            let sequence = Arc::new(Sequence::default());
+            let sequence = Arc::new(Sequence::strict());
             let taken = stream::unfold(Some((services, identity, requests, sequence)), |state| async {
                 let (services, identity, mut requests, sequence) = state?;
                 let next = tokio::select! {

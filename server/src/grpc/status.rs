@@ -90,6 +90,12 @@ fn code(reason: Reason) -> Code {
     UPSTREAM_REASONS.iter().find(|(_, of)| *of == reason).map_or(Code::Internal, |(code, _)| *code)
 }
 
+/// A status for a caller that exceeds a limit of the transport.
+pub(super) fn limit(message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(Reason::Limit.as_str_name(), "fanfare", HashMap::new());
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// A status for bytes that are not the message they claim to be.
 pub(super) fn malformed(message: impl Into<String>) -> Status {
     let details =

@@ -236,3 +236,54 @@ fn a_batch_is_bounded_and_says_that_there_is_more() {
     }
     assert_eq!(sizes, [512, 488]);
 }
+
+#[test]
+fn all_windows_together_are_bounded_and_those_that_nobody_follows_are_freed() {
+    let limits = Limits { window_total_bytes_max: 60_000, ..Limits::default() };
+    let hub = Arc::new(Hub::new(limits));
+    let engine = MemoryEngine::new(Retention::default(), limits, hub.clone());
+    let kind = Catalogs::builtin().unwrap().event("messenger.v1.NewMessage").unwrap().clone();
+    let append = |tenant: &str| {
+        let draft = Draft {
+            tenant: Tenant::new(tenant).unwrap(),
+            rooms: vec![Room::org()],
+            time: Timestamp::default(),
+            sender: String::new(),
+            kind: kind.clone(),
+            payload: Bytes::from_static(&[0; 500]),
+            except_sessions: Vec::new(),
+            idempotency_key: String::new(),
+            id_field: None,
+            sequence: None,
+        };
+        engine.append(draft).now_or_never().unwrap().unwrap();
+    };
+    let bytes = |tenant: &str| hub.channel(&Tenant::new(tenant).unwrap(), 0).lock().window.bytes();
+    append("small");
+    let small = bytes("small");
+    for _ in 0..100 {
+        append("large");
+    }
+    assert!(bytes("large") + bytes("small") <= 60_000);
+    assert_eq!(bytes("small"), small);
+    assert_eq!(usize::try_from(hub.bytes.load(Ordering::Relaxed)).unwrap(), bytes("large") + bytes("small"));
+    assert!(hub.release(&Tenant::new("large").unwrap()) && hub.release(&Tenant::new("small").unwrap()));
+    assert_eq!(hub.bytes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn encoded_forms_are_kept_while_an_event_is_in_the_window() {
+    let world = World::new(2, 100);
+    let id = world.publish(&rooms(1), false);
+    let inbox = Arc::new(Inbox::default());
+    let after = Cursor { seq: 0, ..world.head() };
+    let mut subscription = world.open(rooms(1), Some(after), &inbox).unwrap();
+    let batch = subscription.next().now_or_never().unwrap().unwrap();
+    let event = batch.events.into_iter().find(|event| event.id == id).unwrap();
+    let is_kept = || event.generic().as_ptr() == event.generic().as_ptr();
+    assert!(is_kept());
+    (0..2).for_each(|_| drop(world.publish(&rooms(1), false)));
+    // Two that are alive at once: what is not kept is made anew.
+    let (one, other) = (event.generic(), event.generic());
+    assert!(one == other && one.as_ptr() != other.as_ptr());
+}

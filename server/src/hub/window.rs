@@ -45,10 +45,21 @@ impl Window {
         for room in event.rooms() {
             self.by_room.entry(room.clone()).or_default().push_back(position);
         }
-        self.bytes += event.cost_bytes();
+        self.bytes += event.recent_cost_bytes();
         let seq = if event.is_ephemeral() { self.head() } else { event.seq };
         self.entries.push_back(Entry { event, seq });
         while self.entries.len() > self.events_max || self.bytes > self.bytes_max {
+            self.pop();
+        }
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Shrinks to so many bytes.
+    pub(super) fn shrink(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
             self.pop();
         }
     }
@@ -63,7 +74,8 @@ impl Window {
                 }
             }
         }
-        self.bytes -= event.cost_bytes();
+        self.bytes -= event.recent_cost_bytes();
+        event.release();
         self.base = seq;
         self.first += 1;
     }

@@ -472,7 +472,11 @@ impl Roster {
     fn take_out(&mut self, id: &str, room: &Room) -> Option<(Known, bool)> {
         let known = self.sessions.get_mut(id)?;
         known.rooms.remove(room)?;
-        let known = Known { rooms: HashMap::new(), ..known.clone() };
+        // Without its rooms: a session that goes is taken out of each of them.
+        let rooms = std::mem::take(&mut known.rooms);
+        let copy = known.clone();
+        known.rooms = rooms;
+        let known = copy;
         let member = self.tenants.get_mut(&known.tenant)?.get_mut(room)?.get_mut(&known.user_id)?;
         member.sessions.retain(|session| &**session != id);
         let last = member.sessions.is_empty();

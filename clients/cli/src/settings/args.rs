@@ -117,6 +117,9 @@ pub(crate) struct ServerArgs {
     /// Bytes that a tenant's log keeps.
     #[arg(long, env = "FANFARE_RETENTION_BYTES", value_name = "SIZE", default_value = "64MiB")]
     pub(crate) retention_bytes: Size,
+    /// Bytes that all logs together keep; the largest give way.
+    #[arg(long, env = "FANFARE_RETENTION_BYTES_TOTAL", value_name = "SIZE", default_value = "2GiB")]
+    pub(crate) retention_bytes_total: Size,
     /// How long a tenant's log keeps an event.
     #[arg(long, env = "FANFARE_RETENTION_AGE", value_name = "TIME", value_parser = duration, default_value = "1h")]
     pub(crate) retention_age: Duration,
@@ -132,6 +135,23 @@ pub(crate) struct ServerArgs {
     /// Concurrent calls on one connection.
     #[arg(long, env = "FANFARE_STREAMS_PER_CONNECTION_MAX", value_name = "COUNT", default_value_t = 10_000)]
     pub(crate) streams_per_connection_max: u32,
+    /// Connections at once.
+    #[arg(long, env = "FANFARE_GRPC_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 20_000)]
+    pub(crate) grpc_connections_max: usize,
+    /// Connections from one address.
+    #[arg(
+        long,
+        env = "FANFARE_GRPC_CONNECTIONS_PER_ADDRESS_MAX",
+        value_name = "COUNT",
+        default_value_t = 5_000
+    )]
+    pub(crate) grpc_connections_per_address_max: usize,
+    /// How long a connection may take to its first request, and a message of a request from its first byte to its last.
+    #[arg(long, env = "FANFARE_GRPC_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) grpc_request_timeout: Duration,
+    /// How long a connection without requests is kept.
+    #[arg(long, env = "FANFARE_GRPC_IDLE_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "5m")]
+    pub(crate) grpc_idle_timeout: Duration,
     /// How long a user whose last session was cut off still counts as online, so that a reload tells nobody.
     #[arg(long, env = "FANFARE_PRESENCE_GRACE", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) presence_grace: Duration,

@@ -91,7 +91,10 @@ fn texts(value: &toml::Value) -> Result<Vec<String>, &'static str> {
 fn set(mut command: Command, key: &str, values: &[String]) -> Command {
     let id = command.get_arguments().find(|a| a.get_long() == Some(key)).map(|a| a.get_id().clone());
     if let Some(id) = id {
-        command = command.mut_arg(id, |arg| arg.default_values(values.to_vec()));
+        command = command.mut_arg(id, |arg| {
+            let is_secret = super::print::SECRET.contains(&key);
+            arg.default_values(values.to_vec()).hide_default_value(is_secret)
+        });
     }
     let below: Vec<String> = command.get_subcommands().map(|s| s.get_name().to_owned()).collect();
     for name in below {

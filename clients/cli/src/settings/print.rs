@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::{ArgMatches, Command, parser::ValueSource};
 
 /// Settings that are shown only as present.
-const SECRET: [&str; 3] = ["jwt-secret", "bridge-token", "token"];
+pub(super) const SECRET: [&str; 3] = ["jwt-secret", "bridge-token", "token"];
 
 #[allow(clippy::print_stdout)]
 pub(super) fn print(command: &Command, name: &str, matches: &ArgMatches) {

@@ -64,3 +64,16 @@ fn times_and_sizes_need_sensible_units() {
     assert_eq!("2MiB".parse(), Ok(duration::Size(2 << 20)));
     assert!("2MB".parse::<duration::Size>().is_err());
 }
+
+#[test]
+fn help_shows_no_secret_of_the_file() {
+    let path = file(
+        "secret-help.toml",
+        "jwt-secret = \"not-to-be-shown-0123456789abcdef0123\"\nretention-events = 4321\n",
+    );
+    let Err(Error::Usage(help)) = read_all(&["server", "--config", &path, "--help"]) else {
+        panic!("no help")
+    };
+    let text = help.to_string();
+    assert!(text.contains("4321") && !text.contains("not-to-be-shown"), "{text}");
+}

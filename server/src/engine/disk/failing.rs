@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    fs::OpenOptions,
+    fs::{self, File},
     io,
     ops::Bound,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex},
 };
@@ -17,7 +18,7 @@ use fanfare_proto::{
 };
 use futures_util::future::join_all;
 use proptest::prelude::*;
-use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, backends::FileBackend};
+use redb::{BackendError, StorageBackend, backends::FileBackend};
 use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,7 @@ use crate::{
         tests::{draft, folder, held, opened},
     },
     event::Sequence,
-    hub::{Hub, Inbox, Subscription},
+    hub::{Hub, Inbox, Interest, Subscription},
     ingest::Ingest,
     presence::Presence,
 };
@@ -51,17 +52,55 @@ fn plan(folder: &Path, outage: Outage) {
     OUTAGES.lock().unwrap().insert(folder.to_owned(), outage);
 }
 
+/// What of a file is really on the disk, and what is written and not synced yet.
+#[derive(Debug, Default)]
+struct Image {
+    synced: Vec<u8>,
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl Image {
+    /// A sync that fails loses what it was to write, and the kernel takes it for clean.
+    fn sync(&mut self, works: bool) {
+        for (at, data) in std::mem::take(&mut self.pending) {
+            if works {
+                self.synced.resize(self.synced.len().max(at + data.len()), 0);
+                self.synced[at..at + data.len()].copy_from_slice(&data);
+            }
+        }
+    }
+}
+
+/// A disk whose next so many syncs fail, and what is on it, by the files' numbers.
+type FailingSyncs = (u32, HashMap<u64, Image>);
+
+static IMAGES: LazyLock<Mutex<HashMap<PathBuf, FailingSyncs>>> = LazyLock::new(Mutex::default);
+
 #[derive(Debug)]
-struct Disk {
+pub(super) struct Disk {
     folder: PathBuf,
+    /// Tells the file from others, also when it is renamed.
+    number: u64,
     file: FileBackend,
 }
 
-/// Opens a file as the store does, on a disk that may fail.
-pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let folder = path.parent().unwrap().to_owned();
-    Builder::new().create_with_backend(Disk { folder, file: FileBackend::new(file)? })
+impl Disk {
+    /// A disk that may fail, under a file that the store opens.
+    pub(super) fn new(path: &Path, file: &File, backend: FileBackend) -> Self {
+        let (folder, metadata) = (path.parent().unwrap().to_owned(), file.metadata().unwrap());
+        if let Some((_, images)) = IMAGES.lock().unwrap().get_mut(&folder)
+            && metadata.len() == 0
+        {
+            images.insert(metadata.ino(), Image::default());
+        }
+        Self { folder, number: metadata.ino(), file: backend }
+    }
+
+    fn image<T>(&self, see: impl FnOnce(&mut u32, &mut Image) -> T) -> Option<T> {
+        let mut disks = IMAGES.lock().unwrap();
+        let (failures, images) = disks.get_mut(&self.folder)?;
+        Some(see(failures, images.entry(self.number).or_default()))
+    }
 }
 
 impl Disk {
@@ -105,12 +144,25 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Nothing crashes here: what was written is what is read.
+        let fails = self.image(|failures, image| {
+            let fails = *failures > 0;
+            *failures = failures.saturating_sub(1);
+            image.sync(!fails);
+            fails
+        });
+        if fails == Some(true) {
+            return Err(io::Error::from(io::ErrorKind::Other));
+        }
+        // Whatever happens, what was written is what is read.
         self.change(|| Ok(()))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(|| self.file.write(offset, data))
+        self.change(|| {
+            let at = usize::try_from(offset).unwrap();
+            self.image(|_, image| image.pending.push((at, data.to_vec())));
+            self.file.write(offset, data)
+        })
     }
 
     fn close(&self) -> io::Result<()> {
@@ -295,4 +347,71 @@ async fn who_comes_while_the_disk_refuses_is_told_of_and_kept_when_it_works_agai
     drop((engine, ingest, subscription));
     let kept = opened(&folder, Retention::default(), limits, &hub).kept();
     assert_eq!(kept.iter().map(|(pid, _)| pid.as_str()).collect::<Vec<_>>(), ["pid"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
+    let (folder, limits) = (folder(), Limits::default());
+    IMAGES.lock().unwrap().insert(folder.clone(), (0, HashMap::new()));
+    let hub = Arc::new(Hub::new(limits));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        for event in 0..3 {
+            acknowledged.push(insist(&engine, &format!("{round} {event}")).await);
+        }
+        IMAGES.lock().unwrap().get_mut(&folder).unwrap().0 = round;
+    }
+    acknowledged.push(insist(&engine, "last").await);
+    assert_eq!(held(&engine, "1", limits).await, acknowledged);
+
+    // The machine crashes: what is left is what is on the disk.
+    let copy = super::super::tests::folder();
+    fs::create_dir_all(&copy).unwrap();
+    let number = fs::metadata(folder.join("log.redb")).unwrap().ino();
+    fs::write(copy.join("log.redb"), &IMAGES.lock().unwrap()[&folder].1[&number].synced).unwrap();
+    let after: Arc<dyn Engine> = Arc::new(opened(&copy, Retention::default(), limits, &hub));
+    assert_eq!(held(&after, "1", limits).await, acknowledged);
+    engine.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_come_back_without_a_write() {
+    let (folder, limits) = (folder(), Limits::default());
+    let retention = Retention { events_max: 5, ..Retention::default() };
+    let hub = Arc::new(Hub::new(limits));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, retention, limits, &hub));
+    for _ in 0..5 {
+        engine.append(draft("1", "", 10)).await.unwrap();
+    }
+    let tenant = Tenant::new("1").unwrap();
+    let (head, interest) = (engine.head(&tenant).await.unwrap(), Interest::default());
+    plan(&folder, Outage { after: 0, length: u32::MAX, happens: false });
+    let passing = Catalogs::builtin().unwrap().event("messenger.v1.TypingStart").unwrap().clone();
+    let mut refused = 0;
+    while refused < 20 {
+        refused += u32::from(engine.append(draft("1", "", 10)).await.is_err());
+        let draft = Draft { kind: passing.clone(), ..draft("1", "", 10) };
+        engine.append(draft).await.expect("what is in no log passes through");
+        assert_eq!(engine.read(&tenant, &interest, Cursor { seq: 0, ..head }, 1).await.unwrap().upto, 0);
+    }
+    plan(&folder, Outage { after: 0, length: 9, happens: false });
+    // Nothing is written from here on.
+    let opened_again = async {
+        while held_from(&engine, head).await.is_err() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), opened_again).await.unwrap();
+    assert_eq!(held(&engine, "1", limits).await, [1, 2, 3, 4, 5]);
+    engine.close().await;
+}
+
+/// Reads the log from its beginning, past all windows.
+async fn held_from(engine: &Arc<dyn Engine>, head: Cursor) -> Result<(), crate::error::Refusal> {
+    let (hub, inbox) = (Hub::new(Limits::default()), Arc::new(Inbox::default()));
+    let after = Some(Cursor { seq: 0, ..head });
+    let tenant = Tenant::new("1").unwrap();
+    let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
+    open.await?.next().await.map(drop)
 }

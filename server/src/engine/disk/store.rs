@@ -2,29 +2,38 @@
 //!
 //! Every record of an event carries a checksum of its own, so that damage is noticed when the store is opened.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use fanfare_proto::{cursor::Epoch, room::Tenant};
 use prost::Message;
 use prost_types::Timestamp;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    WriteTransaction,
+    Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 
+use super::{
+    changes::Changes,
+    file::{self, Suspicion},
+    rewrite::rewrite,
+};
 use crate::{engine::Appended, error::Error, event::Event};
 
 /// The layout of the tables; another one is refused.
 const FORMAT: u64 = 1;
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Name → number and newest seq.
-const TENANTS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("tenants");
+pub(super) const TENANTS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("tenants");
 /// Tenant's number and seq → checksum and [`StoredEvent`].
-const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("events");
+pub(super) const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("events");
 /// Tenant's number and idempotency key → [`StoredAnswer`].
-const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
-const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
+pub(super) const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
+pub(super) const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
 
 /// Any failure of the store; the cause goes to the log, callers are told to try again.
 pub(super) type Failed = redb::Error;
@@ -44,7 +53,7 @@ pub(super) struct StoredEvent {
     pub(super) sender: String,
     #[prost(string, repeated, tag = "6")]
     pub(super) except_sessions: Vec<String>,
-    /// When it was appended, in Unix milliseconds.
+    /// When it was appended, in milliseconds of the log's clock.
     #[prost(uint64, tag = "7")]
     pub(super) millis: u64,
     /// What it costs in a bounded store.
@@ -80,7 +89,7 @@ impl StoredEvent {
         }
     }
 
-    fn seal(&self) -> Vec<u8> {
+    pub(super) fn seal(&self) -> Vec<u8> {
         let bytes = self.encode_to_vec();
         [&crc32fast::hash(&bytes).to_le_bytes()[..], &bytes].concat()
     }
@@ -117,42 +126,51 @@ pub(super) struct Loaded {
     pub(super) keys: Vec<(u64, String, Appended)>,
 }
 
-/// All logs, and what is kept of sessions by key.
-type Everything = (Vec<Loaded>, Vec<(String, Vec<u8>)>);
+/// Everything that is in a store.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) logs: Vec<Loaded>,
+    /// Records of sessions by key.
+    pub(super) sessions: Vec<(String, Vec<u8>)>,
+    /// Where the log's clock was, in milliseconds; 0 in a new store.
+    pub(super) clock: u64,
+    /// Where new logs begin.
+    pub(super) floor: u64,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening<'a> {
+    pub(super) folder: &'a Path,
+    /// What was answered may not be on the disk when a crash comes; then the epoch changes at the next start.
+    pub(super) late: bool,
+    /// The epoch, when it is the same process that opens the store again: then nothing was lost.
+    pub(super) known: Option<Epoch>,
+    /// Pages of the file may never have reached the disk.
+    pub(super) is_suspect: bool,
+}
 
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Store {
     database: Database,
     pub(super) epoch: Epoch,
+    suspicion: Suspicion,
 }
-
-/// Everything that one commit changes.
-pub(super) struct Change(WriteTransaction);
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("log.redb")
 }
 
-#[cfg(not(test))]
-fn open_database(file: &Path) -> Result<Database, DatabaseError> {
-    Database::create(file)
-}
-
-#[cfg(test)]
-use super::failing::open as open_database;
-
 impl Store {
     /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
     /// and nothing else. Every event's checksum is verified.
-    ///
-    /// With `late`, what was answered may not be on the disk when a crash comes; then the epoch changes at the next start. Not so when it is
-    /// `known`, because it is the same process that opens the store again and nothing was lost.
-    pub(super) fn open(folder: &Path, late: bool, known: Option<Epoch>) -> Result<(Self, Everything), Error> {
+    pub(super) fn open(opening: Opening<'_>) -> Result<(Self, Contents), Error> {
+        let folder = opening.folder;
         let opened = unpanicked(|| {
-            let store = Self::open_file(folder, late, known)?;
-            let everything = store.load(folder)?;
-            Ok((store, everything))
+            let store = Self::open_file(opening)?;
+            let contents = store.load(folder)?;
+            Ok((store, contents))
         });
         opened.unwrap_or_else(|| {
             let problem = damaged(folder, "the file is not what was written");
@@ -160,25 +178,36 @@ impl Store {
         })
     }
 
-    fn open_file(folder: &Path, late: bool, known: Option<Epoch>) -> Result<Self, Error> {
+    /// Whether pages of the file may never have reached the disk.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspicion.load(Ordering::Acquire)
+    }
+
+    fn open_file(opening: Opening<'_>) -> Result<Self, Error> {
+        let Opening { folder, late, known, is_suspect } = opening;
         let refuse = |problem: String| Error::Store { folder: folder.display().to_string(), problem };
-        std::fs::create_dir_all(folder).map_err(|e| refuse(e.to_string()))?;
-        let database = open_database(&path(folder)).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                refuse("another process uses it; one server owns a folder".into())
-            }
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        created.map_err(|e| refuse(e.to_string()))?;
+        let file = path(folder);
+        let unusable = |error: Failed| match error {
+            Failed::DatabaseAlreadyOpen => refuse("another process uses it; one server owns a folder".into()),
             other => refuse(damaged(folder, &other.to_string())),
-        })?;
+        };
+        if is_suspect || file::mark(&file).exists() {
+            tracing::warn!("the disk failed to take what was written: the log is copied into a fresh file");
+            rewrite(&file).map_err(unusable)?;
+        }
+        let (database, suspicion) = file::open(&file).map_err(|error| unusable(error.into()))?;
         let epoch = prepare(&database, late, known).map_err(|e| refuse(damaged(folder, &e.to_string())))?;
         match epoch {
-            Ok(number) => Ok(Self { database, epoch: Epoch::kept(number) }),
+            Ok(number) => Ok(Self { database, epoch: Epoch::kept(number), suspicion }),
             Err(format) => Err(refuse(format!(
                 "it was written by another version of Fanfare (format {format}, want {FORMAT}); use that version, or another folder"
             ))),
         }
     }
 
-    fn load(&self, folder: &Path) -> Result<Everything, Error> {
+    fn load(&self, folder: &Path) -> Result<Contents, Error> {
         let refuse = |problem: &str| Error::Store {
             folder: folder.display().to_string(),
             problem: damaged(folder, problem),
@@ -188,7 +217,7 @@ impl Store {
     }
 
     /// The outer failure is the store's; the inner one says which record is damaged.
-    fn load_all(&self) -> Result<Result<Everything, String>, Failed> {
+    fn load_all(&self) -> Result<Result<Contents, String>, Failed> {
         let read = self.database.begin_read()?;
         let (tenants, events, keys) =
             (read.open_table(TENANTS)?, read.open_table(EVENTS)?, read.open_table(KEYS)?);
@@ -231,26 +260,45 @@ impl Store {
             loaded.keys.sort_by_key(|(millis, ..)| *millis);
             all.push(loaded);
         }
-        let mut kept = Vec::new();
+        let mut sessions = Vec::new();
         for entry in read.open_table(SESSIONS)?.iter()? {
             let (key, record) = entry?;
-            kept.push((key.value().to_owned(), record.value().to_vec()));
+            sessions.push((key.value().to_owned(), record.value().to_vec()));
         }
-        Ok(Ok((all, kept)))
+        let meta = read.open_table(META)?;
+        let number = |name| -> Result<u64, Failed> { Ok(meta.get(name)?.map_or(0, |value| value.value())) };
+        let (noted, floor) = (number("clock")?, number("floor")?);
+        let last = |log: &Loaded| {
+            let event = log.retained.iter().map(|(millis, _)| *millis).max();
+            event.max(log.keys.last().map(|(millis, ..)| *millis))
+        };
+        let clock = all.iter().filter_map(last).max().unwrap_or_default().max(noted);
+        Ok(Ok(Contents { logs: all, sessions, clock, floor }))
     }
 
-    /// Begins a change that is on the disk when it is committed or, when it is `late`, when the next one that is not has been.
-    pub(super) fn begin(&self, late: bool) -> Result<Change, Failed> {
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(if late { Durability::None } else { Durability::Immediate })?;
-        Ok(Change(transaction))
+    /// Commits changes. They are on the disk when this returns or, when they are `late`, when the next ones that are not
+    /// late have been committed.
+    pub(super) fn commit(&self, changes: &Changes, late: bool) -> Result<(), Failed> {
+        let write = self.begin(late)?;
+        changes.apply(&write)?;
+        Ok(write.commit()?)
     }
 
-    /// Everything is on the disk: the epoch stays when the store is opened again.
-    pub(super) fn conclude(&self) -> Result<(), Failed> {
-        let change = self.begin(false)?;
-        change.0.open_table(META)?.insert("late", 0)?;
-        change.commit()
+    fn begin(&self, late: bool) -> Result<WriteTransaction, Failed> {
+        let mut write = self.database.begin_write()?;
+        write.set_durability(if late { Durability::None } else { Durability::Immediate })?;
+        Ok(write)
+    }
+
+    /// Everything is on the disk: the epoch stays when the store is opened again, and the clock goes on from here.
+    pub(super) fn conclude(&self, clock: u64) -> Result<(), Failed> {
+        let write = self.begin(false)?;
+        {
+            let mut meta = write.open_table(META)?;
+            meta.insert("late", 0)?;
+            meta.insert("clock", clock)?;
+        }
+        Ok(write.commit()?)
     }
 
     /// The events of a tenant behind a seq, in order, until `visit` says stop; `None` stands for one that is damaged.
@@ -324,52 +372,4 @@ fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Resu
     write.open_table(SESSIONS)?;
     write.commit()?;
     Ok(epoch)
-}
-
-impl Change {
-    pub(super) fn head(&self, tenant: &Tenant, number: u32, head: u64) -> Result<(), Failed> {
-        self.0.open_table(TENANTS)?.insert(tenant.as_str(), (number, head))?;
-        Ok(())
-    }
-
-    pub(super) fn events<'e>(
-        &self,
-        events: impl Iterator<Item = (u32, u64, &'e StoredEvent)>,
-    ) -> Result<(), Failed> {
-        let mut table = self.0.open_table(EVENTS)?;
-        for (number, seq, event) in events {
-            table.insert((number, seq), event.seal().as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a tenant's events up to a seq.
-    pub(super) fn trim(&self, number: u32, upto: u64) -> Result<(), Failed> {
-        let mut table = self.0.open_table(EVENTS)?;
-        table.retain_in((number, 0)..=(number, upto), |_, _| false)?;
-        Ok(())
-    }
-
-    pub(super) fn key(&self, number: u32, key: &str, answer: Option<&StoredAnswer>) -> Result<(), Failed> {
-        let mut table = self.0.open_table(KEYS)?;
-        match answer {
-            Some(answer) => _ = table.insert((number, key), answer.encode_to_vec().as_slice())?,
-            None => _ = table.remove((number, key))?,
-        }
-        Ok(())
-    }
-
-    pub(super) fn session(&self, key: &str, record: Option<&[u8]>) -> Result<(), Failed> {
-        let mut table = self.0.open_table(SESSIONS)?;
-        match record {
-            Some(record) => _ = table.insert(key, record)?,
-            None => _ = table.remove(key)?,
-        }
-        Ok(())
-    }
-
-    /// Makes everything durable: it is on the disk when this returns.
-    pub(super) fn commit(self) -> Result<(), Failed> {
-        Ok(self.0.commit()?)
-    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{log::STEP_MILLIS, *};
 use crate::{
     engine::tests::{draft, folder, held, opened, rest},
     hub::{Inbox, Subscription},
@@ -108,6 +108,35 @@ async fn an_answer_that_was_early_costs_the_epoch_after_a_crash_only() {
     engine.close().await;
     drop(engine);
     assert_eq!(open(Limits::default()).head(&tenant).await.unwrap(), head, "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_forward_deletes_nothing() {
+    const DAY_MILLIS: u64 = 24 * 3600 * 1000;
+    let folder = folder();
+    let engine = open(&folder);
+    let first = engine.append(draft("1", "key", 10)).await.unwrap();
+    STEP_MILLIS.fetch_add(DAY_MILLIS, Ordering::Relaxed);
+    engine.append(draft("1", "", 10)).await.unwrap();
+    assert_eq!(held(&engine, "1", Limits::default()).await, [1, 2]);
+    engine.close().await;
+    drop(engine);
+    STEP_MILLIS.fetch_add(DAY_MILLIS, Ordering::Relaxed);
+    let engine = open(&folder);
+    engine.sweep();
+    let again = engine.append(draft("1", "key", 10)).await.unwrap();
+    assert_eq!((again.id, again.duplicate), (first.id, true));
+    assert_eq!(held(&engine, "1", Limits::default()).await, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_reads_the_log() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let engine = open(&folder);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder), mode(&folder.join("log.redb"))), (0o700, 0o600));
+    engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

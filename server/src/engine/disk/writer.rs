@@ -4,9 +4,9 @@
 //! opened anew: what is on the disk then is what has happened.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use fanfare_proto::{cursor::Cursor, room::Tenant};
@@ -18,21 +18,25 @@ use tokio::{
 
 use super::{
     Place, Shared,
-    store::{Change, Failed, Loaded, Store, StoredAnswer, StoredEvent, unpanicked},
+    changes::Changes,
+    log::{Clock, Log},
+    store::{Loaded, StoredAnswer, StoredEvent, unpanicked},
 };
 use crate::{
-    config::{Limits, Retention},
-    engine::{Appended, Record},
+    config::Retention,
+    engine::{Appended, OWN_TENANT, Record},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
+    share,
 };
 
 /// Commands in one transaction.
 const BATCH_MAX: usize = 1024;
 /// Payload bytes in one transaction.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// The pause between two tries to open a store that has failed.
-const REOPEN_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
+
+/// Events of a log that are removed from the disk at once, unless it is swept.
+const SLAB: u64 = 512;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -43,28 +47,22 @@ pub(super) enum Command {
     Close(oneshot::Sender<()>),
 }
 
-/// A tenant's log, as far as the writer must know it.
-#[derive(Debug, Default)]
-struct Log {
-    number: u32,
-    head: u64,
-    /// The time and cost of each event, oldest first.
-    retained: VecDeque<(u64, u64)>,
-    bytes: u64,
-    keys: HashMap<String, Appended>,
-    key_ages: VecDeque<(u64, String)>,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub(super) struct Writer {
-    shared: Arc<Shared>,
-    logs: HashMap<Tenant, Log>,
-    next_number: u32,
-    tried_at: Instant,
-    lag: Lag,
+    pub(super) shared: Arc<Shared>,
+    pub(super) logs: HashMap<Tenant, Log>,
+    pub(super) next_number: u32,
+    /// Bytes in all logs.
+    pub(super) bytes: u64,
+    pub(super) clock: Clock,
+    /// When the store was last opened, or tried to.
+    pub(super) tried_at: Instant,
+    pub(super) lag: Lag,
+    /// Pages of the file may never have reached the disk.
+    pub(super) is_suspect: bool,
     /// What was answered was lost: nothing may be built on what is left before clients have been told, by a new epoch.
-    is_over: bool,
+    pub(super) is_over: bool,
 }
 
 /// How far what was answered may be ahead of the disk.
@@ -73,7 +71,7 @@ pub(super) struct Lag {
     /// Absent: not at all.
     allowed: Option<(Duration, Handle)>,
     /// Since when something was answered that is not on the disk.
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
 }
 
 impl Lag {
@@ -99,21 +97,25 @@ impl Lag {
 }
 
 /// What is to be done once a batch is on the disk.
-enum Outcome {
+pub(super) enum Outcome {
     Publish(Arc<Event>, Appended, oneshot::Sender<Result<Appended, Refusal>>),
     Answer(Result<Appended, Refusal>, oneshot::Sender<Result<Appended, Refusal>>),
     Kept(oneshot::Sender<Result<(), Refusal>>),
 }
 
-fn millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, lag: Lag, loaded: Vec<Loaded>) -> Self {
-        let tried_at = Instant::now();
-        let mut writer = Self { shared, logs: HashMap::new(), next_number: 0, tried_at, lag, is_over: false };
+    pub(super) fn new(shared: Arc<Shared>, lag: Lag, clock: Clock, loaded: Vec<Loaded>) -> Self {
+        let mut writer = Self {
+            shared,
+            logs: HashMap::new(),
+            next_number: 0,
+            bytes: 0,
+            clock,
+            tried_at: Instant::now(),
+            lag,
+            is_suspect: false,
+            is_over: false,
+        };
         // Nobody was there yet who could have missed something.
         writer.take_over(loaded, |log| log.head);
         writer
@@ -130,7 +132,8 @@ impl Writer {
                 }
                 batch.push(next);
             }
-            if let Some(done) = self.process(batch) {
+            let is_closed = self.shared.store().is_none();
+            if let Some(done) = if is_closed { self.refuse(batch) } else { self.process(batch) } {
                 self.conclude();
                 // The store is closed before anybody learns of it.
                 self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -142,84 +145,37 @@ impl Writer {
 
     /// The next command; meanwhile, what is late comes to the disk in time.
     fn next(&mut self, waiting: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        if let Some(command) = self.recover(waiting) {
+            return Some(command);
+        }
         while let (Some(rest), Some((_, runtime))) = (self.lag.rest(), &self.lag.allowed) {
             if let Ok(command) = runtime.block_on(async { timeout(rest, waiting.recv()).await }) {
                 return command;
             }
-            if !self.write(&[], &[], &[], &[], &[]) {
+            if !self.write(&Changes::default()) {
                 self.fail();
             }
         }
         waiting.blocking_recv()
     }
 
-    /// Nothing more will be written.
-    fn conclude(&self) {
-        let Some(store) = self.shared.store().filter(|_| self.lag.is_allowed()) else { return };
-        match unpanicked(|| store.conclude()) {
-            Some(Ok(())) => {}
-            _ => tracing::error!(
-                "the log was not concluded: clients read current state anew after the next start"
-            ),
-        }
-    }
-
-    /// The store cannot be written.
-    fn fail(&mut self) {
-        self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
-        if self.lag.since.take().is_some() {
-            tracing::error!(
-                "what was answered is not on the disk and cannot be written; the log stays closed until the server starts again"
-            );
-            self.is_over = true;
-        }
-    }
-
-    /// What is in the store is what is true. `published` says how far the hub has a tenant's log.
-    fn take_over(&mut self, loaded: Vec<Loaded>, published: impl Fn(&Loaded) -> u64) {
-        self.logs.clear();
-        self.next_number = 0;
-        let mut places = HashMap::new();
-        for log in loaded {
-            let base = log.head - log.retained.len() as u64;
-            let place = Place::new(log.number, base, log.head, published(&log));
-            places.insert(log.tenant.clone(), Arc::new(place));
-            self.next_number = self.next_number.max(log.number + 1);
-            let own = Log {
-                number: log.number,
-                head: log.head,
-                bytes: log.retained.iter().map(|(_, cost)| cost).sum(),
-                retained: log.retained.into(),
-                key_ages: log.keys.iter().map(|(at, key, _)| (*at, key.clone())).collect(),
-                keys: log.keys.into_iter().map(|(_, key, answer)| (key, answer)).collect(),
-            };
-            self.logs.insert(log.tenant, own);
-        }
-        *self.shared.places.write().unwrap_or_else(PoisonError::into_inner) = places;
-    }
-
     /// Runs a batch; gives whom to tell when it ends with a close.
     fn process(&mut self, batch: Vec<Command>) -> Option<oneshot::Sender<()>> {
-        let mut closing = None;
+        let (mut closing, mut sweep) = (None, false);
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut touched = HashSet::new();
-        let mut sweep = false;
-        let mut records = Vec::new();
-        let mut stored = Vec::new();
-        let mut keys: Vec<(u32, String, Option<StoredAnswer>)> = Vec::new();
-        let now = millis();
+        let (mut touched, mut changes) = (HashSet::new(), Changes::default());
+        let now = self.clock.now();
         for command in batch {
             match command {
                 Command::Append(draft, answer) => {
-                    let tenant = draft.tenant.clone();
-                    let sequence = draft.sequence.clone();
-                    let outcome = self.admit(draft, answer, now, &mut stored, &mut keys);
+                    let (tenant, sequence) = (draft.tenant.clone(), draft.sequence.clone());
+                    let outcome = self.admit(draft, answer, now, &mut changes);
                     outcomes.push((outcome, sequence));
                     touched.insert(tenant);
                 }
-                Command::Keep(kept, answer) => {
-                    if !kept.is_empty() {
-                        records.push(kept);
+                Command::Keep(records, answer) => {
+                    if !records.is_empty() {
+                        changes.records.push(records);
                     }
                     outcomes.push((Outcome::Kept(answer), None));
                 }
@@ -230,29 +186,10 @@ impl Writer {
         if sweep {
             touched.extend(self.logs.keys().cloned());
         }
-        let touched: Vec<Tenant> = touched.into_iter().filter(|t| self.logs.contains_key(t)).collect();
-        let mut trims = Vec::new();
-        for tenant in &touched {
-            let Some(log) = self.logs.get_mut(tenant) else { continue };
-            keys.extend(
-                log.forget_keys(now, &self.shared.limits).into_iter().map(|key| (log.number, key, None)),
-            );
-            if let Some(upto) = log.trim(now, &self.shared.retention) {
-                trims.push((log.number, upto));
-            }
-        }
-        let nothing = stored.is_empty() && keys.is_empty() && trims.is_empty() && records.is_empty();
-        let heads: Vec<(&Tenant, u32, u64)> =
-            touched.iter().filter_map(|t| self.logs.get(t).map(|log| (t, log.number, log.head))).collect();
-        // Keys of a batch that was refused are known here until the store is open again: while it is closed they answer nothing.
-        let answers = outcomes.iter().any(|(outcome, _)| matches!(outcome, Outcome::Answer(Ok(_), _)));
-        let written = if nothing {
-            !answers || self.shared.store().is_some()
-        } else {
-            self.write(&heads, &stored, &trims, &keys, &records)
-        };
+        self.retain(&touched, sweep, now, &mut changes);
+        let written = changes.is_empty() || self.write(&changes);
         if written {
-            self.settle(&touched);
+            self.settle(&touched, &changes);
         } else {
             self.fail();
         }
@@ -262,10 +199,53 @@ impl Writer {
             }
             self.finish(outcome, written);
         }
-        if !written && !self.is_over {
-            self.reopen();
-        }
         closing
+    }
+
+    /// Removes what is too old or too much in the logs that were touched, and in all when they are too large together.
+    fn retain(&mut self, touched: &HashSet<Tenant>, sweep: bool, now: u64, changes: &mut Changes) {
+        let limits = self.shared.limits;
+        for tenant in touched {
+            let Some(log) = self.logs.get_mut(tenant) else { continue };
+            let forgotten = log.forget_keys(now, &limits);
+            changes.keys.extend(forgotten.into_iter().map(|key| (log.number, key, None)));
+            self.bytes -= log.bytes;
+            log.trim(now, &self.shared.retention);
+            self.bytes += log.bytes;
+            if log.noted != Some(log.head) {
+                changes.heads.push((tenant.clone(), log.number, log.head));
+            }
+            let is_due = log.base() - log.removed >= if sweep { 1 } else { SLAB };
+            changes.trims.extend(is_due.then(|| (tenant.clone(), log.number, log.base())));
+        }
+        self.share(now, changes);
+        if sweep {
+            let idle = self.logs.iter().filter(|(_, log)| log.is_idle(now, limits.idle_age_max));
+            let idle: Vec<Tenant> = idle.map(|(tenant, _)| tenant.clone()).collect();
+            changes.freed = idle.into_iter().filter(|tenant| self.shared.hub.release(tenant)).collect();
+            changes.floor =
+                changes.freed.iter().filter_map(|tenant| self.logs.get(tenant)).map(|log| log.head).max();
+        }
+    }
+
+    /// Has the largest logs give way when all together are too large.
+    fn share(&mut self, now: u64, changes: &mut Changes) {
+        let retention = self.shared.retention;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        if size(self.bytes) <= retention.total_bytes_max {
+            return;
+        }
+        let mut sizes: Vec<usize> = self.logs.values().map(|log| size(log.bytes)).collect();
+        let Some(level) = share::level(&mut sizes, retention.total_bytes_max) else { return };
+        let retention = Retention { bytes_max: level.min(retention.bytes_max), ..retention };
+        for (tenant, log) in &mut self.logs {
+            self.bytes -= log.bytes;
+            log.trim(now, &retention);
+            self.bytes += log.bytes;
+            if log.base() > log.removed {
+                changes.trims.push((tenant.clone(), log.number, log.base()));
+            }
+        }
     }
 
     /// Decides what becomes of an append.
@@ -274,21 +254,26 @@ impl Writer {
         draft: Draft,
         answer: oneshot::Sender<Result<Appended, Refusal>>,
         now: u64,
-        stored: &mut Vec<(u32, u64, StoredEvent)>,
-        keys: &mut Vec<(u32, String, Option<StoredAnswer>)>,
+        changes: &mut Changes,
     ) -> Outcome {
         if draft.sequence.as_ref().is_some_and(|sequence| sequence.is_broken()) {
             return Outcome::Answer(Err(Refusal::Storage("written")), answer);
         }
         let (max, known) = (self.shared.limits.tenants_max, self.logs.contains_key(&draft.tenant));
-        if !known && self.logs.len() >= max {
+        let others = self.logs.len() - usize::from(self.logs.contains_key(OWN_TENANT));
+        if !known && others >= max && draft.tenant.as_str() != OWN_TENANT {
+            draft.sequence.iter().for_each(|sequence| sequence.refuse());
             return Outcome::Answer(Err(Refusal::TooManyTenants(max)), answer);
         }
-        let next_number = &mut self.next_number;
+        let (next_number, shared) = (&mut self.next_number, &self.shared);
         let log = self.logs.entry(draft.tenant.clone()).or_insert_with(|| {
             *next_number += 1;
-            Log { number: *next_number - 1, ..Log::default() }
+            // Subscriptions that are there already know a place, behind which the log begins.
+            let known = shared.hub.head(&draft.tenant);
+            let start = known.unwrap_or_else(|| shared.floor.load(Ordering::Acquire));
+            Log { number: *next_number - 1, head: start, start, removed: start, ..Log::default() }
         });
+        log.used_at = now;
         if let Some(first) = log.keys.get(&draft.idempotency_key) {
             return Outcome::Answer(Ok(Appended { duplicate: true, ..first.clone() }), answer);
         }
@@ -299,51 +284,27 @@ impl Writer {
             let id = Cursor { epoch: self.shared.epoch, seq: log.head }.to_string();
             Event::new(id, log.head, draft)
         };
-        let appended =
-            Appended { id: event.id.clone(), seq: event.seq, time: event.draft.time, duplicate: false };
+        let appended = Appended::to(&event);
         if !event.is_ephemeral() {
             let record = StoredEvent::of(&event, now);
             log.bytes += record.cost;
+            self.bytes += record.cost;
             log.retained.push_back((now, record.cost));
-            stored.push((log.number, event.seq, record));
+            changes.events.push((log.number, event.seq, record));
         }
         let key = &event.draft.idempotency_key;
         if !key.is_empty() {
             log.keys.insert(key.clone(), appended.clone());
             log.key_ages.push_back((now, key.clone()));
-            keys.push((log.number, key.clone(), Some(StoredAnswer::of(&appended, now))));
+            changes.keys.push((log.number, key.clone(), Some(StoredAnswer::of(&appended, now))));
         }
         Outcome::Publish(Arc::new(event), appended, answer)
     }
 
-    fn write(
-        &mut self,
-        heads: &[(&Tenant, u32, u64)],
-        stored: &[(u32, u64, StoredEvent)],
-        trims: &[(u32, u64)],
-        keys: &[(u32, String, Option<StoredAnswer>)],
-        records: &[Arc<[Record]>],
-    ) -> bool {
+    fn write(&mut self, changes: &Changes) -> bool {
         let Some(store) = self.shared.store() else { return false };
-        let late = self.lag.allows() && !(heads.is_empty() && records.is_empty());
-        let written = || -> Result<(), Failed> {
-            let change: Change = store.begin(late)?;
-            for (tenant, number, head) in heads {
-                change.head(tenant, *number, *head)?;
-            }
-            change.events(stored.iter().map(|(number, seq, event)| (*number, *seq, event)))?;
-            for (number, upto) in trims {
-                change.trim(*number, *upto)?;
-            }
-            for (number, key, answer) in keys {
-                change.key(*number, key, answer.as_ref())?;
-            }
-            for (key, record) in records.iter().flat_map(|kept| kept.iter()) {
-                change.session(key, record.as_deref())?;
-            }
-            change.commit()
-        };
-        match unpanicked(written) {
+        let late = self.lag.allows() && !(changes.heads.is_empty() && changes.records.is_empty());
+        match unpanicked(|| store.commit(changes, late)) {
             Some(Ok(())) => {
                 self.lag.since = late.then(|| self.lag.since.unwrap_or_else(Instant::now));
                 true
@@ -360,27 +321,38 @@ impl Writer {
     }
 
     /// The commit is on the disk, or will be in time.
-    fn settle(&self, touched: &[Tenant]) {
-        for tenant in touched {
-            let Some(log) = self.logs.get(tenant) else { continue };
-            let base = log.head - log.retained.len() as u64;
+    fn settle(&mut self, touched: &HashSet<Tenant>, changes: &Changes) {
+        for (tenant, _, upto) in &changes.trims {
+            let Some(log) = self.logs.get_mut(tenant) else { continue };
+            log.removed = *upto;
+        }
+        for tenant in touched.iter().chain(changes.trims.iter().map(|(tenant, ..)| tenant)) {
+            let Some(log) = self.logs.get_mut(tenant) else { continue };
+            log.noted = Some(log.head);
             if let Some(place) = self.shared.place(tenant) {
-                place.base.store(base, Ordering::Release);
+                place.base.store(log.base(), Ordering::Release);
                 place.written.store(log.head, Ordering::Release);
                 continue;
             }
-            let place = Place::new(log.number, base, log.head, 0);
+            let place = Place::new(log.number, log.base(), log.head, log.start);
             let mut places = self.shared.places.write().unwrap_or_else(PoisonError::into_inner);
             places.insert(tenant.clone(), Arc::new(place));
         }
+        if let Some(floor) = changes.floor {
+            self.shared.floor.fetch_max(floor, Ordering::AcqRel);
+        }
+        for tenant in &changes.freed {
+            self.logs.remove(tenant);
+            self.shared.places.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        }
     }
 
-    fn finish(&self, outcome: Outcome, written: bool) {
+    pub(super) fn finish(&self, outcome: Outcome, written: bool) {
         // Whoever asked may be gone.
         match outcome {
             Outcome::Publish(event, appended, answer) if written => {
-                let place = self.shared.place(&event.draft.tenant);
-                let head = place.as_ref().map_or(0, |place| place.published.load(Ordering::Acquire));
+                let (place, head) =
+                    (self.shared.place(&event.draft.tenant), self.shared.head(&event.draft.tenant));
                 let is_ephemeral = event.is_ephemeral();
                 self.shared.hub.publish(event, head).wake();
                 if let Some(place) = place.filter(|_| !is_ephemeral) {
@@ -396,82 +368,5 @@ impl Writer {
                 let _gone = answer.send(if written { Ok(()) } else { Err(Refusal::Storage("written")) });
             }
         }
-    }
-
-    /// Opens the store anew after a failure: what is on the disk is what has happened.
-    fn reopen(&mut self) {
-        std::thread::sleep(REOPEN_PAUSE.saturating_sub(self.tried_at.elapsed()));
-        self.tried_at = Instant::now();
-        let folder = self.shared.folder.clone();
-        match Store::open(&folder, self.lag.is_allowed(), Some(self.shared.epoch)) {
-            Ok((store, (loaded, _))) => {
-                let shared = self.shared.clone();
-                let published = |log: &Loaded| {
-                    shared.place(&log.tenant).map_or(0, |place| place.published.load(Ordering::Acquire))
-                };
-                self.take_over(loaded, published);
-                if self.catch_up(&store) {
-                    tracing::warn!("the log is open again");
-                    *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Arc::new(store));
-                }
-            }
-            Err(error) => tracing::error!(%error, "the log stays closed"),
-        }
-    }
-
-    /// Hands to the hub what is in the store although the disk said that it failed: whoever sends it again will be told that
-    /// it was there. False when it cannot be read.
-    fn catch_up(&self, store: &Store) -> bool {
-        self.logs.iter().all(|(tenant, log)| {
-            let Some(place) = self.shared.place(tenant) else { return true };
-            let after = place.published.load(Ordering::Acquire).max(place.base.load(Ordering::Acquire));
-            if after >= log.head {
-                return true;
-            }
-            let visited = unpanicked(|| {
-                store.visit(log.number, after, |seq, stored| {
-                    if let Some(event) = stored.and_then(|stored| self.shared.event(tenant, seq, stored)) {
-                        self.shared.hub.publish(event, seq - 1).wake();
-                    }
-                    place.published.store(seq, Ordering::Release);
-                    true
-                })
-            });
-            matches!(visited, Some(Ok(())))
-        })
-    }
-}
-
-impl Log {
-    /// Lets go of events beyond the retention; gives the newest seq that goes.
-    fn trim(&mut self, now: u64, retention: &Retention) -> Option<u64> {
-        let age_max = u64::try_from(retention.age_max.as_millis()).unwrap_or(u64::MAX);
-        let before = self.retained.len();
-        while let Some((at, cost)) = self.retained.front() {
-            let old = now.saturating_sub(*at) > age_max;
-            if !old && self.retained.len() <= retention.events_max && self.bytes <= retention.bytes_max as u64
-            {
-                break;
-            }
-            self.bytes -= cost;
-            self.retained.pop_front();
-        }
-        (self.retained.len() < before).then(|| self.head - self.retained.len() as u64)
-    }
-
-    /// Lets go of idempotency keys that are too old or too many; gives them.
-    fn forget_keys(&mut self, now: u64, limits: &Limits) -> Vec<String> {
-        let age_max = u64::try_from(limits.idempotency_age_max.as_millis()).unwrap_or(u64::MAX);
-        let mut forgotten = Vec::new();
-        while let Some((at, _)) = self.key_ages.front() {
-            if now.saturating_sub(*at) <= age_max && self.key_ages.len() <= limits.idempotency_keys_max {
-                break;
-            }
-            let Some((_, key)) = self.key_ages.pop_front() else { break };
-            self.keys.remove(&key);
-            forgotten.push(key);
-        }
-        forgotten
     }
 }

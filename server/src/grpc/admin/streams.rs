@@ -246,7 +246,7 @@ fn tailed(kind: Kind) -> TailResponse {
 
 /// An event for a reader along, with the JSON that is made once for all.
 fn along(event: &Event) -> TailedEvent {
-    let delivery = v1::Delivery::decode(event.delivery().clone()).unwrap_or_default();
+    let delivery = v1::Delivery::decode(event.delivery()).unwrap_or_default();
     TailedEvent {
         event: Some(event.whole()),
         name: event.draft.kind.name.clone(),

@@ -34,7 +34,7 @@ use crate::{
     hub::{self, Hub},
 };
 
-const SECRET: &str = "a secret of sixteen bytes";
+const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 
 /// A running server.
 struct World {

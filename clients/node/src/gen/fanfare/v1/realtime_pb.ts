@@ -45,7 +45,7 @@ export type Target = Message<"fanfare.v1.Target"> & {
 
   /**
    * Makes a retry safe: the first answer to a key is given again, whatever the
-   * retry contains, and nothing is published twice. Remembered a tenant for a
+   * retry contains, and nothing is published twice. Remembered per tenant and producer (the token's user id) for a
    * configured time (default 10 minutes). At most 128 bytes.
    *
    * @generated from field: string idempotency_key = 3;

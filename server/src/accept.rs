@@ -1,0 +1,159 @@
+//! Connections: how many there may be, in all and from one address, and what happens when the machine has no more.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The pause when the machine or the process has no more files: connections that end make room.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) connections_max: usize,
+    pub(crate) per_address_max: usize,
+}
+
+/// Accepts connections within bounds.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    places: Arc<Places>,
+}
+
+#[derive(Debug)]
+struct Places {
+    bounds: Bounds,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Only addresses with connections.
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// A connection's place among those that there may be. Dropping it gives the place up.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+/// What counts as one address: of IPv6, the network that one machine usually has.
+const fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        },
+    }
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = network(address);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
+        if taken.all >= self.bounds.connections_max || of_address >= self.bounds.per_address_max {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_address.insert(address, of_address + 1);
+        Some(Place { places: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(of_address) = taken.by_address.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                taken.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener, bounds: Bounds) -> Self {
+        Self { listener, places: Arc::new(Places { bounds, taken: Mutex::default() }) }
+    }
+
+    /// The next connection that has a place. Those that have none are closed at once.
+    pub(crate) async fn accept(&self) -> (TcpStream, Place) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => match self.places.take(peer.ip()) {
+                    Some(place) => {
+                        // Without it, small answers wait for the peer's acknowledgement of earlier ones.
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%error, "cannot set TCP_NODELAY");
+                        }
+                        return (stream, place);
+                    }
+                    None => tracing::debug!(%peer, "a connection was refused: there are too many"),
+                },
+                Err(error) if is_exhausted(&error) => {
+                    tracing::warn!(%error, "no connection can be accepted at the moment");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                // The peer has gone again.
+                Err(error) => tracing::debug!(%error, "a connection was not accepted"),
+            }
+        }
+    }
+}
+
+/// Whether accepting fails for want of something that the next try would want too.
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Lets the process have as many files as it may.
+pub(crate) fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_in_all_and_by_address_and_come_back() {
+        let bounds = Bounds { connections_max: 3, per_address_max: 2 };
+        let places = Arc::new(Places { bounds, taken: Mutex::default() });
+        let take = |address: &str| places.take(address.parse().unwrap());
+        let one = take("2001:db8::1");
+        let _two = take("2001:db8::2").unwrap();
+        assert!(one.is_some() && take("2001:db8::3").is_none(), "one network is one address");
+        let _three = take("127.0.0.1").unwrap();
+        assert!(take("127.0.0.2").is_none(), "no more in all");
+        drop(one);
+        let four = take("::ffff:127.0.0.1");
+        assert!(four.is_some() && take("127.0.0.1").is_none());
+        drop((_two, _three, four));
+        assert!(places.taken.lock().unwrap().by_address.is_empty());
+    }
+}

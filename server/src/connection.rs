@@ -1,0 +1,181 @@
+//! One connection: HTTP/2 or HTTP/1.1, with a deadline for everything that a peer may leave undone.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+/// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// HTTP/2 flow control windows, in bytes: enough for pipelined producers on a fast network.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// The largest head of a request: a token has at most 8 KiB.
+const HEAD_BYTES_MAX: u32 = 16 << 10;
+const HTTP1_BUFFER_BYTES: usize = 32 << 10;
+
+/// What all connections are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) streams_max: u32,
+    /// From the beginning of a connection to its first request, and for the head of an HTTP/1.1 request.
+    pub(crate) request_timeout: Duration,
+    /// How long a connection without requests is kept.
+    pub(crate) idle_timeout: Duration,
+}
+
+/// The requests of a connection that are not answered yet.
+#[derive(Debug)]
+struct Activity {
+    open: AtomicUsize,
+    /// There was a request.
+    has_begun: AtomicBool,
+    /// When the connection must have a request at the latest, if it has none.
+    deadline: Mutex<Instant>,
+    idle_timeout: Duration,
+}
+
+/// A request that is not answered to its end yet.
+#[derive(Debug)]
+struct Open(Arc<Activity>);
+
+/// An answer, and its request's place among those that are open.
+struct Answer {
+    body: Body,
+    _open: Open,
+}
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Open {
+        self.has_begun.store(true, Ordering::Release);
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Open(self.clone())
+    }
+
+    /// When the connection will have been idle for too long, if nothing happens.
+    fn deadline(&self) -> Instant {
+        if self.open.load(Ordering::Acquire) > 0 {
+            return Instant::now() + self.idle_timeout;
+        }
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn postpone(&self, by: Duration) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + by;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.postpone(self.0.idle_timeout);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Serves a connection to its end: the peer's, its deadline, or, after what is under way, the server's.
+pub(crate) async fn serve<F, A>(stream: TcpStream, rules: Rules, closing: CancellationToken, answer: F)
+where
+    F: Fn(Request<Incoming>) -> A,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let activity = Arc::new(Activity {
+        open: AtomicUsize::new(0),
+        has_begun: AtomicBool::new(false),
+        deadline: Mutex::new(Instant::now() + rules.request_timeout),
+        idle_timeout: rules.idle_timeout,
+    });
+    let service = service_fn(|request: Request<Incoming>| {
+        let (open, answered) = (activity.begin(), answer(request));
+        async move { Ok::<_, Infallible>(answered.await.map(|body| Answer { body, _open: open })) }
+    });
+    let builder = builder(rules);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let (mut closes, mut is_idle) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(error, "a connection ended");
+                }
+                return;
+            }
+            () = closing.cancelled(), if !closes => {
+                closes = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(activity.deadline()) => {
+                if activity.deadline() > Instant::now() {
+                    continue;
+                }
+                // One that has had no request is told nothing: it may not even speak HTTP.
+                if !activity.has_begun.load(Ordering::Acquire) || std::mem::replace(&mut is_idle, true) {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                activity.postpone(rules.request_timeout);
+            }
+        }
+    }
+}
+
+fn builder(rules: Rules) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(rules.request_timeout)
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_concurrent_streams(rules.streams_max);
+    builder
+}

@@ -1,0 +1,84 @@
+//! A store whose pages may never have reached the disk is copied into a fresh file, which then is on the disk for sure.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::atomic::Ordering,
+};
+
+use redb::{
+    Durability, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
+    Value, WriteTransaction,
+};
+
+use super::{
+    file,
+    store::{EVENTS, Failed, KEYS, META, SESSIONS, StoredEvent, TENANTS},
+};
+
+/// Copies everything that can be read into a fresh file, and puts that in the place of the old one. The old one stays when
+/// this fails.
+pub(super) fn rewrite(path: &Path) -> Result<(), Failed> {
+    let fresh = path.with_extension("new");
+    fs::remove_file(&fresh).or_else(missing)?;
+    let suspicion = {
+        let (old, _) = file::open(path)?;
+        let (new, suspicion) = file::open(&fresh)?;
+        let read = old.begin_read()?;
+        let mut write = new.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        verify(&read)?;
+        copy(&read, &write, META)?;
+        copy(&read, &write, TENANTS)?;
+        copy(&read, &write, EVENTS)?;
+        copy(&read, &write, KEYS)?;
+        copy(&read, &write, SESSIONS)?;
+        write.commit()?;
+        suspicion
+    };
+    if suspicion.load(Ordering::Acquire) {
+        return Err(io::Error::other("the disk failed again").into());
+    }
+    fs::rename(&fresh, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(fs::remove_file(file::mark(path)).or_else(missing)?)
+}
+
+fn missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// What is damaged must not be taken over.
+fn verify(read: &ReadTransaction) -> Result<(), Failed> {
+    let events = match read.open_table(EVENTS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        events => events?,
+    };
+    for entry in events.iter()? {
+        let (_, record) = entry?;
+        if StoredEvent::unseal(record.value()).is_none() {
+            return Err(Failed::Corrupted("an event is not what was written".into()));
+        }
+    }
+    Ok(())
+}
+
+fn copy<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    write: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), Failed> {
+    let from = match read.open_table(table) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        from => from?,
+    };
+    let mut to = write.open_table(table)?;
+    for entry in from.iter()? {
+        let (key, value) = entry?;
+        to.insert(key.value(), value.value())?;
+    }
+    Ok(())
+}

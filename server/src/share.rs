@@ -1,0 +1,47 @@
+//! How stores share a bound on all of them together: the largest ones shrink, the small ones do not notice.
+
+/// The share of the bound that is free again after the stores have shrunk, so that it takes a while until they must again.
+const SLACK: usize = 16;
+
+/// The level to which the larger of some stores must shrink, so that all together leave some of `max` free. `None`: no store
+/// has to.
+pub(crate) fn level(sizes: &mut [usize], max: usize) -> Option<usize> {
+    if sizes.iter().sum::<usize>() <= max {
+        return None;
+    }
+    sizes.sort_unstable();
+    let (mut rest, mut count) = (max - max / SLACK, sizes.len());
+    for size in sizes {
+        if *size > rest / count {
+            return Some(rest / count);
+        }
+        rest -= *size;
+        count -= 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_left_fits_and_the_small_ones_keep_theirs(
+            sizes in proptest::collection::vec(0..1000_usize, 1..20),
+            max in 16..5000_usize,
+        ) {
+            let total: usize = sizes.iter().sum();
+            let level = level(&mut sizes.clone(), max);
+            prop_assert_eq!(level.is_some(), total > max);
+            if let Some(level) = level {
+                let left: usize = sizes.iter().map(|size| *size.min(&level)).sum();
+                prop_assert!(left <= max - max / SLACK);
+                // Not much more than needed is taken: less than one unit of each, by rounding.
+                prop_assert!(left + sizes.len() > max - max / SLACK);
+            }
+        }
+    }
+}
