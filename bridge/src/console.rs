@@ -24,8 +24,9 @@ use fanfare_proto::{
     v1::Reason,
 };
 use flate2::{Compression, write::GzEncoder};
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyStream, StreamBody};
 use rust_embed::RustEmbed;
 use serde_json::json;
 
@@ -228,18 +229,22 @@ async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Respo
         Ok(body) => Request::from_parts(parts, Body::from(body)),
         Err(status) => return status.into_response(),
     };
-    let mut response = console.sessions.link.pass_on(request).await;
+    let draining = &console.sessions.draining;
+    let passed = draining.run_until_cancelled(console.sessions.link.pass_on(request)).await;
+    let Some(mut response) = passed else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
     // The server's CORS headers are not the bridge's: no other origin may call it.
     let names: Vec<HeaderName> = response.headers().keys().cloned().collect();
     for name in names.iter().filter(|name| name.as_str().starts_with("access-control-")) {
         response.headers_mut().remove(name);
     }
-    // The call keeps its place as long as its answer comes.
+    // The call keeps its place as long as its answer comes, and no longer than the bridge serves.
+    let drained = draining.clone().cancelled_owned();
     response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
+        let frames = BodyStream::new(body).take_until(drained).map(move |frame| {
             let _ = &place;
             frame
-        }))
+        });
+        Body::new(StreamBody::new(frames))
     })
 }
 

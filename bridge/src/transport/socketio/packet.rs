@@ -147,15 +147,18 @@ fn event_packet(
     ack: Option<i64>,
     attachments: &[Vec<u8>],
 ) -> Result<Packet, PacketFault> {
-    match emission(text, ack, attachments) {
+    // An event is an array of its name and arguments (Socket.IO protocol, "Packet encoding").
+    let arguments: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| PacketFault::Malformed)?;
+    if arguments.is_empty() {
+        return Err(PacketFault::Malformed);
+    }
+    match emission(&arguments, ack, attachments) {
         Ok(emission) => Ok(Packet::Event { namespace, emission }),
         Err(message) => Err(PacketFault::Event { namespace, ack, message }),
     }
 }
 
-fn emission(text: &str, ack: Option<i64>, attachments: &[Vec<u8>]) -> Result<Emission, String> {
-    let arguments: Vec<&RawValue> = serde_json::from_str(text)
-        .map_err(|e| format!("the event is not a JSON array such as [\"name\", {{…}}]: {e}"))?;
+fn emission(arguments: &[&RawValue], ack: Option<i64>, attachments: &[Vec<u8>]) -> Result<Emission, String> {
     let name = arguments.first().and_then(|name| serde_json::from_str::<String>(name.get()).ok());
     let name = name.ok_or("the event's first element must be its name, a string")?;
     if RESERVED_NAMES.contains(&name.as_str()) {
