@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    io::Errno,
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-};
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 
 /// The pause when the machine or the process has no more files: connections that end make room.
@@ -123,17 +120,6 @@ impl Acceptor {
 fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-/// Lets the process have as many files as it may.
-pub(crate) fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum
-        && let Err(error) =
-            setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-    {
-        tracing::debug!(%error, "the limit of open files stays");
-    }
 }
 
 #[cfg(test)]

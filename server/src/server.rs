@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
-    accept::{self, Acceptor, Bounds},
+    accept::{Acceptor, Bounds},
     auth::Auth,
     bridges::Bridges,
     call::Calls,
@@ -43,7 +43,6 @@ pub struct Server {
 impl Server {
     /// Checks the configuration and listens.
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        accept::raise_file_limit();
         let hub = Arc::new(Hub::new(config.limits));
         let (retention, limits) = (config.retention, config.limits);
         let engine: Arc<dyn Engine> = match &config.data_dir {

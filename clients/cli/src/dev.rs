@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    banner, identity,
+    banner, files, identity,
     run::{bridge_config, ended, server_config, stop_signal},
     settings::DevArgs,
 };
@@ -41,6 +41,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
     config.signer.clone_from(&signer);
     let stop = stop_signal()?;
+    files::allow(args.bridge.connections_max);
     let server = Server::bind(config).await;
     let server = server.map_err(|e| explain(e.into(), "--grpc-listen 127.0.0.1:0"))?;
     let grpc = server.local_addr();

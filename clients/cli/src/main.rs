@@ -3,6 +3,7 @@
 mod banner;
 mod check;
 mod dev;
+mod files;
 mod identity;
 mod logging;
 mod notify;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    identity,
+    files, identity,
     settings::{BridgeArgs, PeerArgs, ServerArgs, ServerCommand},
 };
 
@@ -104,6 +104,7 @@ pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
     let config = server_config(&args.server, tokens, args.common.cors_origin)?;
+    files::allow(args.server.grpc_connections_max);
     let server = Server::bind(config).await?;
     info!(address = %server.local_addr(), "server listening");
     let clean = server.run(stop, args.common.shutdown_grace).await?;
@@ -122,6 +123,7 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
         }
     };
     let config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
+    files::allow(args.bridge.connections_max);
     let bridge = Bridge::bind(config)?;
     info!(address = %bridge.local_addr(), "bridge listening");
     let clean = bridge.run(stop, args.common.shutdown_grace).await?;

@@ -33,7 +33,7 @@ fn malformed_packets_and_events_are_told_apart() {
     for text in ["", "9", "x", "5", "5x-[]", "3[]", "2", "2{}", "2[]", "2[\"a\""] {
         assert_eq!(decode_text(text).err(), Some(PacketFault::Malformed), "{text:?}");
     }
-    for text in ["2[1]", "2[\"\"]", "2[\"a\u{1}b\"]", r#"2["a",{},{}]"#] {
+    for text in ["2[1]", "2[\"\"]", r#"2["a\u0001b"]"#, r#"2["a",{},{}]"#] {
         assert!(matches!(decode_text(text), Err(PacketFault::Event { .. })), "{text:?}");
     }
 }
