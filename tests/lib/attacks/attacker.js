@@ -167,7 +167,7 @@ const WAYS = {
   connects() {
     many(({ onClose }) => {
       const socket = connection({ onAnswer: () => socket.end(), onClose });
-      socket.on("connect", () => socket.write("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
+      socket.on("connect", () => socket.write("GET /poll HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
       return socket;
     }, { again: true });
   },

@@ -228,11 +228,9 @@ fn write(kind: char, namespace: &str, rest: &str, attachments: &[Bytes], compres
 /// The answer to CONNECT; with the `pid` a client can recover the session (socket.io-client,
 /// `lib/socket.ts`).
 pub(super) fn connected(namespace: &str, session_id: &str, pid: &str) -> Bytes {
-    let mut answer = json!({ "sid": session_id });
-    if !pid.is_empty() {
-        answer["pid"] = pid.into();
-    }
-    write('0', namespace, &answer.to_string(), &[], false)
+    let text = |id: &str| Json::from(id).to_string();
+    let pid = if pid.is_empty() { String::new() } else { format!(",\"pid\":{}", text(pid)) };
+    write('0', namespace, &format!("{{\"sid\":{}{pid}}}", text(session_id)), &[], false)
 }
 
 /// The refusal of a CONNECT: `data` has the stable code.
