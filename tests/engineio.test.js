@@ -356,8 +356,11 @@ test("a cancelled polling GET closes the session", async () => {
   const count = async () => Number((await python.call(producer("cancelled"), "fanfare.v1.Realtime/GetPresence", {})).sessionCount ?? 0);
   assert.equal(await count(), 1);
   const wire = await Wire.open(url);
-  wire.request("GET", `${PATH}?EIO=4&transport=polling&sid=${poller.sid}`);
-  await get(`${url}/healthz`);
+  // Sent together: when the first one is answered, the second one is being served.
+  const path = `${PATH}?EIO=4&transport=polling&sid=${poller.sid}`;
+  wire.request("POST", path, { body: "6" });
+  wire.request("GET", path);
+  assert.equal((await wire.response()).body, "ok");
   wire.destroy();
   await over(poller);
   await until(async () => (await count()) === 0, "the session to be gone");
