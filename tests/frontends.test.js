@@ -241,8 +241,9 @@ for (const [library, client] of Object.entries(STOCK)) {
         let page = await client(user("2", of));
         await page.call(enter, { chatId });
         await watcher.event(joined, is("2"));
-        for (const how of ["lose", "close"]) {
-          await page[how]();
+        // A page that is loaded again is cut off. One that calls disconnect() has left, and is told of at once.
+        for (let reloads = 0; reloads < 2; reloads++) {
+          await page.lose();
           page = await client(user("2", of));
           await page.call(enter, { chatId });
         }

@@ -133,6 +133,14 @@ impl Lost {
         }
     }
 
+    /// Whether a session of a user was lost within this time.
+    pub(super) fn has_recent(&self, tenant: &Tenant, user_id: &str, now: Instant, within: Duration) -> bool {
+        let of_user = self.of_tenant.get(tenant).and_then(|of_tenant| of_tenant.of_user.get(user_id));
+        let newest = of_user.and_then(|serials| serials.last()).and_then(|serial| self.by_age.get(serial));
+        let entry = newest.and_then(|pid| self.by_pid.get(pid));
+        entry.is_some_and(|entry| now.duration_since(entry.since) < within)
+    }
+
     /// Whether anything is kept at all.
     pub(super) const fn recovers(&self) -> bool {
         !self.bounds.window.is_zero()

@@ -277,10 +277,13 @@ impl Roster {
     }
 
     /// A session was ended by its client: it cannot be recovered, and rooms in which it was the user's last are told at once.
+    /// They are told after the grace period when another session of the user was lost within it, and may come back.
     pub(super) fn end(&mut self, id: &str, now: Now) {
         let Some(known) = self.sessions.get(id) else { return };
-        let rooms: Vec<Room> = known.rooms.keys().cloned().collect();
-        self.leave(id, &rooms, now);
+        if !self.lost.has_recent(&known.tenant, &known.user_id, now.instant, self.grace) {
+            let rooms: Vec<Room> = known.rooms.keys().cloned().collect();
+            self.leave(id, &rooms, now);
+        }
         let Some(Known { pid, .. }) = self.detach(id, now) else { return };
         // It may have been lost, and was about to go on.
         self.lost.take(&pid);
