@@ -42,7 +42,8 @@ impl Listeners {
 
     pub(super) fn add(&mut self, listener: Arc<Listener>) {
         let at = self.len();
-        if at > LONG {
+        // A list that became shorter keeps its index for a while.
+        if at > LONG || !self.places.is_empty() {
             if self.places.is_empty() {
                 let all = self.parts.iter().flat_map(|part| part.iter());
                 self.places = all.enumerate().map(|(at, listener)| (address(listener), at)).collect();

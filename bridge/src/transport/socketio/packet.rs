@@ -102,7 +102,11 @@ pub(super) fn decode(text: String, bytes_max: usize) -> Result<Decoded, PacketFa
         PacketData::Event(data, ack) | PacketData::BinaryEvent(data, ack) => {
             event_packet(namespace, &text_of(data).unwrap_or_default(), ack, &[])?
         }
-        PacketData::EventAck(..) | PacketData::BinaryAck(..) => Packet::Ack { namespace },
+        PacketData::EventAck(data, _) | PacketData::BinaryAck(data, _) => {
+            let text = text_of(data).unwrap_or_default();
+            serde_json::from_str::<Vec<&RawValue>>(&text).map_err(|_| PacketFault::Malformed)?;
+            Packet::Ack { namespace }
+        }
         // Only servers send it.
         PacketData::ConnectError(_) => return Err(PacketFault::Malformed),
     }))
@@ -149,7 +153,10 @@ fn event_packet(
 ) -> Result<Packet, PacketFault> {
     // An event is an array of its name and arguments (Socket.IO protocol, "Packet encoding").
     let arguments: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| PacketFault::Malformed)?;
-    if arguments.is_empty() {
+    // The name is a string; a number is refused as a name, all else is no event at all.
+    let is_event =
+        |first: &&RawValue| first.get().starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
+    if !arguments.first().is_some_and(is_event) {
         return Err(PacketFault::Malformed);
     }
     match emission(&arguments, ack, attachments) {

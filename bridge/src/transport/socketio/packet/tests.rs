@@ -30,7 +30,8 @@ fn events_carry_name_argument_and_ack() {
 
 #[test]
 fn malformed_packets_and_events_are_told_apart() {
-    for text in ["", "9", "x", "5", "5x-[]", "3[]", "2", "2{}", "2[]", "2[\"a\""] {
+    for text in ["", "9", "x", "5", "5x-[]", "3[]", "31{}", "2", "2{}", "2[]", "2[null]", "2[{}]", "2[\"a\""]
+    {
         assert_eq!(decode_text(text).err(), Some(PacketFault::Malformed), "{text:?}");
     }
     for text in ["2[1]", "2[\"\"]", r#"2["a\u0001b"]"#, r#"2["a",{},{}]"#] {
