@@ -180,7 +180,7 @@ pub(crate) fn answer(end: &End, outbox: &Arc<Outbox>) {
 /// discards what the peer sends, so that the system does not cut off what was sent last. A peer that
 /// was told of the end is waited for, so that it may close first.
 pub(crate) async fn close(socket: &TcpStream, outbox: &Arc<Outbox>, end: &End) {
-    let cut = !outbox.has_farewell() || matches!(end, End::Closed(_) | End::Gone);
+    let cut = !outbox.has_farewell() || matches!(end, End::Closed(_) | End::Gone | End::Violated(_));
     while !outbox.is_finished() {
         tokio::select! {
             _ready = socket.writable(), if outbox.is_stalled() => outbox.flush(),
