@@ -3,15 +3,15 @@
 //! Knows no catalog: names, rooms and JSON are made by the server. In reading order, each part
 //! knowing only those before it:
 //!
-//! 1. [`config`], [`error`], [`refusal`], [`client`], [`limits`], [`clock`]: settings, reasons and
+//! 1. `config`, `error`, `refusal`, `client`, `limits`, `clock`: settings, reasons and
 //!    bounds.
-//! 2. [`event`]: an event and the bytes that transports make of it, once.
-//! 3. [`outbox`], [`session`]: what one connection is sent, and one browser.
-//! 4. [`stats`], [`shard`], [`rooms`]: who is in which room, and the fan-out to them.
-//! 5. [`downstream`], [`link`]: the stream from a server, and what it drives.
-//! 6. [`sessions`], [`replay`]: admission, calls, and what a session has missed.
-//! 7. [`transport`]: the protocols that browsers speak.
-//! 8. [`http`], [`console`], [`deadline`], [`listener`], [`bridge`]: the ways in.
+//! 2. `event`: an event and the bytes that transports make of it, once.
+//! 3. `outbox`, `session`: what one connection is sent, and one browser.
+//! 4. `stats`, `shard`, `rooms`: who is in which room, and the fan-out to them.
+//! 5. `downstream`, `link`: the stream from a server, and what it drives.
+//! 6. `sessions`, `replay`: admission, calls, and what a session has missed.
+//! 7. `transport`: the protocols that browsers speak.
+//! 8. `http`, `console`, `deadline`, `listener`, `bridge`: the ways in.
 
 mod bridge;
 mod bundle;
