@@ -21,7 +21,7 @@ use base64::Engine as _;
 use fanfare_proto::{
     room::{Room, Tenant},
     token::{Identity, Scope, TenantScope, TokenError, Verifier},
-    v1::{Delivery, Reason, SessionOpened, Transport},
+    v1::{Caller, Delivery, Reason, SessionOpened, Transport},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -310,10 +310,7 @@ impl Sessions {
             None if recovers => (random_id(), random_id()),
             None => (random_id(), String::new()),
         };
-        let mut caller = identity.caller(&tenant, &id, terminal.transport);
-        if &*namespace.name != MAIN_NAMESPACE {
-            caller.namespace = namespace.name.to_string();
-        }
+        let caller = caller(&identity, &tenant, &id, terminal.transport, &namespace);
         let parts = SessionParts {
             tenant,
             caller,
@@ -350,10 +347,8 @@ impl Sessions {
         if !self.can_recover() {
             return Ok(None);
         }
-        let mut caller = admission.identity.caller(&admission.tenant, "", Transport::Socketio);
-        if &*admission.namespace.name != MAIN_NAMESPACE {
-            caller.namespace = admission.namespace.name.to_string();
-        }
+        let Admission { identity, tenant, namespace, .. } = &*admission;
+        let caller = caller(identity, tenant, "", Transport::Socketio, namespace);
         // Another connection recovers it, which may be lost: the client comes back once more.
         let claim = self.recoveries.claim(pid).ok_or_else(Refusal::unavailable)?;
         let found = self.link.recover(caller, pid, after).await.map_err(|_| Refusal::unavailable())?;
@@ -402,6 +397,21 @@ impl Sessions {
         self.user_limits.forget();
         self.addresses.forget();
     }
+}
+
+/// The user as the server learns of them; the main namespace is not named.
+fn caller(
+    identity: &Identity,
+    tenant: &Tenant,
+    session_id: &str,
+    transport: Transport,
+    namespace: &Namespace,
+) -> Caller {
+    let mut caller = identity.caller(tenant, session_id, transport);
+    if &*namespace.name != MAIN_NAMESPACE {
+        caller.namespace = namespace.name.to_string();
+    }
+    caller
 }
 
 /// A session as the server learns of it: about to be ready or, with its rooms, ready.

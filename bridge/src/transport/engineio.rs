@@ -245,12 +245,6 @@ impl<A: Application> Engine<A> {
     }
 }
 
-/// Tells the client to open another connection for its next request.
-pub(crate) fn closing(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
 /// A response with a body.
 pub(super) fn plain(status: StatusCode, body: impl Into<Body>) -> Response {
     let kind = HeaderValue::from_static("text/plain; charset=UTF-8");

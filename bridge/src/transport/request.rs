@@ -67,7 +67,11 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
 
 /// A refusal because the bridge is full or ends: 503, and the connection closes.
 pub(crate) fn unavailable(refusal: &Refusal) -> Response {
-    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, refusal);
+    closing(answer(StatusCode::SERVICE_UNAVAILABLE, refusal))
+}
+
+/// Tells the client to open another connection for its next request.
+pub(crate) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

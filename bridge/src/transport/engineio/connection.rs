@@ -120,11 +120,7 @@ impl<A: Application> Connection<A> {
             address: origin.address,
             state: Mutex::new(state),
         });
-        let weak: Weak<Self> = Arc::downgrade(&connection);
-        let mut state = connection.state();
-        let first = state.due().saturating_duration_since(now);
-        state.alarm = Some(engine.sessions.clock.set(first, weak));
-        drop(state);
+        connection.set_alarm(&mut connection.state());
         connection
     }
 
@@ -156,8 +152,13 @@ impl<A: Application> Connection<A> {
             return;
         }
         state.connect_due = Some(Instant::now() + timeout);
+        self.set_alarm(&mut state);
+    }
+
+    /// Sets the alarm to what is due next.
+    fn set_alarm(self: &Arc<Self>, state: &mut State) {
         let weak: Weak<Self> = Arc::downgrade(self);
-        state.alarm = Some(self.engine.sessions.clock.set(timeout.min(state.until_due()), weak));
+        state.alarm = Some(self.engine.sessions.clock.set(state.until_due(), weak));
     }
 
     /// Whether events go out compressed.
@@ -207,8 +208,7 @@ impl<A: Application> Connection<A> {
         let mut state = self.state();
         if matches!(state.carrier, Carrier::Polling | Carrier::Probing) {
             state.connect_due = Some(Instant::now() + FAREWELL);
-            let weak: Weak<Self> = Arc::downgrade(self);
-            state.alarm = Some(self.engine.sessions.clock.set(FAREWELL, weak));
+            self.set_alarm(&mut state);
         }
     }
 

@@ -8,14 +8,14 @@ use base64::Engine as _;
 use http::StatusCode;
 
 use super::{
-    Application, Fault, closing,
+    Application, Fault,
     connection::{Carrier, Connection},
     plain,
 };
 use crate::{
     outbox::Entry,
     transport::{
-        request::read_body,
+        request::{closing, read_body},
         websocket::frame::{self, Frame},
     },
 };
