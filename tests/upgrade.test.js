@@ -4,7 +4,7 @@
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { connect } from "./lib/clients.js";
-import { ask, PATH, Poller, polling } from "./lib/engine.js";
+import { acknowledged, ask, number, PATH, Poller, polling, subscribe, upgrade } from "./lib/engine.js";
 import { get, QUIET, start, until, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { producer, user } from "./lib/tokens.js";
@@ -25,13 +25,8 @@ after(async () => {
   await fanfare?.stop();
 });
 
-const upgrade = (sid) => `${PATH}?EIO=4&transport=websocket${sid ? `&sid=${sid}` : ""}`;
-const subscribe = (id, chatId = 7) => `42${id}["subscribe:chat",{"chatId":${chatId}}]`;
-const acknowledged = (id, chatId = 7) => `43${id}[{"chatId":${chatId}}]`;
 const notify = (tenant, id) =>
   python.call(producer(tenant), "messenger.v1.Messenger/NotifyNewMessage", { event: { id: String(id), chatId: "7", content: "x", channel: "CHANNEL_WABA" } });
-/** The number of a message:new packet. */
-const number = (packet) => Number(/^42\["message:new",\{"id":(\d+)/.exec(packet)?.[1] ?? NaN);
 
 /** Opens a WebSocket for a polling session, probes, and reads the answer. */
 async function probe(poller) {

@@ -183,3 +183,11 @@ class PollingEngine extends Packets {
 
 /** Opens a connection, which answers pings by itself. */
 export const openEngine = (url, transport) => (transport === "polling" ? PollingEngine : WebSocketEngine).open(url);
+
+/** The path of a WebSocket, for a session that is polled where its id is given. */
+export const upgrade = (sid) => `${PATH}?EIO=4&transport=websocket${sid ? `&sid=${sid}` : ""}`;
+/** A call of messenger as a packet, and its acknowledgement. */
+export const subscribe = (id, chatId = 7) => `42${id}["subscribe:chat",{"chatId":${chatId}}]`;
+export const acknowledged = (id, chatId = 7) => `43${id}[{"chatId":${chatId}}]`;
+/** The number of a message:new packet. */
+export const number = (packet) => Number(/^42\["message:new",\{"id":(\d+)/.exec(packet)?.[1] ?? NaN);
