@@ -106,8 +106,9 @@ func (Transport) EnumDescriptor() ([]byte, []int) {
 }
 
 // What users and sessions do by coming and going. A user may have many sessions; only the first one in and
-// the last one out count, and the last one only after the configured grace period (default 5 seconds) unless it left
-// on purpose, so that a reload is no offline and online.
+// the last one out count. A connection that is lost counts only after the configured grace period (default 5
+// seconds), so that a reload is no offline and online. A session that its client ends, and a room that is left by a
+// call, are left at once.
 type Presence int32
 
 const (
@@ -251,7 +252,7 @@ func (Fill) EnumDescriptor() ([]byte, []int) {
 type EventOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name under which browsers receive it, e.g. "message:new". 1 to 64 bytes
-	// without white space or control characters; unique within the catalog. The
+	// without white space or control characters; unique within the catalog and its namespaces. The
 	// names that Socket.IO clients keep for themselves ("connect",
 	// "connect_error", "disconnect", "disconnecting", "newListener",
 	// "removeListener") are refused.
@@ -266,7 +267,11 @@ type EventOptions struct {
 	Ephemeral bool `protobuf:"varint,3,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
 	// The server publishes the event by itself, when this happens. It writes the fields with
 	// `fill`, and for rooms the field that the event's room template names.
-	Presence      Presence `protobuf:"varint,4,opt,name=presence,proto3,enum=fanfare.v1.Presence" json:"presence,omitempty"`
+	Presence Presence `protobuf:"varint,4,opt,name=presence,proto3,enum=fanfare.v1.Presence" json:"presence,omitempty"`
+	// Over Socket.IO the `bytes` fields of the event are binary attachments: `ArrayBuffer` in browsers,
+	// `Buffer` in Node, `bytes` in Python. Without it, and on all other transports, they are base64
+	// text. Refused for events without `bytes` fields.
+	Binary        bool `protobuf:"varint,5,opt,name=binary,proto3" json:"binary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +334,13 @@ func (x *EventOptions) GetPresence() Presence {
 	return Presence_PRESENCE_UNSPECIFIED
 }
 
+func (x *EventOptions) GetBinary() bool {
+	if x != nil {
+		return x.Binary
+	}
+	return false
+}
+
 // How a Notify method publishes.
 type NotifyOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -386,7 +398,7 @@ func (x *NotifyOptions) GetRooms() []string {
 type ClientOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name the browser emits, e.g. "subscribe:chat"; unique among the client
-	// methods of all loaded catalogs for the same transport.
+	// methods of a namespace for the same transport.
 	On string `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"`
 	// The room template that the session joins. The kinds "org" and "user" cannot be joined.
 	Join string `protobuf:"bytes,2,opt,name=join,proto3" json:"join,omitempty"`
@@ -405,7 +417,10 @@ type ClientOptions struct {
 	// method. It is called first, with the caller's identity in the metadata (`fanfare-caller-bin` is
 	// a fanfare.v1.Caller); its status refuses the call; its response is the acknowledgement, and fields are
 	// copied from it instead of the request.
-	Upstream      string `protobuf:"bytes,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	Upstream string `protobuf:"bytes,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
+	// Over Socket.IO the `bytes` fields of the response are binary attachments, as in EventOptions. Those
+	// of the reply are if its event is `binary`.
+	Binary        bool `protobuf:"varint,9,opt,name=binary,proto3" json:"binary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -496,6 +511,13 @@ func (x *ClientOptions) GetUpstream() string {
 	return ""
 }
 
+func (x *ClientOptions) GetBinary() bool {
+	if x != nil {
+		return x.Binary
+	}
+	return false
+}
+
 var file_fanfare_v1_catalog_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.FileOptions)(nil),
@@ -503,6 +525,14 @@ var file_fanfare_v1_catalog_proto_extTypes = []protoimpl.ExtensionInfo{
 		Field:         50201,
 		Name:          "fanfare.v1.transport",
 		Tag:           "varint,50201,opt,name=transport,enum=fanfare.v1.Transport",
+		Filename:      "fanfare/v1/catalog.proto",
+	},
+	{
+		ExtendedType:  (*descriptorpb.FileOptions)(nil),
+		ExtensionType: (*string)(nil),
+		Field:         50202,
+		Name:          "fanfare.v1.namespace",
+		Tag:           "bytes,50202,opt,name=namespace",
 		Filename:      "fanfare/v1/catalog.proto",
 	},
 	{
@@ -574,10 +604,19 @@ var file_fanfare_v1_catalog_proto_extTypes = []protoimpl.ExtensionInfo{
 // Extension fields to descriptorpb.FileOptions.
 var (
 	// The only sessions that may emit the client methods of this file and are greeted by its events. Unset: all. A
-	// name that two catalogs let browsers emit means, on this transport, the one of this file.
+	// name that two catalogs of a namespace let browsers emit means, on this transport, the one of this file.
 	//
 	// optional fanfare.v1.Transport transport = 50201;
 	E_Transport = &file_fanfare_v1_catalog_proto_extTypes[0]
+	// The Socket.IO namespace that serves this file's package, without the slash: "chat" for clients
+	// that connect to "/chat". 1 to 64 of a-z, A-Z, 0-9, '.', '-' and '_'. Unset: the last part of the
+	// package that is not a version, e.g. "messenger" for messenger.v1. All files of a package have the
+	// same; catalogs with the same namespace share it. "/" serves the server's default catalogs.
+	// Within a namespace, and in "/", the names of events and of calls are unique, except that files
+	// for different transports may have the same.
+	//
+	// optional string namespace = 50202;
+	E_Namespace = &file_fanfare_v1_catalog_proto_extTypes[1]
 )
 
 // Extension fields to descriptorpb.MessageOptions.
@@ -585,7 +624,7 @@ var (
 	// Makes the message an event.
 	//
 	// optional fanfare.v1.EventOptions event = 50201;
-	E_Event = &file_fanfare_v1_catalog_proto_extTypes[1]
+	E_Event = &file_fanfare_v1_catalog_proto_extTypes[2]
 )
 
 // Extension fields to descriptorpb.MethodOptions.
@@ -593,11 +632,11 @@ var (
 	// Makes the method a call that browsers may emit.
 	//
 	// optional fanfare.v1.ClientOptions client = 50201;
-	E_Client = &file_fanfare_v1_catalog_proto_extTypes[2]
+	E_Client = &file_fanfare_v1_catalog_proto_extTypes[3]
 	// What a Notify method does besides publishing its event.
 	//
 	// optional fanfare.v1.NotifyOptions notify = 50202;
-	E_Notify = &file_fanfare_v1_catalog_proto_extTypes[3]
+	E_Notify = &file_fanfare_v1_catalog_proto_extTypes[4]
 )
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -607,21 +646,21 @@ var (
 	// browser sent. Producers, who are trusted, write it themselves.
 	//
 	// optional fanfare.v1.Fill fill = 50201;
-	E_Fill = &file_fanfare_v1_catalog_proto_extTypes[4]
+	E_Fill = &file_fanfare_v1_catalog_proto_extTypes[5]
 	// Likewise, from the token claim of this name. Absent claims leave the field
 	// unset.
 	//
 	// optional string fill_claim = 50202;
-	E_FillClaim = &file_fanfare_v1_catalog_proto_extTypes[5]
+	E_FillClaim = &file_fanfare_v1_catalog_proto_extTypes[6]
 	// Likewise, this text, into a string field.
 	//
 	// optional string fill_text = 50203;
-	E_FillText = &file_fanfare_v1_catalog_proto_extTypes[6]
+	E_FillText = &file_fanfare_v1_catalog_proto_extTypes[7]
 	// The field travels between services only: it takes part in room templates
 	// and reaches gRPC subscribers, and never appears in browser JSON.
 	//
 	// optional bool internal = 50204;
-	E_Internal = &file_fanfare_v1_catalog_proto_extTypes[7]
+	E_Internal = &file_fanfare_v1_catalog_proto_extTypes[8]
 )
 
 // Extension fields to descriptorpb.EnumValueOptions.
@@ -629,7 +668,7 @@ var (
 	// The value's text in browser JSON, instead of its protobuf name.
 	//
 	// optional string text = 50201;
-	E_Text = &file_fanfare_v1_catalog_proto_extTypes[8]
+	E_Text = &file_fanfare_v1_catalog_proto_extTypes[9]
 )
 
 var File_fanfare_v1_catalog_proto protoreflect.FileDescriptor
@@ -637,14 +676,15 @@ var File_fanfare_v1_catalog_proto protoreflect.FileDescriptor
 const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\n" +
 	"\x18fanfare/v1/catalog.proto\x12\n" +
-	"fanfare.v1\x1a google/protobuf/descriptor.proto\"\x88\x01\n" +
+	"fanfare.v1\x1a google/protobuf/descriptor.proto\"\xa0\x01\n" +
 	"\fEventOptions\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05rooms\x18\x02 \x03(\tR\x05rooms\x12\x1c\n" +
 	"\tephemeral\x18\x03 \x01(\bR\tephemeral\x120\n" +
-	"\bpresence\x18\x04 \x01(\x0e2\x14.fanfare.v1.PresenceR\bpresence\"%\n" +
+	"\bpresence\x18\x04 \x01(\x0e2\x14.fanfare.v1.PresenceR\bpresence\x12\x16\n" +
+	"\x06binary\x18\x05 \x01(\bR\x06binary\"%\n" +
 	"\rNotifyOptions\x12\x14\n" +
-	"\x05rooms\x18\x01 \x03(\tR\x05rooms\"\xd0\x01\n" +
+	"\x05rooms\x18\x01 \x03(\tR\x05rooms\"\xe8\x01\n" +
 	"\rClientOptions\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\tR\x02on\x12\x12\n" +
 	"\x04join\x18\x02 \x01(\tR\x04join\x12\x14\n" +
@@ -653,7 +693,8 @@ const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\apublish\x18\x05 \x01(\tR\apublish\x12#\n" +
 	"\rexcept_caller\x18\x06 \x01(\bR\fexceptCaller\x12\x14\n" +
 	"\x05query\x18\a \x01(\tR\x05query\x12\x1a\n" +
-	"\bupstream\x18\b \x01(\tR\bupstream*\x92\x01\n" +
+	"\bupstream\x18\b \x01(\tR\bupstream\x12\x16\n" +
+	"\x06binary\x18\t \x01(\bR\x06binary*\x92\x01\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TRANSPORT_SOCKETIO\x10\x01\x12\x17\n" +
@@ -678,7 +719,8 @@ const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\x0eFILL_MEMBER_ID\x10\x06\x12\x14\n" +
 	"\x10FILL_MEMBER_NAME\x10\a\x12\x16\n" +
 	"\x12FILL_MEMBER_ONLINE\x10\b:S\n" +
-	"\ttransport\x12\x1c.google.protobuf.FileOptions\x18\x99\x88\x03 \x01(\x0e2\x15.fanfare.v1.TransportR\ttransport:Q\n" +
+	"\ttransport\x12\x1c.google.protobuf.FileOptions\x18\x99\x88\x03 \x01(\x0e2\x15.fanfare.v1.TransportR\ttransport:<\n" +
+	"\tnamespace\x12\x1c.google.protobuf.FileOptions\x18\x9a\x88\x03 \x01(\tR\tnamespace:Q\n" +
 	"\x05event\x12\x1f.google.protobuf.MessageOptions\x18\x99\x88\x03 \x01(\v2\x18.fanfare.v1.EventOptionsR\x05event:S\n" +
 	"\x06client\x12\x1e.google.protobuf.MethodOptions\x18\x99\x88\x03 \x01(\v2\x19.fanfare.v1.ClientOptionsR\x06client:S\n" +
 	"\x06notify\x12\x1e.google.protobuf.MethodOptions\x18\x9a\x88\x03 \x01(\v2\x19.fanfare.v1.NotifyOptionsR\x06notify:E\n" +
@@ -719,23 +761,24 @@ var file_fanfare_v1_catalog_proto_goTypes = []any{
 var file_fanfare_v1_catalog_proto_depIdxs = []int32{
 	1,  // 0: fanfare.v1.EventOptions.presence:type_name -> fanfare.v1.Presence
 	6,  // 1: fanfare.v1.transport:extendee -> google.protobuf.FileOptions
-	7,  // 2: fanfare.v1.event:extendee -> google.protobuf.MessageOptions
-	8,  // 3: fanfare.v1.client:extendee -> google.protobuf.MethodOptions
-	8,  // 4: fanfare.v1.notify:extendee -> google.protobuf.MethodOptions
-	9,  // 5: fanfare.v1.fill:extendee -> google.protobuf.FieldOptions
-	9,  // 6: fanfare.v1.fill_claim:extendee -> google.protobuf.FieldOptions
-	9,  // 7: fanfare.v1.fill_text:extendee -> google.protobuf.FieldOptions
-	9,  // 8: fanfare.v1.internal:extendee -> google.protobuf.FieldOptions
-	10, // 9: fanfare.v1.text:extendee -> google.protobuf.EnumValueOptions
-	0,  // 10: fanfare.v1.transport:type_name -> fanfare.v1.Transport
-	3,  // 11: fanfare.v1.event:type_name -> fanfare.v1.EventOptions
-	5,  // 12: fanfare.v1.client:type_name -> fanfare.v1.ClientOptions
-	4,  // 13: fanfare.v1.notify:type_name -> fanfare.v1.NotifyOptions
-	2,  // 14: fanfare.v1.fill:type_name -> fanfare.v1.Fill
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	10, // [10:15] is the sub-list for extension type_name
-	1,  // [1:10] is the sub-list for extension extendee
+	6,  // 2: fanfare.v1.namespace:extendee -> google.protobuf.FileOptions
+	7,  // 3: fanfare.v1.event:extendee -> google.protobuf.MessageOptions
+	8,  // 4: fanfare.v1.client:extendee -> google.protobuf.MethodOptions
+	8,  // 5: fanfare.v1.notify:extendee -> google.protobuf.MethodOptions
+	9,  // 6: fanfare.v1.fill:extendee -> google.protobuf.FieldOptions
+	9,  // 7: fanfare.v1.fill_claim:extendee -> google.protobuf.FieldOptions
+	9,  // 8: fanfare.v1.fill_text:extendee -> google.protobuf.FieldOptions
+	9,  // 9: fanfare.v1.internal:extendee -> google.protobuf.FieldOptions
+	10, // 10: fanfare.v1.text:extendee -> google.protobuf.EnumValueOptions
+	0,  // 11: fanfare.v1.transport:type_name -> fanfare.v1.Transport
+	3,  // 12: fanfare.v1.event:type_name -> fanfare.v1.EventOptions
+	5,  // 13: fanfare.v1.client:type_name -> fanfare.v1.ClientOptions
+	4,  // 14: fanfare.v1.notify:type_name -> fanfare.v1.NotifyOptions
+	2,  // 15: fanfare.v1.fill:type_name -> fanfare.v1.Fill
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	11, // [11:16] is the sub-list for extension type_name
+	1,  // [1:11] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name
 }
 
@@ -751,7 +794,7 @@ func file_fanfare_v1_catalog_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_catalog_proto_rawDesc), len(file_fanfare_v1_catalog_proto_rawDesc)),
 			NumEnums:      3,
 			NumMessages:   3,
-			NumExtensions: 9,
+			NumExtensions: 10,
 			NumServices:   0,
 		},
 		GoTypes:           file_fanfare_v1_catalog_proto_goTypes,

@@ -995,8 +995,11 @@ type Caller struct {
 	Rooms           []string  `protobuf:"bytes,6,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	RoomsRestricted bool      `protobuf:"varint,7,opt,name=rooms_restricted,json=roomsRestricted,proto3" json:"rooms_restricted,omitempty"`
 	Transport       Transport `protobuf:"varint,8,opt,name=transport,proto3,enum=fanfare.v1.Transport" json:"transport,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The Socket.IO namespace of the session, e.g. "/messenger"; empty for "/" and for other
+	// transports.
+	Namespace     string `protobuf:"bytes,9,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Caller) Reset() {
@@ -1085,6 +1088,13 @@ func (x *Caller) GetTransport() Transport {
 	return Transport_TRANSPORT_UNSPECIFIED
 }
 
+func (x *Caller) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
 var File_fanfare_v1_realtime_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_realtime_proto_rawDesc = "" +
@@ -1155,7 +1165,7 @@ const file_fanfare_v1_realtime_proto_rawDesc = "" +
 	"\treconnect\x18\x06 \x01(\bR\treconnectB\x06\n" +
 	"\x04whom\"0\n" +
 	"\x12DisconnectResponse\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions\"\x8c\x02\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions\"\xaa\x02\n" +
 	"\x06Caller\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1b\n" +
@@ -1166,7 +1176,8 @@ const file_fanfare_v1_realtime_proto_rawDesc = "" +
 	"claimsJson\x12\x14\n" +
 	"\x05rooms\x18\x06 \x03(\tR\x05rooms\x12)\n" +
 	"\x10rooms_restricted\x18\a \x01(\bR\x0froomsRestricted\x123\n" +
-	"\ttransport\x18\b \x01(\x0e2\x15.fanfare.v1.TransportR\ttransport2\xff\x02\n" +
+	"\ttransport\x18\b \x01(\x0e2\x15.fanfare.v1.TransportR\ttransport\x12\x1c\n" +
+	"\tnamespace\x18\t \x01(\tR\tnamespace2\xff\x02\n" +
 	"\bRealtime\x12?\n" +
 	"\x06Notify\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n" +
 	"\fNotifyStream\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse(\x010\x01\x12J\n" +

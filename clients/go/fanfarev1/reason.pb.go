@@ -64,7 +64,7 @@ const (
 	Reason_REASON_TOO_LARGE Reason = 2007
 	// Bytes that are not the protocol they claim to be.
 	Reason_REASON_PROTOCOL Reason = 2008
-	// Only the Socket.IO namespace "/" is served.
+	// No catalog is served in this Socket.IO namespace. There are "/" and one for each catalog.
 	Reason_REASON_INVALID_NAMESPACE Reason = 2009
 	// An administrator ended the session.
 	Reason_REASON_DISCONNECTED Reason = 2010

@@ -60,6 +60,8 @@ FILL_MEMBER_NAME: Fill
 FILL_MEMBER_ONLINE: Fill
 TRANSPORT_FIELD_NUMBER: _ClassVar[int]
 transport: _descriptor.FieldDescriptor
+NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+namespace: _descriptor.FieldDescriptor
 EVENT_FIELD_NUMBER: _ClassVar[int]
 event: _descriptor.FieldDescriptor
 CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -78,16 +80,18 @@ TEXT_FIELD_NUMBER: _ClassVar[int]
 text: _descriptor.FieldDescriptor
 
 class EventOptions(_message.Message):
-    __slots__ = ("name", "rooms", "ephemeral", "presence")
+    __slots__ = ("name", "rooms", "ephemeral", "presence", "binary")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROOMS_FIELD_NUMBER: _ClassVar[int]
     EPHEMERAL_FIELD_NUMBER: _ClassVar[int]
     PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    BINARY_FIELD_NUMBER: _ClassVar[int]
     name: str
     rooms: _containers.RepeatedScalarFieldContainer[str]
     ephemeral: bool
     presence: Presence
-    def __init__(self, name: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., ephemeral: bool = ..., presence: _Optional[_Union[Presence, str]] = ...) -> None: ...
+    binary: bool
+    def __init__(self, name: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., ephemeral: bool = ..., presence: _Optional[_Union[Presence, str]] = ..., binary: bool = ...) -> None: ...
 
 class NotifyOptions(_message.Message):
     __slots__ = ("rooms",)
@@ -96,7 +100,7 @@ class NotifyOptions(_message.Message):
     def __init__(self, rooms: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClientOptions(_message.Message):
-    __slots__ = ("on", "join", "leave", "reply", "publish", "except_caller", "query", "upstream")
+    __slots__ = ("on", "join", "leave", "reply", "publish", "except_caller", "query", "upstream", "binary")
     ON_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +109,7 @@ class ClientOptions(_message.Message):
     EXCEPT_CALLER_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    BINARY_FIELD_NUMBER: _ClassVar[int]
     on: str
     join: str
     leave: str
@@ -113,4 +118,5 @@ class ClientOptions(_message.Message):
     except_caller: bool
     query: str
     upstream: str
-    def __init__(self, on: _Optional[str] = ..., join: _Optional[str] = ..., leave: _Optional[str] = ..., reply: _Optional[str] = ..., publish: _Optional[str] = ..., except_caller: bool = ..., query: _Optional[str] = ..., upstream: _Optional[str] = ...) -> None: ...
+    binary: bool
+    def __init__(self, on: _Optional[str] = ..., join: _Optional[str] = ..., leave: _Optional[str] = ..., reply: _Optional[str] = ..., publish: _Optional[str] = ..., except_caller: bool = ..., query: _Optional[str] = ..., upstream: _Optional[str] = ..., binary: bool = ...) -> None: ...

@@ -156,7 +156,7 @@ class DisconnectResponse(_message.Message):
     def __init__(self, sessions: _Optional[int] = ...) -> None: ...
 
 class Caller(_message.Message):
-    __slots__ = ("tenant", "user_id", "user_name", "session_id", "claims_json", "rooms", "rooms_restricted", "transport")
+    __slots__ = ("tenant", "user_id", "user_name", "session_id", "claims_json", "rooms", "rooms_restricted", "transport", "namespace")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     USER_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,7 @@ class Caller(_message.Message):
     ROOMS_FIELD_NUMBER: _ClassVar[int]
     ROOMS_RESTRICTED_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     user_id: str
     user_name: str
@@ -173,4 +174,5 @@ class Caller(_message.Message):
     rooms: _containers.RepeatedScalarFieldContainer[str]
     rooms_restricted: bool
     transport: _catalog_pb2.Transport
-    def __init__(self, tenant: _Optional[str] = ..., user_id: _Optional[str] = ..., user_name: _Optional[str] = ..., session_id: _Optional[str] = ..., claims_json: _Optional[bytes] = ..., rooms: _Optional[_Iterable[str]] = ..., rooms_restricted: bool = ..., transport: _Optional[_Union[_catalog_pb2.Transport, str]] = ...) -> None: ...
+    namespace: str
+    def __init__(self, tenant: _Optional[str] = ..., user_id: _Optional[str] = ..., user_name: _Optional[str] = ..., session_id: _Optional[str] = ..., claims_json: _Optional[bytes] = ..., rooms: _Optional[_Iterable[str]] = ..., rooms_restricted: bool = ..., transport: _Optional[_Union[_catalog_pb2.Transport, str]] = ..., namespace: _Optional[str] = ...) -> None: ...

@@ -38,7 +38,7 @@ export declare const file_fanfare_v1_catalog: GenFile;
 export declare type EventOptions = Message<"fanfare.v1.EventOptions"> & {
   /**
    * The name under which browsers receive it, e.g. "message:new". 1 to 64 bytes
-   * without white space or control characters; unique within the catalog. The
+   * without white space or control characters; unique within the catalog and its namespaces. The
    * names that Socket.IO clients keep for themselves ("connect",
    * "connect_error", "disconnect", "disconnecting", "newListener",
    * "removeListener") are refused.
@@ -72,6 +72,15 @@ export declare type EventOptions = Message<"fanfare.v1.EventOptions"> & {
    * @generated from field: fanfare.v1.Presence presence = 4;
    */
   presence: Presence;
+
+  /**
+   * Over Socket.IO the `bytes` fields of the event are binary attachments: `ArrayBuffer` in browsers,
+   * `Buffer` in Node, `bytes` in Python. Without it, and on all other transports, they are base64
+   * text. Refused for events without `bytes` fields.
+   *
+   * @generated from field: bool binary = 5;
+   */
+  binary: boolean;
 };
 
 /**
@@ -115,7 +124,7 @@ export declare const NotifyOptionsSchema: GenMessage<NotifyOptions>;
 export declare type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
   /**
    * The name the browser emits, e.g. "subscribe:chat"; unique among the client
-   * methods of all loaded catalogs for the same transport.
+   * methods of a namespace for the same transport.
    *
    * @generated from field: string on = 1;
    */
@@ -173,6 +182,14 @@ export declare type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
    * @generated from field: string upstream = 8;
    */
   upstream: string;
+
+  /**
+   * Over Socket.IO the `bytes` fields of the response are binary attachments, as in EventOptions. Those
+   * of the reply are if its event is `binary`.
+   *
+   * @generated from field: bool binary = 9;
+   */
+  binary: boolean;
 };
 
 /**
@@ -235,8 +252,9 @@ export declare const TransportSchema: GenEnum<Transport>;
 
 /**
  * What users and sessions do by coming and going. A user may have many sessions; only the first one in and
- * the last one out count, and the last one only after the configured grace period (default 5 seconds) unless it left
- * on purpose, so that a reload is no offline and online.
+ * the last one out count. A connection that is lost counts only after the configured grace period (default 5
+ * seconds), so that a reload is no offline and online. A session that its client ends, and a room that is left by a
+ * call, are left at once.
  *
  * @generated from enum fanfare.v1.Presence
  */
@@ -362,11 +380,23 @@ export declare const FillSchema: GenEnum<Fill>;
 
 /**
  * The only sessions that may emit the client methods of this file and are greeted by its events. Unset: all. A
- * name that two catalogs let browsers emit means, on this transport, the one of this file.
+ * name that two catalogs of a namespace let browsers emit means, on this transport, the one of this file.
  *
  * @generated from extension: fanfare.v1.Transport transport = 50201;
  */
 export declare const transport: GenExtension<FileOptions, Transport>;
+
+/**
+ * The Socket.IO namespace that serves this file's package, without the slash: "chat" for clients
+ * that connect to "/chat". 1 to 64 of a-z, A-Z, 0-9, '.', '-' and '_'. Unset: the last part of the
+ * package that is not a version, e.g. "messenger" for messenger.v1. All files of a package have the
+ * same; catalogs with the same namespace share it. "/" serves the server's default catalogs.
+ * Within a namespace, and in "/", the names of events and of calls are unique, except that files
+ * for different transports may have the same.
+ *
+ * @generated from extension: string namespace = 50202;
+ */
+export declare const namespace: GenExtension<FileOptions, string>;
 
 /**
  * Makes the message an event.

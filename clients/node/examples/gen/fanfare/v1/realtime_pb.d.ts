@@ -536,6 +536,14 @@ export declare type Caller = Message<"fanfare.v1.Caller"> & {
    * @generated from field: fanfare.v1.Transport transport = 8;
    */
   transport: Transport;
+
+  /**
+   * The Socket.IO namespace of the session, e.g. "/messenger"; empty for "/" and for other
+   * transports.
+   *
+   * @generated from field: string namespace = 9;
+   */
+  namespace: string;
 };
 
 /**

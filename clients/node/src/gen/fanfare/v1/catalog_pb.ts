@@ -31,7 +31,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file fanfare/v1/catalog.proto.
  */
 export const file_fanfare_v1_catalog: GenFile = /*@__PURE__*/
-  fileDesc("ChhmYW5mYXJlL3YxL2NhdGFsb2cucHJvdG8SCmZhbmZhcmUudjEiZgoMRXZlbnRPcHRpb25zEgwKBG5hbWUYASABKAkSDQoFcm9vbXMYAiADKAkSEQoJZXBoZW1lcmFsGAMgASgIEiYKCHByZXNlbmNlGAQgASgOMhQuZmFuZmFyZS52MS5QcmVzZW5jZSIeCg1Ob3RpZnlPcHRpb25zEg0KBXJvb21zGAEgAygJIpABCg1DbGllbnRPcHRpb25zEgoKAm9uGAEgASgJEgwKBGpvaW4YAiABKAkSDQoFbGVhdmUYAyABKAkSDQoFcmVwbHkYBCABKAkSDwoHcHVibGlzaBgFIAEoCRIVCg1leGNlcHRfY2FsbGVyGAYgASgIEg0KBXF1ZXJ5GAcgASgJEhAKCHVwc3RyZWFtGAggASgJKpIBCglUcmFuc3BvcnQSGQoVVFJBTlNQT1JUX1VOU1BFQ0lGSUVEEAASFgoSVFJBTlNQT1JUX1NPQ0tFVElPEAESFwoTVFJBTlNQT1JUX1dFQlNPQ0tFVBACEhEKDVRSQU5TUE9SVF9TU0UQAxISCg5UUkFOU1BPUlRfUE9MTBAEEhIKDlRSQU5TUE9SVF9HUlBDEAUqjwEKCFByZXNlbmNlEhgKFFBSRVNFTkNFX1VOU1BFQ0lGSUVEEAASFgoSUFJFU0VOQ0VfQ09OTkVDVEVEEAESEwoPUFJFU0VOQ0VfT05MSU5FEAISFAoQUFJFU0VOQ0VfT0ZGTElORRADEhMKD1BSRVNFTkNFX0pPSU5FRBAEEhEKDVBSRVNFTkNFX0xFRlQQBSq7AQoERmlsbBIUChBGSUxMX1VOU1BFQ0lGSUVEEAASEQoNRklMTF9FVkVOVF9JRBABEg0KCUZJTExfVElNRRACEhAKDEZJTExfVVNFUl9JRBADEhIKDkZJTExfVVNFUl9OQU1FEAQSEwoPRklMTF9TRVNTSU9OX0lEEAUSEgoORklMTF9NRU1CRVJfSUQQBhIUChBGSUxMX01FTUJFUl9OQU1FEAcSFgoSRklMTF9NRU1CRVJfT05MSU5FEAg6UwoJdHJhbnNwb3J0EhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGJmIAyABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydFIJdHJhbnNwb3J0OlEKBWV2ZW50Eh8uZ29vZ2xlLnByb3RvYnVmLk1lc3NhZ2VPcHRpb25zGJmIAyABKAsyGC5mYW5mYXJlLnYxLkV2ZW50T3B0aW9uc1IFZXZlbnQ6UwoGY2xpZW50Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYmYgDIAEoCzIZLmZhbmZhcmUudjEuQ2xpZW50T3B0aW9uc1IGY2xpZW50OlMKBm5vdGlmeRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGJqIAyABKAsyGS5mYW5mYXJlLnYxLk5vdGlmeU9wdGlvbnNSBm5vdGlmeTpFCgRmaWxsEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiZiAMgASgOMhAuZmFuZmFyZS52MS5GaWxsUgRmaWxsOj4KCmZpbGxfY2xhaW0SHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGJqIAyABKAlSCWZpbGxDbGFpbTo8CglmaWxsX3RleHQSHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGJuIAyABKAlSCGZpbGxUZXh0OjsKCGludGVybmFsEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiciAMgASgIUghpbnRlcm5hbDo3CgR0ZXh0EiEuZ29vZ2xlLnByb3RvYnVmLkVudW1WYWx1ZU9wdGlvbnMYmYgDIAEoCVIEdGV4dGIGcHJvdG8z", [file_google_protobuf_descriptor]);
+  fileDesc("ChhmYW5mYXJlL3YxL2NhdGFsb2cucHJvdG8SCmZhbmZhcmUudjEidgoMRXZlbnRPcHRpb25zEgwKBG5hbWUYASABKAkSDQoFcm9vbXMYAiADKAkSEQoJZXBoZW1lcmFsGAMgASgIEiYKCHByZXNlbmNlGAQgASgOMhQuZmFuZmFyZS52MS5QcmVzZW5jZRIOCgZiaW5hcnkYBSABKAgiHgoNTm90aWZ5T3B0aW9ucxINCgVyb29tcxgBIAMoCSKgAQoNQ2xpZW50T3B0aW9ucxIKCgJvbhgBIAEoCRIMCgRqb2luGAIgASgJEg0KBWxlYXZlGAMgASgJEg0KBXJlcGx5GAQgASgJEg8KB3B1Ymxpc2gYBSABKAkSFQoNZXhjZXB0X2NhbGxlchgGIAEoCBINCgVxdWVyeRgHIAEoCRIQCgh1cHN0cmVhbRgIIAEoCRIOCgZiaW5hcnkYCSABKAgqkgEKCVRyYW5zcG9ydBIZChVUUkFOU1BPUlRfVU5TUEVDSUZJRUQQABIWChJUUkFOU1BPUlRfU09DS0VUSU8QARIXChNUUkFOU1BPUlRfV0VCU09DS0VUEAISEQoNVFJBTlNQT1JUX1NTRRADEhIKDlRSQU5TUE9SVF9QT0xMEAQSEgoOVFJBTlNQT1JUX0dSUEMQBSqPAQoIUHJlc2VuY2USGAoUUFJFU0VOQ0VfVU5TUEVDSUZJRUQQABIWChJQUkVTRU5DRV9DT05ORUNURUQQARITCg9QUkVTRU5DRV9PTkxJTkUQAhIUChBQUkVTRU5DRV9PRkZMSU5FEAMSEwoPUFJFU0VOQ0VfSk9JTkVEEAQSEQoNUFJFU0VOQ0VfTEVGVBAFKrsBCgRGaWxsEhQKEEZJTExfVU5TUEVDSUZJRUQQABIRCg1GSUxMX0VWRU5UX0lEEAESDQoJRklMTF9USU1FEAISEAoMRklMTF9VU0VSX0lEEAMSEgoORklMTF9VU0VSX05BTUUQBBITCg9GSUxMX1NFU1NJT05fSUQQBRISCg5GSUxMX01FTUJFUl9JRBAGEhQKEEZJTExfTUVNQkVSX05BTUUQBxIWChJGSUxMX01FTUJFUl9PTkxJTkUQCDpTCgl0cmFuc3BvcnQSHC5nb29nbGUucHJvdG9idWYuRmlsZU9wdGlvbnMYmYgDIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0Ugl0cmFuc3BvcnQ6PAoJbmFtZXNwYWNlEhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGJqIAyABKAlSCW5hbWVzcGFjZTpRCgVldmVudBIfLmdvb2dsZS5wcm90b2J1Zi5NZXNzYWdlT3B0aW9ucxiZiAMgASgLMhguZmFuZmFyZS52MS5FdmVudE9wdGlvbnNSBWV2ZW50OlMKBmNsaWVudBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGJmIAyABKAsyGS5mYW5mYXJlLnYxLkNsaWVudE9wdGlvbnNSBmNsaWVudDpTCgZub3RpZnkSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiaiAMgASgLMhkuZmFuZmFyZS52MS5Ob3RpZnlPcHRpb25zUgZub3RpZnk6RQoEZmlsbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYmYgDIAEoDjIQLmZhbmZhcmUudjEuRmlsbFIEZmlsbDo+CgpmaWxsX2NsYWltEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiaiAMgASgJUglmaWxsQ2xhaW06PAoJZmlsbF90ZXh0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxibiAMgASgJUghmaWxsVGV4dDo7CghpbnRlcm5hbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYnIgDIAEoCFIIaW50ZXJuYWw6NwoEdGV4dBIhLmdvb2dsZS5wcm90b2J1Zi5FbnVtVmFsdWVPcHRpb25zGJmIAyABKAlSBHRleHRiBnByb3RvMw", [file_google_protobuf_descriptor]);
 
 /**
  * What makes a message an event.
@@ -41,7 +41,7 @@ export const file_fanfare_v1_catalog: GenFile = /*@__PURE__*/
 export type EventOptions = Message<"fanfare.v1.EventOptions"> & {
   /**
    * The name under which browsers receive it, e.g. "message:new". 1 to 64 bytes
-   * without white space or control characters; unique within the catalog. The
+   * without white space or control characters; unique within the catalog and its namespaces. The
    * names that Socket.IO clients keep for themselves ("connect",
    * "connect_error", "disconnect", "disconnecting", "newListener",
    * "removeListener") are refused.
@@ -75,6 +75,15 @@ export type EventOptions = Message<"fanfare.v1.EventOptions"> & {
    * @generated from field: fanfare.v1.Presence presence = 4;
    */
   presence: Presence;
+
+  /**
+   * Over Socket.IO the `bytes` fields of the event are binary attachments: `ArrayBuffer` in browsers,
+   * `Buffer` in Node, `bytes` in Python. Without it, and on all other transports, they are base64
+   * text. Refused for events without `bytes` fields.
+   *
+   * @generated from field: bool binary = 5;
+   */
+  binary: boolean;
 };
 
 /**
@@ -120,7 +129,7 @@ export const NotifyOptionsSchema: GenMessage<NotifyOptions> = /*@__PURE__*/
 export type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
   /**
    * The name the browser emits, e.g. "subscribe:chat"; unique among the client
-   * methods of all loaded catalogs for the same transport.
+   * methods of a namespace for the same transport.
    *
    * @generated from field: string on = 1;
    */
@@ -178,6 +187,14 @@ export type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
    * @generated from field: string upstream = 8;
    */
   upstream: string;
+
+  /**
+   * Over Socket.IO the `bytes` fields of the response are binary attachments, as in EventOptions. Those
+   * of the reply are if its event is `binary`.
+   *
+   * @generated from field: bool binary = 9;
+   */
+  binary: boolean;
 };
 
 /**
@@ -242,8 +259,9 @@ export const TransportSchema: GenEnum<Transport> = /*@__PURE__*/
 
 /**
  * What users and sessions do by coming and going. A user may have many sessions; only the first one in and
- * the last one out count, and the last one only after the configured grace period (default 5 seconds) unless it left
- * on purpose, so that a reload is no offline and online.
+ * the last one out count. A connection that is lost counts only after the configured grace period (default 5
+ * seconds), so that a reload is no offline and online. A session that its client ends, and a room that is left by a
+ * call, are left at once.
  *
  * @generated from enum fanfare.v1.Presence
  */
@@ -371,7 +389,7 @@ export const FillSchema: GenEnum<Fill> = /*@__PURE__*/
 
 /**
  * The only sessions that may emit the client methods of this file and are greeted by its events. Unset: all. A
- * name that two catalogs let browsers emit means, on this transport, the one of this file.
+ * name that two catalogs of a namespace let browsers emit means, on this transport, the one of this file.
  *
  * @generated from extension: fanfare.v1.Transport transport = 50201;
  */
@@ -379,12 +397,25 @@ export const transport: GenExtension<FileOptions, Transport> = /*@__PURE__*/
   extDesc(file_fanfare_v1_catalog, 0);
 
 /**
+ * The Socket.IO namespace that serves this file's package, without the slash: "chat" for clients
+ * that connect to "/chat". 1 to 64 of a-z, A-Z, 0-9, '.', '-' and '_'. Unset: the last part of the
+ * package that is not a version, e.g. "messenger" for messenger.v1. All files of a package have the
+ * same; catalogs with the same namespace share it. "/" serves the server's default catalogs.
+ * Within a namespace, and in "/", the names of events and of calls are unique, except that files
+ * for different transports may have the same.
+ *
+ * @generated from extension: string namespace = 50202;
+ */
+export const namespace: GenExtension<FileOptions, string> = /*@__PURE__*/
+  extDesc(file_fanfare_v1_catalog, 1);
+
+/**
  * Makes the message an event.
  *
  * @generated from extension: fanfare.v1.EventOptions event = 50201;
  */
 export const event: GenExtension<MessageOptions, EventOptions> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 1);
+  extDesc(file_fanfare_v1_catalog, 2);
 
 /**
  * Makes the method a call that browsers may emit.
@@ -392,7 +423,7 @@ export const event: GenExtension<MessageOptions, EventOptions> = /*@__PURE__*/
  * @generated from extension: fanfare.v1.ClientOptions client = 50201;
  */
 export const client: GenExtension<MethodOptions, ClientOptions> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 2);
+  extDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * What a Notify method does besides publishing its event.
@@ -400,7 +431,7 @@ export const client: GenExtension<MethodOptions, ClientOptions> = /*@__PURE__*/
  * @generated from extension: fanfare.v1.NotifyOptions notify = 50202;
  */
 export const notify: GenExtension<MethodOptions, NotifyOptions> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 3);
+  extDesc(file_fanfare_v1_catalog, 4);
 
 /**
  * When a browser's call makes the message, the server writes this field from the
@@ -410,7 +441,7 @@ export const notify: GenExtension<MethodOptions, NotifyOptions> = /*@__PURE__*/
  * @generated from extension: fanfare.v1.Fill fill = 50201;
  */
 export const fill: GenExtension<FieldOptions, Fill> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 4);
+  extDesc(file_fanfare_v1_catalog, 5);
 
 /**
  * Likewise, from the token claim of this name. Absent claims leave the field
@@ -419,7 +450,7 @@ export const fill: GenExtension<FieldOptions, Fill> = /*@__PURE__*/
  * @generated from extension: string fill_claim = 50202;
  */
 export const fill_claim: GenExtension<FieldOptions, string> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 5);
+  extDesc(file_fanfare_v1_catalog, 6);
 
 /**
  * Likewise, this text, into a string field.
@@ -427,7 +458,7 @@ export const fill_claim: GenExtension<FieldOptions, string> = /*@__PURE__*/
  * @generated from extension: string fill_text = 50203;
  */
 export const fill_text: GenExtension<FieldOptions, string> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 6);
+  extDesc(file_fanfare_v1_catalog, 7);
 
 /**
  * The field travels between services only: it takes part in room templates
@@ -436,7 +467,7 @@ export const fill_text: GenExtension<FieldOptions, string> = /*@__PURE__*/
  * @generated from extension: bool internal = 50204;
  */
 export const internal: GenExtension<FieldOptions, boolean> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 7);
+  extDesc(file_fanfare_v1_catalog, 8);
 
 /**
  * The value's text in browser JSON, instead of its protobuf name.
@@ -444,5 +475,5 @@ export const internal: GenExtension<FieldOptions, boolean> = /*@__PURE__*/
  * @generated from extension: string text = 50201;
  */
 export const text: GenExtension<EnumValueOptions, string> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 8);
+  extDesc(file_fanfare_v1_catalog, 9);
 

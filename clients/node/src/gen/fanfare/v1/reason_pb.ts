@@ -146,7 +146,7 @@ export enum Reason {
   PROTOCOL = 2008,
 
   /**
-   * Only the Socket.IO namespace "/" is served.
+   * No catalog is served in this Socket.IO namespace. There are "/" and one for each catalog.
    *
    * @generated from enum value: REASON_INVALID_NAMESPACE = 2009;
    */
