@@ -26,13 +26,18 @@ impl Epoch {
 }
 
 /// A place in a tenant's log: just after the event `seq` of `epoch`; 0 is before the first.
-/// Its text is the epoch in 12 hexadecimal digits, a dash, and the seq in decimal.
+/// Its text is the epoch in 12 hexadecimal digits, a dash, and the seq in decimal; then, when there
+/// is a tag, a dash and the tag in 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// The life of the log.
     pub epoch: Epoch,
     /// The last event before this place.
     pub seq: u64,
+    /// The tag of the frame that holds this event. It tells apart two events that were given the
+    /// same seq because a replicated store lost the first one. 0 in logs that lose nothing within
+    /// an epoch.
+    pub tag: u64,
 }
 
 /// The text is not a cursor.
@@ -41,6 +46,11 @@ pub struct Cursor {
 pub struct InvalidCursor;
 
 impl Cursor {
+    /// A place in a log without tags.
+    pub const fn new(epoch: Epoch, seq: u64) -> Self {
+        Self { epoch, seq, tag: 0 }
+    }
+
     /// Reads a request's `after`: empty means from now on.
     pub fn after(text: &str) -> Result<Option<Self>, InvalidCursor> {
         if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
@@ -49,7 +59,8 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:012x}-{}", self.epoch.0, self.seq)
+        write!(f, "{:012x}-{}", self.epoch.0, self.seq)?;
+        if self.tag == 0 { Ok(()) } else { write!(f, "-{:016x}", self.tag) }
     }
 }
 
@@ -57,18 +68,27 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        let (epoch, seq) = text.split_once('-').ok_or(InvalidCursor)?;
-        let hex = epoch.len() == 12 && epoch.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let (epoch, rest) = text.split_once('-').ok_or(InvalidCursor)?;
+        let (seq, tag) = match rest.split_once('-') {
+            Some((seq, tag)) => (seq, Some(hex(tag, 16).filter(|tag| *tag != 0).ok_or(InvalidCursor)?)),
+            None => (rest, None),
+        };
+        let epoch = hex(epoch, 12).ok_or(InvalidCursor)?;
         let decimal = !seq.is_empty()
             && seq.bytes().all(|b| b.is_ascii_digit())
             && (seq == "0" || !seq.starts_with('0'));
-        if !hex || !decimal {
+        if !decimal {
             return Err(InvalidCursor);
         }
-        let epoch = u64::from_str_radix(epoch, 16).map_err(|_| InvalidCursor)?;
         let seq = seq.parse().map_err(|_| InvalidCursor)?;
-        Ok(Self { epoch: Epoch(epoch), seq })
+        Ok(Self { epoch: Epoch(epoch), seq, tag: tag.unwrap_or_default() })
     }
+}
+
+/// A number in so many lower-case hexadecimal digits.
+fn hex(text: &str, digits: usize) -> Option<u64> {
+    let is_hex = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -78,8 +98,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_is_read_back(seq: u64) {
-            let cursor = Cursor { epoch: Epoch::random(), seq };
+        fn text_is_read_back(seq: u64, tag: u64) {
+            let cursor = Cursor { epoch: Epoch::random(), seq, tag };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
 
@@ -102,6 +122,10 @@ mod tests {
             "000000000000-01",
             "000000000000-99999999999999999999",
             "00000000000A-1",
+            "000000000000-1-",
+            "000000000000-1-0000000000000000",
+            "000000000000-1-00000000000000A1",
+            "000000000000-1-1",
         ] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?} was taken");
         }

@@ -1,95 +1,208 @@
-//! The engine: the only seam to storage. Owns each tenant's log and its order.
+//! The engine: the only seam to storage. It keeps what servers share: each tenant's log, records
+//! with compare-and-set, and signals between servers. Nothing else may live in one server's memory
+//! alone.
+//!
+//! An engine pushes into nobody: the hub follows logs, and presence follows records. Servers on
+//! the same store each hold their own engine, a handle with a [`ServerId`].
 
 pub(crate) mod disk;
+mod feed;
 pub(crate) mod memory;
+mod old;
+mod records;
+mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use fanfare_proto::{cursor::Cursor, room::Tenant};
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use prost_types::Timestamp;
 
+pub(crate) use self::{
+    feed::{Feed, FeedSender, feed},
+    old::{Answer, OldAppended, OldEngine, OldPage, OldRecord},
+    records::Records,
+    stored::{StoredEvent, Unreadable},
+};
 use crate::{
     error::Refusal,
     event::{Draft, Event},
-    hub::Interest,
+    interest::Interest,
 };
 
 /// The tenant of the server's own events, by which it proves that it delivers. No token can name it, and it counts in no
 /// limit.
 pub(crate) const OWN_TENANT: &str = "fanfare-server";
 
-/// The answer to an append.
+/// The answer to the append of one draft.
 #[derive(Debug, Clone)]
-pub(crate) struct Appended {
+pub(crate) enum Appended {
+    /// It is in the log now; an ephemeral event has passed through.
+    Event(Arc<Event>),
+    /// The first answer to the same idempotency key.
+    Duplicate(Receipt),
+}
+
+/// Where an event is in its log.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Receipt {
     pub(crate) id: String,
     pub(crate) seq: u64,
     pub(crate) time: Timestamp,
-    pub(crate) duplicate: bool,
 }
 
-impl Appended {
-    /// The first answer to the append of an event.
-    pub(crate) fn to(event: &Event) -> Self {
-        Self { id: event.id.clone(), seq: event.seq, time: event.draft.time, duplicate: false }
-    }
+/// How much a read may return, and how much it may look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadLimits {
+    /// Events in the page.
+    pub(crate) events_max: usize,
+    /// Events that are looked at, wanted or not.
+    pub(crate) scan_max: usize,
 }
 
-/// What an append that has begun will come to.
-pub(crate) type Answer = BoxFuture<'static, Result<Appended, Refusal>>;
-
-/// Some consecutive part of a log, reduced to some rooms.
+/// A consecutive part of a log, reduced to the rooms of an interest.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) events: Vec<Arc<Event>>,
-    /// Everything up to this seq has been looked at.
-    pub(crate) upto: u64,
+    /// Everything up to here has been looked at.
+    pub(crate) cursor: Cursor,
+    /// The log went on behind the cursor when it was read.
+    pub(crate) more: bool,
 }
 
-/// Storage of logs. Per tenant: one order, `seq` 1, 2, 3 … without holes, an epoch that changes when history was
-/// lost. An engine hands every appended event to the hub exactly once, in log order, before
-/// it answers the append.
-pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
-    /// Begins to store the event (ephemeral ones only pass through). Events that are begun one after the other are in
-    /// the log in this order; what becomes of them may be awaited together. A known idempotency key gets its
-    /// first answer again.
-    fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>>;
+/// A server of the group, for as long as its process lives: 16 random hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ServerId(Arc<str>);
 
-    /// Stores the event and gives it its place.
-    fn append(&self, draft: Draft) -> BoxFuture<'_, Result<Appended, Refusal>> {
-        async move { self.begin(draft).await?.await }.boxed()
+impl ServerId {
+    pub(crate) fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()).into())
     }
 
-    /// The events after `after` that `interest` wants, at most `limit`; [`Refusal::Reset`] when the log does
-    /// not reach back that far or has another epoch.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ServerId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A set of records. Keys are unique within it, and a feed covers one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Space {
+    /// One record per server that is alive; they expire.
+    Leases,
+    /// One record per server and tenant of which the server has sessions.
+    Occupancy,
+    /// One record per user of a tenant.
+    Users(Tenant),
+}
+
+/// A record: a value under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) key: Arc<str>,
+    /// Absent in a feed when the record was removed or has expired.
+    pub(crate) value: Option<Bytes>,
+    /// Grows with every change within the space, removals included. Never 0.
+    pub(crate) revision: u64,
+}
+
+/// A change of a record, made only if the record is as expected.
+#[derive(Debug, Clone)]
+pub(crate) struct Replacement {
+    /// Absent: removes the record.
+    pub(crate) value: Option<Bytes>,
+    /// The revision that is replaced; 0 when there must be no record.
+    pub(crate) expected: u64,
+    /// When the record expires by itself, if it is not replaced before.
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// What became of a [`Replacement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// It was made, and this is the record's revision now.
+    Revision(u64),
+    /// The record is not as expected. Nothing was changed.
+    Conflict,
+}
+
+/// Storage that servers share. Per tenant there is one order of events: seqs 1, 2, 3 …, and an
+/// epoch that changes when history was lost.
+pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// The server that this handle belongs to.
+    fn server(&self) -> &ServerId;
+
+    /// Appends drafts of one tenant, in their order: idempotency keys are looked up, the others
+    /// get their places, are stored as durably as configured, and are announced to followers.
+    /// Ephemeral events are announced in the same order and stored nowhere. All of it happens or
+    /// nothing does. There is one answer per draft.
+    ///
+    /// After an error it is safe to append the same drafts again; none is stored twice if it has an
+    /// idempotency key.
+    fn append<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'a, Result<Vec<Appended>, Refusal>>;
+
+    /// The events after `after` that `interest` wants. Sees everything that was acknowledged
+    /// anywhere before the call. [`Refusal::Reset`] when the log does not reach back that far, or
+    /// has another history there.
     fn read<'a>(
         &'a self,
         tenant: &'a Tenant,
         interest: &'a Interest,
         after: Cursor,
-        limit: usize,
+        limits: ReadLimits,
     ) -> BoxFuture<'a, Result<Page, Refusal>>;
 
-    /// The end of the tenant's log.
+    /// The end of the tenant's log. Sees everything that was acknowledged anywhere before the call.
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>>;
 
-    /// The tenants that have a log, in no particular order.
-    fn tenants(&self) -> Vec<Tenant>;
+    /// Follows a tenant's log: every event after the cursor, in order, without a gap or a repeat,
+    /// whichever server appended it. Ephemeral events are among them. The feed ends when the
+    /// engine cannot promise that any longer; then the follower reads the log and follows again.
+    fn follow<'a>(&'a self, tenant: &'a Tenant)
+    -> BoxFuture<'a, Result<(Cursor, Feed<Arc<Event>>), Refusal>>;
 
-    /// Keeps records of sessions by key, or lets go of them, as durably as events.
-    fn keep(&self, records: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>>;
+    /// Up to so many tenants that have a log, in no particular order.
+    fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>>;
 
-    /// The records that were kept before this process began.
-    fn kept(&self) -> Vec<(String, Vec<u8>)>;
+    /// A record, if there is one.
+    fn record<'a>(&'a self, space: &'a Space, key: &'a str)
+    -> BoxFuture<'a, Result<Option<Record>, Refusal>>;
 
-    /// Lets go of what is too old, in all logs. Called now and then; appends do it for their own log.
-    fn sweep(&self);
+    /// Replaces a record if it is as expected, as durably as events are stored. After an error the
+    /// outcome is unknown: read the record.
+    fn replace<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+        replacement: Replacement,
+    ) -> BoxFuture<'a, Result<Replaced, Refusal>>;
 
-    /// Resolves when everything is where it belongs; no appends follow.
+    /// All records of a space, and a feed of every later change, in order per key. When the feed
+    /// ends, changes may have been missed: ask again.
+    fn records<'a>(&'a self, space: &'a Space)
+    -> BoxFuture<'a, Result<(Vec<Record>, Feed<Record>), Refusal>>;
+
+    /// Sends bytes to a server, or to all others: at most once, and soon or never.
+    fn signal<'a>(&'a self, to: Option<&'a ServerId>, bytes: Bytes) -> BoxFuture<'a, Result<(), Refusal>>;
+
+    /// The signals to this server from now on. When the feed ends, some were missed: ask again.
+    fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>>;
+
+    /// Removes what is too old. Called every few seconds.
+    fn sweep(&self) -> BoxFuture<'_, ()>;
+
+    /// Resolves when everything that was acknowledged is where it belongs. No appends follow.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
-
-/// What is kept under a key; nothing: let go of.
-pub(crate) type Record = (String, Option<Vec<u8>>);

@@ -8,6 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use fanfare_proto::{
     catalog::EventType,
+    cursor::Cursor,
     json::{Attached, PayloadError, Shape},
     room::{Room, Tenant},
     v1,
@@ -112,6 +113,8 @@ pub(crate) struct Event {
     pub(crate) id: String,
     /// 0 for ephemeral events.
     pub(crate) seq: u64,
+    /// The tag of its frame in the log; 0 where there is none.
+    pub(crate) tag: u64,
     pub(crate) draft: Draft,
     is_recent: AtomicBool,
     generic: Encoding,
@@ -138,7 +141,18 @@ impl Encoding {
 }
 
 impl Event {
-    pub(crate) fn new(id: String, seq: u64, mut draft: Draft) -> Self {
+    /// A draft that has its place in the log.
+    pub(crate) fn stored(cursor: Cursor, draft: Draft) -> Self {
+        Self::new(cursor.to_string(), cursor.seq, cursor.tag, draft)
+    }
+
+    /// A draft that is in no log.
+    pub(crate) fn ephemeral(draft: Draft) -> Self {
+        Self::new(ephemeral_id(), 0, 0, draft)
+    }
+
+    /// An event as another server has published it.
+    pub(crate) fn new(id: String, seq: u64, tag: u64, mut draft: Draft) -> Self {
         if let Some(field) = draft.id_field {
             let mut payload = Vec::with_capacity(draft.payload.len() + id.len() + 8);
             payload.extend_from_slice(&draft.payload);
@@ -146,7 +160,7 @@ impl Event {
             draft.payload = payload.into();
         }
         let (generic, meta, delivery) = Default::default();
-        Self { id, seq, draft, is_recent: AtomicBool::new(true), generic, meta, delivery }
+        Self { id, seq, tag, draft, is_recent: AtomicBool::new(true), generic, meta, delivery }
     }
 
     /// The event is not recent any more: encoded forms are not kept from here on.
@@ -259,7 +273,7 @@ mod tests {
             id_field: None,
             sequence: None,
         };
-        Event::new("1-1".into(), 1, draft)
+        Event::new("1-1".into(), 1, 0, draft)
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use crate::{config::Limits, event::Event, share};
 
 use listeners::{Listeners, Part};
-pub(crate) use subscription::{Interest, Subscription};
+pub(crate) use subscription::Subscription;
 pub(crate) use tap::{READERS_MAX as TAP_READERS_MAX, Tap, Taps, Wanted};
 use window::Window;
 

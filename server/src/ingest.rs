@@ -18,7 +18,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     auth,
-    engine::{Appended, Engine},
+    engine::{OldAppended, OldEngine},
     error::Refusal,
     event::{Draft, Sequence},
     stats::Stats,
@@ -37,7 +37,7 @@ const FINISH_MAX: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 3
 #[derive(Debug)]
 pub(crate) struct Ingest {
     catalogs: Arc<Catalogs>,
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn OldEngine>,
     event_bytes_max: usize,
     stats: Arc<Stats>,
     /// Closed when the server shuts down; then empty once everything that was taken has been answered.
@@ -78,7 +78,7 @@ pub(crate) struct Made {
 impl Ingest {
     pub(crate) fn new(
         catalogs: Arc<Catalogs>,
-        engine: Arc<dyn Engine>,
+        engine: Arc<dyn OldEngine>,
         event_bytes_max: usize,
         stats: Arc<Stats>,
     ) -> Self {
@@ -189,7 +189,7 @@ impl Ingest {
     ) -> Result<impl Future<Output = Result<NotifyResponse, Refusal>> + use<>, Refusal> {
         let answer = self.hand_over(taken).await?;
         Ok(async move {
-            let Appended { id, seq, time, duplicate } = answer.await?;
+            let OldAppended { id, seq, time, duplicate } = answer.await?;
             Ok(NotifyResponse { id, seq, time: Some(time), duplicate })
         })
     }
@@ -197,7 +197,7 @@ impl Ingest {
     async fn hand_over(
         &self,
         taken: Taken,
-    ) -> Result<impl Future<Output = Result<Appended, Refusal>> + use<>, Refusal> {
+    ) -> Result<impl Future<Output = Result<OldAppended, Refusal>> + use<>, Refusal> {
         let Taken { draft, since, under_way } = taken;
         let stats = self.stats.clone();
         let answer = self.engine.begin(draft).await.inspect_err(|_| stats.refused())?;
@@ -210,7 +210,7 @@ impl Ingest {
     }
 
     /// Publishes an event that the server has made, where its type declares.
-    pub(crate) async fn publish_made(&self, made: Made) -> Result<Appended, Refusal> {
+    pub(crate) async fn publish_made(&self, made: Made) -> Result<OldAppended, Refusal> {
         self.begin_made(made, None).await?.await
     }
 
@@ -219,7 +219,7 @@ impl Ingest {
         &self,
         made: Made,
         sequence: Option<Arc<Sequence>>,
-    ) -> Result<impl Future<Output = Result<Appended, Refusal>> + use<>, Refusal> {
+    ) -> Result<impl Future<Output = Result<OldAppended, Refusal>> + use<>, Refusal> {
         let under_way = self.under_way.token();
         if self.under_way.is_closed() {
             return Err(Refusal::Shutdown);

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::PresenceConfig,
-    engine::{Engine, Record},
+    engine::{OldEngine, OldRecord},
     error::{Error, Refusal},
     event::{Sequence, browser_forms, ephemeral_id},
     ingest::{self, Ingest, Made},
@@ -463,7 +463,7 @@ impl Presence {
 
     /// Publishes what happens, in the order in which it happens, and has the engine keep what sessions need to go on, until
     /// the server closes.
-    pub(crate) async fn run(&self, ingest: &Ingest, engine: &dyn Engine, closing: &CancellationToken) {
+    pub(crate) async fn run(&self, ingest: &Ingest, engine: &dyn OldEngine, closing: &CancellationToken) {
         loop {
             let (round, records, next_end, reports) = {
                 let (mut roster, now) = (self.lock(), now());
@@ -498,9 +498,9 @@ impl Presence {
     async fn record(
         &self,
         ingest: &Ingest,
-        engine: &dyn Engine,
+        engine: &dyn OldEngine,
         mut made: Vec<Made>,
-        records: Arc<[Record]>,
+        records: Arc<[OldRecord]>,
         closing: &CancellationToken,
     ) -> bool {
         loop {

@@ -13,7 +13,7 @@ use fanfare_proto::{
 use tokio::sync::Mutex;
 
 use crate::{
-    engine::{Engine, OWN_TENANT},
+    engine::{OWN_TENANT, OldEngine},
     event::Draft,
     hub::{Hub, Inbox, Subscription},
     ingest,
@@ -29,7 +29,7 @@ pub(crate) struct Probe {
     tenant: Option<Tenant>,
     kind: Option<Arc<EventType>>,
     hub: Arc<Hub>,
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn OldEngine>,
     /// The last answer. Locked while the next one is found: one probe at a time.
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -44,7 +44,7 @@ impl Probe {
         tenant: Option<Tenant>,
         catalogs: &Catalogs,
         hub: Arc<Hub>,
-        engine: Arc<dyn Engine>,
+        engine: Arc<dyn OldEngine>,
     ) -> Self {
         let kind = catalogs.events().find(|e| !e.ephemeral).cloned();
         Self { tenant, kind, hub, engine, last: Mutex::default() }
@@ -109,7 +109,8 @@ mod tests {
         let (limits, catalogs) =
             (Limits { tenants_max: 1, ..Limits::default() }, Catalogs::builtin().unwrap());
         let hub = Arc::new(Hub::new(limits));
-        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(Retention::default(), limits, hub.clone()));
+        let engine: Arc<dyn OldEngine> =
+            Arc::new(MemoryEngine::new(Retention::default(), limits, hub.clone()));
         engine.head(&Tenant::new("1").unwrap()).await.unwrap();
         let own = Probe::tenant().unwrap();
         let probe = Probe::new(Probe::tenant(), &catalogs, hub, engine.clone());

@@ -16,7 +16,7 @@ use crate::{
     call::Calls,
     config::Config,
     connection,
-    engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
+    engine::{OldEngine, disk::DiskEngine, memory::MemoryEngine},
     error::Error,
     grpc::{About, Budget, Front, Services, upstream::Upstreams},
     hub::Hub,
@@ -45,7 +45,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let hub = Arc::new(Hub::new(config.limits));
         let (retention, limits) = (config.retention, config.limits);
-        let engine: Arc<dyn Engine> = match &config.data_dir {
+        let engine: Arc<dyn OldEngine> = match &config.data_dir {
             None => Arc::new(MemoryEngine::new(retention, limits, hub.clone())),
             Some(folder) => {
                 let catalogs = config.catalogs.clone();
@@ -59,7 +59,7 @@ impl Server {
     pub(crate) async fn bind_on(
         config: Config,
         hub: Arc<Hub>,
-        engine: Arc<dyn Engine>,
+        engine: Arc<dyn OldEngine>,
     ) -> Result<Self, Error> {
         let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
         let auth = Auth::new(&config.tokens)?;

@@ -10,7 +10,7 @@ use std::{
 
 use fanfare_proto::latency::Histogram;
 
-use crate::engine::Appended;
+use crate::engine::OldAppended;
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -53,11 +53,11 @@ impl Stats {
     }
 
     /// An event that was checked at `since` is in the log, or was there already, or was handed to those present.
-    pub(crate) fn appended(&self, appended: &Appended, since: Instant) {
+    pub(crate) fn appended(&self, appended: &OldAppended, since: Instant) {
         let counter = match appended {
-            Appended { duplicate: true, .. } => &self.duplicate,
-            Appended { seq: 0, .. } => &self.ephemeral,
-            Appended { .. } => &self.stored,
+            OldAppended { duplicate: true, .. } => &self.duplicate,
+            OldAppended { seq: 0, .. } => &self.ephemeral,
+            OldAppended { .. } => &self.stored,
         };
         add(counter, 1);
         self.append.record(since.elapsed());

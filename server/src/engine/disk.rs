@@ -34,15 +34,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{
     log::Clock,
-    store::{Opening, Store, StoredEvent, unpanicked},
+    store::{Opening, Store, unpanicked},
     writer::{Command, Lag, Writer},
 };
-use super::{Answer, Engine, Page, Record};
+use super::{Answer, OldEngine, OldPage, OldRecord, StoredEvent};
 use crate::{
     config::{Limits, Retention},
     error::{Error, Refusal},
     event::{Draft, Event},
-    hub::{Hub, Interest},
+    hub::Hub,
+    interest::Interest,
 };
 
 /// Commands that wait for the writer; more wait for their turn.
@@ -148,7 +149,7 @@ impl Shared {
     }
 
     fn cursor(&self, seq: u64) -> Cursor {
-        Cursor { epoch: self.epoch, seq }
+        Cursor::new(self.epoch, seq)
     }
 
     fn read(
@@ -157,7 +158,7 @@ impl Shared {
         interest: &Interest,
         after: Cursor,
         limit: usize,
-    ) -> Result<Page, Refusal> {
+    ) -> Result<OldPage, Refusal> {
         let place = self.place(tenant);
         let reaches = |of: &AtomicU64| of.load(Ordering::Acquire);
         // On the disk, and on its way to the hub: whoever reads behind it must not meet it there again.
@@ -183,7 +184,7 @@ impl Shared {
         }
         let Some(place) = place.filter(|_| !interest.is_empty() && after.seq < head) else {
             let upto = if interest.is_empty() { after.seq } else { head.max(after.seq) };
-            return Ok(Page { events: Vec::new(), upto });
+            return Ok(OldPage { events: Vec::new(), upto });
         };
         let store = self.store().ok_or(Refusal::Storage("read"))?;
         let (mut events, mut upto, mut next, mut broken) = (Vec::new(), head, after.seq + 1, false);
@@ -224,26 +225,13 @@ impl Shared {
         if broken {
             return Err(Refusal::Reset(self.cursor(head)));
         }
-        Ok(Page { events, upto })
+        Ok(OldPage { events, upto })
     }
 
     /// An event as it was appended; `None` when no loaded catalog has its type any more.
     fn event(&self, tenant: &Tenant, seq: u64, stored: StoredEvent) -> Option<Arc<Event>> {
-        let kind = self.catalogs.event(&stored.type_name)?.clone();
-        let rooms = stored.rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>().ok()?;
-        let draft = Draft {
-            tenant: tenant.clone(),
-            rooms,
-            time: stored.time.unwrap_or_default(),
-            sender: stored.sender,
-            kind,
-            payload: stored.payload,
-            except_sessions: stored.except_sessions,
-            idempotency_key: String::new(),
-            id_field: None,
-            sequence: None,
-        };
-        Some(Arc::new(Event::new(self.cursor(seq).to_string(), seq, draft)))
+        let draft = stored.draft(tenant, &self.catalogs).ok()?;
+        Some(Arc::new(Event::stored(self.cursor(seq), draft)))
     }
 }
 
@@ -254,7 +242,7 @@ impl Place {
     }
 }
 
-impl Engine for DiskEngine {
+impl OldEngine for DiskEngine {
     fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
         self.ask(|answer| Command::Append(draft, answer)).boxed()
     }
@@ -265,7 +253,7 @@ impl Engine for DiskEngine {
         interest: &'a Interest,
         after: Cursor,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Refusal>> {
+    ) -> BoxFuture<'a, Result<OldPage, Refusal>> {
         async move { tokio::task::block_in_place(|| self.shared.read(tenant, interest, after, limit)) }
             .boxed()
     }
@@ -278,7 +266,7 @@ impl Engine for DiskEngine {
         self.shared.places.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    fn keep(&self, records: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>> {
+    fn keep(&self, records: Arc<[OldRecord]>) -> BoxFuture<'_, Result<(), Refusal>> {
         async move { self.ask(|answer| Command::Keep(records, answer)).await?.await }.boxed()
     }
 

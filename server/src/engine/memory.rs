@@ -15,12 +15,13 @@ use fanfare_proto::{
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Answer, Appended, Engine, OWN_TENANT, Page, Record};
+use super::{Answer, OWN_TENANT, OldAppended, OldEngine, OldPage, OldRecord};
 use crate::{
     config::{Limits, Retention},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
-    hub::{Hub, Interest},
+    hub::Hub,
+    interest::Interest,
     share,
 };
 
@@ -51,7 +52,7 @@ struct Log {
     /// The seqs `head - entries.len() + 1 ..= head`.
     entries: VecDeque<(Instant, Arc<Event>)>,
     bytes: usize,
-    keys: HashMap<String, Appended>,
+    keys: HashMap<String, OldAppended>,
     /// Keys by age; each is in `keys`.
     key_ages: VecDeque<(Instant, String)>,
 }
@@ -77,7 +78,7 @@ impl MemoryEngine {
         Ok(tenants.entry(tenant.clone()).or_insert_with(new).clone())
     }
 
-    fn append_in_order(&self, draft: Draft) -> Result<Appended, Refusal> {
+    fn append_in_order(&self, draft: Draft) -> Result<OldAppended, Refusal> {
         let Some(sequence) = draft.sequence.clone() else { return self.append_now(draft) };
         if sequence.is_broken() {
             return Err(Refusal::Storage("written"));
@@ -85,7 +86,7 @@ impl MemoryEngine {
         self.append_now(draft).inspect_err(|_| sequence.refuse())
     }
 
-    fn append_now(&self, draft: Draft) -> Result<Appended, Refusal> {
+    fn append_now(&self, draft: Draft) -> Result<OldAppended, Refusal> {
         let log = self.log(&draft.tenant)?;
         let now = Instant::now();
         let (answer, wakeups, growth) = {
@@ -94,12 +95,12 @@ impl MemoryEngine {
             let before = log.bytes;
             log.forget_keys(now, self.limits.idempotency_age_max, self.limits.idempotency_keys_max);
             if let Some(first) = log.keys.get(&draft.idempotency_key) {
-                return Ok(Appended { duplicate: true, ..first.clone() });
+                return Ok(OldAppended { duplicate: true, ..first.clone() });
             }
             let head = log.head;
             let event = log.admit(draft);
             let draft = &event.draft;
-            let answer = Appended::to(&event);
+            let answer = OldAppended::to(&event);
             if !draft.idempotency_key.is_empty() {
                 log.keys.insert(draft.idempotency_key.clone(), answer.clone());
                 log.key_ages.push_back((now, draft.idempotency_key.clone()));
@@ -195,7 +196,7 @@ impl Log {
     }
 
     fn cursor(&self) -> Cursor {
-        Cursor { epoch: self.epoch, seq: self.head }
+        Cursor::new(self.epoch, self.head)
     }
 
     fn is_idle(&self, now: Instant, age_max: Duration) -> bool {
@@ -205,10 +206,10 @@ impl Log {
 
     fn admit(&mut self, draft: Draft) -> Arc<Event> {
         if draft.kind.ephemeral {
-            return Arc::new(Event::new(ephemeral_id(), 0, draft));
+            return Arc::new(Event::ephemeral(draft));
         }
         self.head += 1;
-        Arc::new(Event::new(self.cursor().to_string(), self.head, draft))
+        Arc::new(Event::stored(self.cursor(), draft))
     }
 
     fn push(&mut self, now: Instant, event: Arc<Event>) {
@@ -237,14 +238,14 @@ impl Log {
         }
     }
 
-    fn read(&self, interest: &Interest, after: Cursor, limit: usize) -> Result<Page, Refusal> {
+    fn read(&self, interest: &Interest, after: Cursor, limit: usize) -> Result<OldPage, Refusal> {
         let held = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
         let base = self.head - held;
         if after.epoch != self.epoch || after.seq > self.head || after.seq < base {
             return Err(Refusal::Reset(self.cursor()));
         }
         if interest.is_empty() {
-            return Ok(Page { events: Vec::new(), upto: after.seq });
+            return Ok(OldPage { events: Vec::new(), upto: after.seq });
         }
         let skip = usize::try_from(after.seq - base).unwrap_or(usize::MAX);
         let mut events = Vec::new();
@@ -252,15 +253,15 @@ impl Log {
             if interest.wants_logged(event) {
                 events.push(event.clone());
                 if events.len() == limit {
-                    return Ok(Page { upto: event.seq, events });
+                    return Ok(OldPage { upto: event.seq, events });
                 }
             }
         }
-        Ok(Page { events, upto: self.head })
+        Ok(OldPage { events, upto: self.head })
     }
 }
 
-impl Engine for MemoryEngine {
+impl OldEngine for MemoryEngine {
     fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
         let answer: Answer = std::future::ready(self.append_in_order(draft)).boxed();
         std::future::ready(Ok(answer)).boxed()
@@ -272,7 +273,7 @@ impl Engine for MemoryEngine {
         interest: &'a Interest,
         after: Cursor,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Refusal>> {
+    ) -> BoxFuture<'a, Result<OldPage, Refusal>> {
         let page = self
             .log(tenant)
             .and_then(|log| log.lock().unwrap_or_else(PoisonError::into_inner).read(interest, after, limit));
@@ -288,7 +289,7 @@ impl Engine for MemoryEngine {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    fn keep(&self, _: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>> {
+    fn keep(&self, _: Arc<[OldRecord]>) -> BoxFuture<'_, Result<(), Refusal>> {
         // They would not outlive the process, which has them.
         std::future::ready(Ok(())).boxed()
     }

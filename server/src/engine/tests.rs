@@ -13,11 +13,12 @@ use super::{disk::DiskEngine, memory::MemoryEngine, *};
 use crate::{
     config::{Limits, Retention},
     event::Sequence,
-    hub::{Hub, Inbox, Interest, Subscription},
+    hub::{Hub, Inbox, Subscription},
+    interest::Interest,
 };
 
 /// An engine of each kind with these bounds, and its hub.
-fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn Engine>, Arc<Hub>)> {
+fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn OldEngine>, Arc<Hub>)> {
     let (memory, disk) = (Arc::new(Hub::new(limits)), Arc::new(Hub::new(limits)));
     vec![
         (Arc::new(MemoryEngine::new(retention, limits, memory.clone())), memory),
@@ -60,7 +61,7 @@ pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
 }
 
 /// The seqs that a tenant's log holds, as a fresh reader finds them.
-pub(super) async fn held(engine: &Arc<dyn Engine>, tenant: &str, limits: Limits) -> Vec<u64> {
+pub(super) async fn held(engine: &Arc<dyn OldEngine>, tenant: &str, limits: Limits) -> Vec<u64> {
     let tenant = Tenant::new(tenant).unwrap();
     let head = engine.head(&tenant).await.unwrap();
     // A hub that has seen nothing: all comes from the log.
@@ -184,7 +185,7 @@ async fn what_is_empty_and_idle_is_freed_and_no_place_is_given_twice() {
         let other = swept(&two).await;
         assert!(other.seq > 3 && other.epoch == last.epoch, "{engine:?}: {other:?}");
         // A reader of the freed log misses nothing without being told.
-        assert!(matches!(engine.append(draft("1", "", 1)).await, Ok(Appended { seq: 5, .. })));
+        assert!(matches!(engine.append(draft("1", "", 1)).await, Ok(OldAppended { seq: 5, .. })));
         let read = engine.read(&one, &Interest::default(), last, 1).await;
         assert!(matches!(read, Err(Refusal::Reset(_))), "{engine:?}: {read:?}");
         engine.close().await;

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     auth,
     error::Refusal,
-    hub::{self, Inbox, Subscription},
+    hub::{Inbox, Subscription},
 };
 use link::Link;
 
@@ -79,7 +79,7 @@ pub(super) async fn recover(
         return Ok(RecoverResponse { recovered: None });
     };
     // What the log cannot give cannot be recovered: never a part of it.
-    match services.engine.read(&tenant, &hub::Interest::default(), found.after, 1).await {
+    match services.engine.read(&tenant, &crate::interest::Interest::default(), found.after, 1).await {
         Ok(_) => {}
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),

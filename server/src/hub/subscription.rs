@@ -1,11 +1,8 @@
 //! A subscription: a position in a tenant's events, and the rooms it wants.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use fanfare_proto::{
@@ -14,40 +11,17 @@ use fanfare_proto::{
 };
 
 use super::{Channel, Hub, Inbox, Listener};
-use crate::{engine::Engine, error::Refusal, event::Event};
+use crate::{
+    engine::OldEngine,
+    error::Refusal,
+    event::Event,
+    interest::{Interest, Since},
+};
 
 /// Events in one batch, at most.
 const BATCH_EVENTS_MAX: usize = 512;
 /// Bytes in one batch, at most, unless a single event is larger.
 const BATCH_BYTES_MAX: usize = 256 << 10;
-
-/// The rooms that a subscription wants, each from some place on.
-#[derive(Debug, Default)]
-pub(crate) struct Interest {
-    rooms: HashMap<Room, Since>,
-}
-
-/// The first place from which a room's events count: later positions in the window, later seqs in the log.
-#[derive(Debug, Clone, Copy)]
-struct Since {
-    position: u64,
-    seq: u64,
-}
-
-impl Interest {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
-    }
-
-    /// Whether an event read from the log is wanted.
-    pub(crate) fn wants_logged(&self, event: &Event) -> bool {
-        event.rooms().iter().any(|room| self.rooms.get(room).is_some_and(|since| event.seq > since.seq))
-    }
-
-    fn wants_live(&self, position: u64, event: &Event) -> bool {
-        event.rooms().iter().any(|room| self.rooms.get(room).is_some_and(|since| position >= since.position))
-    }
-}
 
 /// Where a subscription reads next.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +46,7 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     channel: Arc<Channel>,
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn OldEngine>,
     listener: Arc<Listener>,
     interest: Interest,
     epoch: Epoch,
@@ -83,7 +57,7 @@ impl Subscription {
     /// Begins after `after`, or now. `key` is what `inbox` gives when there is something to read.
     pub(crate) async fn open(
         hub: &Hub,
-        engine: Arc<dyn Engine>,
+        engine: Arc<dyn OldEngine>,
         tenant: &Tenant,
         rooms: Vec<Room>,
         after: Option<Cursor>,
@@ -127,9 +101,8 @@ impl Subscription {
     fn add_since(&mut self, rooms: Vec<Room>, since: Since) {
         let mut state = self.channel.lock();
         for room in rooms {
-            if !self.interest.rooms.contains_key(&room) {
-                state.listen(room.clone(), &self.listener);
-                self.interest.rooms.insert(room, since);
+            if self.interest.add(room.clone(), since) {
+                state.listen(room, &self.listener);
             }
         }
     }
@@ -138,7 +111,7 @@ impl Subscription {
     pub(crate) fn remove(&mut self, rooms: &[Room]) {
         let mut state = self.channel.lock();
         for room in rooms {
-            if self.interest.rooms.remove(room).is_some() {
+            if self.interest.remove(room) {
                 state.unlisten(room, &self.listener);
             }
         }
@@ -151,7 +124,7 @@ impl Subscription {
     }
 
     pub(crate) fn room_count(&self) -> usize {
-        self.interest.rooms.len()
+        self.interest.rooms().len()
     }
 
     #[cfg(test)]
@@ -162,7 +135,7 @@ impl Subscription {
     /// The place reached so far.
     pub(crate) fn cursor(&self) -> Cursor {
         let (Place::Log(seq) | Place::Live { seq, .. }) = self.place;
-        Cursor { epoch: self.epoch, seq }
+        Cursor::new(self.epoch, seq)
     }
 
     /// The next events. Call when the inbox has given the key, and again while `more` is set.
@@ -183,14 +156,14 @@ impl Subscription {
                         self.place = Place::Live { position, seq };
                         continue;
                     }
-                    let after = Cursor { epoch: self.epoch, seq };
+                    let after = Cursor::new(self.epoch, seq);
                     let page = self
                         .engine
                         .read(&self.channel.tenant, &self.interest, after, BATCH_EVENTS_MAX)
                         .await?;
                     self.place = Place::Log(page.upto);
                     if !page.events.is_empty() {
-                        let cursor = Cursor { epoch: self.epoch, seq: page.upto };
+                        let cursor = Cursor::new(self.epoch, page.upto);
                         return Ok(Batch { events: page.events, cursor, more: true });
                     }
                 }
@@ -210,7 +183,7 @@ impl Subscription {
             return None;
         }
         let (mut events, mut bytes, mut reached) = (Vec::new(), 0, window.end());
-        let rooms = self.interest.rooms.keys();
+        let rooms = self.interest.rooms();
         window.visit(from, rooms, |position, event| {
             if !self.interest.wants_live(position, event) {
                 return true;
@@ -226,13 +199,13 @@ impl Subscription {
         let (seq, more) = (window.seq_before(reached), reached < window.end());
         drop(state);
         self.place = Place::Live { position: reached, seq };
-        Some(Batch { events, cursor: Cursor { epoch: self.epoch, seq }, more })
+        Some(Batch { events, cursor: Cursor::new(self.epoch, seq), more })
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let rooms: Vec<Room> = self.interest.rooms.keys().cloned().collect();
+        let rooms: Vec<Room> = self.interest.rooms().cloned().collect();
         self.remove(&rooms);
     }
 }

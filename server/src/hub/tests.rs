@@ -13,7 +13,7 @@ use prost_types::Timestamp;
 use super::*;
 use crate::{
     config::Retention,
-    engine::{Engine, memory::MemoryEngine},
+    engine::{OldEngine, memory::MemoryEngine},
     error::Refusal,
     event::Draft,
 };
@@ -21,7 +21,7 @@ use crate::{
 /// A hub with a window of few events over a memory engine.
 struct World {
     hub: Arc<Hub>,
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn OldEngine>,
     stored: Arc<EventType>,
     passing: Arc<EventType>,
     tenant: Tenant,
@@ -201,7 +201,7 @@ fn a_cursor_that_the_log_does_not_reach_is_refused_with_the_present_one() {
     refused(start);
     refused(ids[0].parse().unwrap());
     refused(Cursor { seq: 6, ..start });
-    refused(Cursor { epoch: fanfare_proto::cursor::Epoch::random(), seq: 4 });
+    refused(Cursor::new(fanfare_proto::cursor::Epoch::random(), 4));
     assert!(world.open(rooms(1), Some(ids[1].parse().unwrap()), &Arc::default()).is_ok());
 }
 

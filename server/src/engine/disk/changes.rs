@@ -6,8 +6,8 @@ use fanfare_proto::room::Tenant;
 use prost::Message as _;
 use redb::{ReadableTable as _, WriteTransaction};
 
-use super::store::{EVENTS, Failed, KEYS, META, SESSIONS, StoredAnswer, StoredEvent, TENANTS};
-use crate::engine::Record;
+use super::store::{EVENTS, Failed, KEYS, META, SESSIONS, StoredAnswer, TENANTS, seal};
+use crate::engine::{OldRecord, StoredEvent};
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Changes {
     /// The events of a log up to a seq go.
     pub(super) trims: Vec<(Tenant, u32, u64)>,
     pub(super) keys: Vec<(u32, String, Option<StoredAnswer>)>,
-    pub(super) records: Vec<Arc<[Record]>>,
+    pub(super) records: Vec<Arc<[OldRecord]>>,
     /// Logs that go.
     pub(super) freed: Vec<Tenant>,
     /// Where new logs begin, when that changes.
@@ -49,7 +49,7 @@ impl Changes {
         if !self.events.is_empty() || !self.trims.is_empty() {
             let mut table = write.open_table(EVENTS)?;
             for (number, seq, event) in &self.events {
-                table.insert((*number, *seq), event.seal().as_slice())?;
+                table.insert((*number, *seq), seal(event).as_slice())?;
             }
             for (_, number, upto) in &self.trims {
                 table.retain_in((*number, 0)..=(*number, *upto), |_, _| false)?;

@@ -25,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Limits, PresenceConfig, Retention},
     engine::{
-        Draft, Engine,
+        Draft, OldEngine,
         tests::{draft, folder, held, opened},
     },
     event::Sequence,
-    hub::{Hub, Inbox, Interest, Subscription},
+    hub::{Hub, Inbox, Subscription},
     ingest::Ingest,
+    interest::Interest,
     presence::Presence,
 };
 
@@ -197,7 +198,7 @@ fn outage() -> impl Strategy<Value = Outage> {
 }
 
 /// Appends until the answer comes, as a producer with idempotency keys does.
-async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
+async fn insist(engine: &Arc<dyn OldEngine>, key: &str) -> u64 {
     loop {
         match engine.append(draft("1", key, 100)).await {
             Ok(appended) => return appended.seq,
@@ -207,7 +208,7 @@ async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
 }
 
 /// Begins all before it awaits any, and begins again with all when one is refused, as a stream of a producer does.
-async fn stream(engine: &Arc<dyn Engine>, keys: &[String]) -> Vec<u64> {
+async fn stream(engine: &Arc<dyn OldEngine>, keys: &[String]) -> Vec<u64> {
     loop {
         let sequence = Arc::new(Sequence::default());
         let mut begun = Vec::new();
@@ -260,7 +261,7 @@ async fn heard(
 async fn survive(outages: &[Outage]) -> Result<(), TestCaseError> {
     let (folder, limits) = (folder(), Limits::default());
     let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
     let tenant = Tenant::new("1").unwrap();
     let inbox = Arc::new(Inbox::default());
     let start = Cursor { seq: 0, ..engine.head(&tenant).await.unwrap() };
@@ -319,7 +320,7 @@ fn what_is_acknowledged_is_in_the_log_and_heard_once_whatever_the_disk_refuses()
 async fn who_comes_while_the_disk_refuses_is_told_of_and_kept_when_it_works_again() {
     let (folder, limits, catalogs) = (folder(), Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
     let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
     let ingest = Ingest::new(catalogs.clone(), engine.clone(), limits.event_bytes_max, Arc::default());
     let presence = Presence::new(&catalogs, &PresenceConfig::default()).unwrap();
     let (tenant, inbox) = (Tenant::new("1").unwrap(), Arc::new(Inbox::default()));
@@ -354,7 +355,7 @@ async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
     let (folder, limits) = (folder(), Limits::default());
     IMAGES.lock().unwrap().insert(folder.clone(), (0, HashMap::new()));
     let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
     let mut acknowledged = Vec::new();
     for round in 0..4 {
         for event in 0..3 {
@@ -370,7 +371,7 @@ async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
     fs::create_dir_all(&copy).unwrap();
     let number = fs::metadata(folder.join("log.redb")).unwrap().ino();
     fs::write(copy.join("log.redb"), &IMAGES.lock().unwrap()[&folder].1[&number].synced).unwrap();
-    let after: Arc<dyn Engine> = Arc::new(opened(&copy, Retention::default(), limits, &hub));
+    let after: Arc<dyn OldEngine> = Arc::new(opened(&copy, Retention::default(), limits, &hub));
     assert_eq!(held(&after, "1", limits).await, acknowledged);
     engine.close().await;
 }
@@ -380,7 +381,7 @@ async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_co
     let (folder, limits) = (folder(), Limits::default());
     let retention = Retention { events_max: 5, ..Retention::default() };
     let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, retention, limits, &hub));
+    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, retention, limits, &hub));
     for _ in 0..5 {
         engine.append(draft("1", "", 10)).await.unwrap();
     }
@@ -408,7 +409,7 @@ async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_co
 }
 
 /// Reads the log from its beginning, past all windows.
-async fn held_from(engine: &Arc<dyn Engine>, head: Cursor) -> Result<(), crate::error::Refusal> {
+async fn held_from(engine: &Arc<dyn OldEngine>, head: Cursor) -> Result<(), crate::error::Refusal> {
     let (hub, inbox) = (Hub::new(Limits::default()), Arc::new(Inbox::default()));
     let after = Some(Cursor { seq: 0, ..head });
     let tenant = Tenant::new("1").unwrap();

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{Limits, Retention},
-    engine::Appended,
+    engine::OldAppended,
 };
 
 /// The log's own clock, in milliseconds. It goes on where the log ended, and then as fast as a clock that cannot be set:
@@ -58,7 +58,7 @@ pub(super) struct Log {
     /// The time and cost of each event, oldest first.
     pub(super) retained: VecDeque<(u64, u64)>,
     pub(super) bytes: u64,
-    pub(super) keys: HashMap<String, Appended>,
+    pub(super) keys: HashMap<String, OldAppended>,
     pub(super) key_ages: VecDeque<(u64, String)>,
 }
 

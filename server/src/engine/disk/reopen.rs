@@ -16,7 +16,7 @@ use super::{
     writer::{Command, Outcome, Writer},
 };
 use crate::{
-    engine::Appended,
+    engine::OldAppended,
     error::Refusal,
     event::{Event, ephemeral_id},
 };
@@ -76,8 +76,8 @@ impl Writer {
                 Command::Append(draft, answer) => {
                     let is_broken = draft.sequence.as_ref().is_some_and(|sequence| sequence.is_broken());
                     if draft.kind.ephemeral && draft.idempotency_key.is_empty() && !is_broken {
-                        let event = Arc::new(Event::new(ephemeral_id(), 0, draft));
-                        let appended = Appended::to(&event);
+                        let event = Arc::new(Event::ephemeral(draft));
+                        let appended = OldAppended::to(&event);
                         self.finish(Outcome::Publish(event, appended, answer), true);
                         continue;
                     }

@@ -14,7 +14,7 @@ use redb::{
 
 use super::{
     file,
-    store::{EVENTS, Failed, KEYS, META, SESSIONS, StoredEvent, TENANTS},
+    store::{EVENTS, Failed, KEYS, META, SESSIONS, TENANTS, unseal},
 };
 
 /// Copies everything that can be read into a fresh file, and puts that in the place of the old one. The old one stays when
@@ -59,7 +59,7 @@ fn verify(read: &ReadTransaction) -> Result<(), Failed> {
     };
     for entry in events.iter()? {
         let (_, record) = entry?;
-        if StoredEvent::unseal(record.value()).is_none() {
+        if unseal(record.value()).is_none() {
             return Err(Failed::Corrupted("an event is not what was written".into()));
         }
     }

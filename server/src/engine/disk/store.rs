@@ -21,7 +21,10 @@ use super::{
     file::{self, Suspicion},
     rewrite::rewrite,
 };
-use crate::{engine::Appended, error::Error, event::Event};
+use crate::{
+    engine::{OldAppended, StoredEvent},
+    error::Error,
+};
 
 /// The layout of the tables; another one is refused.
 const FORMAT: u64 = 1;
@@ -38,29 +41,6 @@ pub(super) const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::n
 /// Any failure of the store; the cause goes to the log, callers are told to try again.
 pub(super) type Failed = redb::Error;
 
-/// An event as it is kept: all but its place.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct StoredEvent {
-    #[prost(string, tag = "1")]
-    pub(super) type_name: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub(super) payload: bytes::Bytes,
-    #[prost(string, repeated, tag = "3")]
-    pub(super) rooms: Vec<String>,
-    #[prost(message, optional, tag = "4")]
-    pub(super) time: Option<Timestamp>,
-    #[prost(string, tag = "5")]
-    pub(super) sender: String,
-    #[prost(string, repeated, tag = "6")]
-    pub(super) except_sessions: Vec<String>,
-    /// When it was appended, in milliseconds of the log's clock.
-    #[prost(uint64, tag = "7")]
-    pub(super) millis: u64,
-    /// What it costs in a bounded store.
-    #[prost(uint64, tag = "8")]
-    pub(super) cost: u64,
-}
-
 /// The answer to an append with an idempotency key.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct StoredAnswer {
@@ -74,43 +54,28 @@ pub(super) struct StoredAnswer {
     pub(super) millis: u64,
 }
 
-impl StoredEvent {
-    pub(super) fn of(event: &Event, millis: u64) -> Self {
-        let draft = &event.draft;
-        Self {
-            type_name: draft.kind.full_name.clone(),
-            payload: draft.payload.clone(),
-            rooms: draft.rooms.iter().map(|r| r.as_str().to_owned()).collect(),
-            time: Some(draft.time),
-            sender: draft.sender.clone(),
-            except_sessions: draft.except_sessions.clone(),
-            millis,
-            cost: event.cost_bytes() as u64,
-        }
-    }
+/// A record of an event: its checksum and itself.
+pub(super) fn seal(event: &StoredEvent) -> Vec<u8> {
+    let bytes = event.encode_to_vec();
+    [&crc32fast::hash(&bytes).to_le_bytes()[..], &bytes].concat()
+}
 
-    pub(super) fn seal(&self) -> Vec<u8> {
-        let bytes = self.encode_to_vec();
-        [&crc32fast::hash(&bytes).to_le_bytes()[..], &bytes].concat()
+/// Reads a record; `None` when it is damaged.
+pub(super) fn unseal(record: &[u8]) -> Option<StoredEvent> {
+    let (sum, bytes) = record.split_first_chunk::<4>()?;
+    if crc32fast::hash(bytes) != u32::from_le_bytes(*sum) {
+        return None;
     }
-
-    /// Reads a record; `None` when it is damaged.
-    pub(super) fn unseal(record: &[u8]) -> Option<Self> {
-        let (sum, bytes) = record.split_first_chunk::<4>()?;
-        if crc32fast::hash(bytes) != u32::from_le_bytes(*sum) {
-            return None;
-        }
-        Self::decode(bytes).ok()
-    }
+    StoredEvent::decode(bytes).ok()
 }
 
 impl StoredAnswer {
-    pub(super) fn of(answer: &Appended, millis: u64) -> Self {
+    pub(super) fn of(answer: &OldAppended, millis: u64) -> Self {
         Self { id: answer.id.clone(), seq: answer.seq, time: Some(answer.time), millis }
     }
 
-    pub(super) fn answer(self) -> Appended {
-        Appended { id: self.id, seq: self.seq, time: self.time.unwrap_or_default(), duplicate: false }
+    pub(super) fn answer(self) -> OldAppended {
+        OldAppended { id: self.id, seq: self.seq, time: self.time.unwrap_or_default(), duplicate: false }
     }
 }
 
@@ -123,7 +88,7 @@ pub(super) struct Loaded {
     /// The time and cost of each event, oldest first.
     pub(super) retained: Vec<(u64, u64)>,
     /// Idempotency keys with their time, oldest first.
-    pub(super) keys: Vec<(u64, String, Appended)>,
+    pub(super) keys: Vec<(u64, String, OldAppended)>,
 }
 
 /// Everything that is in a store.
@@ -233,8 +198,7 @@ impl Store {
             for entry in events.range((number, 0)..=(number, u64::MAX))? {
                 let (key, record) = entry?;
                 let seq = key.value().1;
-                let event =
-                    StoredEvent::unseal(record.value()).filter(|_| next.is_none_or(|next| next == seq));
+                let event = unseal(record.value()).filter(|_| next.is_none_or(|next| next == seq));
                 let Some(event) = event else {
                     return Ok(Err(format!(
                         "the event {seq} of tenant {:?} is not what was written",
@@ -312,7 +276,7 @@ impl Store {
         let events = read.open_table(EVENTS)?;
         for entry in events.range((number, after + 1)..=(number, u64::MAX))? {
             let (key, record) = entry?;
-            if !visit(key.value().1, StoredEvent::unseal(record.value())) {
+            if !visit(key.value().1, unseal(record.value())) {
                 break;
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     hub::{Inbox, Subscription},
 };
 
-fn open(folder: &Path) -> Arc<dyn Engine> {
+fn open(folder: &Path) -> Arc<dyn OldEngine> {
     let limits = Limits::default();
     Arc::new(opened(folder, Retention::default(), limits, &Arc::new(Hub::new(limits))))
 }
@@ -61,7 +61,7 @@ async fn an_ephemeral_event_that_is_the_first_after_a_start_hides_nothing_of_the
 
     let (limits, catalogs) = (Limits::default(), Catalogs::builtin().unwrap());
     let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
     let kind = catalogs.event("messenger.v1.TypingStart").unwrap().clone();
     engine.append(Draft { kind, ..draft("1", "", 10) }).await.unwrap();
     let (after, inbox) = (Some(Cursor { seq: 2, ..head }), Arc::new(Inbox::default()));
@@ -74,7 +74,7 @@ async fn an_ephemeral_event_that_is_the_first_after_a_start_hides_nothing_of_the
 async fn an_answer_that_was_early_costs_the_epoch_after_a_crash_only() {
     let folder = folder();
     let late = Limits { answered_early_max: Duration::from_millis(50), ..Limits::default() };
-    let open = |limits| -> Arc<dyn Engine> {
+    let open = |limits| -> Arc<dyn OldEngine> {
         Arc::new(opened(&folder, Retention::default(), limits, &Arc::new(Hub::new(limits))))
     };
     let (file, copy) = (folder.join("log.redb"), folder.join("copy"));
@@ -96,7 +96,7 @@ async fn an_answer_that_was_early_costs_the_epoch_after_a_crash_only() {
     drop(engine);
 
     let engine = open(late);
-    assert_eq!(engine.head(&tenant).await.unwrap(), Cursor { epoch: first, seq: 21 }, "it ended cleanly");
+    assert_eq!(engine.head(&tenant).await.unwrap(), Cursor::new(first, 21), "it ended cleanly");
     engine.close().await;
     drop(engine);
 
@@ -178,7 +178,7 @@ fn all_or_nothing(folder: &Path) -> Result<(), TestCaseError> {
     let (limits, retention) = (Limits::default(), Retention::default());
     let opened = DiskEngine::open(folder, catalogs, retention, limits, Arc::new(Hub::new(limits)));
     let Ok(engine) = opened else { return Ok(()) };
-    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let engine: Arc<dyn OldEngine> = Arc::new(engine);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let seqs = runtime.block_on(async {
         let seqs = held(&engine, "1", limits).await;

@@ -20,11 +20,11 @@ use super::{
     Place, Shared,
     changes::Changes,
     log::{Clock, Log},
-    store::{Loaded, StoredAnswer, StoredEvent, unpanicked},
+    store::{Loaded, StoredAnswer, unpanicked},
 };
 use crate::{
     config::Retention,
-    engine::{Appended, OWN_TENANT, Record},
+    engine::{OWN_TENANT, OldAppended, OldRecord, StoredEvent},
     error::Refusal,
     event::{Draft, Event, ephemeral_id},
     share,
@@ -41,8 +41,8 @@ const SLAB: u64 = 512;
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append(Draft, oneshot::Sender<Result<Appended, Refusal>>),
-    Keep(Arc<[Record]>, oneshot::Sender<Result<(), Refusal>>),
+    Append(Draft, oneshot::Sender<Result<OldAppended, Refusal>>),
+    Keep(Arc<[OldRecord]>, oneshot::Sender<Result<(), Refusal>>),
     Sweep,
     Close(oneshot::Sender<()>),
 }
@@ -98,8 +98,8 @@ impl Lag {
 
 /// What is to be done once a batch is on the disk.
 pub(super) enum Outcome {
-    Publish(Arc<Event>, Appended, oneshot::Sender<Result<Appended, Refusal>>),
-    Answer(Result<Appended, Refusal>, oneshot::Sender<Result<Appended, Refusal>>),
+    Publish(Arc<Event>, OldAppended, oneshot::Sender<Result<OldAppended, Refusal>>),
+    Answer(Result<OldAppended, Refusal>, oneshot::Sender<Result<OldAppended, Refusal>>),
     Kept(oneshot::Sender<Result<(), Refusal>>),
 }
 
@@ -252,7 +252,7 @@ impl Writer {
     fn admit(
         &mut self,
         draft: Draft,
-        answer: oneshot::Sender<Result<Appended, Refusal>>,
+        answer: oneshot::Sender<Result<OldAppended, Refusal>>,
         now: u64,
         changes: &mut Changes,
     ) -> Outcome {
@@ -275,18 +275,19 @@ impl Writer {
         });
         log.used_at = now;
         if let Some(first) = log.keys.get(&draft.idempotency_key) {
-            return Outcome::Answer(Ok(Appended { duplicate: true, ..first.clone() }), answer);
+            return Outcome::Answer(Ok(OldAppended { duplicate: true, ..first.clone() }), answer);
         }
         let event = if draft.kind.ephemeral {
-            Event::new(ephemeral_id(), 0, draft)
+            Event::ephemeral(draft)
         } else {
             log.head += 1;
-            let id = Cursor { epoch: self.shared.epoch, seq: log.head }.to_string();
-            Event::new(id, log.head, draft)
+            let cursor = Cursor::new(self.shared.epoch, log.head);
+            Event::stored(cursor, draft)
         };
-        let appended = Appended::to(&event);
+        let appended = OldAppended::to(&event);
         if !event.is_ephemeral() {
-            let record = StoredEvent::of(&event, now);
+            let mut record = StoredEvent::of(&event.draft, now, event.cost_bytes());
+            record.id_field = None;
             log.bytes += record.cost;
             self.bytes += record.cost;
             log.retained.push_back((now, record.cost));

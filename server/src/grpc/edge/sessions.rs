@@ -13,7 +13,7 @@ use fanfare_proto::{
 use tokio_util::sync::CancellationToken;
 
 use super::{super::Services, link::parse};
-use crate::{auth, engine::Engine, error::Refusal, presence};
+use crate::{auth, engine::OldEngine, error::Refusal, presence};
 
 /// A link's reports that are not on the disk yet and are answered one by one.
 const KEEPING_MAX: usize = 1024;
@@ -21,7 +21,7 @@ const KEEPING_MAX: usize = 1024;
 /// The link's part in presence, which ends with it.
 pub(super) struct Sessions {
     presence: Arc<presence::Presence>,
-    engine: Arc<dyn Engine>,
+    engine: Arc<dyn OldEngine>,
     pub(super) link: Arc<presence::Link>,
     closing: CancellationToken,
 }

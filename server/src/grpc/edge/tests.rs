@@ -28,10 +28,10 @@ use tonic::{Request, Streaming, transport::Channel};
 
 use crate::{
     Config, Limits, Server,
-    engine::{Answer, Engine, Page, Record, memory::MemoryEngine, tests::draft},
+    engine::{Answer, OldEngine, OldPage, OldRecord, memory::MemoryEngine, tests::draft},
     error::Refusal,
     event::Draft,
-    hub::{self, Hub},
+    hub::Hub,
 };
 
 const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
@@ -51,7 +51,7 @@ struct Flaky {
     fails: AtomicBool,
 }
 
-impl Engine for Flaky {
+impl OldEngine for Flaky {
     fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
         self.inner.begin(draft)
     }
@@ -59,10 +59,10 @@ impl Engine for Flaky {
     fn read<'a>(
         &'a self,
         tenant: &'a Tenant,
-        interest: &'a hub::Interest,
+        interest: &'a crate::interest::Interest,
         after: Cursor,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Refusal>> {
+    ) -> BoxFuture<'a, Result<OldPage, Refusal>> {
         // Not the question whether the log reaches back, which asks for no room.
         if self.fails.load(Ordering::SeqCst) && tenant.as_str() == "bad" && !interest.is_empty() {
             return Box::pin(async { Err(Refusal::Storage("read")) });
@@ -78,7 +78,7 @@ impl Engine for Flaky {
         self.inner.tenants()
     }
 
-    fn keep(&self, records: Arc<[Record]>) -> BoxFuture<'_, Result<(), Refusal>> {
+    fn keep(&self, records: Arc<[OldRecord]>) -> BoxFuture<'_, Result<(), Refusal>> {
         self.inner.keep(records)
     }
 

@@ -1,0 +1,180 @@
+//! Records in this process's memory, for engines whose store one process owns.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{Feed, FeedSender, Record, Replaced, Replacement, Space, feed};
+
+/// All spaces. The lock is short.
+#[derive(Debug, Default)]
+pub(crate) struct Records(Mutex<Spaces>);
+
+#[derive(Debug, Default)]
+struct Spaces {
+    spaces: HashMap<Space, SpaceRecords>,
+    /// The newest revision of any record.
+    revision: u64,
+}
+
+#[derive(Debug, Default)]
+struct SpaceRecords {
+    records: HashMap<Arc<str>, Held>,
+    followers: Vec<FeedSender<Record>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    value: Bytes,
+    revision: u64,
+    expires_at: Option<Instant>,
+}
+
+impl Records {
+    fn lock(&self) -> MutexGuard<'_, Spaces> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record, if there is one.
+    pub(crate) fn get(&self, space: &Space, key: &str) -> Option<Record> {
+        let spaces = self.lock();
+        let (key, held) = spaces.spaces.get(space)?.records.get_key_value(key)?;
+        held.is_valid(Instant::now()).then(|| held.record(key))
+    }
+
+    /// Replaces a record if it is as expected.
+    pub(crate) fn replace(&self, space: &Space, key: &str, replacement: &Replacement) -> Replaced {
+        let now = Instant::now();
+        let mut spaces = self.lock();
+        let held = spaces.spaces.get(space).and_then(|of_space| of_space.records.get(key));
+        let revision = held.filter(|held| held.is_valid(now)).map_or(0, |held| held.revision);
+        if revision != replacement.expected {
+            return Replaced::Conflict;
+        }
+        spaces.revision += 1;
+        let revision = spaces.revision;
+        let of_space = spaces.spaces.entry(space.clone()).or_default();
+        let key: Arc<str> = key.into();
+        match &replacement.value {
+            Some(value) => {
+                let expires_at = replacement.ttl.and_then(|ttl| now.checked_add(ttl));
+                let held = Held { value: value.clone(), revision, expires_at };
+                of_space.announce(&held.record(&key));
+                of_space.records.insert(key, held);
+            }
+            None => {
+                of_space.records.remove(&key);
+                of_space.announce(&Record { key, value: None, revision });
+            }
+        }
+        spaces.free(space);
+        Replaced::Revision(revision)
+    }
+
+    /// All records of a space, and a feed of every later change.
+    pub(crate) fn follow(&self, space: &Space) -> (Vec<Record>, Feed<Record>) {
+        let (now, (sender, feed)) = (Instant::now(), feed());
+        let mut spaces = self.lock();
+        let of_space = spaces.spaces.entry(space.clone()).or_default();
+        of_space.followers.push(sender);
+        let valid = of_space.records.iter().filter(|(_, held)| held.is_valid(now));
+        (valid.map(|(key, held)| held.record(key)).collect(), feed)
+    }
+
+    /// Removes what has expired, and followers that have gone.
+    pub(crate) fn sweep(&self) {
+        let (now, mut spaces) = (Instant::now(), self.lock());
+        let spaces = &mut *spaces;
+        spaces.spaces.retain(|_, of_space| {
+            let expired = of_space.records.iter().filter(|(_, held)| !held.is_valid(now));
+            let expired: Vec<Arc<str>> = expired.map(|(key, _)| key.clone()).collect();
+            for key in expired {
+                spaces.revision += 1;
+                of_space.records.remove(&key);
+                of_space.announce(&Record { key, value: None, revision: spaces.revision });
+            }
+            of_space.followers.retain(|follower| !follower.is_closed());
+            !of_space.is_empty()
+        });
+    }
+}
+
+impl Spaces {
+    fn free(&mut self, space: &Space) {
+        if self.spaces.get(space).is_some_and(SpaceRecords::is_empty) {
+            self.spaces.remove(space);
+        }
+    }
+}
+
+impl SpaceRecords {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.followers.is_empty()
+    }
+
+    fn announce(&mut self, record: &Record) {
+        let bytes = record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
+        self.followers.retain(|follower| follower.send(record.clone(), bytes));
+    }
+}
+
+impl Held {
+    fn is_valid(&self, now: Instant) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
+    fn record(&self, key: &Arc<str>) -> Record {
+        Record { key: key.clone(), value: Some(self.value.clone()), revision: self.revision }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn replacement(value: Option<&'static str>, expected: u64) -> Replacement {
+        Replacement { value: value.map(|text| Bytes::from_static(text.as_bytes())), expected, ttl: None }
+    }
+
+    #[tokio::test]
+    async fn a_record_changes_only_if_it_is_as_expected_and_followers_see_each_change() {
+        let (records, space) = (Records::default(), Space::Leases);
+        let Replaced::Revision(first) = records.replace(&space, "a", &replacement(Some("1"), 0)) else {
+            panic!("there was none");
+        };
+        let (snapshot, mut feed) = records.follow(&space);
+        assert_eq!(snapshot, [records.get(&space, "a").unwrap()]);
+        assert_eq!(records.replace(&space, "a", &replacement(Some("2"), 0)), Replaced::Conflict);
+        let Replaced::Revision(second) = records.replace(&space, "a", &replacement(Some("2"), first)) else {
+            panic!("nobody else has changed it");
+        };
+        assert!(second > first);
+        assert!(matches!(records.replace(&space, "a", &replacement(None, second)), Replaced::Revision(_)));
+        assert_eq!(records.replace(&space, "a", &replacement(None, second)), Replaced::Conflict);
+        let seen: Vec<_> = feed.next().await.unwrap().into_iter().map(|change| change.value).collect();
+        assert_eq!(seen, [Some(Bytes::from_static(b"2")), None]);
+        drop(feed);
+        records.sweep();
+        assert!(records.lock().spaces.is_empty(), "a space without records and followers is freed");
+    }
+
+    #[tokio::test]
+    async fn a_record_expires_and_followers_see_it() {
+        let (records, space) = (Records::default(), Space::Leases);
+        let (_, mut feed) = records.follow(&space);
+        let short = Replacement { ttl: Some(Duration::ZERO), ..replacement(Some("1"), 0) };
+        records.replace(&space, "a", &short);
+        assert_eq!(records.get(&space, "a"), None);
+        records.sweep();
+        let changes = feed.next().await.unwrap();
+        assert!(changes[0].value.is_some() && changes[1].value.is_none());
+        assert!(changes[1].revision > changes[0].revision);
+        assert!(matches!(records.replace(&space, "a", &replacement(Some("2"), 0)), Replaced::Revision(_)));
+    }
+}

@@ -1,0 +1,55 @@
+//! The rooms that a reader wants, each from some place on.
+
+use std::collections::HashMap;
+
+use fanfare_proto::room::Room;
+
+use crate::event::Event;
+
+/// The rooms that a reader wants.
+#[derive(Debug, Default)]
+pub(crate) struct Interest {
+    rooms: HashMap<Room, Since>,
+}
+
+/// The first place from which the events of a room count: later positions in the hub's window,
+/// later seqs in the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Since {
+    pub(crate) position: u64,
+    pub(crate) seq: u64,
+}
+
+impl Interest {
+    /// Adds a room; false when it is wanted already.
+    pub(crate) fn add(&mut self, room: Room, since: Since) -> bool {
+        let is_new = !self.rooms.contains_key(&room);
+        if is_new {
+            self.rooms.insert(room, since);
+        }
+        is_new
+    }
+
+    /// Removes a room; false when it was not wanted.
+    pub(crate) fn remove(&mut self, room: &Room) -> bool {
+        self.rooms.remove(room).is_some()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
+    pub(crate) fn rooms(&self) -> impl ExactSizeIterator<Item = &Room> {
+        self.rooms.keys()
+    }
+
+    /// Whether an event read from the log is wanted.
+    pub(crate) fn wants_logged(&self, event: &Event) -> bool {
+        event.rooms().iter().any(|room| self.rooms.get(room).is_some_and(|since| event.seq > since.seq))
+    }
+
+    /// Whether an event at a position of the hub's window is wanted.
+    pub(crate) fn wants_live(&self, position: u64, event: &Event) -> bool {
+        event.rooms().iter().any(|room| self.rooms.get(room).is_some_and(|since| position >= since.position))
+    }
+}
