@@ -8,6 +8,7 @@
 pub(crate) mod disk;
 mod feed;
 pub(crate) mod memory;
+pub(crate) mod nats;
 mod old;
 mod records;
 mod stored;
