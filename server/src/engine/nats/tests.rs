@@ -1,5 +1,6 @@
 //! The engine on real servers.
 
+mod cluster;
 mod servers;
 
 use std::{collections::HashSet, sync::LazyLock};
