@@ -1,6 +1,7 @@
 //! The engine on real servers.
 
 mod cluster;
+mod measure;
 mod servers;
 
 use std::{collections::HashSet, sync::LazyLock};
