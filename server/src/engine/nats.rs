@@ -8,9 +8,11 @@
 //! towards stored events is kept on the server that publishes them, and only likely on others.
 
 mod config;
+mod forward;
 mod frame;
 mod keys;
 mod log;
+mod logs;
 mod names;
 mod places;
 mod read;
@@ -23,22 +25,18 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{ConnectOptions, jetstream};
 use bytes::Bytes;
 use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant};
 use futures_util::future::{BoxFuture, FutureExt as _};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::config::NatsConfig;
 use self::{
-    log::{Command, Followed, Log, Waiting},
+    logs::Logs,
     names::Names,
     places::Places,
     shared::{Attempts, Shared},
@@ -53,12 +51,6 @@ use crate::{
     interest::Interest,
 };
 
-/// Commands that wait for the task of one tenant; more wait outside.
-const COMMANDS_MAX: usize = 1024;
-/// Bytes of drafts that wait, of all tenants.
-const QUEUE_BYTES_MAX: u32 = 64 << 20;
-/// What a frame needs beside its events, and a message beside its payload, in bytes.
-const FRAME_EXTRA_BYTES: usize = 4096;
 /// Messages that wait in a subscription. What comes then is missed, and read from the log.
 const SUBSCRIPTION_MAX: usize = 8192;
 /// How long the engine may take to end.
@@ -68,11 +60,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct NatsEngine {
     shared: Arc<Shared>,
-    /// The tasks of the tenants that are in use. The lock is short.
-    logs: Mutex<HashMap<Tenant, mpsc::Sender<Command>>>,
-    queue: Arc<Semaphore>,
     sweeper: tokio::sync::Mutex<Sweeper>,
-    tasks: TaskTracker,
 }
 
 impl NatsEngine {
@@ -113,68 +101,16 @@ impl NatsEngine {
             limits,
             places: Places::default(),
             losses,
+            logs: Logs::new(),
+            tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             tenants_counted: tokio::sync::Mutex::default(),
         });
-        Ok(Self {
-            shared,
-            logs: Mutex::default(),
-            queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)),
-            sweeper: tokio::sync::Mutex::new(Sweeper::new(retention)),
-            tasks: TaskTracker::new(),
-        })
-    }
-
-    /// The task of a tenant.
-    fn log(&self, tenant: &Tenant) -> Result<mpsc::Sender<Command>, Refusal> {
-        if self.shared.cancel.is_cancelled() {
-            return Err(Refusal::Shutdown);
-        }
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = logs.get(tenant).filter(|log| !log.is_closed()) {
-            return Ok(log.clone());
-        }
-        logs.retain(|_, log| !log.is_closed());
-        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        self.tasks.spawn(Log::new(self.shared.clone(), tenant.clone(), commands).run());
-        logs.insert(tenant.clone(), sender.clone());
-        Ok(sender)
-    }
-
-    /// Hands a command to the task of a tenant.
-    async fn command(&self, tenant: &Tenant, mut command: Command) -> Result<(), Refusal> {
-        loop {
-            match self.log(tenant)?.send(command).await {
-                Ok(()) => return Ok(()),
-                // The task has just become idle; there will be another one.
-                Err(mpsc::error::SendError(returned)) => command = returned,
-            }
-        }
-    }
-
-    async fn append_batch(&self, tenant: &Tenant, drafts: Vec<Draft>) -> Result<Vec<Appended>, Refusal> {
-        if drafts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let bytes: usize = drafts.iter().map(log::cost).sum();
-        let max = self.shared.store.client.max_payload().saturating_sub(FRAME_EXTRA_BYTES);
-        if bytes > max {
-            return Err(Refusal::Invalid(format!(
-                "the batch has {bytes} bytes; NATS allows {max} (setting max_payload of nats-server)"
-            )));
-        }
-        let share = u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES_MAX);
-        let share = self.queue.clone().acquire_many_owned(share).await.map_err(|_| Refusal::Shutdown)?;
-        let (answer, appended) = oneshot::channel();
-        let waiting = Waiting { drafts, answer, share: Some(share), bytes };
-        self.command(tenant, Command::Append(waiting)).await?;
-        appended.await.unwrap_or(Err(Refusal::Storage("written")))
-    }
-
-    async fn follow_log(&self, tenant: &Tenant) -> Followed {
-        let (answer, followed) = oneshot::channel();
-        self.command(tenant, Command::Follow(answer)).await?;
-        followed.await.unwrap_or(Err(Refusal::Storage("read")))
+        let forwards = shared.store.names.forwards(&shared.server);
+        let forwards = shared.store.client.subscribe(forwards).await;
+        let forwards = forwards.map_err(|error| failed(error.to_string()))?;
+        shared.tasks.spawn(forward::serve(shared.clone(), forwards));
+        Ok(Self { shared, sweeper: tokio::sync::Mutex::new(Sweeper::new(retention)) })
     }
 
     async fn head_of(&self, tenant: &Tenant) -> Result<Cursor, Refusal> {
@@ -210,11 +146,7 @@ impl NatsEngine {
     }
 
     async fn sweep_now(&self) {
-        let active = {
-            let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-            logs.retain(|_, log| !log.is_closed());
-            logs.keys().cloned().collect()
-        };
+        let active = self.shared.logs.tenants();
         // One call at a time.
         if let Ok(mut sweeper) = self.sweeper.try_lock() {
             sweeper.run(&self.shared, active).await;
@@ -223,11 +155,17 @@ impl NatsEngine {
 
     async fn end(&self) {
         self.shared.cancel.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(CLOSE_MAX, self.tasks.wait()).await.is_err() {
+        self.shared.tasks.close();
+        if tokio::time::timeout(CLOSE_MAX, self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("tasks of the NATS engine did not end within {CLOSE_MAX:?}");
         }
         let _ = tokio::time::timeout(CLOSE_MAX, self.shared.store.client.flush()).await;
+    }
+}
+
+impl Drop for NatsEngine {
+    fn drop(&mut self) {
+        self.shared.cancel.cancel();
     }
 }
 
@@ -287,7 +225,7 @@ impl Engine for NatsEngine {
         tenant: &'a Tenant,
         batch: Vec<Draft>,
     ) -> BoxFuture<'a, Result<Vec<Appended>, Refusal>> {
-        self.in_time("written", self.append_batch(tenant, batch)).boxed()
+        self.in_time("written", logs::append_here(&self.shared, tenant, batch, false)).boxed()
     }
 
     fn read<'a>(
@@ -308,7 +246,7 @@ impl Engine for NatsEngine {
         &'a self,
         tenant: &'a Tenant,
     ) -> BoxFuture<'a, Result<(Cursor, Feed<Arc<Event>>), Refusal>> {
-        self.in_time("read", self.follow_log(tenant)).boxed()
+        self.in_time("read", logs::follow(&self.shared, tenant)).boxed()
     }
 
     fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>> {
@@ -338,7 +276,7 @@ impl Engine for NatsEngine {
     ) -> BoxFuture<'a, Result<(Vec<Record>, Feed<Record>), Refusal>> {
         let records = async {
             let (snapshot, reader) = self.shared.records(space).await?;
-            Ok((snapshot, records::feed_of(&self.shared, reader, &self.tasks)))
+            Ok((snapshot, records::feed_of(&self.shared, reader, &self.shared.tasks)))
         };
         self.in_time("read", records).boxed()
     }
@@ -348,7 +286,7 @@ impl Engine for NatsEngine {
     }
 
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
-        self.in_time("read", signals::follow(&self.shared, &self.tasks)).boxed()
+        self.in_time("read", signals::follow(&self.shared, &self.shared.tasks)).boxed()
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

@@ -30,6 +30,9 @@ pub(super) struct Frame {
     pub(super) bytes: u64,
     #[prost(message, repeated, tag = "7")]
     pub(super) events: Vec<FrameEvent>,
+    /// The server that has appended it.
+    #[prost(string, tag = "8")]
+    pub(super) server: String,
 }
 
 /// An event of a frame.
@@ -81,7 +84,7 @@ impl Frame {
     /// The first frame of a new log.
     pub(super) fn genesis(millis: u64) -> Self {
         let epoch = Epoch::random().number();
-        Self { epoch, first: 1, tag: tag(), previous: 0, millis, bytes: 0, events: Vec::new() }
+        Self { epoch, first: 1, tag: tag(), millis, ..Self::default() }
     }
 
     pub(super) fn read(bytes: Bytes) -> Result<Self, StoreError> {

@@ -4,6 +4,7 @@
 
 mod append;
 mod catch_up;
+mod owner;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,8 +17,8 @@ use tokio::{
     time::Instant,
 };
 
-use self::append::Attempt;
 pub(super) use self::append::cost;
+use self::{append::Attempt, owner::Writers};
 use super::{
     frame::{Frame, Head, Passing, PassingEvent},
     keys::Keys,
@@ -57,6 +58,8 @@ pub(super) struct Waiting {
     /// The share of the engine's queue that it takes.
     pub(super) share: Option<OwnedSemaphorePermit>,
     pub(super) bytes: usize,
+    /// Another server has sent it.
+    pub(super) is_forwarded: bool,
 }
 
 /// The task of one tenant.
@@ -79,6 +82,7 @@ pub(super) struct Log {
     watch: Option<Subscriber>,
     /// Other servers append to this log as well.
     is_contended: bool,
+    writers: Writers,
     recent_tags: VecDeque<u64>,
     /// Ephemeral events that other servers are to get.
     passing: Vec<PassingEvent>,
@@ -113,6 +117,7 @@ impl Log {
             followers: Vec::new(),
             watch: None,
             is_contended: false,
+            writers: Writers::default(),
             recent_tags: VecDeque::new(),
             passing: Vec::new(),
             used_at: now,
@@ -290,6 +295,9 @@ impl Log {
 
     /// Moves the end of the log past a frame.
     fn advance(&mut self, frame: &Frame, place: u64) {
+        if !frame.server.is_empty() && frame.server != self.shared.server.as_str() {
+            self.writers.note(&frame.server);
+        }
         self.head = Some(self.shared.note(&self.tenant, frame, place));
         if self.recent_tags.len() >= TAGS_MAX {
             self.recent_tags.pop_front();

@@ -105,6 +105,11 @@ impl Names {
         }
     }
 
+    /// Where a server gets appends of other servers.
+    pub(super) fn forwards(&self, server: &ServerId) -> String {
+        format!("{}.f.{}", self.prefix, token(server.as_str()))
+    }
+
     pub(super) fn api(&self, call: &str) -> String {
         format!("{}.{call}", self.api)
     }

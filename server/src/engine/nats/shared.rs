@@ -7,11 +7,12 @@ use std::{
 
 use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant};
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     config::NatsConfig,
     frame::{Frame, Head},
+    logs::Logs,
     names::LogName,
     places::Places,
     setup,
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     pub(super) places: Places,
     /// Grows whenever messages may have been missed: the connection was lost, or was too slow.
     pub(super) losses: watch::Receiver<u64>,
+    pub(super) logs: Logs,
+    pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     /// How many tenants there were when they were counted last.
     pub(super) tenants_counted: tokio::sync::Mutex<Option<(Instant, u64)>>,

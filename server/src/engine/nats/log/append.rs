@@ -70,13 +70,14 @@ impl Attempt {
 impl Log {
     /// Appends a batch, and with it what else waits.
     pub(super) async fn append(&mut self, first: Waiting) {
-        let mut attempts = Attempts::within(self.shared.config.deadline);
         self.take_announced().await;
         let mut waiting = self.collect(first);
         waiting.retain(Waiting::is_wanted);
         if waiting.is_empty() {
             return;
         }
+        let mut attempts = Attempts::within(self.shared.config.deadline);
+        let Some(waiting) = self.forward(waiting).await else { return };
         if let Err(refusal) = self.prepare(waiting, &mut attempts).await {
             return self.fail_with(refusal);
         }
@@ -197,8 +198,8 @@ impl Log {
             }
         }
         let (epoch, first) = (head.cursor.epoch.number(), head.cursor.seq + 1);
-        let previous = head.cursor.tag;
-        attempt.frame = Frame { epoch, first, tag: tag(), previous, millis, bytes, events };
+        let (previous, server) = (head.cursor.tag, self.shared.server.as_str().to_owned());
+        attempt.frame = Frame { epoch, first, tag: tag(), previous, millis, bytes, events, server };
         attempt.encoded = attempt.frame.encode_to_vec().into();
         attempt.slots = slots;
         attempt.after = Some(head);
@@ -268,12 +269,7 @@ impl Log {
 
     /// Refuses what waits.
     pub(super) fn fail(&mut self, refusal: impl Fn() -> Refusal) {
-        for waiting in self.attempt.take().into_iter().flat_map(|attempt| attempt.waiting) {
-            for sequence in waiting.drafts.iter().filter_map(|draft| draft.sequence.as_ref()) {
-                sequence.break_off();
-            }
-            let _ = waiting.answer.send(Err(refusal()));
-        }
+        refuse(self.attempt.take().map(|attempt| attempt.waiting).unwrap_or_default(), refusal);
     }
 
     fn fail_with(&mut self, refusal: Refusal) {
@@ -283,6 +279,16 @@ impl Log {
             Refusal::Invalid(text) => self.fail(|| Refusal::Invalid(text.clone())),
             _ => self.fail(|| Refusal::Storage("written")),
         }
+    }
+}
+
+/// Answers those who wait.
+pub(super) fn refuse(waiting: Vec<Waiting>, refusal: impl Fn() -> Refusal) {
+    for waiting in waiting {
+        for sequence in waiting.drafts.iter().filter_map(|draft| draft.sequence.as_ref()) {
+            sequence.break_off();
+        }
+        let _ = waiting.answer.send(Err(refusal()));
     }
 }
 
