@@ -204,6 +204,28 @@ async fn servers_that_append_at_once_give_one_order_without_gap_or_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_appends_for_another_may_end() {
+    let Some(servers) = Servers::start(1) else { return };
+    for ending in ["a", "b"] {
+        let (a, b) = pair(&servers).await;
+        let t = tenant(ending);
+        let start = a.head(&t).await.unwrap();
+        for _ in 0..50 {
+            let batch = |key| vec![draft(&t, key), typed(&t, "messenger.v1.TypingStart", "", &[])];
+            let (one, two) = tokio::join!(a.append(&t, batch("")), b.append(&t, batch("k")));
+            assert_eq!((one.unwrap().len(), two.unwrap().len()), (2, 2));
+        }
+        let (ends, stays) = if ending == "a" { (a, b) } else { (b, a) };
+        ends.close().await;
+        for _ in 0..5 {
+            stays.append(&t, vec![draft(&t, "")]).await.unwrap();
+        }
+        let log = read_all(&stays, &t, start).await;
+        assert_eq!(log.len(), 50 + 1 + 5, "a key is stored once, whoever appends it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idempotency_key_is_stored_once_whichever_server_sees_it() {
     let Some(servers) = Servers::start(1) else { return };
     let (a, b) = pair(&servers).await;

@@ -70,6 +70,8 @@ impl Attempt {
 impl Log {
     /// Appends a batch, and with it what else waits.
     pub(super) async fn append(&mut self, first: Waiting) {
+        // Writers that have just been answered come first, so that they share this frame.
+        tokio::task::yield_now().await;
         self.take_announced().await;
         let mut waiting = self.collect(first);
         waiting.retain(Waiting::is_wanted);

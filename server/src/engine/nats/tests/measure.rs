@@ -35,7 +35,7 @@ async fn run(what: &str, engines: &[Arc<NatsEngine>], t: &Tenant, writers: usize
     let rate = (times.len() * batch) as f64 / start.elapsed().as_secs_f64();
     times.sort();
     let (half, most) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!("{what}: {rate:.0} events/s, p50 {half:.2?}, p99 {most:.2?}");
+    eprintln!("{what}: {rate:.0} events/s, p50 {half:.2?}, p99 {most:.2?}");
     rate
 }
 
@@ -68,7 +68,7 @@ async fn figures() {
             let alone = run(&name(&what), one, &t("2"), writers * 2, 1).await;
             let what = format!("{writers} writers on each of two servers, one tenant");
             let shared = run(&name(&what), both, &t("3"), writers, 1).await;
-            println!("R{replicas}: contention costs {:.0} %", (1.0 - shared / alone) * 100.0);
+            eprintln!("R{replicas}: contention costs {:.0} %", (1.0 - shared / alone) * 100.0);
         }
     }
 }
