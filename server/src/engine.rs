@@ -11,6 +11,7 @@ pub(crate) mod disk;
 mod feed;
 mod followers;
 pub(crate) mod memory;
+pub(crate) mod nats;
 mod records;
 mod signals;
 mod stored;

@@ -66,6 +66,14 @@ pub enum Error {
         /// What is wrong, and what would help.
         problem: String,
     },
+    /// The log on NATS JetStream cannot be used.
+    #[error("the log on NATS ({servers}) cannot be used: {problem}")]
+    Nats {
+        /// Where it was looked for.
+        servers: String,
+        /// What is wrong, and what would help.
+        problem: String,
+    },
 }
 
 /// Why a caller's request was refused or a stream ended. Each variant is a cause a caller can tell apart.
@@ -125,6 +133,8 @@ pub(crate) enum Refusal {
     NewerCatalog(String),
     #[error("this server was taken for gone, and its sessions were taken over: link again")]
     LeaseLost,
+    #[error("the store of the log is full; events can be read, and published again when there is room")]
+    StoreFull,
     #[error("no catalog is served in the namespace {0:?}")]
     Namespace(String),
     #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
@@ -192,6 +202,7 @@ impl Refusal {
             Self::TooManyTenants(_)
             | Self::TooManySessions(_)
             | Self::TooManyReaders(_)
+            | Self::StoreFull
             | Self::TooFast(_) => Reason::Limit,
             Self::UpstreamUnreachable(_) | Self::Storage(_) | Self::LeaseLost | Self::NewerCatalog(_) => {
                 Reason::Unavailable

@@ -10,6 +10,8 @@
 mod channel;
 mod follower;
 mod listeners;
+#[cfg(test)]
+mod newer_catalog;
 mod subscription;
 mod tap;
 #[cfg(test)]

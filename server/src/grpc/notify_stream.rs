@@ -22,7 +22,7 @@ use crate::{error::Refusal, event::Draft, ingest};
 /// Requests of one batch.
 const BATCH_MAX: usize = 1024;
 /// Bytes of one batch, unless a single request is larger.
-const BATCH_BYTES_MAX: usize = 1 << 20;
+const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// A producer's stream. The transport pulls it: a producer that does not read its answers is not
 /// read for.

@@ -34,6 +34,7 @@ impl From<Refusal> for Status {
             | Refusal::TooManyTenants(_)
             | Refusal::TooManySessions(_)
             | Refusal::TooManyReaders(_)
+            | Refusal::StoreFull
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,

@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) window: Window,
     /// How often history was lost: positions of an earlier one mean nothing.
     pub(super) generation: u64,
+    /// The type of the next event of the log, when no catalog of this server has it.
+    pub(super) blocked_by: Option<String>,
     listeners: HashMap<Room, Listeners>,
     /// When events came last, or the channel was made.
     used_at: Instant,
@@ -64,7 +66,13 @@ pub(crate) struct Inbox {
 impl Channel {
     pub(super) fn new(tenant: Tenant, cursor: Cursor, limits: &Limits) -> Self {
         let window = Window::new(cursor, limits.window_events_max, limits.window_bytes_max);
-        let state = State { window, generation: 0, listeners: HashMap::new(), used_at: Instant::now() };
+        let state = State {
+            window,
+            generation: 0,
+            blocked_by: None,
+            listeners: HashMap::new(),
+            used_at: Instant::now(),
+        };
         let end = CancellationToken::new();
         let ends = end.clone().drop_guard();
         Self { tenant, state: Mutex::new(state), grown: Notify::new(), end, _ends: ends }
@@ -103,6 +111,21 @@ impl Channel {
         growth
     }
 
+    /// The log goes on with an event of a type that no catalog of this server has: subscriptions end
+    /// there. Absent: it goes on again.
+    pub(super) fn block(&self, type_name: Option<String>) {
+        let parts: Vec<Part> = {
+            let mut state = self.lock();
+            if state.blocked_by == type_name {
+                return;
+            }
+            state.blocked_by = type_name;
+            state.listeners.values().flat_map(|listeners| listeners.parts().to_vec()).collect()
+        };
+        parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
+        self.grown.notify_waiters();
+    }
+
     /// History was lost: every subscription ends where it is, and the window begins anew.
     pub(super) fn reset(&self, cursor: Cursor) -> isize {
         let (parts, growth) = {
@@ -122,9 +145,13 @@ impl Channel {
     pub(super) async fn reaches(&self, cursor: Cursor) {
         loop {
             let grown = self.grown.notified();
-            let head = self.lock().window.head();
-            if head.epoch != cursor.epoch || head.seq >= cursor.seq {
-                return;
+            {
+                let state = self.lock();
+                let head = state.window.head();
+                let is_reached = head.epoch != cursor.epoch || head.seq >= cursor.seq;
+                if is_reached || state.blocked_by.is_some() {
+                    return;
+                }
             }
             grown.await;
         }

@@ -49,7 +49,14 @@ async fn follow_again(hub: &Weak<Hub>, channel: &Weak<Channel>) -> Option<Feed<A
     loop {
         let (hub, channel) = (hub.upgrade()?, channel.upgrade()?);
         match try_follow(&hub, &channel).await {
-            Ok(feed) => return Some(feed),
+            Ok(feed) => {
+                channel.block(None);
+                return Some(feed);
+            }
+            Err(Refusal::NewerCatalog(type_name)) => {
+                tracing::error!(type_name, "a log has an event of a type that this server does not know");
+                channel.block(Some(type_name));
+            }
             Err(error) => {
                 let tenant = channel.tenant().as_str();
                 tracing::warn!(tenant, %error, "a log cannot be followed; it is tried again");
@@ -69,7 +76,7 @@ async fn try_follow(hub: &Hub, channel: &Channel) -> Result<Feed<Arc<Event>>, Re
             return Ok(feed);
         }
         match hub.engine().read(channel.tenant(), &everything, known, GAP).await {
-            Ok(page) if page.events.is_empty() => return Ok(feed),
+            Ok(page) if page.events.is_empty() && !page.more => return Ok(feed),
             Ok(page) => hub.grow(channel.publish(page.events)),
             Err(Refusal::Reset(_)) => {
                 hub.grow(channel.reset(head));

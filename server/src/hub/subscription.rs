@@ -165,7 +165,7 @@ impl Subscription {
             self.check_history()?;
             match self.place {
                 Place::Live { position, cursor } => match self.read_window(position, cursor) {
-                    Some(batch) => return Ok(batch),
+                    Some(batch) => return batch,
                     None => self.place = Place::Log(cursor),
                 },
                 Place::Log(cursor) => {
@@ -202,8 +202,9 @@ impl Subscription {
         Err(Refusal::Reset(cursor))
     }
 
-    /// Reads the window from a position; `None` when the window has moved past it.
-    fn read_window(&mut self, from: u64, after: Cursor) -> Option<Batch> {
+    /// Reads the window from a position; `None` when the window has moved past it. Refused at its end
+    /// when the log goes on with an event that cannot be read.
+    fn read_window(&mut self, from: u64, after: Cursor) -> Option<Result<Batch, Refusal>> {
         let state = self.channel.lock();
         let window = &state.window;
         if from < window.first() {
@@ -226,9 +227,13 @@ impl Subscription {
         });
         let cursor = later(after, window.cursor_before(reached));
         let more = reached < window.end();
+        let blocked_by = state.blocked_by.clone().filter(|_| events.is_empty() && !more);
         drop(state);
         self.place = Place::Live { position: reached, cursor };
-        Some(Batch { events, cursor, more })
+        Some(match blocked_by {
+            Some(type_name) => Err(Refusal::NewerCatalog(type_name)),
+            None => Ok(Batch { events, cursor, more }),
+        })
     }
 }
 

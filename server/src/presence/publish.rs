@@ -17,6 +17,8 @@ use crate::{
 
 /// Users whose transitions are published together.
 const USERS_MAX: usize = 256;
+/// Events that are appended together.
+const BATCH_MAX: usize = 256;
 
 /// The users with transitions that are not published yet, in the order in which they happened.
 #[derive(Debug, Default)]
@@ -111,8 +113,9 @@ impl Presence {
     ) -> Result<(), Refusal> {
         let mut tellings: Vec<Telling> = keys.iter().filter_map(|key| self.telling(ingest, key)).collect();
         let drafts: Vec<Draft> = tellings.iter_mut().flat_map(|telling| telling.drafts.drain(..)).collect();
-        if !drafts.is_empty() {
-            ingest.append(tenant, drafts).await?;
+        let mut drafts = drafts.into_iter().peekable();
+        while drafts.peek().is_some() {
+            ingest.append(tenant, drafts.by_ref().take(BATCH_MAX).collect()).await?;
         }
         for Telling { key, ids, .. } in tellings {
             self.change(&key, |user, _| {

@@ -1,0 +1,72 @@
+//! Where NATS is, and how the engine uses it.
+
+use std::{path::PathBuf, time::Duration};
+
+/// The settings of the engine.
+#[derive(Debug, Clone)]
+pub(crate) struct NatsConfig {
+    /// URLs of servers of one cluster, e.g. `nats://10.0.0.7:4222` or `tls://…`; any that answers
+    /// is used, and it names the others.
+    pub(crate) servers: Vec<String>,
+    /// A file with a user's JWT and seed; it decides the account.
+    pub(crate) credentials: Option<PathBuf>,
+    /// Certificates of authorities that servers are trusted by, beside those of the system.
+    pub(crate) root_certificates: Option<PathBuf>,
+    /// The certificate and key by which this client is known.
+    pub(crate) client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Refuses connections without TLS.
+    pub(crate) require_tls: bool,
+    /// The JetStream domain, where there are several.
+    pub(crate) domain: Option<String>,
+    /// The first token of every subject, in capitals of every stream: 1 to 32 of a-z, 0-9 and `-`.
+    pub(crate) prefix: String,
+    /// Copies of each stream. An acknowledgement means that more than half have the event.
+    pub(crate) replicas: usize,
+    /// Streams over which tenants are spread. Cannot be changed later.
+    pub(crate) partitions: u32,
+    /// The bytes of one partition's stream at most; appends beyond are refused. Absent: no bound
+    /// but that of the account and the disk.
+    pub(crate) partition_bytes_max: Option<u64>,
+    /// How long an append, read or replacement may take in all.
+    pub(crate) deadline: Duration,
+    /// How long one request may take before the engine looks at what became of it.
+    pub(crate) request_timeout: Duration,
+}
+
+impl NatsConfig {
+    /// The defaults for everything that has one.
+    pub(crate) fn new(servers: Vec<String>) -> Self {
+        Self {
+            servers,
+            credentials: None,
+            root_certificates: None,
+            client_certificate: None,
+            require_tls: false,
+            domain: None,
+            prefix: "ff".into(),
+            replicas: 3,
+            partitions: 16,
+            partition_bytes_max: None,
+            deadline: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// What is wrong with the settings, and what would be right.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let is_token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !(1..=32).contains(&self.prefix.len()) || !self.prefix.bytes().all(is_token) {
+            return Err(format!("{:?} is no prefix: want 1 to 32 of a-z, 0-9 and \"-\"", self.prefix));
+        }
+        if !(1..=5).contains(&self.replicas) {
+            return Err(format!("there cannot be {} replicas: want 1, 3 or 5", self.replicas));
+        }
+        if !(1..=1024).contains(&self.partitions) {
+            return Err(format!("there cannot be {} partitions: want 1 to 1024", self.partitions));
+        }
+        if self.servers.is_empty() {
+            return Err("no server is given: want e.g. nats://127.0.0.1:4222".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,315 @@
+//! A tenant's log as this server uses it: one task per tenant that appends, and feeds the tenant's
+//! followers. It applies frames strictly in order, whoever has written them; when it cannot tell
+//! what comes next, it asks the leader.
+
+mod append;
+mod catch_up;
+mod owner;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use async_nats::{Message, Subscriber};
+use fanfare_proto::{cursor::Cursor, room::Tenant};
+use futures_util::StreamExt as _;
+use prost::Message as _;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
+
+pub(super) use self::append::cost;
+use self::{append::Attempt, owner::Writers};
+use super::{
+    frame::{Frame, Head, Passing, PassingEvent},
+    keys::Keys,
+    names::LogName,
+    shared::{Attempts, Shared},
+    store::Entry,
+};
+use crate::{
+    engine::{Appended, Feed, FeedSender, feed},
+    error::Refusal,
+    event::{Draft, Event},
+};
+
+/// How long a task without followers stays after the last append.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How soon the end of the log is compared with the leader's after subscribing, when the
+/// subscription may not have reached every server yet, and later when nothing arrives.
+const CHECK_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Tags of own and applied frames whose announcements may still come.
+const TAGS_MAX: usize = 64;
+
+/// What a task is asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Waiting),
+    Follow(oneshot::Sender<Followed>),
+}
+
+/// Where a feed begins, and the feed.
+pub(super) type Followed = Result<(Cursor, Feed<Arc<Event>>), Refusal>;
+
+/// Drafts that wait for their place.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) drafts: Vec<Draft>,
+    pub(super) answer: oneshot::Sender<Result<Vec<Appended>, Refusal>>,
+    /// The share of the engine's queue that it takes.
+    pub(super) share: Option<OwnedSemaphorePermit>,
+    pub(super) bytes: usize,
+    /// Another server has sent it.
+    pub(super) is_forwarded: bool,
+}
+
+/// The task of one tenant.
+#[derive(Debug)]
+pub(super) struct Log {
+    shared: Arc<Shared>,
+    tenant: Tenant,
+    name: LogName,
+    commands: mpsc::Receiver<Command>,
+    /// The command that did not fit into the frame before.
+    next: Option<Command>,
+    /// The end of the log as far as it is known.
+    head: Option<Head>,
+    /// Nothing has happened that would make the known end doubtful.
+    is_sure: bool,
+    keys: Keys,
+    /// The frame that is being written.
+    attempt: Option<Attempt>,
+    followers: Vec<FeedSender<Arc<Event>>>,
+    watch: Option<Subscriber>,
+    /// Other servers append to this log as well.
+    is_contended: bool,
+    writers: Writers,
+    recent_tags: VecDeque<u64>,
+    /// Ephemeral events that other servers are to get.
+    passing: Vec<PassingEvent>,
+    used_at: Instant,
+    check_after: Duration,
+    check_at: Instant,
+}
+
+/// What happens next.
+enum Next {
+    Command(Option<Command>),
+    Message(Option<Message>),
+    Check,
+    Loss,
+    End,
+}
+
+impl Log {
+    pub(super) fn new(shared: Arc<Shared>, tenant: Tenant, commands: mpsc::Receiver<Command>) -> Self {
+        let name = shared.store.names.log(&tenant);
+        let now = Instant::now();
+        Self {
+            shared,
+            tenant,
+            name,
+            commands,
+            next: None,
+            head: None,
+            is_sure: false,
+            keys: Keys::default(),
+            attempt: None,
+            followers: Vec::new(),
+            watch: None,
+            is_contended: false,
+            writers: Writers::default(),
+            recent_tags: VecDeque::new(),
+            passing: Vec::new(),
+            used_at: now,
+            check_after: CHECK_AFTER.1,
+            check_at: now + CHECK_AFTER.1,
+        }
+    }
+
+    /// Serves until it is idle or the engine closes; what waits then is served first.
+    pub(super) async fn run(mut self) {
+        let mut losses = self.shared.losses.clone();
+        losses.mark_unchanged();
+        let cancel = self.shared.cancel.clone();
+        loop {
+            let next = if let Some(command) = self.next.take() {
+                Next::Command(Some(command))
+            } else {
+                tokio::select! {
+                    biased;
+                    command = self.commands.recv() => Next::Command(command),
+                    message = receive(&mut self.watch) => Next::Message(message),
+                    changed = losses.changed() => if changed.is_ok() { Next::Loss } else { Next::End },
+                    () = tokio::time::sleep_until(self.check_at) => Next::Check,
+                    () = cancel.cancelled() => Next::End,
+                }
+            };
+            match next {
+                Next::Command(Some(command)) => self.serve(command).await,
+                Next::Message(Some(message)) => self.take(message).await,
+                Next::Message(None) => {
+                    self.watch = None;
+                    self.is_sure = false;
+                    self.check_soon();
+                }
+                Next::Loss => {
+                    self.is_sure = false;
+                    self.check_soon();
+                }
+                Next::Check => {
+                    if self.check().await {
+                        self.commands.close();
+                    }
+                }
+                Next::End => self.commands.close(),
+                Next::Command(None) => return,
+            }
+        }
+    }
+
+    async fn serve(&mut self, command: Command) {
+        self.used_at = Instant::now();
+        match command {
+            Command::Append(waiting) => {
+                self.append(waiting).await;
+                self.publish_passing().await;
+            }
+            Command::Follow(answer) => {
+                let followed = self.follow().await;
+                let _ = answer.send(followed);
+            }
+        }
+    }
+
+    async fn follow(&mut self) -> Followed {
+        let mut attempts = Attempts::within(self.shared.config.deadline);
+        self.subscribe().await;
+        let head = self.end(&mut attempts, "read").await?;
+        let (sender, feed) = feed();
+        self.followers.push(sender);
+        Ok((head.cursor, feed))
+    }
+
+    /// The end of the log; asks the leader if it is not known for sure.
+    async fn end(&mut self, attempts: &mut Attempts, what: &'static str) -> Result<Head, Refusal> {
+        loop {
+            match self.head {
+                Some(head) if self.is_sure => return Ok(head),
+                _ => self.catch_up(attempts, what).await?,
+            }
+        }
+    }
+
+    /// Hears of every frame from now on, if it does not yet.
+    async fn subscribe(&mut self) {
+        if self.watch.is_some() {
+            return;
+        }
+        match self.shared.store.client.subscribe(self.name.feed.clone()).await {
+            Ok(watch) => self.watch = Some(watch),
+            Err(error) => tracing::warn!(subject = self.name.feed, %error, "cannot subscribe"),
+        }
+        self.is_sure = false;
+        self.check_soon();
+    }
+
+    fn check_soon(&mut self) {
+        self.check_after = CHECK_AFTER.0;
+        self.check_at = self.check_at.min(Instant::now() + CHECK_AFTER.0);
+    }
+
+    /// Compares the end of the log with the leader's; true when the task is of no more use.
+    async fn check(&mut self) -> bool {
+        self.followers.retain(|follower| !follower.is_closed());
+        if self.followers.is_empty() && !self.is_contended {
+            self.watch = None;
+        }
+        if self.followers.is_empty() {
+            self.check_at = Instant::now() + CHECK_AFTER.1;
+            return self.used_at.elapsed() >= IDLE_MAX;
+        }
+        self.subscribe().await;
+        self.is_sure = false;
+        let mut attempts = Attempts::within(self.shared.config.request_timeout);
+        if self.end(&mut attempts, "read").await.is_ok() {
+            self.check_after = (self.check_after * 2).min(CHECK_AFTER.1);
+        }
+        self.check_at = Instant::now() + self.check_after.mul_f64(rand::random_range(0.8..1.2));
+        false
+    }
+
+    /// Takes what was announced: a frame, or ephemeral events of another server.
+    async fn take(&mut self, message: Message) {
+        let payload = message.payload.clone();
+        if let Some(Entry { place, payload, .. }) = Entry::of_message(message) {
+            match Frame::read(payload) {
+                Ok(frame) => self.take_frame(frame, place).await,
+                Err(error) => tracing::error!(subject = self.name.feed, %error, "an announced frame"),
+            }
+        } else if let Ok(passing) = Passing::decode(payload) {
+            self.pass_on(passing);
+        }
+    }
+
+    async fn take_frame(&mut self, frame: Frame, place: u64) {
+        if self.recent_tags.contains(&frame.tag) {
+            return;
+        }
+        self.check_at = Instant::now() + self.check_after;
+        let Some(head) = self.head.filter(|_| self.is_sure) else {
+            self.is_sure = false;
+            return self.recover().await;
+        };
+        if frame.follows(head.cursor) && place > head.place {
+            self.apply(&frame, place);
+        } else {
+            self.is_sure = false;
+            self.recover().await;
+        }
+    }
+
+    /// Learns from the leader what was missed.
+    async fn recover(&mut self) {
+        let mut attempts = Attempts::within(self.shared.config.request_timeout);
+        if self.end(&mut attempts, "read").await.is_err() {
+            self.check_soon();
+        }
+    }
+
+    /// Hands on ephemeral events of another server.
+    fn pass_on(&mut self, passing: Passing) {
+        if passing.server == self.shared.server.as_str() {
+            return;
+        }
+        for event in passing.events {
+            if let Ok(draft) = event.event.draft(&self.tenant, &self.shared.catalogs) {
+                self.send(&Arc::new(Event::new(event.id, 0, 0, draft)));
+            }
+        }
+    }
+
+    fn send(&mut self, event: &Arc<Event>) {
+        let bytes = event.cost_bytes();
+        self.followers.retain(|follower| follower.send(event.clone(), bytes));
+    }
+
+    /// Moves the end of the log past a frame.
+    fn advance(&mut self, frame: &Frame, place: u64) {
+        if !frame.server.is_empty() && frame.server != self.shared.server.as_str() {
+            self.writers.note(&frame.server);
+        }
+        self.head = Some(self.shared.note(&self.tenant, frame, place));
+        if self.recent_tags.len() >= TAGS_MAX {
+            self.recent_tags.pop_front();
+        }
+        self.recent_tags.push_back(frame.tag);
+    }
+}
+
+/// The next message, never if there is no subscription.
+async fn receive(watch: &mut Option<Subscriber>) -> Option<Message> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,299 @@
+//! How drafts get their places: everything that waits becomes one frame, which is written only if
+//! the log still ends where this server thinks it does. So two servers never give the same place
+//! twice, and a frame whose answer was lost is not written again.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{
+    super::{
+        frame::{Frame, FrameEvent, Head, Passing, PassingEvent, tag},
+        shared::{Attempts, now_millis, receipt},
+        store::{Extras, StoreError},
+    },
+    Command, Log, Waiting,
+};
+use crate::{
+    engine::{Appended, Receipt, StoredEvent},
+    error::Refusal,
+    event::{Draft, Event},
+};
+
+/// Bytes that a frame collects; a single batch may have more.
+const FRAME_BYTES_MAX: usize = 256 << 10;
+/// Events that a frame collects.
+const FRAME_EVENTS_MAX: usize = 512;
+/// How long ephemeral events wait for room in the queue of the connection.
+const PASSING_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// A frame on its way into the log, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    waiting: Vec<Waiting>,
+    /// For each draft in order.
+    slots: Vec<Slot>,
+    /// Has no events when there is nothing to write.
+    frame: Frame,
+    encoded: Bytes,
+    /// Where the log ended when the frame was made.
+    after: Option<Head>,
+}
+
+/// What a draft becomes.
+#[derive(Debug)]
+enum Slot {
+    /// The next event of the frame.
+    Stored,
+    Ephemeral,
+    /// It has the key of an event in the log.
+    Known(Receipt),
+    /// It has the key of an earlier draft of the frame.
+    Repeated(usize),
+}
+
+impl Waiting {
+    /// Whether somebody still waits.
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
+    }
+}
+
+impl Attempt {
+    pub(super) fn tag(&self) -> u64 {
+        self.frame.tag
+    }
+}
+
+impl Log {
+    /// Appends a batch, and with it what else waits.
+    pub(super) async fn append(&mut self, first: Waiting) {
+        // Writers that have just been answered come first, so that they share this frame.
+        tokio::task::yield_now().await;
+        self.take_announced().await;
+        let mut waiting = self.collect(first);
+        waiting.retain(Waiting::is_wanted);
+        if waiting.is_empty() {
+            return;
+        }
+        let mut attempts = Attempts::within(self.shared.config.deadline);
+        let Some(waiting) = self.forward(waiting).await else { return };
+        if let Err(refusal) = self.prepare(waiting, &mut attempts).await {
+            return self.fail_with(refusal);
+        }
+        while let Some(attempt) = &self.attempt {
+            let expected = attempt.after.map_or(0, |head| head.place);
+            if attempt.frame.events.is_empty() {
+                return self.commit(expected);
+            }
+            let (subject, encoded) = (self.name.subject.clone(), attempt.encoded.clone());
+            match self.shared.store.publish(subject, encoded, expected, Extras::default()).await {
+                Ok(place) => return self.commit(place),
+                Err(error) if error.is_passing() => {
+                    self.is_sure = false;
+                    let is_over = attempts.is_over();
+                    self.is_contended |= error == StoreError::Conflict;
+                    if is_over || (error != StoreError::Conflict && !attempts.pause().await) {
+                        tracing::debug!(tenant = %self.tenant, %error, "a frame cannot be written");
+                        return self.fail_with(error.refusal("written"));
+                    }
+                    if let Err(refusal) = self.retry(&mut attempts).await {
+                        return self.fail_with(refusal);
+                    }
+                }
+                Err(error) => {
+                    self.is_sure = false;
+                    tracing::warn!(tenant = %self.tenant, %error, "a frame is refused");
+                    return self.fail_with(error.refusal("written"));
+                }
+            }
+        }
+    }
+
+    /// Takes more of what waits, as far as it fits into one frame.
+    fn collect(&mut self, first: Waiting) -> Vec<Waiting> {
+        let (mut bytes, mut events) = (first.bytes, first.drafts.len());
+        let mut waiting = vec![first];
+        while self.next.is_none()
+            && let Ok(command) = self.commands.try_recv()
+        {
+            match command {
+                Command::Append(more)
+                    if bytes + more.bytes <= FRAME_BYTES_MAX
+                        && events + more.drafts.len() <= FRAME_EVENTS_MAX =>
+                {
+                    bytes += more.bytes;
+                    events += more.drafts.len();
+                    waiting.push(more);
+                }
+                other => self.next = Some(other),
+            }
+        }
+        waiting
+    }
+
+    /// Takes what other servers have announced by now.
+    async fn take_announced(&mut self) {
+        use futures_util::{FutureExt as _, StreamExt as _};
+        while let Some(watch) = &mut self.watch {
+            let Some(Some(message)) = watch.next().now_or_never() else { return };
+            self.take(message).await;
+        }
+    }
+
+    /// Makes the frame for what waits, at the end of the log.
+    async fn prepare(&mut self, waiting: Vec<Waiting>, attempts: &mut Attempts) -> Result<(), Refusal> {
+        let (frame, encoded) = (Frame::default(), Bytes::new());
+        self.attempt = Some(Attempt { waiting, slots: Vec::new(), frame, encoded, after: None });
+        self.rebase(attempts).await
+    }
+
+    /// Learns what became of the frame; if it is not in the log, it is made again where the log has
+    /// grown, else it can be written as it is.
+    async fn retry(&mut self, attempts: &mut Attempts) -> Result<(), Refusal> {
+        if self.is_contended {
+            self.subscribe().await;
+        }
+        let head = self.end(attempts, "written").await?;
+        match &self.attempt {
+            Some(attempt) if attempt.after != Some(head) => self.rebase(attempts).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn rebase(&mut self, attempts: &mut Attempts) -> Result<(), Refusal> {
+        let head = self.end(attempts, "written").await?;
+        let is_keyed = |draft: &Draft| !draft.idempotency_key.is_empty() && !draft.kind.ephemeral;
+        let waiting = self.attempt.iter().flat_map(|attempt| &attempt.waiting);
+        let mut drafts = waiting.flat_map(|waiting| &waiting.drafts);
+        if !self.keys.is_complete && drafts.any(is_keyed) {
+            self.load_keys(attempts).await?;
+        }
+        let millis = now_millis();
+        self.keys.trim(millis, &self.shared.limits);
+        let Some(attempt) = &mut self.attempt else { return Ok(()) };
+        let mut events = Vec::new();
+        let mut slots = Vec::new();
+        let mut bytes = head.bytes;
+        let mut repeated = HashMap::new();
+        for draft in attempt.waiting.iter().flat_map(|waiting| &waiting.drafts) {
+            let key = draft.idempotency_key.as_str();
+            if let Some(receipt) = self.keys.get(key) {
+                slots.push(Slot::Known(receipt.clone()));
+            } else if let Some(index) = repeated.get(key) {
+                slots.push(Slot::Repeated(*index));
+            } else {
+                if !key.is_empty() {
+                    repeated.insert(key, slots.len());
+                }
+                if draft.kind.ephemeral {
+                    slots.push(Slot::Ephemeral);
+                    continue;
+                }
+                slots.push(Slot::Stored);
+                let cost = cost(draft);
+                bytes += cost as u64;
+                let event = StoredEvent::of(draft, millis, cost);
+                events.push(FrameEvent { event, idempotency_key: key.to_owned() });
+            }
+        }
+        let (epoch, first) = (head.cursor.epoch.number(), head.cursor.seq + 1);
+        let (previous, server) = (head.cursor.tag, self.shared.server.as_str().to_owned());
+        attempt.frame = Frame { epoch, first, tag: tag(), previous, millis, bytes, events, server };
+        attempt.encoded = attempt.frame.encode_to_vec().into();
+        attempt.slots = slots;
+        attempt.after = Some(head);
+        Ok(())
+    }
+
+    /// The frame is in the log at this place: hands its events to followers and answers.
+    pub(super) fn commit(&mut self, place: u64) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let Attempt { waiting, slots, frame, .. } = attempt;
+        if !frame.events.is_empty() {
+            self.advance(&frame, place);
+        }
+        let (mut seq, mut slots) = (frame.first, slots.into_iter());
+        let mut receipts = Vec::with_capacity(slots.len());
+        for Waiting { drafts, answer, .. } in waiting {
+            let mut answers = Vec::with_capacity(drafts.len());
+            for (draft, slot) in drafts.into_iter().zip(&mut slots) {
+                let appended = match slot {
+                    Slot::Stored => {
+                        let event = Arc::new(Event::stored(frame.cursor(seq), draft));
+                        seq += 1;
+                        Appended::Event(event)
+                    }
+                    Slot::Ephemeral => {
+                        let stored = StoredEvent::of(&draft, frame.millis, 0);
+                        let event = Arc::new(Event::ephemeral(draft));
+                        self.passing.push(PassingEvent { id: event.id.clone(), event: stored });
+                        Appended::Event(event)
+                    }
+                    Slot::Known(receipt) => Appended::Duplicate(receipt),
+                    Slot::Repeated(index) => match receipts.get(index) {
+                        Some(receipt) => Appended::Duplicate(Receipt::clone(receipt)),
+                        None => continue,
+                    },
+                };
+                match &appended {
+                    Appended::Event(event) => {
+                        let receipt = receipt(event);
+                        self.keys.insert(frame.millis, &event.draft.idempotency_key, &receipt);
+                        receipts.push(receipt);
+                        self.send(event);
+                    }
+                    Appended::Duplicate(receipt) => receipts.push(receipt.clone()),
+                }
+                answers.push(appended);
+            }
+            let _ = answer.send(Ok(answers));
+        }
+    }
+
+    /// Sends other servers the ephemeral events of the batch: at most once, after what was stored
+    /// with them.
+    pub(super) async fn publish_passing(&mut self) {
+        if self.passing.is_empty() {
+            return;
+        }
+        let server = self.shared.server.as_str().to_owned();
+        let passing = Passing { server, events: std::mem::take(&mut self.passing) };
+        let (client, subject) = (&self.shared.store.client, self.name.feed.clone());
+        let publish = client.publish(subject, passing.encode_to_vec().into());
+        // The queue of the connection is full when it is down: then they are lost.
+        if !matches!(tokio::time::timeout(PASSING_TIMEOUT, publish).await, Ok(Ok(()))) {
+            tracing::debug!(tenant = %self.tenant, "ephemeral events are lost");
+        }
+    }
+
+    /// Refuses what waits.
+    pub(super) fn fail(&mut self, refusal: impl Fn() -> Refusal) {
+        refuse(self.attempt.take().map(|attempt| attempt.waiting).unwrap_or_default(), refusal);
+    }
+
+    fn fail_with(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::TooManyTenants(max) => self.fail(|| Refusal::TooManyTenants(max)),
+            Refusal::StoreFull => self.fail(|| Refusal::StoreFull),
+            Refusal::Invalid(text) => self.fail(|| Refusal::Invalid(text.clone())),
+            _ => self.fail(|| Refusal::Storage("written")),
+        }
+    }
+}
+
+/// Answers those who wait.
+pub(super) fn refuse(waiting: Vec<Waiting>, refusal: impl Fn() -> Refusal) {
+    for waiting in waiting {
+        let _ = waiting.answer.send(Err(refusal()));
+    }
+}
+
+/// What a draft costs in the log, in bytes.
+pub(in super::super) fn cost(draft: &Draft) -> usize {
+    let rooms: usize = draft.rooms.iter().map(|room| room.as_str().len() + 2).sum();
+    let except: usize = draft.except_sessions.iter().map(|session| session.len() + 2).sum();
+    let names = draft.kind.full_name.len() + draft.sender.len() + draft.idempotency_key.len();
+    64 + draft.payload.len() + rooms + except + names
+}

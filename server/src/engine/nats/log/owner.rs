@@ -1,0 +1,134 @@
+//! Which server appends to a log that several use, and how the others send it what they have.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{Request, client::RequestErrorKind};
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        forward::{Forward, Forwarded, Outcome},
+        frame::{FrameEvent, PassingEvent},
+        shared::now_millis,
+    },
+    Log, Waiting,
+    append::cost,
+};
+use crate::{
+    engine::{Appended, ServerId, StoredEvent},
+    error::Refusal,
+    event::{Draft, Event},
+};
+
+/// How long a server counts among those that append after its last frame.
+const WRITES_FOR: Duration = Duration::from_secs(10);
+/// Servers that are remembered.
+const WRITERS_MAX: usize = 64;
+
+/// Other servers that append, and when they did last.
+#[derive(Debug, Default)]
+pub(super) struct Writers(HashMap<ServerId, Instant>);
+
+impl Writers {
+    /// A server has written a frame.
+    pub(super) fn note(&mut self, server: &str) {
+        if self.0.len() >= WRITERS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(server.into(), Instant::now());
+    }
+
+    fn forget(&mut self, server: &ServerId) {
+        self.0.remove(server);
+    }
+
+    /// The one that should append for all, if it is another one. Each server chooses the same.
+    fn owner(&mut self, own: &ServerId, tenant: &str) -> Option<ServerId> {
+        self.0.retain(|_, at| at.elapsed() < WRITES_FOR);
+        let weight = |server: &ServerId| {
+            let mut hash = crc32fast::Hasher::new();
+            hash.update(tenant.as_bytes());
+            hash.update(server.as_str().as_bytes());
+            (hash.finalize(), server.clone())
+        };
+        let other = self.0.keys().max_by_key(|server| weight(server))?;
+        (weight(other) > weight(own)).then(|| other.clone())
+    }
+}
+
+impl Log {
+    /// Sends what waits to the server that appends for all. Returns it when it is to be appended
+    /// here.
+    pub(super) async fn forward(&mut self, waiting: Vec<Waiting>) -> Option<Vec<Waiting>> {
+        if !self.is_contended || waiting.iter().any(|one| one.is_forwarded) {
+            return Some(waiting);
+        }
+        let owner = self.writers.owner(&self.shared.server, self.tenant.as_str());
+        let Some(owner) = owner else { return Some(waiting) };
+        let millis = now_millis();
+        let stored = waiting.iter().flat_map(|one| &one.drafts).filter(|draft| !draft.kind.ephemeral);
+        let event = |draft: &Draft| FrameEvent {
+            event: StoredEvent::of(draft, millis, cost(draft)),
+            idempotency_key: draft.idempotency_key.clone(),
+        };
+        let events: Vec<_> = stored.map(event).collect();
+        if events.is_empty() {
+            return Some(waiting);
+        }
+        let (tenant, count) = (self.tenant.as_str().to_owned(), events.len());
+        let payload = Forward { tenant, events }.encode_to_vec();
+        let request =
+            Request::new().payload(payload.into()).timeout(Some(self.shared.config.request_timeout));
+        let subject = self.shared.store.names.forwards(&owner);
+        let forwarded = match self.shared.store.client.send_request(subject, request).await {
+            Ok(answer) => Forwarded::decode(answer.payload).unwrap_or_default(),
+            // It has gone, and has not got it.
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                Forwarded { outcome: Outcome::Refused.into(), answers: Vec::new() }
+            }
+            Err(_) => Forwarded::default(),
+        };
+        match forwarded.outcome() {
+            Outcome::Appended if forwarded.answers.len() == count => {
+                self.answer_forwarded(waiting, forwarded);
+                None
+            }
+            Outcome::Refused => {
+                self.writers.forget(&owner);
+                Some(waiting)
+            }
+            Outcome::Appended | Outcome::Unknown => {
+                self.writers.forget(&owner);
+                super::append::refuse(waiting, || Refusal::Storage("written"));
+                None
+            }
+        }
+    }
+
+    /// Answers those who wait. Followers get the stored events as those of any other server.
+    fn answer_forwarded(&mut self, waiting: Vec<Waiting>, forwarded: Forwarded) {
+        let mut answers = forwarded.answers.into_iter();
+        for Waiting { drafts, answer, .. } in waiting {
+            let mut appended = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                if draft.kind.ephemeral {
+                    let stored = StoredEvent::of(&draft, now_millis(), 0);
+                    let event = std::sync::Arc::new(Event::ephemeral(draft));
+                    self.passing.push(PassingEvent { id: event.id.clone(), event: stored });
+                    self.send(&event);
+                    appended.push(Appended::Event(event));
+                    continue;
+                }
+                let Some(one) = answers.next() else { continue };
+                appended.push(match one.id.parse() {
+                    Ok(cursor) if !one.is_duplicate => {
+                        Appended::Event(std::sync::Arc::new(Event::stored(cursor, draft)))
+                    }
+                    _ => Appended::Duplicate(one.receipt()),
+                });
+            }
+            let _ = answer.send(Ok(appended));
+        }
+    }
+}

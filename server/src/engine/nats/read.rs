@@ -1,0 +1,146 @@
+//! Reads of the log: where a cursor is in its stream, whether it is of the same history, and what
+//! comes after it. The end comes from the leader; what is before it may come from any replica.
+
+use fanfare_proto::{cursor::Cursor, room::Tenant};
+
+use super::{
+    frame::{Frame, Head},
+    names::LogName,
+    shared::{Attempts, Shared},
+    store::{Entry, Start, StoreError},
+};
+use crate::{
+    engine::{Page, ReadLimits},
+    error::Refusal,
+    interest::Interest,
+};
+
+/// Frames that are read at once.
+const FRAMES_AT_ONCE: usize = 64;
+/// When so few places are left, they are read one after the other.
+const PLACES_LEFT: u64 = 32;
+
+impl Shared {
+    /// See [`crate::engine::Engine::read`].
+    pub(super) async fn read(
+        &self,
+        tenant: &Tenant,
+        interest: &Interest,
+        after: Cursor,
+        limits: ReadLimits,
+    ) -> Result<Page, Refusal> {
+        let name = self.store.names.log(tenant);
+        let mut attempts = Attempts::within(self.config.deadline);
+        let mut is_hinted = true;
+        loop {
+            let (last, place) = self.last_or_first(&name, &mut attempts, "read").await?;
+            let head = self.note(tenant, &last, place);
+            if after == head.cursor {
+                return Ok(Page { events: Vec::new(), cursor: after, more: false });
+            }
+            if after.epoch != head.cursor.epoch || after.seq >= head.cursor.seq {
+                return Err(Refusal::Reset(head.cursor));
+            }
+            let scan = Scan { shared: self, tenant, name: &name, interest, head };
+            match scan.run(after, limits).await {
+                Ok(Some(page)) => return Ok(page),
+                // The places that are remembered may be those of another history.
+                Ok(None) if is_hinted => {
+                    is_hinted = false;
+                    self.places.forget(tenant);
+                }
+                Ok(None) => return Err(Refusal::Reset(head.cursor)),
+                Err(error) => {
+                    if !error.is_passing() || !attempts.pause().await {
+                        return Err(error.refusal("read"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A read up to a known end.
+struct Scan<'a> {
+    shared: &'a Shared,
+    tenant: &'a Tenant,
+    name: &'a LogName,
+    interest: &'a Interest,
+    head: Head,
+}
+
+impl Scan<'_> {
+    async fn entries(&self, place: u64, count: usize) -> Result<Vec<Entry>, StoreError> {
+        let store = &self.shared.store;
+        let entries = store.read(&self.name.stream, &self.name.subject, Start::Place(place), count).await?;
+        if entries.is_empty() {
+            // The end is further on: a replica answered that does not have it yet.
+            return Err(StoreError::Unavailable("a replica lags behind".into()));
+        }
+        Ok(entries)
+    }
+
+    /// A page, or `None` if the log does not continue the cursor.
+    async fn run(&self, after: Cursor, limits: ReadLimits) -> Result<Option<Page>, StoreError> {
+        let mut place = self.locate(after.seq + 1).await?;
+        let (mut cursor, mut events, mut scanned) = (after, Vec::new(), 0);
+        while cursor.seq < self.head.cursor.seq {
+            for entry in self.entries(place, FRAMES_AT_ONCE).await? {
+                place = entry.place + 1;
+                let frame = Frame::read(entry.payload)?;
+                if frame.last() <= cursor.seq && scanned == 0 {
+                    continue;
+                }
+                if !frame.continues(cursor) {
+                    // What comes next was removed meanwhile.
+                    let page = Page { events, cursor, more: true };
+                    return Ok((scanned > 0).then_some(page));
+                }
+                self.shared.places.insert(self.tenant, frame.first, entry.place);
+                let (epoch_and_tag, first) = (frame.cursor(0), frame.first);
+                let skip = usize::try_from(cursor.seq + 1 - first).unwrap_or(usize::MAX);
+                for (seq, entry) in (first..).zip(frame.events).skip(skip) {
+                    scanned += 1;
+                    cursor = Cursor { seq, ..epoch_and_tag };
+                    if let Some(event) = self.shared.event(self.tenant, cursor, entry.event)
+                        && self.interest.wants_logged(&event)
+                    {
+                        events.push(event);
+                    }
+                    if events.len() >= limits.events_max || scanned >= limits.scan_max {
+                        let more = seq < self.head.cursor.seq;
+                        return Ok(Some(Page { events, cursor, more }));
+                    }
+                }
+            }
+        }
+        Ok(Some(Page { events, cursor, more: false }))
+    }
+
+    /// A place from which few frames lead to the one that holds a seq.
+    async fn locate(&self, seq: u64) -> Result<u64, StoreError> {
+        let mut low = 1;
+        if let Some(place) = self.shared.places.before(self.tenant, seq) {
+            for entry in self.entries(place, 2).await? {
+                if Frame::read(entry.payload)?.last() >= seq {
+                    return Ok(place);
+                }
+                low = entry.place;
+            }
+        }
+        let mut end = self.head.place + 1;
+        while end.saturating_sub(low) > PLACES_LEFT {
+            let middle = low + (end - low) / 2;
+            let Some(entry) = self.entries(middle, 1).await?.pop() else { break };
+            let frame = Frame::read(entry.payload)?;
+            if frame.first > seq {
+                end = middle;
+            } else if frame.last() >= seq {
+                return Ok(entry.place);
+            } else {
+                low = entry.place;
+            }
+        }
+        Ok(low)
+    }
+}

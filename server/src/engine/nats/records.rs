@@ -1,0 +1,220 @@
+//! Records: the last message of a subject, replaced by compare-and-set. A removed record is a
+//! message too, which expires later; a record that expires leaves one. So revisions, which are
+//! places in the stream, grow with every change. A feed ends at the newest value of each record; it
+//! may leave out a value that was replaced at once.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Message,
+    jetstream::consumer::{AckPolicy, DeliverPolicy, push},
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
+use super::{
+    names::{text, token},
+    setup::REMOVAL_SECONDS,
+    shared::{Attempts, Shared},
+    store::{Entry, Extras, StoreError, is_removal},
+};
+use crate::{
+    engine::{Feed, FeedSender, Record, Replaced, Replacement, Space, feed},
+    error::Refusal,
+};
+
+/// How often a silent feed hears that it is alive. Two of them missing end it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long NATS keeps the consumer of a feed that has gone.
+const CONSUMER_IDLE: Duration = Duration::from_secs(30);
+/// Records that a snapshot may have.
+const SNAPSHOT_MAX: usize = 1_000_000;
+
+impl Shared {
+    async fn last_record(&self, space: &Space, key: &str) -> Result<Option<Entry>, StoreError> {
+        let (stream, start) = self.store.names.space(space);
+        self.store.last(&stream, &format!("{start}{}", token(key))).await
+    }
+
+    /// See [`crate::engine::Engine::record`].
+    pub(super) async fn record(&self, space: &Space, key: &str) -> Result<Option<Record>, Refusal> {
+        let mut attempts = Attempts::within(self.config.deadline);
+        loop {
+            match self.last_record(space, key).await {
+                Ok(entry) => {
+                    let entry = entry.filter(|entry| !entry.is_removal);
+                    return Ok(entry.map(|entry| record(key, entry.payload, entry.place)));
+                }
+                Err(error) if !error.is_passing() => return Err(error.refusal("read")),
+                Err(error) => {
+                    if !attempts.pause().await {
+                        return Err(error.refusal("read"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// See [`crate::engine::Engine::replace`].
+    pub(super) async fn replace(
+        &self,
+        space: &Space,
+        key: &str,
+        replacement: Replacement,
+    ) -> Result<Replaced, Refusal> {
+        let (_, start) = self.store.names.space(space);
+        let subject = format!("{start}{}", token(key));
+        let failed = |error: StoreError| error.refusal("written");
+        // A removal of what is not there changes nothing, and does not leave a mark either.
+        if replacement.value.is_none() && replacement.expected == 0 {
+            let found = self.record(space, key).await?;
+            return Ok(found.map_or(Replaced::Revision(0), |_| Replaced::Conflict));
+        }
+        let extras = Extras {
+            is_removal: replacement.value.is_none(),
+            ttl_seconds: match (&replacement.value, replacement.ttl) {
+                (None, _) => Some(REMOVAL_SECONDS),
+                (Some(_), ttl) => ttl.map(whole_seconds),
+            },
+        };
+        let value = replacement.value.unwrap_or_default();
+        let write = |expected| self.store.publish(subject.clone(), value.clone(), expected, extras);
+        match write(replacement.expected).await {
+            Ok(place) => return Ok(Replaced::Revision(place)),
+            Err(StoreError::Conflict) if replacement.expected == 0 => {}
+            Err(StoreError::Conflict) => return Ok(Replaced::Conflict),
+            Err(error) => return Err(failed(error)),
+        }
+        // There is no record, but perhaps the mark of one.
+        match self.last_record(space, key).await.map_err(failed)? {
+            Some(entry) if entry.is_removal => match write(entry.place).await {
+                Ok(place) => Ok(Replaced::Revision(place)),
+                Err(StoreError::Conflict) => Ok(Replaced::Conflict),
+                Err(error) => Err(failed(error)),
+            },
+            _ => Ok(Replaced::Conflict),
+        }
+    }
+
+    /// See [`crate::engine::Engine::records`].
+    pub(super) async fn records(&self, space: &Space) -> Result<(Vec<Record>, Reader), Refusal> {
+        let failed = |error: &dyn std::error::Error| {
+            tracing::debug!(%error, "records cannot be followed");
+            Refusal::Storage("read")
+        };
+        let (stream, start) = self.store.names.space(space);
+        let store = &self.store;
+        let consumer = push::Config {
+            deliver_subject: store.client.new_inbox(),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ack_policy: AckPolicy::None,
+            filter_subject: format!("{start}*"),
+            max_deliver: 1,
+            idle_heartbeat: HEARTBEAT,
+            flow_control: true,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: CONSUMER_IDLE,
+            ..push::Config::default()
+        };
+        let create = store.context.create_consumer_on_stream(consumer, stream);
+        let create = tokio::time::timeout(self.config.deadline, create).await;
+        let consumer = create.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        let pending = consumer.cached_info().num_pending;
+        let messages = consumer.messages().await.map_err(|error| failed(&error))?;
+        let mut reader = Reader { messages, prefix: start, seen: 0 };
+        let mut snapshot = Vec::new();
+        let end = tokio::time::Instant::now() + self.config.deadline;
+        while reader.seen < pending {
+            let next = tokio::time::timeout_at(end, reader.next()).await;
+            let Some(record) = next.ok().flatten() else { return Err(Refusal::Storage("read")) };
+            snapshot.push(record);
+            if snapshot.len() >= SNAPSHOT_MAX {
+                return Err(Refusal::Storage("read"));
+            }
+        }
+        Ok((latest(snapshot), reader))
+    }
+}
+
+/// What follows a snapshot of records.
+#[allow(missing_debug_implementations, reason = "the messages have none")]
+pub(super) struct Reader {
+    messages: push::Messages,
+    prefix: String,
+    /// Messages that have arrived.
+    seen: u64,
+}
+
+impl Reader {
+    /// The next change; `None` when one was missed, or might have been.
+    async fn next(&mut self) -> Option<Record> {
+        let message = match self.messages.next().await? {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%error, "a feed of records ends");
+                return None;
+            }
+        };
+        let info = message.info().ok()?;
+        let (place, number) = (info.stream_sequence, info.consumer_sequence);
+        self.seen += 1;
+        if number != self.seen {
+            return None;
+        }
+        let Message { subject, payload, headers, .. } = message.message;
+        let key = text(subject.strip_prefix(self.prefix.as_str())?)?;
+        let is_removal = headers.is_some_and(|headers| is_removal(&headers));
+        let value = (!is_removal).then_some(payload);
+        Some(Record { key: key.into(), value, revision: place })
+    }
+
+    /// Feeds changes to a follower until it or the feed has gone.
+    pub(super) async fn run(mut self, sender: FeedSender<Record>, shared: Arc<Shared>) {
+        let mut losses = shared.losses.clone();
+        losses.mark_unchanged();
+        loop {
+            let record = tokio::select! {
+                record = self.next() => record,
+                _ = losses.changed() => return,
+                () = shared.cancel.cancelled() => return,
+                () = tokio::time::sleep(HEARTBEAT), if sender.is_closed() => return,
+            };
+            let Some(record) = record else { return };
+            let bytes = record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
+            if !sender.send(record, bytes) {
+                return;
+            }
+        }
+    }
+}
+
+/// The feed of a reader.
+pub(super) fn feed_of(
+    shared: &Arc<Shared>,
+    reader: Reader,
+    tasks: &tokio_util::task::TaskTracker,
+) -> Feed<Record> {
+    let (sender, feed) = feed();
+    tasks.spawn(reader.run(sender, shared.clone()));
+    feed
+}
+
+fn record(key: &str, value: Bytes, revision: u64) -> Record {
+    Record { key: key.into(), value: Some(value), revision }
+}
+
+/// The newest of each key that is not removed: a record may change while the snapshot is read.
+fn latest(records: Vec<Record>) -> Vec<Record> {
+    let mut newest = std::collections::HashMap::new();
+    for record in records {
+        newest.insert(record.key.clone(), record);
+    }
+    newest.into_values().filter(|record| record.value.is_some()).collect()
+}
+
+/// NATS counts in whole seconds.
+fn whole_seconds(ttl: Duration) -> u64 {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    seconds.max(1)
+}

@@ -1,0 +1,173 @@
+//! The streams that the engine needs: created where they are missing, checked where they exist.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    context::{CreateStreamErrorKind, GetStreamErrorKind},
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use super::{config::NatsConfig, store::Store};
+
+/// How many streams are set up at once.
+const AT_ONCE: usize = 4;
+/// How long the removal of a record stays visible to those who follow records.
+pub(super) const REMOVAL_SECONDS: u64 = 3600;
+/// Where a stream says over how many partitions tenants are spread.
+const PARTITIONS: &str = "fanfare-partitions";
+/// Where a stream says which form its entries have.
+const FORMAT: &str = "fanfare-format";
+const FORMAT_NOW: &str = "1";
+
+/// Creates or checks all streams.
+pub(super) async fn run(store: &Store, config: &NatsConfig) -> Result<(), String> {
+    let mut streams = vec![records(store, config), leases(store, config)];
+    streams.extend(store.names.partitions().map(|partition| log(store, config, partition)));
+    let set_up = |stream| async move { ensure(store, stream).await };
+    futures_util::stream::iter(streams).map(set_up).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
+    let mut stream = Config {
+        name,
+        subjects: vec![subjects],
+        retention: RetentionPolicy::Limits,
+        num_replicas: config.replicas,
+        max_bytes: -1,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        max_message_size: -1,
+        allow_direct: true,
+        ..Config::default()
+    };
+    stream.metadata.insert(FORMAT.into(), FORMAT_NOW.into());
+    stream
+}
+
+/// One partition of the logs. It never removes anything by itself: a quiet tenant would lose the
+/// last entry, and with it epoch, seq and tag.
+pub(super) fn log(store: &Store, config: &NatsConfig, partition: u32) -> Config {
+    let subjects = store.names.log_subjects(partition);
+    let mut stream = base(config, store.names.log_stream(partition), subjects.clone());
+    stream.metadata.insert(PARTITIONS.into(), config.partitions.to_string());
+    stream.storage = StorageType::File;
+    stream.discard = DiscardPolicy::New;
+    stream.max_bytes = config.partition_bytes_max.map_or(-1, |max| i64::try_from(max).unwrap_or(i64::MAX));
+    let destination = store.names.feed_template(partition);
+    stream.republish = Some(Republish { source: subjects, destination, headers_only: false });
+    stream
+}
+
+fn records(store: &Store, config: &NatsConfig) -> Config {
+    let mut stream = base(config, store.names.records_stream(), store.names.records_subjects());
+    stream.storage = StorageType::File;
+    of_records(stream)
+}
+
+fn leases(store: &Store, config: &NatsConfig) -> Config {
+    let mut stream = base(config, store.names.leases_stream(), store.names.leases_subjects());
+    stream.storage = StorageType::Memory;
+    of_records(stream)
+}
+
+/// One message per subject, which may expire; then a mark stands in its place for a while.
+fn of_records(stream: Config) -> Config {
+    Config {
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(Duration::from_secs(REMOVAL_SECONDS)),
+        ..stream
+    }
+}
+
+/// Creates a stream, or checks the one that exists.
+pub(super) async fn ensure(store: &Store, want: Config) -> Result<(), String> {
+    let name = want.name.clone();
+    let mut unavailable = String::new();
+    // A cluster that has just started needs some time to agree on a leader.
+    for _ in 0..3 {
+        match store.context.get_stream(&name).await {
+            Ok(stream) => return check(&want, &stream.cached_info().config),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10_059 => {}
+                _ => {
+                    unavailable = error.to_string();
+                    continue;
+                }
+            },
+        }
+        match store.context.create_stream(&want).await {
+            Ok(_) => return Ok(()),
+            Err(error) => match error.kind() {
+                // Another server has created it in the meantime; it is checked next.
+                CreateStreamErrorKind::JetStream(error) if error.error_code().0 == 10_058 => {}
+                CreateStreamErrorKind::JetStream(error) if error.code() != 503 => {
+                    return Err(format!("stream {name} cannot be created: {error}"));
+                }
+                _ => unavailable = error.to_string(),
+            },
+        }
+    }
+    Err(format!("stream {name} cannot be set up: JetStream does not answer: {unavailable}"))
+}
+
+/// Compares what matters of a stream.
+fn check(want: &Config, found: &Config) -> Result<(), String> {
+    let name = &want.name;
+    let aspects = || fixed(want).into_iter().map(|aspect| (aspect, None)).chain(editable(want));
+    let found_ones = fixed(found).into_iter().chain(editable(found).into_iter().map(|(aspect, _)| aspect));
+    let differs = |(((_, should), _), (_, is)): &((Aspect, Option<String>), Aspect)| should != is;
+    let Some((((what, should), flag), (_, is))) = aspects().zip(found_ones).find(differs) else {
+        return Ok(());
+    };
+    let fix = flag.map_or_else(
+        || format!("start with the settings it was made with, or delete it with all its data: nats stream rm {name}"),
+        |flag| format!("run: nats stream edit {name} {flag}"),
+    );
+    Err(format!("stream {name} is not as configured: {what}: {is:?}, want {should:?}; {fix}"))
+}
+
+/// What a setting is about, and its value.
+type Aspect = (&'static str, String);
+
+/// What cannot be changed later.
+fn fixed(config: &Config) -> [Aspect; 9] {
+    let metadata = |key: &str| config.metadata.get(key).cloned().unwrap_or_default();
+    let republish = config.republish.as_ref();
+    let marker = config.subject_delete_marker_ttl;
+    [
+        ("partitions", metadata(PARTITIONS)),
+        ("form of entries", metadata(FORMAT)),
+        ("subjects", config.subjects.join(",")),
+        ("storage", format!("{:?}", config.storage).to_lowercase()),
+        ("retention", format!("{:?}", config.retention).to_lowercase()),
+        ("republish", republish.map_or("off".into(), |to| format!("{} to {}", to.source, to.destination))),
+        ("marks of removals", marker.map_or("off".into(), |ttl| format!("{} s", ttl.as_secs()))),
+        ("purging denied", config.deny_purge.to_string()),
+        ("sealed", config.sealed.to_string()),
+    ]
+}
+
+/// What can be changed, with the flag that gives it this value.
+fn editable(config: &Config) -> [(Aspect, Option<String>); 8] {
+    let number = |size: i64| if size <= 0 { "unlimited".to_owned() } else { size.to_string() };
+    let aspect = |what, value, flag| ((what, value), Some(flag));
+    let per_subject = config.max_messages_per_subject;
+    [
+        aspect("replicas", config.num_replicas.to_string(), format!("--replicas={}", config.num_replicas)),
+        aspect("discard policy", format!("{:?}", config.discard).to_lowercase(), "--discard=new".into()),
+        aspect(
+            "largest size in bytes",
+            number(config.max_bytes),
+            format!("--max-bytes={}", config.max_bytes),
+        ),
+        aspect("largest number of messages", number(config.max_messages), "--max-msgs=-1".into()),
+        aspect("largest age in seconds", config.max_age.as_secs().to_string(), "--max-age=0".into()),
+        aspect("messages per subject", number(per_subject), format!("--max-msgs-per-subject={per_subject}")),
+        aspect("direct access", config.allow_direct.to_string(), "--allow-direct".into()),
+        aspect("message ttl", config.allow_message_ttl.to_string(), "--allow-msg-ttl".into()),
+    ]
+}

@@ -1,0 +1,204 @@
+//! What the parts of the engine share.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    config::NatsConfig,
+    frame::{Frame, Head},
+    logs::Logs,
+    names::LogName,
+    places::Places,
+    setup,
+    store::{Entry, Extras, Store, StoreError},
+};
+use crate::{
+    config::Limits,
+    engine::{Receipt, ServerId, StoredEvent, Unreadable},
+    error::Refusal,
+    event::Event,
+};
+
+/// The shortest and the longest pause before a request is repeated.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+/// How long the number of tenants is taken to be the same.
+const TENANTS_COUNTED_FOR: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) server: ServerId,
+    pub(super) store: Store,
+    pub(super) config: NatsConfig,
+    pub(super) catalogs: Arc<Catalogs>,
+    pub(super) limits: Limits,
+    pub(super) places: Places,
+    /// Grows whenever messages may have been missed: the connection was lost, or was too slow.
+    pub(super) losses: watch::Receiver<u64>,
+    pub(super) logs: Logs,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+    /// How many tenants there were when they were counted last.
+    pub(super) tenants_counted: tokio::sync::Mutex<Option<(Instant, u64)>>,
+}
+
+/// A limited time for something that is tried again and again.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Attempts {
+    pub(super) fn within(limit: Duration) -> Self {
+        Self { until: Instant::now() + limit, pause: PAUSE.0 }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Waits before the next attempt, each time about twice as long; false when time is up.
+    pub(super) async fn pause(&mut self) -> bool {
+        let random = self.pause.mul_f64(rand::random_range(0.5..1.5));
+        self.pause = (self.pause * 2).min(PAUSE.1);
+        let end = Instant::now() + random;
+        if end >= self.until {
+            return false;
+        }
+        tokio::time::sleep_until(end).await;
+        true
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    super::keys::millis(since)
+}
+
+/// The answer that an event got.
+pub(super) fn receipt(event: &Event) -> Receipt {
+    Receipt { id: event.id.clone(), seq: event.seq, time: event.draft.time }
+}
+
+/// The answer that a stored event got.
+pub(super) fn stored_receipt(cursor: Cursor, event: &StoredEvent) -> Receipt {
+    Receipt { id: cursor.to_string(), seq: cursor.seq, time: event.time.unwrap_or_default() }
+}
+
+impl Shared {
+    /// An event of a frame; `None` if this server cannot read it, which is logged.
+    pub(super) fn event(&self, tenant: &Tenant, cursor: Cursor, stored: StoredEvent) -> Option<Arc<Event>> {
+        match stored.draft(tenant, &self.catalogs) {
+            Ok(draft) => Some(Arc::new(Event::stored(cursor, draft))),
+            Err(problem) => {
+                let problem = match problem {
+                    Unreadable::UnknownType(name) => format!("no catalog has the type {name}"),
+                    Unreadable::Damaged => "it is damaged".to_owned(),
+                };
+                tracing::warn!(event = %cursor, problem, "an event of the log is left out");
+                None
+            }
+        }
+    }
+
+    /// The last frame of a log as the leader has it. A stream that does not exist is created again,
+    /// empty.
+    pub(super) async fn last(&self, name: &LogName) -> Result<Option<(Frame, u64)>, StoreError> {
+        match self.store.last(&name.stream, &name.subject).await {
+            Ok(Some(Entry { place, payload, .. })) => Ok(Some((Frame::read(payload)?, place))),
+            Ok(None) => Ok(None),
+            Err(StoreError::NoStream) => {
+                tracing::error!(stream = name.stream, "a stream of the log has gone; it is created again");
+                self.recreate(&name.stream).await.map_err(StoreError::Unavailable)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn recreate(&self, stream: &str) -> Result<(), String> {
+        for partition in self.store.names.partitions() {
+            if self.store.names.log_stream(partition) == stream {
+                return setup::ensure(&self.store, setup::log(&self.store, &self.config, partition)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last frame of a log as the leader has it, tried until time is up. A log that does not
+    /// exist begins now.
+    pub(super) async fn last_or_first(
+        &self,
+        name: &LogName,
+        attempts: &mut Attempts,
+        what: &'static str,
+    ) -> Result<(Frame, u64), Refusal> {
+        loop {
+            let outcome = match self.last(name).await {
+                Ok(Some(last)) => return Ok(last),
+                Ok(None) => self.begin(name).await?,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(first) => return Ok(first),
+                Err(error) => {
+                    if !error.is_passing() || !attempts.pause().await {
+                        tracing::debug!(subject = name.subject, %error, "the end of a log cannot be read");
+                        return Err(error.refusal(what));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the first frame of a log.
+    async fn begin(&self, name: &LogName) -> Result<Result<(Frame, u64), StoreError>, Refusal> {
+        if name.subject != self.store.names.log(&own_tenant()?).subject {
+            let count = match self.count_tenants().await {
+                Ok(count) => count,
+                Err(error) => return Ok(Err(error)),
+            };
+            if count >= self.limits.tenants_max as u64 {
+                return Err(Refusal::TooManyTenants(self.limits.tenants_max));
+            }
+        }
+        let frame = Frame::genesis(now_millis());
+        let bytes = prost::Message::encode_to_vec(&frame);
+        let place = self.store.publish(name.subject.clone(), bytes.into(), 0, Extras::default()).await;
+        Ok(place.map(|place| (frame, place)))
+    }
+
+    /// How many tenants have a log, as of a few seconds ago.
+    async fn count_tenants(&self) -> Result<u64, StoreError> {
+        let mut counted = self.tenants_counted.lock().await;
+        if let Some((at, count)) = &mut *counted
+            && at.elapsed() < TENANTS_COUNTED_FOR
+        {
+            *count += 1;
+            return Ok(*count - 1);
+        }
+        let mut count = 0;
+        for partition in self.store.names.partitions() {
+            count += self.store.state(&self.store.names.log_stream(partition)).await?.subjects_count;
+        }
+        *counted = Some((Instant::now(), count + 1));
+        Ok(count)
+    }
+
+    /// Remembers where the end of a log is.
+    pub(super) fn note(&self, tenant: &Tenant, frame: &Frame, place: u64) -> Head {
+        self.places.insert(tenant, frame.first, place);
+        frame.head(place)
+    }
+}
+
+fn own_tenant() -> Result<Tenant, Refusal> {
+    Ok(Tenant::new(crate::engine::OWN_TENANT)?)
+}

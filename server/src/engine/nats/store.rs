@@ -1,0 +1,282 @@
+//! Requests to JetStream, with a time limit for each, and what their answers mean. Knows nothing of
+//! logs and records.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, HeaderMap, Message, Request, StatusCode, Subscriber,
+    client::{RequestError, RequestErrorKind},
+    header,
+    jetstream::{
+        self, Context,
+        message::StreamMessage,
+        publish::PublishAck,
+        response::Response,
+        stream::{LastRawMessageErrorKind, State},
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::names::Names;
+use crate::error::Refusal;
+
+/// JetStream's numbers for a write that is refused because another came first.
+const CONFLICTS: [u64; 2] = [10_071, 10_164];
+/// JetStream's numbers for a write or stream that there is no room for.
+const NO_ROOM: [u64; 7] = [10_002, 10_023, 10_028, 10_047, 10_077, 10_122, 10_124];
+/// JetStream's number for a stream that does not exist.
+const NO_STREAM: u64 = 10_059;
+/// Bytes that one answer of a batched read may have.
+const BATCH_BYTES_MAX: u32 = 4 << 20;
+
+/// Marks a record that was removed, as the key-value buckets of NATS do.
+const OPERATION: &str = "KV-Operation";
+const REMOVED: &str = "DEL";
+
+/// Why a request was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("another write came first")]
+    Conflict,
+    #[error("there is no room: {0}")]
+    NoRoom(String),
+    #[error("the stream does not exist")]
+    NoStream,
+    /// Nobody can answer for the stream at the moment, or the answer was lost.
+    #[error("JetStream does not answer: {0}")]
+    Unavailable(String),
+    #[error("the message is larger than the servers allow")]
+    TooLarge,
+    #[error("JetStream refuses it: {0}")]
+    Refused(String),
+    #[error("an entry cannot be read")]
+    Damaged,
+}
+
+impl StoreError {
+    /// What a caller is told.
+    pub(super) fn refusal(self, what: &'static str) -> Refusal {
+        match self {
+            Self::NoRoom(_) => Refusal::StoreFull,
+            Self::TooLarge => Refusal::Invalid("the events are too large for one entry of the log".into()),
+            Self::Conflict | Self::NoStream | Self::Unavailable(_) | Self::Refused(_) | Self::Damaged => {
+                Refusal::Storage(what)
+            }
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NoStream | Self::Conflict)
+    }
+
+    pub(super) fn of_jetstream(error: &jetstream::Error) -> Self {
+        let number = error.error_code().0;
+        let text = error.to_string();
+        match number {
+            number if CONFLICTS.contains(&number) => Self::Conflict,
+            number if NO_ROOM.contains(&number) => Self::NoRoom(text),
+            NO_STREAM => Self::NoStream,
+            10_054 => Self::TooLarge,
+            _ if error.code() == 503 => Self::Unavailable(text),
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+impl From<RequestError> for StoreError {
+    fn from(error: RequestError) -> Self {
+        match error.kind() {
+            RequestErrorKind::MaxPayloadExceeded => Self::TooLarge,
+            RequestErrorKind::InvalidSubject => Self::Refused(error.to_string()),
+            RequestErrorKind::TimedOut | RequestErrorKind::NoResponders | RequestErrorKind::Other => {
+                Self::Unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+/// A message of a stream.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// The stream's sequence number.
+    pub(super) place: u64,
+    pub(super) payload: Bytes,
+    /// It stands for the removal of what had its subject.
+    pub(super) is_removal: bool,
+}
+
+/// What to write beside the payload.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extras {
+    pub(super) is_removal: bool,
+    /// When the message goes by itself, in whole seconds.
+    pub(super) ttl_seconds: Option<u64>,
+}
+
+/// From where a batched read goes on.
+#[derive(Debug, Clone)]
+pub(super) enum Start {
+    /// The first message with at least this sequence number.
+    Place(u64),
+    /// The first message that was stored at this time or later, in RFC 3339.
+    Time(String),
+}
+
+/// A connection to JetStream.
+#[derive(Debug, Clone)]
+pub(super) struct Store {
+    pub(super) client: Client,
+    pub(super) context: Context,
+    pub(super) names: Names,
+    pub(super) request_timeout: Duration,
+}
+
+impl Store {
+    /// Writes a message if the last one of its subject has the place `expected` (0: if there is
+    /// none). Returns its place.
+    pub(super) async fn publish(
+        &self,
+        subject: String,
+        payload: Bytes,
+        expected: u64,
+        extras: Extras,
+    ) -> Result<u64, StoreError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        if extras.is_removal {
+            headers.insert(OPERATION, REMOVED);
+        }
+        if let Some(seconds) = extras.ttl_seconds {
+            headers.insert(header::NATS_MESSAGE_TTL, format!("{seconds}s"));
+        }
+        let request = Request::new().payload(payload).headers(headers).timeout(Some(self.request_timeout));
+        let answer = self.client.send_request(subject, request).await?;
+        if let Some(status) = answer.status {
+            return Err(StoreError::Unavailable(status.to_string()));
+        }
+        match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
+            Ok(Response::Ok(ack)) => Ok(ack.sequence),
+            Ok(Response::Err { error }) => Err(StoreError::of_jetstream(&error)),
+            Err(_) => Err(StoreError::Damaged),
+        }
+    }
+
+    /// The last message of a subject, as the stream's leader has it.
+    pub(super) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Entry>, StoreError> {
+        let unavailable = |error: String| StoreError::Unavailable(error);
+        let stream =
+            self.context.get_stream_no_info(stream).await.map_err(|error| unavailable(error.to_string()))?;
+        let answer = timeout(self.request_timeout, stream.get_last_raw_message_by_subject(subject)).await;
+        match answer.map_err(|_| unavailable("timed out".into()))? {
+            Ok(message) => Ok(Some(Entry::of_stream(message))),
+            Err(error) => match error.kind() {
+                LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                LastRawMessageErrorKind::JetStream(error) => Err(StoreError::of_jetstream(&error)),
+                LastRawMessageErrorKind::InvalidSubject | LastRawMessageErrorKind::Other => {
+                    Err(unavailable(error.to_string()))
+                }
+            },
+        }
+    }
+
+    /// Up to so many messages of a subject, in order. Any replica may answer, so the newest may be
+    /// missing.
+    pub(super) async fn read(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: Start,
+        count: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut request = json!({ "next_by_subj": subject, "batch": count, "max_bytes": BATCH_BYTES_MAX });
+        match from {
+            Start::Place(place) => request["seq"] = place.max(1).into(),
+            Start::Time(time) => request["start_time"] = time.into(),
+        }
+        let inbox = self.client.new_inbox();
+        let failed = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| failed(&e))?;
+        let call = self.names.api(&format!("DIRECT.GET.{stream}"));
+        let request = request.to_string();
+        self.client.publish_with_reply(call, inbox, request.into()).await.map_err(|e| failed(&e))?;
+        let entries = self.receive(&mut answers, count).await;
+        let _ = answers.unsubscribe().await;
+        entries
+    }
+
+    async fn receive(&self, answers: &mut Subscriber, count: usize) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        while entries.len() < count {
+            let answer = timeout(self.request_timeout, answers.next()).await;
+            let message = answer.ok().flatten();
+            let Some(message) = message else { return Err(StoreError::Unavailable("timed out".into())) };
+            match message.status {
+                None => entries.push(Entry::of_message(message).ok_or(StoreError::Damaged)?),
+                // The end of the batch.
+                Some(status) if status.as_u16() == 204 => break,
+                Some(StatusCode::NOT_FOUND) => break,
+                Some(status) => return Err(StoreError::Unavailable(status.to_string())),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What a stream holds.
+    pub(super) async fn state(&self, stream: &str) -> Result<State, StoreError> {
+        let unavailable = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
+        let answer = timeout(self.request_timeout, self.context.get_stream(stream)).await;
+        let stream = answer.map_err(|error| unavailable(&error))?.map_err(|error| unavailable(&error))?;
+        Ok(stream.cached_info().state.clone())
+    }
+
+    /// Up to so many subjects of a stream that a filter matches.
+    pub(super) async fn subjects(
+        &self,
+        stream: &str,
+        filter: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let unavailable = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
+        let stream = self.context.get_stream_no_info(stream).await.map_err(|error| unavailable(&error))?;
+        let subjects = stream.info_with_subjects(filter).await.map_err(|error| unavailable(&error))?;
+        let subjects = subjects.map_ok(|(subject, _)| subject).take(limit);
+        timeout(self.request_timeout * 4, subjects.try_collect())
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|error| unavailable(&error))
+    }
+
+    /// Removes the messages of a subject before a place.
+    pub(super) async fn purge(&self, stream: &str, subject: &str, before: u64) -> Result<u64, StoreError> {
+        let failed = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
+        let stream = self.context.get_stream_no_info(stream).await.map_err(|error| failed(&error))?;
+        let purge = stream.purge().filter(subject).sequence(before);
+        let answer = timeout(self.request_timeout, purge).await;
+        let answer = answer.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        Ok(answer.purged)
+    }
+}
+
+impl Entry {
+    fn of_stream(message: StreamMessage) -> Self {
+        let is_removal = is_removal(&message.headers);
+        Self { place: message.sequence, payload: message.payload, is_removal }
+    }
+
+    /// An entry that was read directly or announced; `None` if it is neither.
+    pub(super) fn of_message(message: Message) -> Option<Self> {
+        let headers = message.headers?;
+        let place = headers.get(header::NATS_SEQUENCE)?.as_str().parse().ok()?;
+        Some(Self { place, payload: message.payload, is_removal: is_removal(&headers) })
+    }
+}
+
+/// Whether a message stands for a record that was removed or has expired.
+pub(super) fn is_removal(headers: &HeaderMap) -> bool {
+    headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
+        || headers.get(header::NATS_MARKER_REASON).is_some()
+}
