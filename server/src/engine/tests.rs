@@ -34,14 +34,14 @@ fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn Engine>, Arc<Hu
 pub(super) async fn memory_pair(retention: Retention, limits: Limits) -> super::conformance::Pair {
     let engine = MemoryEngine::new(retention, limits);
     let other = engine.another();
-    (Arc::new(engine), Arc::new(other))
+    Some((Arc::new(engine), Arc::new(other), Box::new(())))
 }
 
 /// Two servers on one store on disk.
 pub(super) async fn disk_pair(retention: Retention, limits: Limits) -> super::conformance::Pair {
     let engine = opened(&folder(), retention, limits);
     let other = engine.another();
-    (Arc::new(engine), Arc::new(other))
+    Some((Arc::new(engine), Arc::new(other), Box::new(())))
 }
 
 /// A folder that no other test has.

@@ -45,6 +45,18 @@ async fn pair(servers: &Servers) -> (NatsEngine, NatsEngine) {
     (open(&config, "a").await.unwrap(), open(&config, "b").await.unwrap())
 }
 
+/// Two handles on a store of their own, for the conformance suite.
+pub(crate) async fn pair_on_own_store(
+    retention: Retention,
+    limits: Limits,
+) -> crate::engine::conformance::Pair {
+    let servers = Servers::start(1)?;
+    let config = settings(&servers, 1);
+    let first = open_with(&config, "a", retention, limits).await.unwrap();
+    let second = open_with(&config, "b", retention, limits).await.unwrap();
+    Some((Arc::new(first), Arc::new(second), Box::new(servers)))
+}
+
 fn tenant(name: &str) -> Tenant {
     Tenant::new(name).unwrap()
 }
