@@ -10,6 +10,7 @@ mod feed;
 pub(crate) mod memory;
 mod old;
 mod records;
+pub(crate) mod redis;
 mod stored;
 #[cfg(test)]
 pub(crate) mod tests;

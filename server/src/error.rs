@@ -66,6 +66,12 @@ pub enum Error {
         /// What is wrong, and what would help.
         problem: String,
     },
+    /// Redis cannot be used.
+    #[error("redis: {problem}")]
+    Redis {
+        /// What is wrong, and what would help.
+        problem: String,
+    },
 }
 
 /// Why a caller's request was refused or a stream ended. Each variant is a cause a caller can tell apart.
@@ -119,6 +125,8 @@ pub(crate) enum Refusal {
     Shutdown,
     #[error("the log cannot be {0} at the moment; try again")]
     Storage(&'static str),
+    #[error("the store is full; try again when there is room")]
+    Full,
     #[error("no catalog is served in the namespace {0:?}")]
     Namespace(String),
     #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
@@ -186,7 +194,8 @@ impl Refusal {
             Self::TooManyTenants(_)
             | Self::TooManySessions(_)
             | Self::TooManyReaders(_)
-            | Self::TooFast(_) => Reason::Limit,
+            | Self::TooFast(_)
+            | Self::Full => Reason::Limit,
             Self::UpstreamUnreachable(_) | Self::Storage(_) => Reason::Unavailable,
             Self::UpstreamTimeout { .. } => Reason::Timeout,
             Self::Upstream { reason, .. } => *reason,

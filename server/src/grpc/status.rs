@@ -34,7 +34,8 @@ impl From<Refusal> for Status {
             | Refusal::TooManyTenants(_)
             | Refusal::TooManySessions(_)
             | Refusal::TooManyReaders(_)
-            | Refusal::TooFast(_) => Code::ResourceExhausted,
+            | Refusal::TooFast(_)
+            | Refusal::Full => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,
             Refusal::NoSigner => Code::FailedPrecondition,
