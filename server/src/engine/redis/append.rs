@@ -34,6 +34,8 @@ use crate::{
 /// Events and bytes of a frame, unless one batch has more.
 const FRAME_EVENTS_MAX: usize = 512;
 const FRAME_BYTES_MAX: usize = 256 << 10;
+/// Idempotency keys of a frame, likewise: they are most of the time that Redis is busy with it.
+const FRAME_KEYS_MAX: usize = 128;
 /// Drafts and bytes of a tenant that wait.
 const WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -281,11 +283,11 @@ impl Shared {
             let answered =
                 self.nodes.script(&script::APPEND, &request.keys(), &request.arguments(), true).await?;
             let sent = request.read(&answered.value, tag)?;
-            let Sent::Appended(head) = &sent else { return Ok(sent) };
-            if head.first == 1 && tenant.as_str() != OWN_TENANT {
+            if matches!(&sent, Sent::Appended(head) if head.first == 1) && tenant.as_str() != OWN_TENANT {
                 // The index may have been lost with the log.
                 lock(&self.appends.queue(tenant)).is_admitted = false;
             }
+            // Duplicates too: nobody may have been told yet that the first one is durable.
             let Err(fault) = self.nodes.acknowledged(&answered, || self.keys.log(tenant).mark()).await else {
                 return Ok(sent);
             };
@@ -325,15 +327,18 @@ impl Shared {
 impl Queue {
     /// The batches of the next frame.
     fn take(&mut self) -> Vec<Batch> {
-        let (mut batches, mut drafts, mut bytes) = (Vec::new(), 0, 0);
+        let (mut batches, mut drafts, mut bytes, mut keys) = (Vec::new(), 0, 0, 0);
         while let Some(batch) = self.batches.front() {
-            let is_over =
-                drafts + batch.drafts.len() > FRAME_EVENTS_MAX || bytes + batch.bytes > FRAME_BYTES_MAX;
+            let batch_keys = batch.drafts.iter().filter(|draft| !draft.idempotency_key.is_empty()).count();
+            let is_over = drafts + batch.drafts.len() > FRAME_EVENTS_MAX
+                || bytes + batch.bytes > FRAME_BYTES_MAX
+                || keys + batch_keys > FRAME_KEYS_MAX;
             if is_over && !batches.is_empty() {
                 break;
             }
             drafts += batch.drafts.len();
             bytes += batch.bytes;
+            keys += batch_keys;
             batches.extend(self.batches.pop_front());
         }
         self.drafts -= drafts;

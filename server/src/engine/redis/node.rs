@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     config::{Address, RedisConfig},
     fault::Fault,
+    log::text,
     subscriptions::Subscriptions,
 };
 
@@ -177,7 +178,8 @@ impl Node {
         let mut commands = self.connector.connect(&self.address, None).await?;
         // A replica would answer reads with what it has, which may not be everything.
         let role: Value = redis::cmd("ROLE").query_async(&mut commands).await.map_err(Fault::from)?;
-        let is_primary = matches!(&role, Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(name)) if name == b"master"));
+        let Value::Array(parts) = &role else { return Err(Fault::unexpected(&role)) };
+        let is_primary = parts.first().and_then(text) == Some("master");
         if !is_primary {
             return Err(Fault::NotRun(format!("{} is no primary", self.address)));
         }

@@ -34,10 +34,13 @@ struct Link {
     channels: Arc<Channels>,
 }
 
+/// Who gets the messages of a channel, by its name.
+type Senders = HashMap<Vec<u8>, Vec<FeedSender<Bytes>>>;
+
 #[derive(Default)]
 struct Channels {
     /// Absent when the connection is lost.
-    by_name: Mutex<Option<HashMap<Vec<u8>, Vec<FeedSender<Bytes>>>>>,
+    by_name: Mutex<Option<Senders>>,
     /// Answers to SUNSUBSCRIBE that are expected.
     leaving: AtomicUsize,
 }
@@ -49,7 +52,7 @@ impl fmt::Debug for Subscriptions {
 }
 
 impl Channels {
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Vec<u8>, Vec<FeedSender<Bytes>>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Senders>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

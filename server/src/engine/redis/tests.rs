@@ -1,14 +1,26 @@
 //! The engine on a real Redis.
 
+mod failures;
 mod server;
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use self::server::Server;
-use super::{
-    super::{tests::draft, *},
-    *,
-};
+use super::{super::*, *};
+
+static CATALOGS: LazyLock<Arc<Catalogs>> = LazyLock::new(|| Arc::new(Catalogs::builtin().unwrap()));
+
+fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
+    let stored = StoredEvent {
+        type_name: "messenger.v1.NewMessage".to_owned(),
+        payload: Bytes::from(vec![0; payload]),
+        rooms: vec!["org".to_owned()],
+        ..StoredEvent::default()
+    };
+    let mut draft = stored.draft(&Tenant::new(tenant).unwrap(), &CATALOGS).unwrap();
+    key.clone_into(&mut draft.idempotency_key);
+    draft
+}
 
 /// A handle on a server.
 async fn engine(server: &Server) -> RedisEngine {
@@ -16,8 +28,7 @@ async fn engine(server: &Server) -> RedisEngine {
 }
 
 async fn engine_with(config: RedisConfig, retention: Retention, limits: Limits) -> RedisEngine {
-    let catalogs = Arc::new(Catalogs::builtin().unwrap());
-    RedisEngine::connect(config, ServerId::random(), catalogs, retention, limits).await.unwrap()
+    RedisEngine::connect(config, ServerId::random(), CATALOGS.clone(), retention, limits).await.unwrap()
 }
 
 fn tenant() -> Tenant {
@@ -224,7 +235,7 @@ async fn one_of_two_servers_that_replace_a_record_wins_and_followers_see_all_cha
     };
     let held = a.record(&space, "u").await.unwrap().unwrap();
     assert_eq!(held.revision, revision);
-    assert_eq!(b.records(&space).await.unwrap().0, [held.clone()]);
+    assert_eq!(b.records(&space).await.unwrap().0, std::slice::from_ref(&held));
     let removal = Replacement { value: None, expected: revision, ttl: None };
     let Replaced::Revision(removed) = a.replace(&space, "u", removal).await.unwrap() else {
         panic!("a conflict")

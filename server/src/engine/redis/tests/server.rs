@@ -22,24 +22,85 @@ pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A folder that no other test has.
+fn folder() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("fanfare-redis-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 impl Server {
     /// Starts a node, or says that none is installed.
     pub(super) fn start(arguments: &[&str]) -> Option<Self> {
-        Self::start_at(free_port(), arguments)
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self::start_in(folder(), free_port(), &arguments)
     }
 
-    pub(super) fn start_at(port: u16, arguments: &[&str]) -> Option<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("fanfare-redis-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+    fn start_in(folder: PathBuf, port: u16, arguments: &[String]) -> Option<Self> {
         let program = std::env::var("FANFARE_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let Some(process) = spawn(&program, port, &folder, &arguments) else {
-            println!("skipped: {program} is not installed");
+        let Some(process) = spawn(&program, port, &folder, arguments) else {
+            eprintln!("skipped: {program} is not installed");
             return None;
         };
-        Some(Self { process, port, folder, program, arguments })
+        Some(Self { process, port, folder, program, arguments: arguments.to_vec() })
+    }
+
+    /// Starts a sentinel that alone decides about a primary.
+    pub(super) fn sentinel(name: &str, primary: u16) -> Option<Self> {
+        let folder = folder();
+        let file = folder.join("sentinel.conf");
+        let text = format!(
+            "sentinel monitor {name} 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds {name} 500\n\
+             sentinel failover-timeout {name} 3000\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let arguments = [file.display().to_string(), "--sentinel".to_owned()];
+        Self::start_in(folder, free_port(), &arguments)
+    }
+
+    /// Starts a cluster of three primaries, and then their replicas.
+    pub(super) fn cluster() -> Option<Vec<Self>> {
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let mut nodes = Vec::new();
+        for _ in 0..6 {
+            // The port for the cluster's own traffic is free to choose, too.
+            let bus = free_port().to_string();
+            nodes.push(Self::start(&[&options[..], &["--cluster-port", &bus]].concat())?);
+        }
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let created = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .output()
+            .unwrap();
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+        for node in &nodes {
+            node.until(|| node.text(&["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        }
+        for replica in &nodes[3..] {
+            replica.until(|| replica.text(&["INFO", "replication"]).contains("master_link_status:up"));
+        }
+        Some(nodes)
+    }
+
+    /// Resolves when a condition holds. Redis has nothing to wait for here but its own answers.
+    pub(super) fn until(&self, mut holds: impl FnMut() -> bool) {
+        let start = std::time::Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < std::time::Duration::from_secs(30), "it takes too long");
+            std::thread::yield_now();
+        }
+    }
+
+    fn text(&self, words: &[&str]) -> String {
+        match self.command(words) {
+            redis::Value::BulkString(bytes) => String::from_utf8(bytes).unwrap(),
+            redis::Value::VerbatimString { text, .. } => text,
+            other => panic!("no text: {other:?}"),
+        }
     }
 
     pub(super) fn url(&self) -> String {
@@ -76,15 +137,16 @@ impl Drop for Server {
 
 /// Starts a node and waits until it takes connections; none when it is not installed.
 fn spawn(program: &str, port: u16, folder: &std::path::Path, arguments: &[String]) -> Option<Child> {
-    let mut process = Command::new(program)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--dir", &folder.display().to_string(), "--enable-debug-command", "yes"])
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .stdin(Stdio::null())
-        .spawn()
-        .ok()?;
+    let is_sentinel = arguments.iter().any(|argument| argument == "--sentinel");
+    let mut command = Command::new(program);
+    // A configuration file comes first.
+    command.args(arguments).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(["--dir", &folder.display().to_string()]);
+    if !is_sentinel {
+        command.args(["--save", "", "--appendonly", "no"]);
+    }
+    let mut process =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().ok()?;
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let is_ready =
         |line: &String| line.contains("Ready to accept connections") || line.contains("+monitor master");
