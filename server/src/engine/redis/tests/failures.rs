@@ -46,7 +46,7 @@ async fn pass(client: TcpStream, target: u16, cut: watch::Sender<bool>) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
             let is_append = bytes[..count].windows(8).any(|word| word == b"appended");
-            if is_append && cut.send_if_modified(|cut| std::mem::take(cut)) {
+            if is_append && cut.send_if_modified(std::mem::take) {
                 return;
             }
             if to_client.write_all(&bytes[..count]).await.is_err() {
@@ -141,10 +141,7 @@ async fn a_sentinel_names_the_new_primary() {
     let (_, mut feed) = engine.follow(&tenant()).await.unwrap();
     assert_eq!(append_at_last(&engine, "a").await, 1);
     primary.kill();
-    sentinel.until(|| {
-        let role = replica.command(&["ROLE"]);
-        matches!(&role, ::redis::Value::Array(parts) if log::text(&parts[0]) == Some("master"))
-    });
+    replica.until_primary();
     // Nobody replicates the new primary, so only memory can acknowledge.
     let config = RedisConfig::parse(&url).unwrap();
     let other = engine_with(config, Retention::default(), Limits::default()).await;
@@ -176,10 +173,7 @@ async fn a_cluster_is_used_in_all_its_slots_and_survives_a_planned_failover() {
     assert_eq!(a.tenants(100).await.unwrap().len(), 12);
     for replica in &cluster[3..] {
         assert_eq!(replica.command(&["CLUSTER", "FAILOVER"]), ::redis::Value::Okay);
-        replica.until(|| {
-            let role = replica.command(&["ROLE"]);
-            matches!(&role, ::redis::Value::Array(parts) if log::text(&parts[0]) == Some("master"))
-        });
+        replica.until_primary();
     }
     for (tenant, feed) in &mut feeds {
         let answer = a.append(tenant, vec![draft(tenant.as_str(), "l", 1)]).await.unwrap();

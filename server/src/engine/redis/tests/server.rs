@@ -120,11 +120,22 @@ impl Server {
 
     /// Runs a command.
     pub(super) fn command(&self, words: &[&str]) -> redis::Value {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_connection().unwrap();
+        self.try_command(words).unwrap()
+    }
+
+    fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut cmd = redis::cmd(words[0]);
         cmd.arg(&words[1..]);
-        cmd.query(&mut connection).unwrap()
+        cmd.query(&mut connection)
+    }
+
+    /// Waits until it is a primary. Connections are cut when it becomes one.
+    pub(super) fn until_primary(&self) {
+        self.until(|| match self.try_command(&["ROLE"]) {
+            Ok(redis::Value::Array(parts)) => parts[0] == redis::Value::BulkString(b"master".to_vec()),
+            _ => false,
+        });
     }
 }
 
