@@ -99,8 +99,8 @@ for (const [language, { ways, skip = false }] of Object.entries(DRIVERS)) {
       const answers = await within(run(server.url, { do: way, count: 1, tokens: [expired, producer(TENANT)] }).done, "the answer");
       assert.deepStrictEqual(answers.map((line) => line.number), [0]);
       const refused = await failure(run(server.url, { do: way, count: 1, tokens: [expired] }));
-      // A connection that is seen to break before its refusal is read is one try more.
-      assert.ok(refused.attempts === 2 || (way === "stream" && refused.attempts === 3), `${refused.attempts} attempts`);
+      // Each connection that is seen to break before its refusal is read is one more attempt.
+      assert.ok(refused.attempts === 2 || (way === "stream" && refused.attempts > 2), `${refused.attempts} attempts`);
       assert.deepStrictEqual([refused.error.code, refused.error.reason, refused.error.retryable], ["UNAUTHENTICATED", "REASON_TOKEN_EXPIRED", false]);
       await server.stop();
     });

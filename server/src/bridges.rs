@@ -122,6 +122,7 @@ impl Bridge {
             instance: shown(&hello.instance),
             version: shown(&hello.version),
             linked_at: Some(ingest::now()),
+            server: String::new(),
         });
     }
 

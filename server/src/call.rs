@@ -15,10 +15,11 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use prost_types::Timestamp;
 
 use crate::{
+    engine::Receipt,
     error::Refusal,
     event::{browser_forms, ephemeral_id},
     grpc::upstream::Upstreams,
-    ingest::{self, Ingest, Made},
+    ingest::{self, Ingest},
     presence::Presence,
     stats::Stats,
 };
@@ -118,7 +119,10 @@ impl Calls {
             }
             None => decode(&method.request_descriptor, &request)?,
         };
-        let members = queried.map(|room| self.presence.members(&tenant, &room)).unwrap_or_default();
+        let members = match &queried {
+            Some(room) => self.presence.members(&tenant, room).await?,
+            None => Vec::new(),
+        };
         let claims = serde_json::from_slice(&caller.claims_json).unwrap_or_default();
         let mut stamp =
             Stamp { caller, claims: &claims, event_id: "", time: ingest::now(), members: &members };
@@ -151,16 +155,11 @@ impl Calls {
             room(Some(template), &payload, stamp.caller)?;
         }
         let session = &stamp.caller.session_id;
-        let made = Made {
-            tenant: tenant.clone(),
-            kind: publish.event.clone(),
-            payload: payload.into(),
-            time: stamp.time,
-            user_id: stamp.caller.user_id.clone(),
-            except_session: (publish.except_caller && !session.is_empty()).then(|| session.clone()),
-        };
-        let appended = self.ingest.publish_made(made).await?;
-        Ok(Some((appended.id, appended.time)))
+        let sender = format!("user:{}", stamp.caller.user_id);
+        let mut draft = self.ingest.draft(tenant, &publish.event, payload.into(), sender, stamp.time)?;
+        draft.except_sessions.extend((publish.except_caller && !session.is_empty()).then(|| session.clone()));
+        let Receipt { id, time, .. } = self.ingest.append_one(draft).await?.receipt();
+        Ok(Some((id, time)))
     }
 
     fn unknown(&self, name: &str, caller: &Caller) -> Refusal {

@@ -5,12 +5,15 @@
 //! An engine pushes into nobody: the hub follows logs, and presence follows records. Servers on
 //! the same store each hold their own engine, a handle with a [`ServerId`].
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod disk;
 mod feed;
+mod followers;
 pub(crate) mod memory;
-mod old;
 mod records;
 pub(crate) mod redis;
+mod signals;
 mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -24,8 +27,9 @@ use prost_types::Timestamp;
 
 pub(crate) use self::{
     feed::{Feed, FeedSender, feed},
-    old::{Answer, OldAppended, OldEngine, OldPage, OldRecord},
+    followers::Followers,
     records::Records,
+    signals::Signals,
     stored::{StoredEvent, Unreadable},
 };
 use crate::{
@@ -53,6 +57,19 @@ pub(crate) struct Receipt {
     pub(crate) id: String,
     pub(crate) seq: u64,
     pub(crate) time: Timestamp,
+}
+
+impl Appended {
+    pub(crate) fn receipt(&self) -> Receipt {
+        match self {
+            Self::Event(event) => event.receipt(),
+            Self::Duplicate(receipt) => receipt.clone(),
+        }
+    }
+
+    pub(crate) const fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Duplicate(_))
+    }
 }
 
 /// How much a read may return, and how much it may look at.
@@ -135,6 +152,11 @@ pub(crate) enum Replaced {
     Conflict,
 }
 
+/// The end of a log, and what comes after it.
+pub(crate) type Followed = (Cursor, Feed<Arc<Event>>);
+/// The records of a space, and what becomes of them.
+pub(crate) type Watched = (Vec<Record>, Feed<Record>);
+
 /// Storage that servers share. Per tenant there is one order of events: seqs 1, 2, 3 …, and an
 /// epoch that changes when history was lost.
 pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
@@ -171,8 +193,7 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Follows a tenant's log: every event after the cursor, in order, without a gap or a repeat,
     /// whichever server appended it. Ephemeral events are among them. The feed ends when the
     /// engine cannot promise that any longer; then the follower reads the log and follows again.
-    fn follow<'a>(&'a self, tenant: &'a Tenant)
-    -> BoxFuture<'a, Result<(Cursor, Feed<Arc<Event>>), Refusal>>;
+    fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>>;
 
     /// Up to so many tenants that have a log, in no particular order.
     fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>>;
@@ -192,8 +213,7 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// All records of a space, and a feed of every later change, in order per key. When the feed
     /// ends, changes may have been missed: ask again.
-    fn records<'a>(&'a self, space: &'a Space)
-    -> BoxFuture<'a, Result<(Vec<Record>, Feed<Record>), Refusal>>;
+    fn records<'a>(&'a self, space: &'a Space) -> BoxFuture<'a, Result<Watched, Refusal>>;
 
     /// Sends bytes to a server, or to all others: at most once, and soon or never.
     fn signal<'a>(&'a self, to: Option<&'a ServerId>, bytes: Bytes) -> BoxFuture<'a, Result<(), Refusal>>;

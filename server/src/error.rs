@@ -127,6 +127,12 @@ pub(crate) enum Refusal {
     Storage(&'static str),
     #[error("the store is full; try again when there is room")]
     Full,
+    #[error(
+        "the log has an event of type {0:?}, which no catalog of this server declares: a server with a newer catalog has published it; update this server"
+    )]
+    NewerCatalog(String),
+    #[error("this server was taken for gone, and its sessions were taken over: link again")]
+    LeaseLost,
     #[error("no catalog is served in the namespace {0:?}")]
     Namespace(String),
     #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
@@ -196,7 +202,9 @@ impl Refusal {
             | Self::TooManyReaders(_)
             | Self::TooFast(_)
             | Self::Full => Reason::Limit,
-            Self::UpstreamUnreachable(_) | Self::Storage(_) => Reason::Unavailable,
+            Self::UpstreamUnreachable(_) | Self::Storage(_) | Self::LeaseLost | Self::NewerCatalog(_) => {
+                Reason::Unavailable
+            }
             Self::UpstreamTimeout { .. } => Reason::Timeout,
             Self::Upstream { reason, .. } => *reason,
             Self::Reset(_) => Reason::Reset,

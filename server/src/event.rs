@@ -16,6 +16,8 @@ use fanfare_proto::{
 use prost::Message as _;
 use prost_types::{Any, Timestamp};
 
+use crate::engine::Receipt;
+
 /// What an event's envelope costs in a bounded store, in bytes.
 const ENVELOPE: usize = 256;
 /// How much larger than payload and envelope the encoded forms together are, about.
@@ -53,38 +55,6 @@ pub(crate) fn browser_forms(
     Ok((json.into(), Some(v1::BinaryPayload { json: attached.into(), attachments })))
 }
 
-/// Drafts whose order matters: when the engine cannot write one, it refuses those after it, so that they can be sent
-/// again in their order.
-#[derive(Debug, Default)]
-pub(crate) struct Sequence {
-    broken: AtomicBool,
-    /// Any refusal counts, not only that of a store that cannot be written.
-    strict: bool,
-}
-
-impl Sequence {
-    /// A sequence in which nothing is stored after a draft that was refused for any reason.
-    pub(crate) fn strict() -> Self {
-        Self { broken: AtomicBool::new(false), strict: true }
-    }
-
-    /// The store cannot be written.
-    pub(crate) fn break_off(&self) {
-        self.broken.store(true, Ordering::Relaxed);
-    }
-
-    /// A draft was refused for a reason of its own.
-    pub(crate) fn refuse(&self) {
-        if self.strict {
-            self.break_off();
-        }
-    }
-
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-}
-
 /// What ingest hands to the engine: everything but the place in the log.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -99,7 +69,6 @@ pub(crate) struct Draft {
     pub(crate) idempotency_key: String,
     /// The number of the payload's string field that takes the event's id when it has one.
     pub(crate) id_field: Option<u32>,
-    pub(crate) sequence: Option<Arc<Sequence>>,
 }
 
 /// An encoded form, made when it is first needed.
@@ -160,7 +129,12 @@ impl Event {
             draft.payload = payload.into();
         }
         let (generic, meta, delivery) = Default::default();
-        Self { id, seq, tag, draft, is_recent: AtomicBool::new(true), generic, meta, delivery }
+        Self { id, seq, tag, draft, is_recent: AtomicBool::new(false), generic, meta, delivery }
+    }
+
+    /// The event is recent: encoded forms are kept from here on.
+    pub(crate) fn retain(&self) {
+        self.is_recent.store(true, Ordering::Release);
     }
 
     /// The event is not recent any more: encoded forms are not kept from here on.
@@ -169,6 +143,10 @@ impl Event {
         self.generic.release();
         self.meta.release();
         self.delivery.release();
+    }
+
+    pub(crate) fn receipt(&self) -> Receipt {
+        Receipt { id: self.id.clone(), seq: self.seq, time: self.draft.time }
     }
 
     pub(crate) fn is_ephemeral(&self) -> bool {
@@ -251,6 +229,31 @@ impl Event {
     }
 }
 
+/// An event type of the built-in catalogs, for tests.
+#[cfg(test)]
+pub(crate) fn builtin_kind(name: &str) -> Arc<EventType> {
+    use fanfare_proto::catalog::Catalogs;
+    static CATALOGS: std::sync::LazyLock<Catalogs> =
+        std::sync::LazyLock::new(|| Catalogs::builtin().unwrap());
+    CATALOGS.event(name).unwrap().clone()
+}
+
+/// A draft for tests: an event for everybody in the tenant, with a payload of so many bytes.
+#[cfg(test)]
+pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
+    Draft {
+        tenant: Tenant::new(tenant).unwrap(),
+        rooms: vec![Room::org()],
+        time: Timestamp::default(),
+        sender: String::new(),
+        kind: builtin_kind("messenger.v1.NewMessage"),
+        payload: Bytes::from(vec![0; payload]),
+        except_sessions: Vec::new(),
+        idempotency_key: key.to_owned(),
+        id_field: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use fanfare_proto::catalog::Catalogs;
@@ -271,7 +274,6 @@ mod tests {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
-            sequence: None,
         };
         Event::new("1-1".into(), 1, 0, draft)
     }

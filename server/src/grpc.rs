@@ -7,6 +7,7 @@ mod codec;
 mod edge;
 mod front;
 mod message;
+mod notify_stream;
 mod realtime;
 mod status;
 mod subscribe;
@@ -32,10 +33,11 @@ use crate::{
     auth::{self, Auth},
     bridges::Bridges,
     call::Calls,
-    engine::OldEngine,
+    engine::Engine,
     error::Refusal,
     hub::Hub,
     ingest::Ingest,
+    peers::Peers,
     presence::Presence,
     stats::Stats,
 };
@@ -57,10 +59,11 @@ pub(crate) struct Services {
     pub(crate) name: String,
     pub(crate) auth: Auth,
     pub(crate) catalogs: Arc<Catalogs>,
-    pub(crate) engine: Arc<dyn OldEngine>,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) calls: Calls,
     pub(crate) stats: Arc<Stats>,
     pub(crate) bridges: Arc<Bridges>,
@@ -153,7 +156,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
     let path = request.uri().path();
     match path {
         "/fanfare.v1.Realtime/Notify" => unary(services, request, realtime::notify).await,
-        "/fanfare.v1.Realtime/NotifyStream" => realtime::notify_stream(services, request).await,
+        "/fanfare.v1.Realtime/NotifyStream" => notify_stream::notify_stream(services, request).await,
         "/fanfare.v1.Realtime/Subscribe" => realtime::subscribe(services, request).await,
         "/fanfare.v1.Realtime/GetPresence" => unary(services, request, realtime::get_presence).await,
         "/fanfare.v1.Realtime/Disconnect" => unary(services, request, realtime::disconnect).await,

@@ -14,13 +14,14 @@ use fanfare_proto::{
     v1::{NotifyRequest, NotifyResponse, Target},
 };
 use prost_types::Timestamp;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     auth,
-    engine::{OldAppended, OldEngine},
+    engine::{Appended, Engine, Receipt},
     error::Refusal,
-    event::{Draft, Sequence},
+    event::Draft,
+    hub::{Hub, Taps},
     stats::Stats,
 };
 
@@ -30,55 +31,26 @@ const ROOMS_MAX: usize = 64;
 const EXCEPT_SESSIONS_MAX: usize = 64;
 /// The longest session id and idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
-/// How long streams that end wait for events on their way to the log. A producer that does not read its answers has some
-/// for as long as it likes; subscribers do not wait for it longer than this.
+/// How long the end waits for appends that are not answered.
 const FINISH_MAX: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 3000 });
 
 #[derive(Debug)]
 pub(crate) struct Ingest {
     catalogs: Arc<Catalogs>,
-    engine: Arc<dyn OldEngine>,
+    engine: Arc<dyn Engine>,
     event_bytes_max: usize,
     stats: Arc<Stats>,
-    /// Closed when the server shuts down; then empty once everything that was taken has been answered.
+    taps: Arc<Taps>,
+    /// Closed when the server shuts down; then empty once every append is answered.
     under_way: TaskTracker,
     closed_at: OnceLock<Instant>,
-}
-
-/// An event that was checked; the server does not end before it is in the log or dropped.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    draft: Draft,
-    since: Instant,
-    under_way: TaskTrackerToken,
-}
-
-impl Taken {
-    /// Behind the others of a sequence.
-    pub(crate) fn within(mut self, sequence: &Arc<Sequence>) -> Self {
-        self.draft.sequence = Some(sequence.clone());
-        self
-    }
-}
-
-/// An event that the server makes, for a browser's call or because users come and go.
-#[derive(Debug, Clone)]
-pub(crate) struct Made {
-    pub(crate) tenant: Tenant,
-    pub(crate) kind: Arc<EventType>,
-    /// Without the event's id, which the log gives.
-    pub(crate) payload: Bytes,
-    pub(crate) time: Timestamp,
-    /// Whose doing it is.
-    pub(crate) user_id: String,
-    /// A session that does not get it.
-    pub(crate) except_session: Option<String>,
 }
 
 impl Ingest {
     pub(crate) fn new(
         catalogs: Arc<Catalogs>,
-        engine: Arc<dyn OldEngine>,
+        hub: &Hub,
+        engine: Arc<dyn Engine>,
         event_bytes_max: usize,
         stats: Arc<Stats>,
     ) -> Self {
@@ -87,6 +59,7 @@ impl Ingest {
             engine,
             event_bytes_max,
             stats,
+            taps: hub.taps.clone(),
             under_way: TaskTracker::new(),
             closed_at: OnceLock::new(),
         }
@@ -98,8 +71,7 @@ impl Ingest {
         self.under_way.close();
     }
 
-    /// Resolves when no more events will come: it is closed and all that were taken are in the log. At the latest some
-    /// time after the close: an event whose answer nobody reads counts as under way although it is in the log.
+    /// Resolves when it is closed and every append is answered, or some time after the close.
     pub(crate) async fn finished(&self) {
         let since = *self.closed_at.get_or_init(Instant::now);
         let end = tokio::time::Instant::from_std(since + FINISH_MAX);
@@ -112,26 +84,26 @@ impl Ingest {
         identity: &Identity,
         request: NotifyRequest,
     ) -> Result<NotifyResponse, Refusal> {
-        self.append(self.prepare(identity, request)?).await
+        let draft = self.check(identity, request)?;
+        Ok(response(&self.append_one(draft).await?))
     }
 
     /// Checks an event given as `Any`: everything that can be refused is refused here.
-    pub(crate) fn prepare(&self, identity: &Identity, request: NotifyRequest) -> Result<Taken, Refusal> {
-        self.take(identity, request).inspect_err(|_| self.stats.refused())
-    }
-
-    fn take(&self, identity: &Identity, request: NotifyRequest) -> Result<Taken, Refusal> {
-        let event = request.event.ok_or_else(|| {
-            Refusal::Invalid(
-                "event is missing: give an event of a loaded catalog as google.protobuf.Any".into(),
-            )
-        })?;
-        let kind = self.kind(&event.type_url)?.clone();
+    pub(crate) fn check(&self, identity: &Identity, request: NotifyRequest) -> Result<Draft, Refusal> {
         let target = request.target.unwrap_or_default();
-        self.check_in(identity, &kind, &[], target, event.value.into())
+        let checked = match request.event {
+            None => Err(Refusal::Invalid(
+                "event is missing: give an event of a loaded catalog as google.protobuf.Any".into(),
+            )),
+            Some(event) => self
+                .kind(&event.type_url)
+                .and_then(|kind| self.check_event(identity, kind, &[], target, event.value.into())),
+        };
+        checked.inspect_err(|_| self.stats.refused(1))
     }
 
-    /// Publishes an event of a known type: to the target's rooms, else to `instead`, else where the type declares.
+    /// Publishes an event of a known type: to the target's rooms, else to `instead`, else where the
+    /// type declares.
     pub(crate) async fn publish(
         &self,
         identity: &Identity,
@@ -140,108 +112,90 @@ impl Ingest {
         target: Target,
         payload: Bytes,
     ) -> Result<NotifyResponse, Refusal> {
-        let taken = self.check_in(identity, kind, instead, target, payload);
-        self.append(taken.inspect_err(|_| self.stats.refused())?).await
+        let draft = self.check_event(identity, kind, instead, target, payload);
+        let draft = draft.inspect_err(|_| self.stats.refused(1))?;
+        Ok(response(&self.append_one(draft).await?))
     }
 
-    fn check_in(
+    fn check_event(
         &self,
         identity: &Identity,
         kind: &Arc<EventType>,
         instead: &[Room],
         target: Target,
         payload: Bytes,
-    ) -> Result<Taken, Refusal> {
-        // Before the question, so that whoever waits for the end waits for this one.
-        let under_way = self.under_way.token();
-        if self.under_way.is_closed() {
-            return Err(Refusal::Shutdown);
-        }
+    ) -> Result<Draft, Refusal> {
         auth::require(identity, Scope::Notify)?;
         let tenant = auth::tenant(identity, &target.tenant)?;
-        self.check(kind, &payload)?;
+        self.check_payload(kind, &payload)?;
         check_keys(&target)?;
-        let draft = Draft {
+        let sender = auth::sender(identity);
+        Ok(Draft {
             tenant,
             rooms: rooms(kind, instead, &target, &payload)?,
             time: now(),
-            idempotency_key: own_key(&auth::sender(identity), &target.idempotency_key),
-            sender: auth::sender(identity),
+            idempotency_key: own_key(&sender, &target.idempotency_key),
+            sender,
             kind: kind.clone(),
             payload,
             except_sessions: target.except_sessions,
             id_field: None,
-            sequence: None,
-        };
-        Ok(Taken { draft, since: Instant::now(), under_way })
-    }
-
-    /// Appends what was checked.
-    async fn append(&self, taken: Taken) -> Result<NotifyResponse, Refusal> {
-        self.begin(taken).await?.await
-    }
-
-    /// Begins to append what was checked; gives what will be answered. Events that are begun one after the other are
-    /// in the log in this order, in whatever order the answers are awaited.
-    pub(crate) async fn begin(
-        &self,
-        taken: Taken,
-    ) -> Result<impl Future<Output = Result<NotifyResponse, Refusal>> + use<>, Refusal> {
-        let answer = self.hand_over(taken).await?;
-        Ok(async move {
-            let OldAppended { id, seq, time, duplicate } = answer.await?;
-            Ok(NotifyResponse { id, seq, time: Some(time), duplicate })
         })
     }
 
-    async fn hand_over(
+    /// A draft of an event that the server makes, for a browser's call or because users come and go:
+    /// it goes where its type declares. `payload` is without the event's id, which the log gives.
+    pub(crate) fn draft(
         &self,
-        taken: Taken,
-    ) -> Result<impl Future<Output = Result<OldAppended, Refusal>> + use<>, Refusal> {
-        let Taken { draft, since, under_way } = taken;
-        let stats = self.stats.clone();
-        let answer = self.engine.begin(draft).await.inspect_err(|_| stats.refused())?;
-        Ok(async move {
-            let appended = answer.await.inspect_err(|_| stats.refused())?;
-            stats.appended(&appended, since);
-            drop(under_way);
-            Ok(appended)
+        tenant: &Tenant,
+        kind: &Arc<EventType>,
+        payload: Bytes,
+        sender: String,
+        time: Timestamp,
+    ) -> Result<Draft, Refusal> {
+        self.check_payload(kind, &payload)?;
+        Ok(Draft {
+            tenant: tenant.clone(),
+            rooms: rooms(kind, &[], &Target::default(), &payload)?,
+            time,
+            sender,
+            id_field: kind.id_field,
+            kind: kind.clone(),
+            payload,
+            except_sessions: Vec::new(),
+            idempotency_key: String::new(),
         })
     }
 
-    /// Publishes an event that the server has made, where its type declares.
-    pub(crate) async fn publish_made(&self, made: Made) -> Result<OldAppended, Refusal> {
-        self.begin_made(made, None).await?.await
+    /// Appends one draft.
+    pub(crate) async fn append_one(&self, draft: Draft) -> Result<Appended, Refusal> {
+        let tenant = draft.tenant.clone();
+        let answers = self.append(&tenant, vec![draft]).await?;
+        answers.into_iter().next().ok_or(Refusal::Storage("written"))
     }
 
-    /// The same in two steps: events that are begun one after the other are in the log in this order.
-    pub(crate) async fn begin_made(
-        &self,
-        made: Made,
-        sequence: Option<Arc<Sequence>>,
-    ) -> Result<impl Future<Output = Result<OldAppended, Refusal>> + use<>, Refusal> {
-        let under_way = self.under_way.token();
+    /// Appends drafts of one tenant, in their order: all of them or none. There is one answer per
+    /// draft.
+    pub(crate) async fn append(&self, tenant: &Tenant, batch: Vec<Draft>) -> Result<Vec<Appended>, Refusal> {
+        let (count, since) = (batch.len(), Instant::now());
+        // Before the question, so that whoever waits for the end waits for this one.
+        let _under_way = self.under_way.token();
         if self.under_way.is_closed() {
             return Err(Refusal::Shutdown);
         }
-        self.check(&made.kind, &made.payload)?;
-        let draft = Draft {
-            tenant: made.tenant,
-            rooms: rooms(&made.kind, &[], &Target::default(), &made.payload)?,
-            time: made.time,
-            sender: format!("user:{}", made.user_id),
-            id_field: made.kind.id_field,
-            kind: made.kind,
-            payload: made.payload,
-            except_sessions: made.except_session.into_iter().collect(),
-            idempotency_key: String::new(),
-            sequence,
-        };
-        self.hand_over(Taken { draft, since: Instant::now(), under_way }).await
+        let answers = self.engine.append(tenant, batch).await;
+        let answers = answers.inspect_err(|_| self.stats.refused(count))?;
+        for answer in &answers {
+            self.stats.appended(answer, since);
+            if let Appended::Event(event) = answer {
+                self.taps.offer(event);
+            }
+        }
+        Ok(answers)
     }
 
     /// Refuses payloads that are too large or not valid for their type.
-    fn check(&self, kind: &EventType, payload: &[u8]) -> Result<(), Refusal> {
+    fn check_payload(&self, kind: &EventType, payload: &[u8]) -> Result<(), Refusal> {
         if payload.len() > self.event_bytes_max {
             return Err(Refusal::TooLarge { size: payload.len(), max: self.event_bytes_max });
         }
@@ -265,6 +219,12 @@ impl Ingest {
             Refusal::UnknownEvent(format!("no loaded catalog declares the event {shown:?}{hint}"))
         })
     }
+}
+
+/// The answer to a producer.
+pub(crate) fn response(appended: &Appended) -> NotifyResponse {
+    let Receipt { id, seq, time } = appended.receipt();
+    NotifyResponse { id, seq, time: Some(time), duplicate: appended.is_duplicate() }
 }
 
 /// A producer's key, apart from those of others that publish to the tenant.
@@ -339,25 +299,11 @@ pub(crate) fn now() -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_proto::v1::Caller;
-
     use super::*;
     use crate::{
         config::{Limits, Retention},
         engine::memory::MemoryEngine,
-        hub::Hub,
     };
-
-    fn made(ingest: &Ingest) -> Made {
-        Made {
-            tenant: Tenant::new("1").unwrap(),
-            kind: ingest.catalogs.event("messenger.v1.UserOnline").unwrap().clone(),
-            payload: Bytes::new(),
-            time: now(),
-            user_id: Caller::default().user_id,
-            except_session: None,
-        }
-    }
 
     #[test]
     fn keys_are_a_producers_own() {
@@ -367,15 +313,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_waits_for_events_under_way_but_not_for_answers_that_nobody_reads() {
+    async fn a_closed_ingest_takes_nothing_and_is_finished() {
         let (limits, catalogs) = (Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
-        let hub = Arc::new(Hub::new(limits));
-        let engine = Arc::new(MemoryEngine::new(Retention::default(), limits, hub));
-        let ingest = Ingest::new(catalogs, engine, limits.event_bytes_max, Arc::default());
-        let unread = ingest.begin_made(made(&ingest), None).await.unwrap();
+        let engine = Arc::new(MemoryEngine::new(Retention::default(), limits));
+        let hub = Hub::new(limits, engine.clone());
+        let ingest = Ingest::new(catalogs.clone(), &hub, engine, limits.event_bytes_max, Arc::default());
+        let kind = catalogs.event("messenger.v1.UserOnline").unwrap();
+        let draft = || {
+            let tenant = Tenant::new("1").unwrap();
+            ingest.draft(&tenant, kind, Bytes::new(), String::new(), now()).unwrap()
+        };
+        ingest.append_one(draft()).await.unwrap();
         ingest.close();
-        assert!(matches!(ingest.begin_made(made(&ingest), None).await.map(drop), Err(Refusal::Shutdown)));
+        assert!(matches!(ingest.append_one(draft()).await, Err(Refusal::Shutdown)));
         tokio::time::timeout(Duration::from_secs(10), ingest.finished()).await.unwrap();
-        drop(unread);
     }
 }

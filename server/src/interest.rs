@@ -10,6 +10,7 @@ use crate::event::Event;
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
     rooms: HashMap<Room, Since>,
+    is_everything: bool,
 }
 
 /// The first place from which the events of a room count: later positions in the hub's window,
@@ -21,6 +22,11 @@ pub(crate) struct Since {
 }
 
 impl Interest {
+    /// All rooms.
+    pub(crate) fn everything() -> Self {
+        Self { is_everything: true, ..Self::default() }
+    }
+
     /// Adds a room; false when it is wanted already.
     pub(crate) fn add(&mut self, room: Room, since: Since) -> bool {
         let is_new = !self.rooms.contains_key(&room);
@@ -36,7 +42,7 @@ impl Interest {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+        self.rooms.is_empty() && !self.is_everything
     }
 
     pub(crate) fn rooms(&self) -> impl ExactSizeIterator<Item = &Room> {
@@ -45,7 +51,13 @@ impl Interest {
 
     /// Whether an event read from the log is wanted.
     pub(crate) fn wants_logged(&self, event: &Event) -> bool {
-        event.rooms().iter().any(|room| self.rooms.get(room).is_some_and(|since| event.seq > since.seq))
+        self.wants_at(event.seq, event.rooms().iter().map(Room::as_str))
+    }
+
+    /// Whether an event of these rooms at a seq of the log is wanted.
+    pub(crate) fn wants_at<'r>(&self, seq: u64, mut rooms: impl Iterator<Item = &'r str>) -> bool {
+        let is_wanted = |room| self.rooms.get(room).is_some_and(|since| seq > since.seq);
+        self.is_everything || rooms.any(is_wanted)
     }
 
     /// Whether an event at a position of the hub's window is wanted.

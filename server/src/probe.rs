@@ -13,7 +13,7 @@ use fanfare_proto::{
 use tokio::sync::Mutex;
 
 use crate::{
-    engine::{OWN_TENANT, OldEngine},
+    engine::{Engine, OWN_TENANT},
     event::Draft,
     hub::{Hub, Inbox, Subscription},
     ingest,
@@ -29,7 +29,7 @@ pub(crate) struct Probe {
     tenant: Option<Tenant>,
     kind: Option<Arc<EventType>>,
     hub: Arc<Hub>,
-    engine: Arc<dyn OldEngine>,
+    engine: Arc<dyn Engine>,
     /// The last answer. Locked while the next one is found: one probe at a time.
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -44,7 +44,7 @@ impl Probe {
         tenant: Option<Tenant>,
         catalogs: &Catalogs,
         hub: Arc<Hub>,
-        engine: Arc<dyn OldEngine>,
+        engine: Arc<dyn Engine>,
     ) -> Self {
         let kind = catalogs.events().find(|e| !e.ephemeral).cloned();
         Self { tenant, kind, hub, engine, last: Mutex::default() }
@@ -69,10 +69,8 @@ impl Probe {
     async fn deliver(&self, tenant: &Tenant, kind: &Arc<EventType>) -> Result<(), String> {
         let inbox = Arc::new(Inbox::default());
         let rooms = vec![Room::org()];
-        let engine = self.engine.clone();
-        let mut subscription = Subscription::open(&self.hub, engine, tenant, rooms.clone(), None, &inbox, 0)
-            .await
-            .map_err(|e| e.to_string())?;
+        let open = Subscription::open(&self.hub, tenant, rooms.clone(), None, &inbox, 0);
+        let mut subscription = open.await.map_err(|e| e.to_string())?;
         let draft = Draft {
             tenant: tenant.clone(),
             rooms,
@@ -83,12 +81,12 @@ impl Probe {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
-            sequence: None,
         };
-        let sent = self.engine.append(draft).await.map_err(|e| e.to_string())?;
+        let sent = self.engine.append(tenant, vec![draft]).await.map_err(|e| e.to_string())?;
+        let sent: Vec<String> = sent.iter().map(|sent| sent.receipt().id).collect();
         loop {
             let batch = subscription.next().await.map_err(|e| e.to_string())?;
-            if batch.events.iter().any(|e| e.id == sent.id) {
+            if batch.events.iter().any(|event| sent.contains(&event.id)) {
                 return Ok(());
             }
             inbox.ready().await;
@@ -108,9 +106,8 @@ mod tests {
     async fn however_many_ask_the_log_gets_one_event_and_no_tenant_of_the_limit() {
         let (limits, catalogs) =
             (Limits { tenants_max: 1, ..Limits::default() }, Catalogs::builtin().unwrap());
-        let hub = Arc::new(Hub::new(limits));
-        let engine: Arc<dyn OldEngine> =
-            Arc::new(MemoryEngine::new(Retention::default(), limits, hub.clone()));
+        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(Retention::default(), limits));
+        let hub = Arc::new(Hub::new(limits, engine.clone()));
         engine.head(&Tenant::new("1").unwrap()).await.unwrap();
         let own = Probe::tenant().unwrap();
         let probe = Probe::new(Probe::tenant(), &catalogs, hub, engine.clone());

@@ -16,11 +16,12 @@ use crate::{
     call::Calls,
     config::Config,
     connection,
-    engine::{OldEngine, disk::DiskEngine, memory::MemoryEngine},
+    engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
     error::Error,
     grpc::{About, Budget, Front, Services, upstream::Upstreams},
     hub::Hub,
     ingest::Ingest,
+    peers::Peers,
     presence::Presence,
     probe::Probe,
     stats::Stats,
@@ -43,32 +44,28 @@ pub struct Server {
 impl Server {
     /// Checks the configuration and listens.
     pub async fn bind(config: Config) -> Result<Self, Error> {
-        let hub = Arc::new(Hub::new(config.limits));
         let (retention, limits) = (config.retention, config.limits);
-        let engine: Arc<dyn OldEngine> = match &config.data_dir {
-            None => Arc::new(MemoryEngine::new(retention, limits, hub.clone())),
+        let engine: Arc<dyn Engine> = match &config.data_dir {
+            None => Arc::new(MemoryEngine::new(retention, limits)),
             Some(folder) => {
                 let catalogs = config.catalogs.clone();
-                Arc::new(DiskEngine::open(folder, catalogs, retention, limits, hub.clone())?)
+                Arc::new(DiskEngine::open(folder, catalogs, retention, limits)?)
             }
         };
-        Self::bind_on(config, hub, engine).await
+        Self::bind_on(config, engine).await
     }
 
-    /// The same on an engine that is at hand and publishes to `hub`.
-    pub(crate) async fn bind_on(
-        config: Config,
-        hub: Arc<Hub>,
-        engine: Arc<dyn OldEngine>,
-    ) -> Result<Self, Error> {
+    /// The same on an engine that is at hand.
+    pub(crate) async fn bind_on(config: Config, engine: Arc<dyn Engine>) -> Result<Self, Error> {
+        let hub = Arc::new(Hub::new(config.limits, engine.clone()));
         let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
         let auth = Auth::new(&config.tokens)?;
         let catalogs = config.catalogs;
         let stats = Arc::new(Stats::default());
         let size_max = config.limits.event_bytes_max;
-        let ingest = Arc::new(Ingest::new(catalogs.clone(), engine.clone(), size_max, stats.clone()));
-        let presence = Arc::new(Presence::new(&catalogs, &config.presence)?);
-        presence.restore(engine.kept());
+        let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), size_max, stats.clone());
+        let ingest = Arc::new(ingest);
+        let presence = Arc::new(Presence::new(&catalogs, &config.presence, engine.clone())?);
         let calls = Calls {
             catalogs: catalogs.clone(),
             ingest: ingest.clone(),
@@ -87,6 +84,7 @@ impl Server {
             auth,
             ingest,
             presence,
+            peers: Arc::new(Peers::new(engine.clone())),
             calls,
             catalogs,
             engine,
@@ -95,7 +93,7 @@ impl Server {
             bridges: Arc::new(Bridges::default()),
             about: About::new(
                 address,
-                config.data_dir.is_some(),
+                if config.data_dir.is_some() { "disk" } else { "memory" },
                 config.signer,
                 config.tokens.default_tenant,
                 probed,
@@ -137,16 +135,17 @@ impl Server {
             let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
             loop {
                 ticks.tick().await;
-                services.engine.sweep();
+                services.engine.sweep().await;
                 services.hub.sweep();
-                services.presence.sweep();
                 services.calls.per_user.forget();
             }
         }));
         let services = self.services.clone();
         tasks.spawn(async move {
-            services.presence.run(&services.ingest, &*services.engine, &services.closing).await;
+            services.presence.run(&services.ingest, &services.closing).await;
         });
+        let services = self.services.clone();
+        tasks.spawn(async move { services.peers.run(services.clone(), &services.closing).await });
         let pages = pages(self.services.clone(), self.probe.clone());
         let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
         let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), Budget::new());

@@ -10,7 +10,7 @@ use std::{
 
 use fanfare_proto::latency::Histogram;
 
-use crate::engine::OldAppended;
+use crate::engine::Appended;
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -47,17 +47,17 @@ fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl Stats {
-    /// A request to publish was refused.
-    pub(crate) fn refused(&self) {
-        add(&self.refused, 1);
+    /// So many requests to publish were refused.
+    pub(crate) fn refused(&self, count: usize) {
+        add(&self.refused, count as u64);
     }
 
     /// An event that was checked at `since` is in the log, or was there already, or was handed to those present.
-    pub(crate) fn appended(&self, appended: &OldAppended, since: Instant) {
+    pub(crate) fn appended(&self, appended: &Appended, since: Instant) {
         let counter = match appended {
-            OldAppended { duplicate: true, .. } => &self.duplicate,
-            OldAppended { seq: 0, .. } => &self.ephemeral,
-            OldAppended { .. } => &self.stored,
+            Appended::Duplicate(_) => &self.duplicate,
+            Appended::Event(event) if event.is_ephemeral() => &self.ephemeral,
+            Appended::Event(_) => &self.stored,
         };
         add(counter, 1);
         self.append.record(since.elapsed());

@@ -7,6 +7,7 @@ mod changes;
 mod failing;
 mod file;
 mod log;
+mod place;
 mod reopen;
 mod rewrite;
 mod store;
@@ -15,50 +16,45 @@ mod tests;
 mod writer;
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError, RwLock},
 };
 
+use bytes::Bytes;
 use fanfare_proto::{
     catalog::Catalogs,
     cursor::{Cursor, Epoch},
-    room::{Room, Tenant},
+    room::Tenant,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
     log::Clock,
+    place::{Ends, Places},
     store::{Opening, Store, unpanicked},
     writer::{Command, Lag, Writer},
 };
-use super::{Answer, OldEngine, OldPage, OldRecord, StoredEvent};
+use super::{
+    Appended, Engine, Feed, Followed, Page, ReadLimits, Record, Records, Replaced, Replacement, ServerId,
+    Signals, Space, StoredEvent, Unreadable, Watched,
+};
 use crate::{
     config::{Limits, Retention},
     error::{Error, Refusal},
     event::{Draft, Event},
-    hub::Hub,
     interest::Interest,
 };
 
 /// Commands that wait for the writer; more wait for their turn.
 const WAITING_MAX: usize = 8192;
-/// How long the way from the disk to the hub may take; it takes microseconds.
-const PUBLISHING_MAX: Duration = Duration::from_secs(1);
-/// How often it is looked whether it is over.
-const PUBLISHING_PAUSE: Duration = Duration::from_micros(20);
 
-/// The handle; the writer is a thread.
+/// One server's handle; the writer is a thread.
 #[derive(Debug)]
 pub(crate) struct DiskEngine {
+    server: ServerId,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    kept: Mutex<Vec<(String, Vec<u8>)>>,
 }
 
 /// What readers and the writer share. The locks are short.
@@ -69,24 +65,11 @@ struct Shared {
     /// Absent while it has failed.
     store: RwLock<Option<Arc<Store>>>,
     epoch: Epoch,
-    places: RwLock<HashMap<Tenant, Arc<Place>>>,
-    /// Where new logs begin: behind every log that was freed, so that no place is ever given twice.
-    floor: AtomicU64,
-    hub: Arc<Hub>,
+    places: Places,
+    records: Records,
+    signals: Signals,
     retention: Retention,
     limits: Limits,
-}
-
-/// How far a tenant's log reaches.
-#[derive(Debug)]
-struct Place {
-    number: u32,
-    /// The seq before the oldest event.
-    base: AtomicU64,
-    /// The newest seq on the disk: cursors up to here are right.
-    written: AtomicU64,
-    /// The newest seq that the hub has: readers see no event before it has it.
-    published: AtomicU64,
 }
 
 impl DiskEngine {
@@ -96,7 +79,6 @@ impl DiskEngine {
         catalogs: Arc<Catalogs>,
         retention: Retention,
         limits: Limits,
-        hub: Arc<Hub>,
     ) -> Result<Self, Error> {
         let lag = Lag::new(limits.answered_early_max);
         let opening = Opening { folder, late: lag.is_allowed(), known: None, is_suspect: false };
@@ -106,46 +88,42 @@ impl DiskEngine {
             catalogs,
             epoch: store.epoch,
             store: RwLock::new(Some(Arc::new(store))),
-            places: RwLock::default(),
-            floor: AtomicU64::new(contents.floor),
-            hub,
+            places: Places::new(contents.floor),
+            records: Records::default(),
+            signals: Signals::default(),
             retention,
             limits,
         });
-        let clock = Clock::new(contents.clock);
-        let writer = Writer::new(shared.clone(), lag, clock, contents.logs);
+        let writer = Writer::new(shared.clone(), lag, Clock::new(contents.clock), contents);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
         std::thread::Builder::new()
             .name("fanfare-log".into())
             .spawn(move || writer.run(waiting))
             .map_err(|e| Error::Store { folder: folder.display().to_string(), problem: e.to_string() })?;
-        Ok(Self { shared, commands, kept: Mutex::new(contents.sessions) })
+        Ok(Self { server: ServerId::random(), shared, commands })
     }
 
-    /// Hands a command to the writer, which takes them in order; gives what it will answer.
-    async fn ask<T: Send + 'static>(
+    /// Another server on the same store.
+    #[cfg(test)]
+    pub(crate) fn another(&self) -> Self {
+        let (shared, commands) = (self.shared.clone(), self.commands.clone());
+        Self { server: ServerId::random(), shared, commands }
+    }
+
+    /// Hands a command to the writer, which takes them in order, and waits for its answer.
+    async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
-    ) -> Result<BoxFuture<'static, Result<T, Refusal>>, Refusal> {
+    ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| Refusal::Storage("written"))?;
-        Ok(async move { answered.await.map_err(|_| Refusal::Storage("written"))? }.boxed())
+        answered.await.map_err(|_| Refusal::Storage("written"))?
     }
 }
 
 impl Shared {
     fn store(&self) -> Option<Arc<Store>> {
         self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn place(&self, tenant: &Tenant) -> Option<Arc<Place>> {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
-    }
-
-    /// The newest seq of a tenant's log that the hub has.
-    fn head(&self, tenant: &Tenant) -> u64 {
-        let place = self.place(tenant);
-        place.map_or_else(|| self.floor.load(Ordering::Acquire), |p| p.published.load(Ordering::Acquire))
     }
 
     fn cursor(&self, seq: u64) -> Cursor {
@@ -157,58 +135,27 @@ impl Shared {
         tenant: &Tenant,
         interest: &Interest,
         after: Cursor,
-        limit: usize,
-    ) -> Result<OldPage, Refusal> {
-        let place = self.place(tenant);
-        let reaches = |of: &AtomicU64| of.load(Ordering::Acquire);
-        // On the disk, and on its way to the hub: whoever reads behind it must not meet it there again.
-        let on_its_way = || {
-            let passing =
-                |p: &Arc<Place>| (reaches(&p.published) + 1..=reaches(&p.written)).contains(&after.seq);
-            place.as_ref().is_some_and(passing)
-        };
-        let until = Instant::now() + PUBLISHING_MAX;
-        while on_its_way() {
-            if Instant::now() > until {
-                return Err(Refusal::Storage("read"));
-            }
-            // It takes microseconds; where the machine is busy, the writer needs the processor more.
-            std::thread::sleep(PUBLISHING_PAUSE);
-        }
-        let floor = reaches(&self.floor);
-        let head = place.as_ref().map_or(floor, |p| reaches(&p.published));
-        let ends = |p: &Arc<Place>| (reaches(&p.base), reaches(&p.written));
-        let (base, written) = place.as_ref().map_or((floor, floor), ends);
-        if after.epoch != self.epoch || after.seq > written || after.seq < base {
+        limits: ReadLimits,
+    ) -> Result<Page, Refusal> {
+        let Ends { number, base, head } = self.places.ends(tenant);
+        let is_known = after.epoch == self.epoch && after.tag == 0;
+        if !is_known || after.seq > head || after.seq < base {
             return Err(Refusal::Reset(self.cursor(head)));
         }
-        let Some(place) = place.filter(|_| !interest.is_empty() && after.seq < head) else {
-            let upto = if interest.is_empty() { after.seq } else { head.max(after.seq) };
-            return Ok(OldPage { events: Vec::new(), upto });
+        let Some(number) = number.filter(|_| !interest.is_empty() && after.seq < head) else {
+            return Ok(Page { events: Vec::new(), cursor: after, more: after.seq < head });
         };
         let store = self.store().ok_or(Refusal::Storage("read"))?;
-        let (mut events, mut upto, mut next, mut broken) = (Vec::new(), head, after.seq + 1, false);
+        let mut scan = Scan { events: Vec::new(), reached: after.seq, stopped_by: None };
+        let last = head.min(after.seq.saturating_add(limits.scan_max as u64));
         let visited = unpanicked(|| {
-            store.visit(place.number, after.seq, |seq, stored| {
-                // What is missing was trimmed meanwhile.
-                if seq > head {
-                    return false;
-                }
-                let Some(stored) = stored.filter(|_| seq == next) else {
-                    broken = true;
-                    return false;
+            store.visit(number, after.seq, last, |seq, stored| {
+                scan.stopped_by = match stored {
+                    // What is missing was trimmed meanwhile.
+                    Some(stored) if seq == scan.reached + 1 => self.take(&mut scan, tenant, interest, stored),
+                    _ => Some(Refusal::Reset(self.cursor(head))),
                 };
-                next += 1;
-                if let Some(event) =
-                    self.event(tenant, seq, stored).filter(|event| interest.wants_logged(event))
-                {
-                    events.push(event);
-                    if events.len() == limit {
-                        upto = seq;
-                        return false;
-                    }
-                }
-                true
+                scan.stopped_by.is_none() && scan.events.len() < limits.events_max
             })
         });
         match visited {
@@ -222,29 +169,58 @@ impl Shared {
                 return Err(Refusal::Storage("read"));
             }
         }
-        if broken {
-            return Err(Refusal::Reset(self.cursor(head)));
+        match scan.stopped_by {
+            Some(reset @ Refusal::Reset(_)) => return Err(reset),
+            // What comes before it is read first.
+            Some(refusal) if scan.events.is_empty() => return Err(refusal),
+            None if scan.reached < last && scan.events.len() < limits.events_max => {
+                return Err(Refusal::Reset(self.cursor(head)));
+            }
+            _ => {}
         }
-        Ok(OldPage { events, upto })
+        Ok(Page { events: scan.events, cursor: self.cursor(scan.reached), more: scan.reached < head })
     }
 
-    /// An event as it was appended; `None` when no loaded catalog has its type any more.
-    fn event(&self, tenant: &Tenant, seq: u64, stored: StoredEvent) -> Option<Arc<Event>> {
-        let draft = stored.draft(tenant, &self.catalogs).ok()?;
-        Some(Arc::new(Event::stored(self.cursor(seq), draft)))
+    /// Takes the next event of a scan, if it is wanted; gives why the scan cannot go on.
+    fn take(
+        &self,
+        scan: &mut Scan,
+        tenant: &Tenant,
+        interest: &Interest,
+        stored: StoredEvent,
+    ) -> Option<Refusal> {
+        let seq = scan.reached + 1;
+        if interest.wants_at(seq, stored.rooms.iter().map(String::as_str)) {
+            match stored.draft(tenant, &self.catalogs) {
+                Ok(draft) => scan.events.push(Arc::new(Event::stored(self.cursor(seq), draft))),
+                Err(Unreadable::UnknownType(name)) => return Some(Refusal::NewerCatalog(name)),
+                Err(Unreadable::Damaged) => return Some(Refusal::Storage("read")),
+            }
+        }
+        scan.reached = seq;
+        None
     }
 }
 
-impl Place {
-    const fn new(number: u32, base: u64, written: u64, published: u64) -> Self {
-        let (base, written) = (AtomicU64::new(base), AtomicU64::new(written));
-        Self { number, base, written, published: AtomicU64::new(published) }
-    }
+/// A read under way.
+struct Scan {
+    events: Vec<Arc<Event>>,
+    /// The newest seq that was looked at.
+    reached: u64,
+    stopped_by: Option<Refusal>,
 }
 
-impl OldEngine for DiskEngine {
-    fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
-        self.ask(|answer| Command::Append(draft, answer)).boxed()
+impl Engine for DiskEngine {
+    fn server(&self) -> &ServerId {
+        &self.server
+    }
+
+    fn append<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'a, Result<Vec<Appended>, Refusal>> {
+        self.ask(|answer| Command::Append(tenant.clone(), batch, answer)).boxed()
     }
 
     fn read<'a>(
@@ -252,31 +228,61 @@ impl OldEngine for DiskEngine {
         tenant: &'a Tenant,
         interest: &'a Interest,
         after: Cursor,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<OldPage, Refusal>> {
-        async move { tokio::task::block_in_place(|| self.shared.read(tenant, interest, after, limit)) }
+        limits: ReadLimits,
+    ) -> BoxFuture<'a, Result<Page, Refusal>> {
+        async move { tokio::task::block_in_place(|| self.shared.read(tenant, interest, after, limits)) }
             .boxed()
     }
 
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
-        std::future::ready(Ok(self.shared.cursor(self.shared.head(tenant)))).boxed()
+        std::future::ready(Ok(self.shared.cursor(self.shared.places.ends(tenant).head))).boxed()
     }
 
-    fn tenants(&self) -> Vec<Tenant> {
-        self.shared.places.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {
+        let max = self.shared.limits.tenants_max;
+        let followed = self.shared.places.follow(tenant, max);
+        let followed = followed.map(|(head, feed)| (self.shared.cursor(head), feed));
+        std::future::ready(followed.ok_or(Refusal::TooManyTenants(max))).boxed()
     }
 
-    fn keep(&self, records: Arc<[OldRecord]>) -> BoxFuture<'_, Result<(), Refusal>> {
-        async move { self.ask(|answer| Command::Keep(records, answer)).await?.await }.boxed()
+    fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>> {
+        std::future::ready(Ok(self.shared.places.tenants(limit))).boxed()
     }
 
-    fn kept(&self) -> Vec<(String, Vec<u8>)> {
-        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    fn record<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Record>, Refusal>> {
+        std::future::ready(Ok(self.shared.records.get(space, key))).boxed()
     }
 
-    fn sweep(&self) {
-        // A writer that is busy trims by itself.
-        let _busy = self.commands.try_send(Command::Sweep);
+    fn replace<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+        replacement: Replacement,
+    ) -> BoxFuture<'a, Result<Replaced, Refusal>> {
+        self.ask(|answer| Command::Replace(space.clone(), key.to_owned(), replacement, answer)).boxed()
+    }
+
+    fn records<'a>(&'a self, space: &'a Space) -> BoxFuture<'a, Result<Watched, Refusal>> {
+        std::future::ready(Ok(self.shared.records.follow(space))).boxed()
+    }
+
+    fn signal<'a>(&'a self, to: Option<&'a ServerId>, bytes: Bytes) -> BoxFuture<'a, Result<(), Refusal>> {
+        self.shared.signals.send(&self.server, to, &bytes);
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
+        std::future::ready(Ok(self.shared.signals.listen(&self.server))).boxed()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        self.shared.records.sweep();
+        // A writer that is gone or fails has nothing to remove.
+        self.ask(Command::Sweep).map(drop).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

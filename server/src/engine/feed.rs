@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 /// Items that wait in a feed.
-const ITEMS_MAX: usize = 65_536;
+const ITEMS_MAX: usize = if cfg!(test) { 512 } else { 65_536 };
 /// Bytes that wait in a feed.
 const BYTES_MAX: usize = 64 << 20;
 
@@ -43,6 +43,19 @@ pub(crate) fn feed<T>() -> (FeedSender<T>, Feed<T>) {
     (FeedSender { shared: Arc::downgrade(&shared) }, Feed(shared))
 }
 
+impl<T> Queue<T> {
+    fn push(&mut self, item: T, bytes: usize) {
+        if self.items.len() >= ITEMS_MAX || self.bytes.saturating_add(bytes) > BYTES_MAX {
+            self.items = VecDeque::new();
+            self.has_ended = true;
+        }
+        if !self.has_ended {
+            self.items.push_back(item);
+            self.bytes += bytes;
+        }
+    }
+}
+
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,16 +87,16 @@ impl<T> FeedSender<T> {
     /// Enqueues an item that costs so many bytes; false when the follower has gone or has lost the
     /// feed, after which the sender is of no more use.
     pub(crate) fn send(&self, item: T, bytes: usize) -> bool {
+        self.send_all([(item, bytes)])
+    }
+
+    /// Enqueues items with what each costs in bytes, and wakes the follower once.
+    pub(crate) fn send_all(&self, items: impl IntoIterator<Item = (T, usize)>) -> bool {
         let Some(shared) = self.shared.upgrade() else { return false };
         let is_open = {
             let mut queue = shared.lock();
-            if queue.items.len() >= ITEMS_MAX || queue.bytes.saturating_add(bytes) > BYTES_MAX {
-                queue.items = VecDeque::new();
-                queue.has_ended = true;
-            }
-            if !queue.has_ended {
-                queue.items.push_back(item);
-                queue.bytes += bytes;
+            for (item, bytes) in items {
+                queue.push(item, bytes);
             }
             !queue.has_ended
         };

@@ -1,9 +1,9 @@
 //! Records in this process's memory, for engines whose store one process owns.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -48,31 +48,69 @@ impl Records {
 
     /// Replaces a record if it is as expected.
     pub(crate) fn replace(&self, space: &Space, key: &str, replacement: &Replacement) -> Replaced {
-        let now = Instant::now();
         let mut spaces = self.lock();
-        let held = spaces.spaces.get(space).and_then(|of_space| of_space.records.get(key));
-        let revision = held.filter(|held| held.is_valid(now)).map_or(0, |held| held.revision);
-        if revision != replacement.expected {
+        if spaces.revision_of(space, key) != replacement.expected {
             return Replaced::Conflict;
         }
         spaces.revision += 1;
         let revision = spaces.revision;
-        let of_space = spaces.spaces.entry(space.clone()).or_default();
-        let key: Arc<str> = key.into();
-        match &replacement.value {
-            Some(value) => {
-                let expires_at = replacement.ttl.and_then(|ttl| now.checked_add(ttl));
-                let held = Held { value: value.clone(), revision, expires_at };
-                of_space.announce(&held.record(&key));
-                of_space.records.insert(key, held);
-            }
-            None => {
-                of_space.records.remove(&key);
-                of_space.announce(&Record { key, value: None, revision });
+        spaces.put(space, key, revision, replacement.value.clone(), replacement.ttl);
+        Replaced::Revision(revision)
+    }
+
+    /// The revision of a record; 0 when there is none.
+    pub(crate) fn revision_of(&self, space: &Space, key: &str) -> u64 {
+        self.lock().revision_of(space, key)
+    }
+
+    /// Whether a record expires by itself, or is not there.
+    pub(crate) fn expires(&self, space: &Space, key: &str) -> bool {
+        let spaces = self.lock();
+        let held = spaces.spaces.get(space).and_then(|of_space| of_space.records.get(key));
+        held.is_none_or(|held| held.expires_at.is_some())
+    }
+
+    /// A revision that no record has had.
+    pub(crate) fn next_revision(&self) -> u64 {
+        let mut spaces = self.lock();
+        spaces.revision += 1;
+        spaces.revision
+    }
+
+    /// Makes a change whose revision was given before.
+    pub(crate) fn put(
+        &self,
+        space: &Space,
+        key: &str,
+        revision: u64,
+        value: Option<Bytes>,
+        ttl: Option<Duration>,
+    ) {
+        self.lock().put(space, key, revision, value, ttl);
+    }
+
+    /// The records that do not expire are these, and later revisions are higher than `revision`.
+    pub(crate) fn restore(&self, stored: Vec<(Space, Record)>, revision: u64) {
+        let mut spaces = self.lock();
+        spaces.revision = spaces.revision.max(revision);
+        let known: HashSet<(&Space, &str)> =
+            stored.iter().map(|(space, record)| (space, &*record.key)).collect();
+        let mut gone = Vec::new();
+        for (space, of_space) in &spaces.spaces {
+            let lasting = of_space.records.iter().filter(|(_, held)| held.expires_at.is_none());
+            let missing = lasting.filter(|(key, _)| !known.contains(&(space, &***key)));
+            gone.extend(missing.map(|(key, _)| (space.clone(), key.clone())));
+        }
+        for (space, key) in gone {
+            spaces.revision += 1;
+            let revision = spaces.revision;
+            spaces.put(&space, &key, revision, None, None);
+        }
+        for (space, Record { key, value, revision }) in stored {
+            if spaces.revision_of(&space, &key) != revision {
+                spaces.put(&space, &key, revision, value, None);
             }
         }
-        spaces.free(space);
-        Replaced::Revision(revision)
     }
 
     /// All records of a space, and a feed of every later change.
@@ -104,6 +142,25 @@ impl Records {
 }
 
 impl Spaces {
+    fn revision_of(&self, space: &Space, key: &str) -> u64 {
+        let held = self.spaces.get(space).and_then(|of_space| of_space.records.get(key));
+        held.filter(|held| held.is_valid(Instant::now())).map_or(0, |held| held.revision)
+    }
+
+    fn put(&mut self, space: &Space, key: &str, revision: u64, value: Option<Bytes>, ttl: Option<Duration>) {
+        let of_space = self.spaces.entry(space.clone()).or_default();
+        let key: Arc<str> = key.into();
+        of_space.announce(&Record { key: key.clone(), value: value.clone(), revision });
+        match value {
+            Some(value) => {
+                let expires_at = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
+                of_space.records.insert(key, Held { value, revision, expires_at });
+            }
+            None => _ = of_space.records.remove(&key),
+        }
+        self.free(space);
+    }
+
     fn free(&mut self, space: &Space) {
         if self.spaces.get(space).is_some_and(SpaceRecords::is_empty) {
             self.spaces.remove(space);
@@ -134,8 +191,6 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn replacement(value: Option<&'static str>, expected: u64) -> Replacement {

@@ -78,7 +78,6 @@ impl StoredEvent {
             except_sessions: self.except_sessions,
             idempotency_key: String::new(),
             id_field: self.id_field,
-            sequence: None,
         })
     }
 }

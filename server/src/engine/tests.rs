@@ -6,24 +6,42 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use fanfare_proto::{catalog::Catalogs, room::Room};
 
 use super::{disk::DiskEngine, memory::MemoryEngine, *};
 use crate::{
     config::{Limits, Retention},
-    event::Sequence,
+    event::draft,
     hub::{Hub, Inbox, Subscription},
     interest::Interest,
 };
 
-/// An engine of each kind with these bounds, and its hub.
-fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn OldEngine>, Arc<Hub>)> {
-    let (memory, disk) = (Arc::new(Hub::new(limits)), Arc::new(Hub::new(limits)));
-    vec![
-        (Arc::new(MemoryEngine::new(retention, limits, memory.clone())), memory),
-        (Arc::new(opened(&folder(), retention, limits, &disk)), disk),
-    ]
+/// A question whether the log reaches back.
+const ONE: ReadLimits = ReadLimits { events_max: 1, scan_max: 1 };
+
+/// An engine of each kind with these bounds, and a hub on it.
+fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn Engine>, Arc<Hub>)> {
+    let engines: [Arc<dyn Engine>; 2] =
+        [Arc::new(MemoryEngine::new(retention, limits)), Arc::new(opened(&folder(), retention, limits))];
+    let with_hub = |engine: Arc<dyn Engine>| {
+        let hub = Arc::new(Hub::new(limits, engine.clone()));
+        (engine, hub)
+    };
+    engines.into_iter().map(with_hub).collect()
+}
+
+/// Two servers on one store in memory.
+pub(super) async fn memory_pair(retention: Retention, limits: Limits) -> super::conformance::Pair {
+    let engine = MemoryEngine::new(retention, limits);
+    let other = engine.another();
+    (Arc::new(engine), Arc::new(other))
+}
+
+/// Two servers on one store on disk.
+pub(super) async fn disk_pair(retention: Retention, limits: Limits) -> super::conformance::Pair {
+    let engine = opened(&folder(), retention, limits);
+    let other = engine.another();
+    (Arc::new(engine), Arc::new(other))
 }
 
 /// A folder that no other test has.
@@ -35,40 +53,35 @@ pub(super) fn folder() -> PathBuf {
     folder
 }
 
-pub(super) fn opened(
-    folder: &std::path::Path,
-    retention: Retention,
-    limits: Limits,
-    hub: &Arc<Hub>,
-) -> DiskEngine {
+pub(super) fn opened(folder: &std::path::Path, retention: Retention, limits: Limits) -> DiskEngine {
     let catalogs = Arc::new(Catalogs::builtin().unwrap());
-    DiskEngine::open(folder, catalogs, retention, limits, hub.clone()).unwrap()
+    DiskEngine::open(folder, catalogs, retention, limits).unwrap()
 }
 
-pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
-    Draft {
-        tenant: Tenant::new(tenant).unwrap(),
-        rooms: vec![Room::org()],
-        time: Timestamp::default(),
-        sender: String::new(),
-        kind: Catalogs::builtin().unwrap().event("messenger.v1.NewMessage").unwrap().clone(),
-        payload: Bytes::from(vec![0; payload]),
-        except_sessions: Vec::new(),
-        idempotency_key: key.to_owned(),
-        id_field: None,
-        sequence: None,
-    }
+/// The answer to one draft.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) id: String,
+    pub(super) seq: u64,
+    pub(super) duplicate: bool,
+}
+
+/// Appends one draft.
+pub(super) async fn append(engine: &Arc<dyn Engine>, draft: Draft) -> Result<Answered, Refusal> {
+    let answers = engine.append(&draft.tenant.clone(), vec![draft]).await?;
+    let Receipt { id, seq, .. } = answers[0].receipt();
+    Ok(Answered { id, seq, duplicate: answers[0].is_duplicate() })
 }
 
 /// The seqs that a tenant's log holds, as a fresh reader finds them.
-pub(super) async fn held(engine: &Arc<dyn OldEngine>, tenant: &str, limits: Limits) -> Vec<u64> {
+pub(super) async fn held(engine: &Arc<dyn Engine>, tenant: &str, limits: Limits) -> Vec<u64> {
     let tenant = Tenant::new(tenant).unwrap();
     let head = engine.head(&tenant).await.unwrap();
     // A hub that has seen nothing: all comes from the log.
-    let hub = Hub::new(limits);
+    let hub = Arc::new(Hub::new(limits, engine.clone()));
     for seq in 0..=head.seq {
         let (after, inbox) = (Some(Cursor { seq, ..head }), Arc::new(Inbox::default()));
-        let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
+        let open = Subscription::open(&hub, &tenant, vec![Room::org()], after, &inbox, 0);
         let Ok(mut subscription) = open.await else { continue };
         return rest(&mut subscription).await;
     }
@@ -95,23 +108,21 @@ async fn retention_holds_count_bytes_and_age_of_each_tenant_apart() {
     for retention in [by_count, by_bytes] {
         for (engine, _) in engines(retention, limits) {
             for _ in 0..3 {
-                engine.append(draft("1", "", 800)).await.unwrap();
+                append(&engine, draft("1", "", 800)).await.unwrap();
             }
-            engine.append(draft("2", "", 800)).await.unwrap();
+            append(&engine, draft("2", "", 800)).await.unwrap();
             assert_eq!(held(&engine, "1", limits).await, [2, 3], "{engine:?}");
             assert_eq!(held(&engine, "2", limits).await, [1]);
         }
     }
     let by_age = Retention { age_max: Duration::from_millis(1), ..Retention::default() };
     for (engine, _) in engines(by_age, limits) {
-        engine.append(draft("1", "", 800)).await.unwrap();
+        append(&engine, draft("1", "", 800)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        engine.sweep();
-        // Answered behind the sweep.
-        engine.keep(Arc::default()).await.unwrap();
+        engine.sweep().await;
         assert!(held(&engine, "1", limits).await.is_empty());
         // What is gone leaves no hole: the next seq follows.
-        assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);
+        assert_eq!(append(&engine, draft("1", "", 1)).await.unwrap().seq, 2);
     }
 }
 
@@ -119,7 +130,7 @@ async fn retention_holds_count_bytes_and_age_of_each_tenant_apart() {
 async fn a_key_gives_the_first_answer_until_it_is_forgotten() {
     let limits = Limits { idempotency_keys_max: 2, ..Limits::default() };
     for (engine, _) in engines(Retention::default(), limits) {
-        let append = async |tenant, key| engine.append(draft(tenant, key, 1)).await.unwrap();
+        let append = async |tenant, key| append(&engine, draft(tenant, key, 1)).await.unwrap();
         let first = append("1", "a").await;
         let again = append("1", "a").await;
         assert_eq!((again.seq, &again.id, again.duplicate), (1, &first.id, true));
@@ -134,26 +145,9 @@ async fn a_key_gives_the_first_answer_until_it_is_forgotten() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_are_bounded_and_known_ones_go_on() {
     for (engine, _) in engines(Retention::default(), Limits { tenants_max: 1, ..Limits::default() }) {
-        engine.append(draft("1", "", 1)).await.unwrap();
-        assert!(matches!(engine.append(draft("2", "", 1)).await, Err(Refusal::TooManyTenants(1))));
-        assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 2);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_strict_sequence_is_stored_after_a_refusal() {
-    for (engine, _) in engines(Retention::default(), Limits { tenants_max: 1, ..Limits::default() }) {
-        for (sequence, stored) in [(Sequence::strict(), false), (Sequence::default(), true)] {
-            let sequence = Arc::new(sequence);
-            let mut begun = Vec::new();
-            for tenant in ["1", "2", "1"] {
-                let draft = Draft { sequence: Some(sequence.clone()), ..draft(tenant, "", 1) };
-                begun.push(engine.begin(draft).await.unwrap());
-            }
-            let answers = futures_util::future::join_all(begun).await;
-            let are_stored: Vec<bool> = answers.iter().map(Result::is_ok).collect();
-            assert_eq!(are_stored, [true, false, stored], "{engine:?}");
-        }
+        append(&engine, draft("1", "", 1)).await.unwrap();
+        assert!(matches!(append(&engine, draft("2", "", 1)).await, Err(Refusal::TooManyTenants(1))));
+        assert_eq!(append(&engine, draft("1", "", 1)).await.unwrap().seq, 2);
     }
 }
 
@@ -161,32 +155,32 @@ async fn nothing_of_a_strict_sequence_is_stored_after_a_refusal() {
 async fn what_is_empty_and_idle_is_freed_and_no_place_is_given_twice() {
     let limits = Limits { tenants_max: 1, idle_age_max: Duration::ZERO, ..Limits::default() };
     let retention = Retention { age_max: Duration::from_millis(1), ..Retention::default() };
-    for (engine, hub) in engines(retention, limits) {
+    for (engine, _) in engines(retention, limits) {
         let (one, two) = (Tenant::new("1").unwrap(), Tenant::new("2").unwrap());
         let swept = async |tenant: &Tenant| {
-            engine.append(draft(tenant.as_str(), "", 1)).await.unwrap();
+            append(&engine, draft(tenant.as_str(), "", 1)).await.unwrap();
             let head = engine.head(tenant).await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
-            engine.sweep();
-            // Answered after the sweep.
-            engine.keep(Arc::default()).await.unwrap();
+            engine.sweep().await;
             head
         };
-        let inbox = Arc::new(Inbox::default());
-        let open = Subscription::open(&hub, engine.clone(), &one, vec![Room::org()], None, &inbox, 0);
-        let mut subscription = open.await.unwrap();
+        let (start, mut feed) = engine.follow(&one).await.unwrap();
         swept(&one).await;
-        assert!(engine.append(draft("2", "", 1)).await.is_err(), "{engine:?}: it is followed");
-        engine.append(draft("1", "", 1)).await.unwrap();
-        assert_eq!(rest(&mut subscription).await, [1, 2]);
-        drop(subscription);
+        append(&engine, draft("1", "", 1)).await.unwrap();
+        let mut followed = Vec::new();
+        while followed.len() < 2 {
+            followed.extend(feed.next().await.unwrap().iter().map(|event| event.seq));
+        }
+        assert_eq!(followed, [start.seq + 1, start.seq + 2], "{engine:?}: a follower misses nothing");
+        drop(feed);
         let last = swept(&one).await;
-        assert_eq!(last.seq, 3);
         let other = swept(&two).await;
-        assert!(other.seq > 3 && other.epoch == last.epoch, "{engine:?}: {other:?}");
+        assert!(other.seq > last.seq && other.epoch == last.epoch, "{engine:?}: {other:?}");
         // A reader of the freed log misses nothing without being told.
-        assert!(matches!(engine.append(draft("1", "", 1)).await, Ok(OldAppended { seq: 5, .. })));
-        let read = engine.read(&one, &Interest::default(), last, 1).await;
+        assert!(
+            matches!(append(&engine, draft("1", "", 1)).await, Ok(Answered { seq, .. }) if seq == other.seq + 1)
+        );
+        let read = engine.read(&one, &Interest::default(), last, ONE).await;
         assert!(matches!(read, Err(Refusal::Reset(_))), "{engine:?}: {read:?}");
         engine.close().await;
     }
@@ -197,10 +191,10 @@ async fn all_logs_together_are_bounded_and_the_largest_give_way() {
     let retention = Retention { total_bytes_max: 40_000, ..Retention::default() };
     for (engine, _) in engines(retention, Limits::default()) {
         for _ in 0..4 {
-            engine.append(draft("small", "", 1000)).await.unwrap();
+            append(&engine, draft("small", "", 1000)).await.unwrap();
         }
         for _ in 0..100 {
-            engine.append(draft("large", "", 1000)).await.unwrap();
+            append(&engine, draft("large", "", 1000)).await.unwrap();
         }
         let large = held(&engine, "large", Limits::default()).await;
         assert!(large.len() < 40 && large.last() == Some(&100), "{engine:?} has {} events", large.len());
@@ -220,7 +214,7 @@ async fn whoever_subscribes_anywhere_gets_the_rest_once_and_in_order() {
         let (appended, progress) = tokio::sync::watch::channel(0);
         let appending = async {
             for _ in 0..EVENTS {
-                let seq = engine.append(draft("1", "", 8)).await.unwrap().seq;
+                let seq = append(&engine, draft("1", "", 8)).await.unwrap().seq;
                 appended.send_replace(seq);
             }
         };
@@ -229,8 +223,7 @@ async fn whoever_subscribes_anywhere_gets_the_rest_once_and_in_order() {
             progress.clone().wait_for(|seq| *seq >= after).await.unwrap();
             let inbox = Arc::new(Inbox::default());
             let cursor = Some(Cursor { seq: after, ..start });
-            let open =
-                Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], cursor, &inbox, 0);
+            let open = Subscription::open(&hub, &tenant, vec![Room::org()], cursor, &inbox, 0);
             let mut subscription = open.await.unwrap();
             let mut next = after + 1;
             while next <= EVENTS {

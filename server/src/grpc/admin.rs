@@ -5,7 +5,7 @@ mod streams;
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,21 +16,28 @@ use fanfare_proto::{
     token::{Identity, Scope, TenantScope},
     types,
     v1::{
-        CatalogInfo, EventInfo, GetServerRequest, GetServerResponse, GetSessionRequest, GetSessionResponse,
-        Inspect, ListCatalogsRequest, ListCatalogsResponse, ListRoomsRequest, ListRoomsResponse,
-        ListSessionsRequest, ListSessionsResponse, ListTenantsRequest, ListTenantsResponse, SignTokenRequest,
-        SignTokenResponse, TenantInfo,
+        BridgeInfo, CatalogInfo, EventInfo, GetServerRequest, GetServerResponse, GetSessionRequest,
+        GetSessionResponse, Inspect, Inspected, ListCatalogsRequest, ListCatalogsResponse, ListRoomsRequest,
+        ListRoomsResponse, ListSessionsRequest, ListSessionsResponse, ListTenantsRequest,
+        ListTenantsResponse, ServerInfo, SignTokenRequest, SignTokenResponse, TenantInfo,
     },
 };
 use prost_types::Timestamp;
 
 use super::Services;
-use crate::{auth, error::Refusal, ingest};
+use crate::{
+    auth,
+    error::Refusal,
+    ingest,
+    peers::{Description, LinkInspect, Others, Question, Reply, Respond},
+};
 
 pub(super) use streams::{tail, watch_stats};
 
 /// Tenants in one answer.
 const TENANTS_MAX: usize = 1000;
+/// Tenants that are counted.
+const TENANTS_KNOWN_MAX: usize = 100_000;
 /// Rooms or sessions in one answer.
 const LISTED_DEFAULT: usize = 100;
 const LISTED_MAX: usize = 1000;
@@ -51,12 +58,12 @@ const GAUGES_AGE_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct About {
     started_at: Timestamp,
     address: SocketAddr,
-    durable: bool,
+    engine: &'static str,
     signer: Option<Signer>,
     default_tenant: Option<Tenant>,
     /// The tenant of the probe, which is nobody's.
     probed: Option<Tenant>,
-    gauges: Mutex<Option<(Instant, Gauges)>>,
+    gauges: tokio::sync::Mutex<Option<(Instant, Gauges)>>,
     catalogs: OnceLock<ListCatalogsResponse>,
 }
 
@@ -70,7 +77,7 @@ struct Gauges {
 impl About {
     pub(crate) fn new(
         address: SocketAddr,
-        durable: bool,
+        engine: &'static str,
         signer: Option<Signer>,
         default_tenant: Option<Tenant>,
         probed: Option<Tenant>,
@@ -78,11 +85,11 @@ impl About {
         Self {
             started_at: ingest::now(),
             address,
-            durable,
+            engine,
             signer,
             default_tenant,
             probed,
-            gauges: Mutex::default(),
+            gauges: tokio::sync::Mutex::default(),
             catalogs: OnceLock::new(),
         }
     }
@@ -90,21 +97,62 @@ impl About {
 
 impl Services {
     /// The tenants that have a log, a session or a subscription, by name.
-    fn tenants(&self) -> BTreeSet<Tenant> {
-        let all = self.engine.tenants().into_iter().chain(self.presence.tenants()).chain(self.hub.followed());
-        all.filter(|tenant| self.about.probed.as_ref() != Some(tenant)).collect()
+    async fn tenants(&self) -> Result<BTreeSet<Tenant>, Refusal> {
+        let with_log = self.engine.tenants(TENANTS_KNOWN_MAX).await?;
+        let all = with_log.into_iter().chain(self.presence.tenants()).chain(self.hub.followed());
+        Ok(all.filter(|tenant| self.about.probed.as_ref() != Some(tenant)).collect())
     }
 
-    fn gauges(&self) -> Gauges {
-        let mut gauges = self.about.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn gauges(&self) -> Gauges {
+        let mut gauges = self.about.gauges.lock().await;
         match &*gauges {
             Some((at, gauges)) if at.elapsed() < GAUGES_AGE_MAX => *gauges,
-            _ => {
-                let present = self.presence.tenants();
-                let users = present.iter().map(|tenant| self.presence.user_count(tenant)).sum();
-                let counted = Gauges { tenants: self.tenants().len(), users };
+            last => {
+                // When the store does not answer, the last count stands.
+                let known = last.map_or(0, |(_, gauges)| gauges.tenants);
+                let tenants = self.tenants().await.map_or(known, |tenants| tenants.len());
+                let counted = Gauges { tenants, users: self.presence.user_count() };
                 *gauges = Some((Instant::now(), counted));
                 counted
+            }
+        }
+    }
+}
+
+impl Services {
+    /// What this server says of itself to other servers.
+    fn info(&self) -> ServerInfo {
+        let about = &self.about;
+        // Where a machine is reached whose server listens everywhere, only others know.
+        let is_known = !about.address.ip().is_unspecified();
+        let id = self.engine.server().as_str().to_owned();
+        let bridges = self.bridges.infos().into_iter();
+        ServerInfo {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(about.started_at),
+            grpc_url: if is_known { format!("http://{}", about.address) } else { String::new() },
+            bridges: bridges.map(|bridge| BridgeInfo { server: id.clone(), ..bridge }).collect(),
+            id,
+        }
+    }
+
+    /// Asks the bridge of a link about a session.
+    async fn inspect(&self, link: u64, question: Inspect) -> Option<Inspected> {
+        self.bridges.get(link)?.inspect(question).await
+    }
+}
+
+impl Respond for Services {
+    async fn respond(&self, question: Question) -> Option<Reply> {
+        match question {
+            Question::Inspect(LinkInspect { link, inspect }) => {
+                Some(Reply::Inspected(self.inspect(link, inspect?).await?))
+            }
+            Question::Describe(_) => {
+                let stats = Some(self.stats().await);
+                let description = Description { info: Some(self.info()), stats };
+                Some(Reply::Description(Box::new(description)))
             }
         }
     }
@@ -128,7 +176,6 @@ fn search(text: &str) -> Result<&str, Refusal> {
     Ok(text)
 }
 
-#[allow(clippy::unused_async, reason = "as all methods")]
 pub(super) async fn get_server(
     services: Arc<Services>,
     identity: Arc<Identity>,
@@ -136,17 +183,28 @@ pub(super) async fn get_server(
 ) -> Result<GetServerResponse, Refusal> {
     auth::require(&identity, Scope::Admin)?;
     let about = &services.about;
-    // Where a machine is reached whose server listens everywhere, only others know.
-    let known = !about.address.ip().is_unspecified();
+    let own = services.info();
+    // Servers and bridges are everybody's: who administers one tenant learns nothing of them.
+    let is_for_all = identity.tenant == TenantScope::Any;
+    let others = match is_for_all {
+        true => services.peers.others(services.presence.servers()).await,
+        false => Others::default(),
+    };
+    let mut servers: Vec<ServerInfo> =
+        others.known.into_iter().filter_map(|description| description.info).chain([own.clone()]).collect();
+    servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    let mut bridges: Vec<BridgeInfo> = servers.iter().flat_map(|server| server.bridges.clone()).collect();
+    bridges.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(GetServerResponse {
         name: services.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: Some(about.started_at),
-        engine: if about.durable { "disk" } else { "memory" }.to_owned(),
+        engine: about.engine.to_owned(),
         development: about.signer.is_some(),
-        grpc_url: if known { format!("http://{}", about.address) } else { String::new() },
-        // Bridges are everybody's: who administers one tenant learns nothing of them.
-        bridges: if identity.tenant == TenantScope::Any { services.bridges.infos() } else { Vec::new() },
+        grpc_url: own.grpc_url,
+        bridges: if is_for_all { bridges } else { Vec::new() },
+        servers: if is_for_all { servers } else { Vec::new() },
+        silent_servers: others.silent,
     })
 }
 
@@ -156,14 +214,14 @@ pub(super) async fn list_tenants(
     _: ListTenantsRequest,
 ) -> Result<ListTenantsResponse, Refusal> {
     auth::require(&identity, Scope::Admin)?;
-    let mut tenants = services.tenants();
+    let mut tenants = services.tenants().await?;
     if let TenantScope::One(own) = &identity.tenant {
         tenants.retain(|tenant| tenant == own);
     }
     let more = tenants.len() > TENANTS_MAX;
     let mut infos = Vec::new();
     for tenant in tenants.iter().take(TENANTS_MAX) {
-        let tally = services.presence.tally(tenant);
+        let tally = services.presence.tally(tenant).await?;
         infos.push(TenantInfo {
             tenant: tenant.as_str().to_owned(),
             users: tally.users as u64,
@@ -184,7 +242,7 @@ pub(super) async fn list_rooms(
     auth::require(&identity, Scope::Admin)?;
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let (search, limit) = (search(&request.search)?, limit(request.limit)?);
-    let (rooms, total) = services.presence.find_rooms(&tenant, search, limit);
+    let (rooms, total) = services.presence.find_rooms(&tenant, search, limit).await?;
     Ok(ListRoomsResponse { rooms, total: total as u64 })
 }
 
@@ -198,7 +256,7 @@ pub(super) async fn list_sessions(
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let room = if request.room.is_empty() { Room::org() } else { Room::new(&request.room)? };
     let (search, limit) = (search(&request.search)?, limit(request.limit)?);
-    let (sessions, total) = services.presence.find_sessions(&tenant, &room, search, limit);
+    let (sessions, total) = services.presence.find_sessions(&tenant, &room, search, limit).await?;
     Ok(ListSessionsResponse { sessions, total: total as u64 })
 }
 
@@ -209,17 +267,22 @@ pub(super) async fn get_session(
 ) -> Result<GetSessionResponse, Refusal> {
     auth::require(&identity, Scope::Admin)?;
     let tenant = auth::tenant(&identity, &request.tenant)?;
-    let found = services.presence.find_session(&tenant, &request.session_id);
-    let (session, link) = found.ok_or_else(|| Refusal::NoSession(shown(&request.session_id)))?;
+    let found = services.presence.find_session(&tenant, &request.session_id).await?;
+    let (session, owner) = found.ok_or_else(|| Refusal::NoSession(shown(&request.session_id)))?;
     let question = Inspect {
         tenant: session.tenant.clone(),
         user_id: session.user_id.clone(),
         session_id: request.session_id,
         r#ref: 0,
     };
-    let answer = match services.bridges.get(link) {
-        Some(bridge) => bridge.inspect(question).await,
-        None => None,
+    let answer = if owner.server == *services.engine.server() {
+        services.inspect(owner.link, question).await
+    } else {
+        let question = LinkInspect { link: owner.link, inspect: Some(question) };
+        match services.peers.ask(&owner.server, Question::Inspect(question)).await {
+            Some(Reply::Inspected(answer)) => Some(answer),
+            _ => None,
+        }
     };
     let answer = answer.unwrap_or_default();
     Ok(GetSessionResponse {

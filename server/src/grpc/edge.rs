@@ -27,11 +27,15 @@ use super::{
 };
 use crate::{
     auth,
+    engine::ReadLimits,
     error::Refusal,
     hub::{Inbox, Subscription},
+    interest::Interest,
 };
 use link::Link;
 
+/// A question whether the log reaches back.
+const NOTHING: ReadLimits = ReadLimits { events_max: 1, scan_max: 1 };
 /// Rooms of a replay: those of one session.
 const REPLAY_ROOMS_MAX: usize = 10_000;
 /// The largest request, in bytes: a million rooms of an ordinary length.
@@ -75,17 +79,18 @@ pub(super) async fn recover(
     auth::require(&identity, Scope::Bridge)?;
     let caller = request.caller.unwrap_or_default();
     let tenant = auth::tenant(&identity, &caller.tenant)?;
-    let Some(found) = services.presence.recoverable(&caller, &request.pid, &request.after) else {
+    let found = services.presence.recoverable(&caller, &request.pid, &request.after).await?;
+    let Some(found) = found else {
         return Ok(RecoverResponse { recovered: None });
     };
     // What the log cannot give cannot be recovered: never a part of it.
-    match services.engine.read(&tenant, &crate::interest::Interest::default(), found.after, 1).await {
+    match services.engine.read(&tenant, &Interest::default(), found.after, NOTHING).await {
         Ok(_) => {}
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),
     }
     let (session_id, rooms, after) = (found.session_id, found.rooms, found.after);
-    services.presence.let_go(&caller, &request.pid, &session_id, &request.instance);
+    services.presence.hand_over(&caller, &request.pid, &session_id, &request.instance).await?;
     let rooms = rooms.iter().map(|room| room.as_str().to_owned()).collect();
     Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after: after.to_string() }) })
 }
@@ -100,8 +105,7 @@ async fn page(services: &Services, identity: &Identity, request: ReplayRequest) 
     };
     // As a subscription that is not kept: what is recent comes from the window, the rest from the log.
     let inbox = Arc::new(Inbox::default());
-    let engine = services.engine.clone();
-    let open = Subscription::open(&services.hub, engine, &tenant, rooms, Some(after), &inbox, 0);
+    let open = Subscription::open(&services.hub, &tenant, rooms, Some(after), &inbox, 0);
     let batch = open.await?.next().await?;
     let events = batch.events.into_iter().filter(|event| !event.is_ephemeral()).collect();
     Ok(Frame::Replay { events, cursor: batch.cursor.to_string(), more: batch.more })

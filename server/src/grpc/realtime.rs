@@ -10,10 +10,9 @@ use fanfare_proto::{
         NotifyResponse, Reason, SubscribeRequest, disconnect_request::Whom as Named,
     },
 };
-use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures_util::{FutureExt as _, Stream};
 use http::Response;
-use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
-use tonic_prost::ProstCodec;
+use tonic::{Request, Status, body::Body, server::Grpc};
 use tower::service_fn;
 
 use super::{
@@ -21,10 +20,8 @@ use super::{
     codec::{Frame, FrameCodec},
     subscribe::{self, Form},
 };
-use crate::{auth, error::Refusal, event::Sequence, presence::Whom};
+use crate::{auth, error::Refusal, presence::Whom};
 
-/// Requests of one stream that are on their way to the log, so that they share what it costs to write.
-const UNDER_WAY_MAX: usize = 256;
 /// Users in one answer of GetPresence.
 const USERS_DEFAULT: usize = 100;
 const USERS_MAX: usize = 1000;
@@ -55,16 +52,15 @@ pub(super) async fn get_presence(
         limit @ 1..=USERS_MAX => limit,
         limit => return Err(Refusal::Invalid(format!("limit is {limit}: want 1 to {USERS_MAX}"))),
     };
-    let (mut users, more, (user_count, session_count)) =
-        services.presence.list(&tenant, &room, &request.after_user_id, limit);
+    let mut members = services.presence.list(&tenant, &room, &request.after_user_id, limit).await?;
     if !identity.allows(Scope::Subscribe) {
-        users.iter_mut().for_each(|user| user.sessions.clear());
+        members.users.iter_mut().for_each(|user| user.sessions.clear());
     }
     Ok(GetPresenceResponse {
-        users,
-        user_count: user_count as u64,
-        session_count: session_count as u64,
-        more,
+        users: members.users,
+        user_count: members.user_count as u64,
+        session_count: members.session_count as u64,
+        more: members.more,
     })
 }
 
@@ -97,7 +93,7 @@ pub(super) async fn disconnect(
         (Reason::Disconnected, "an administrator ended the session")
     };
     let message = if request.message.is_empty() { text } else { &request.message };
-    let told = services.presence.disconnect(&tenant, &whom, reason, message);
+    let told = services.presence.disconnect(&tenant, &whom, reason, message).await?;
     tracing::info!(
         tenant = tenant.as_str(),
         ?whom,
@@ -106,47 +102,6 @@ pub(super) async fn disconnect(
         "sessions disconnected"
     );
     Ok(DisconnectResponse { sessions: u32::try_from(told).unwrap_or(u32::MAX) })
-}
-
-pub(super) async fn notify_stream(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
-    let method = service_fn(move |request: Request<Streaming<NotifyRequest>>| {
-        let services = services.clone();
-        async move {
-            let identity = services.identify(request.metadata())?;
-            let requests = request.into_inner();
-            let sequence = Arc::new(Sequence::strict());
-            let taken = stream::unfold(Some((services, identity, requests, sequence)), |state| async {
-                let (services, identity, mut requests, sequence) = state?;
-                let next = tokio::select! {
-                    biased;
-                    () = services.closing.cancelled() => Err(Refusal::Shutdown.into()),
-                    next = requests.message() => next,
-                };
-                let draft = match next {
-                    Ok(None) => return None,
-                    Ok(Some(request)) => services
-                        .check_expiry(&identity)
-                        .and_then(|()| services.ingest.prepare(&identity, request))
-                        .map_err(Status::from),
-                    Err(status) => Err(status),
-                };
-                // Here, one after the other: futures that are awaited together are not polled in their order.
-                let answer = match draft {
-                    Ok(draft) => services.ingest.begin(draft.within(&sequence)).await.map_err(Status::from),
-                    Err(status) => Err(status),
-                };
-                // Nothing is taken behind what is refused.
-                let rest = answer.is_ok().then_some((services, identity, requests, sequence));
-                Some((async move { Ok::<_, Status>(answer?.await?) }, rest))
-            });
-            let responses = taken.buffered(UNDER_WAY_MAX);
-            let responses: ResponseStream<NotifyResponse> = Box::pin(responses);
-            Ok::<_, Status>(tonic::Response::new(responses))
-        }
-        .boxed()
-    });
-    let codec = ProstCodec::<NotifyResponse, NotifyRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).streaming(method, request).await
 }
 
 pub(super) async fn subscribe(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {

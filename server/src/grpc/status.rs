@@ -39,7 +39,11 @@ impl From<Refusal> for Status {
             Refusal::Reset(_) => Code::OutOfRange,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,
             Refusal::NoSigner => Code::FailedPrecondition,
-            Refusal::Shutdown | Refusal::UpstreamUnreachable(_) | Refusal::Storage(_) => Code::Unavailable,
+            Refusal::Shutdown
+            | Refusal::UpstreamUnreachable(_)
+            | Refusal::Storage(_)
+            | Refusal::LeaseLost
+            | Refusal::NewerCatalog(_) => Code::Unavailable,
             Refusal::UpstreamTimeout { .. } => Code::DeadlineExceeded,
             Refusal::Upstream { reason, .. } => code(*reason),
         };

@@ -90,8 +90,7 @@ pub(super) async fn open(
     auth::may_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
     let inbox = Arc::new(Inbox::default());
-    let subscription =
-        Subscription::open(&services.hub, services.engine.clone(), &tenant, rooms, after, &inbox, 0).await?;
+    let subscription = Subscription::open(&services.hub, &tenant, rooms, after, &inbox, 0).await?;
     let pending = VecDeque::from([form.position(subscription.cursor())]);
     let heartbeat = services.heartbeat();
     let counted = services.stats.subscribed();
@@ -129,6 +128,7 @@ impl Reader {
     /// The server shuts down: everything that was acknowledged is still sent, then the end.
     async fn finish(&mut self) -> Result<(), Refusal> {
         self.services.ingest.finished().await;
+        self.services.hub.catch_up().await;
         let batch = self.subscription.next().await?;
         if batch.events.is_empty() {
             return Err(Refusal::Shutdown);

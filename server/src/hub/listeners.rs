@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Listener;
+use super::channel::Listener;
 
 /// Listeners in one part of the list; a part that a publisher still holds is copied before it changes.
 const PART: usize = 256;

@@ -6,13 +6,16 @@ use std::sync::{
 };
 
 use fanfare_proto::{
-    cursor::{Cursor, Epoch},
+    cursor::Cursor,
     room::{Room, Tenant},
 };
 
-use super::{Channel, Hub, Inbox, Listener};
+use super::{
+    Hub,
+    channel::{Channel, Inbox, Listener},
+};
 use crate::{
-    engine::OldEngine,
+    engine::ReadLimits,
     error::Refusal,
     event::Event,
     interest::{Interest, Since},
@@ -22,14 +25,17 @@ use crate::{
 const BATCH_EVENTS_MAX: usize = 512;
 /// Bytes in one batch, at most, unless a single event is larger.
 const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Events of the log that one read looks at: others are served in between.
+const READ: ReadLimits = ReadLimits { events_max: BATCH_EVENTS_MAX, scan_max: 4096 };
 
 /// Where a subscription reads next.
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// The log, after this seq.
-    Log(u64),
-    /// The window, from `position`; `seq` is the newest before it.
-    Live { position: u64, seq: u64 },
+    /// The log, after this cursor.
+    Log(Cursor),
+    /// The window, from `position`. Events of the log up to the cursor are passed over: a window may
+    /// be behind what was read from the log.
+    Live { position: u64, cursor: Cursor },
 }
 
 /// Consecutive wanted events. Empty when there was nothing to read.
@@ -45,54 +51,57 @@ pub(crate) struct Batch {
 /// A live, resumable read. Dropping it stops the listening.
 #[derive(Debug)]
 pub(crate) struct Subscription {
+    hub: Arc<Hub>,
     channel: Arc<Channel>,
-    engine: Arc<dyn OldEngine>,
     listener: Arc<Listener>,
     interest: Interest,
-    epoch: Epoch,
     place: Place,
+    /// The history that the place belongs to.
+    generation: u64,
 }
 
 impl Subscription {
     /// Begins after `after`, or now. `key` is what `inbox` gives when there is something to read.
     pub(crate) async fn open(
-        hub: &Hub,
-        engine: Arc<dyn OldEngine>,
+        hub: &Arc<Hub>,
         tenant: &Tenant,
         rooms: Vec<Room>,
         after: Option<Cursor>,
         inbox: &Arc<Inbox>,
         key: u64,
     ) -> Result<Self, Refusal> {
-        let head = engine.head(tenant).await?;
-        let channel = hub.channel(tenant, head.seq);
+        let channel = hub.channel(tenant).await?;
         let listener = Arc::new(Listener { ready: AtomicBool::new(false), key, inbox: inbox.clone() });
-        let interest = Interest::default();
-        let mut subscription =
-            Self { channel, engine, listener, interest, epoch: head.epoch, place: Place::Log(0) };
-        subscription.skip_to_end();
-        match after {
-            None => subscription.add(rooms),
+        let start = match after {
+            None => hub.engine().head(tenant).await?,
             Some(after) => {
                 // Refuses now what the log cannot give.
-                subscription.engine.read(tenant, &Interest::default(), after, 1).await?;
-                subscription.place = Place::Log(after.seq);
-                subscription.add(rooms);
+                let nothing = Interest::default();
+                hub.engine().read(tenant, &nothing, after, READ).await?;
+                after
             }
+        };
+        let generation = channel.lock().generation;
+        let (hub, place) = (hub.clone(), Place::Log(start));
+        let mut subscription =
+            Self { hub, channel, listener, interest: Interest::default(), place, generation };
+        if after.is_none() {
+            subscription.skip_to(start);
         }
+        subscription.add(rooms);
         Ok(subscription)
     }
 
     pub(crate) fn tenant(&self) -> &Tenant {
-        &self.channel.tenant
+        self.channel.tenant()
     }
 
     /// Wants these rooms too, from the place reached on: every event of theirs later than [`Self::cursor`] will be
     /// read. Read to the end first, or events from before this call come too.
     pub(crate) fn add(&mut self, rooms: Vec<Room>) {
         let since = match self.place {
-            Place::Log(seq) => Since { position: 0, seq },
-            Place::Live { position, seq } => Since { position, seq },
+            Place::Log(cursor) => Since { position: 0, seq: cursor.seq },
+            Place::Live { position, cursor } => Since { position, seq: cursor.seq },
         };
         self.add_since(rooms, since);
         self.listener.wake();
@@ -119,8 +128,14 @@ impl Subscription {
 
     /// Goes to the present, leaving out what is between.
     pub(crate) fn skip_to_end(&mut self) {
+        self.skip_to(self.cursor());
+    }
+
+    /// Goes to the end of the window, and not before a cursor.
+    fn skip_to(&mut self, cursor: Cursor) {
         let state = self.channel.lock();
-        self.place = Place::Live { position: state.window.end(), seq: state.window.head() };
+        let cursor = later(cursor, state.window.head());
+        self.place = Place::Live { position: state.window.end(), cursor };
     }
 
     pub(crate) fn room_count(&self) -> usize {
@@ -129,16 +144,17 @@ impl Subscription {
 
     #[cfg(test)]
     pub(super) fn channel_listeners(&self) -> usize {
-        self.channel.lock().listeners.len()
+        self.channel.lock().rooms_with_listeners()
     }
 
     /// The place reached so far.
-    pub(crate) fn cursor(&self) -> Cursor {
-        let (Place::Log(seq) | Place::Live { seq, .. }) = self.place;
-        Cursor::new(self.epoch, seq)
+    pub(crate) const fn cursor(&self) -> Cursor {
+        let (Place::Log(cursor) | Place::Live { cursor, .. }) = self.place;
+        cursor
     }
 
     /// The next events. Call when the inbox has given the key, and again while `more` is set.
+    /// [`Refusal::Reset`] when what comes next is lost; after that it goes on from the present.
     pub(crate) async fn next(&mut self) -> Result<Batch, Refusal> {
         // Before reading, so that whatever is published from here on wakes again.
         self.listener.ready.store(false, Ordering::Release);
@@ -146,46 +162,58 @@ impl Subscription {
             self.skip_to_end();
         }
         loop {
+            self.check_history()?;
             match self.place {
-                Place::Live { position, seq } => match self.read_window(position) {
+                Place::Live { position, cursor } => match self.read_window(position, cursor) {
                     Some(batch) => return Ok(batch),
-                    None => self.place = Place::Log(seq),
+                    None => self.place = Place::Log(cursor),
                 },
-                Place::Log(seq) => {
-                    if let Some(position) = self.position_after(seq) {
-                        self.place = Place::Live { position, seq };
+                Place::Log(cursor) => {
+                    if let Some(position) = self.channel.lock().window.position_after(cursor.seq) {
+                        self.place = Place::Live { position, cursor };
                         continue;
                     }
-                    let after = Cursor::new(self.epoch, seq);
-                    let page = self
-                        .engine
-                        .read(&self.channel.tenant, &self.interest, after, BATCH_EVENTS_MAX)
-                        .await?;
-                    self.place = Place::Log(page.upto);
+                    let engine = self.hub.engine();
+                    let page = engine.read(self.channel.tenant(), &self.interest, cursor, READ).await?;
+                    self.place = Place::Log(page.cursor);
                     if !page.events.is_empty() {
-                        let cursor = Cursor::new(self.epoch, page.upto);
-                        return Ok(Batch { events: page.events, cursor, more: true });
+                        return Ok(Batch { events: page.events, cursor: page.cursor, more: true });
                     }
+                    if page.cursor.seq == cursor.seq {
+                        // The log has nothing more, and the window does not reach back to its end:
+                        // it is about to.
+                        self.channel.reaches(cursor).await;
+                    }
+                    tokio::task::yield_now().await;
                 }
             }
         }
     }
 
-    fn position_after(&self, seq: u64) -> Option<u64> {
-        self.channel.lock().window.position_after(seq)
+    /// Ends the reading once, when the history that it belongs to is lost.
+    fn check_history(&mut self) -> Result<(), Refusal> {
+        let state = self.channel.lock();
+        if state.generation == self.generation {
+            return Ok(());
+        }
+        self.generation = state.generation;
+        let cursor = state.window.head();
+        self.place = Place::Live { position: state.window.end(), cursor };
+        Err(Refusal::Reset(cursor))
     }
 
     /// Reads the window from a position; `None` when the window has moved past it.
-    fn read_window(&mut self, from: u64) -> Option<Batch> {
+    fn read_window(&mut self, from: u64, after: Cursor) -> Option<Batch> {
         let state = self.channel.lock();
         let window = &state.window;
         if from < window.first() {
             return None;
         }
         let (mut events, mut bytes, mut reached) = (Vec::new(), 0, window.end());
-        let rooms = self.interest.rooms();
-        window.visit(from, rooms, |position, event| {
-            if !self.interest.wants_live(position, event) {
+        window.visit(from, self.interest.rooms(), |position, seq, event| {
+            // An ephemeral event from before what was read from the log would come late.
+            let is_known = if event.is_ephemeral() { seq < after.seq } else { seq <= after.seq };
+            if is_known || !self.interest.wants_live(position, event) {
                 return true;
             }
             bytes += event.cost_bytes();
@@ -196,11 +224,17 @@ impl Subscription {
             events.push(event.clone());
             true
         });
-        let (seq, more) = (window.seq_before(reached), reached < window.end());
+        let cursor = later(after, window.cursor_before(reached));
+        let more = reached < window.end();
         drop(state);
-        self.place = Place::Live { position: reached, seq };
-        Some(Batch { events, cursor: Cursor::new(self.epoch, seq), more })
+        self.place = Place::Live { position: reached, cursor };
+        Some(Batch { events, cursor, more })
     }
+}
+
+/// The later of two places of one history.
+const fn later(a: Cursor, b: Cursor) -> Cursor {
+    if b.seq > a.seq { b } else { a }
 }
 
 impl Drop for Subscription {

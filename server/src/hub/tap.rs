@@ -91,7 +91,7 @@ impl Taps {
     }
 
     /// An event is published. Called in log order a tenant.
-    pub(super) fn offer(&self, event: &Arc<Event>) {
+    pub(crate) fn offer(&self, event: &Arc<Event>) {
         if !self.any.load(Ordering::Relaxed) {
             return;
         }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use fanfare_proto::room::Room;
+use fanfare_proto::{cursor::Cursor, room::Room};
 
 use crate::event::Event;
 
@@ -19,8 +19,8 @@ pub(super) struct Window {
     entries: VecDeque<Entry>,
     /// The position of the first entry.
     first: u64,
-    /// The newest seq before the first entry.
-    base: u64,
+    /// The place in the log before the first entry.
+    base: Cursor,
     by_room: HashMap<Room, VecDeque<u64>>,
     bytes: usize,
     events_max: usize,
@@ -30,12 +30,13 @@ pub(super) struct Window {
 #[derive(Debug)]
 struct Entry {
     event: Arc<Event>,
-    /// The newest seq up to and including this entry.
+    /// The newest seq up to and including this entry, and its tag.
     seq: u64,
+    tag: u64,
 }
 
 impl Window {
-    pub(super) fn new(base: u64, events_max: usize, bytes_max: usize) -> Self {
+    pub(super) fn new(base: Cursor, events_max: usize, bytes_max: usize) -> Self {
         let (entries, by_room) = (VecDeque::new(), HashMap::new());
         Self { entries, first: 0, base, by_room, bytes: 0, events_max, bytes_max }
     }
@@ -45,9 +46,10 @@ impl Window {
         for room in event.rooms() {
             self.by_room.entry(room.clone()).or_default().push_back(position);
         }
+        event.retain();
         self.bytes += event.recent_cost_bytes();
-        let seq = if event.is_ephemeral() { self.head() } else { event.seq };
-        self.entries.push_back(Entry { event, seq });
+        let Cursor { seq, tag, .. } = if event.is_ephemeral() { self.head() } else { self.at(&event) };
+        self.entries.push_back(Entry { event, seq, tag });
         while self.entries.len() > self.events_max || self.bytes > self.bytes_max {
             self.pop();
         }
@@ -64,8 +66,20 @@ impl Window {
         }
     }
 
+    /// Empties the window; it goes on from another place, perhaps of another history.
+    pub(super) fn reset(&mut self, base: Cursor) {
+        while !self.entries.is_empty() {
+            self.pop();
+        }
+        self.base = base;
+    }
+
+    const fn at(&self, event: &Event) -> Cursor {
+        Cursor { seq: event.seq, tag: event.tag, ..self.base }
+    }
+
     fn pop(&mut self) {
-        let Some(Entry { event, seq }) = self.entries.pop_front() else { return };
+        let Some(Entry { event, seq, tag }) = self.entries.pop_front() else { return };
         for room in event.rooms() {
             if let Some(positions) = self.by_room.get_mut(room) {
                 positions.pop_front();
@@ -76,7 +90,7 @@ impl Window {
         }
         self.bytes -= event.recent_cost_bytes();
         event.release();
-        self.base = seq;
+        self.base = Cursor { seq, tag, ..self.base };
         self.first += 1;
     }
 
@@ -90,35 +104,41 @@ impl Window {
         self.first
     }
 
-    /// The newest seq.
-    pub(super) fn head(&self) -> u64 {
-        self.entries.back().map_or(self.base, |e| e.seq)
+    /// The newest place in the log.
+    pub(super) fn head(&self) -> Cursor {
+        self.entries.back().map_or(self.base, |e| self.cursor(e))
+    }
+
+    const fn cursor(&self, entry: &Entry) -> Cursor {
+        Cursor { seq: entry.seq, tag: entry.tag, ..self.base }
     }
 
     /// The position of the first event later in the log than `seq`; `None` when the window does not reach back.
     pub(super) fn position_after(&self, seq: u64) -> Option<u64> {
-        (seq >= self.base).then(|| self.first + self.entries.partition_point(|e| e.seq <= seq) as u64)
+        (seq >= self.base.seq).then(|| self.first + self.entries.partition_point(|e| e.seq <= seq) as u64)
     }
 
-    /// The newest seq before a position within the window.
-    pub(super) fn seq_before(&self, position: u64) -> u64 {
+    /// The place in the log before a position within the window.
+    pub(super) fn cursor_before(&self, position: u64) -> Cursor {
         let Some(offset) = position.checked_sub(self.first + 1) else { return self.base };
-        usize::try_from(offset).ok().and_then(|i| self.entries.get(i)).map_or_else(|| self.head(), |e| e.seq)
+        let entry = usize::try_from(offset).ok().and_then(|i| self.entries.get(i));
+        entry.map_or_else(|| self.head(), |entry| self.cursor(entry))
     }
 
-    /// Looks at the events from a position on that may be in one of `rooms`, in order, until `visit` says stop.
+    /// Looks at the events from a position on that may be in one of `rooms`, in order, until `visit`
+    /// says stop. It gets the position, the newest seq up to there, and the event.
     /// Goes by the index when the rooms are few against what there is to look at.
     pub(super) fn visit<'r>(
         &self,
         from: u64,
         rooms: impl ExactSizeIterator<Item = &'r Room>,
-        mut visit: impl FnMut(u64, &Arc<Event>) -> bool,
+        mut visit: impl FnMut(u64, u64, &Arc<Event>) -> bool,
     ) {
         let skip =
             usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
         if rooms.len().saturating_mul(SCAN_ADVANTAGE) >= self.entries.len() - skip {
             for (offset, entry) in self.entries.iter().enumerate().skip(skip) {
-                if !visit(self.first + offset as u64, &entry.event) {
+                if !visit(self.first + offset as u64, entry.seq, &entry.event) {
                     return;
                 }
             }
@@ -134,7 +154,7 @@ impl Window {
         positions.dedup();
         for position in positions {
             let entry = usize::try_from(position - self.first).ok().and_then(|i| self.entries.get(i));
-            if entry.is_some_and(|e| !visit(position, &e.event)) {
+            if entry.is_some_and(|e| !visit(position, e.seq, &e.event)) {
                 return;
             }
         }

@@ -1,19 +1,37 @@
-//! What those who administer see of presence. Every answer is bounded; the looking through is done under the one lock, so it is short.
+//! Answers about who is there. Every answer is bounded.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
 use fanfare_proto::{
+    catalog::Member,
     room::{Room, Tenant},
-    v1::{RoomInfo, SessionInfo},
+    v1::{RoomInfo, SessionInfo, SessionPresence, UserPresence},
 };
 
-use super::{Known, Link, Presence, session_presence};
+use super::{
+    Presence, SessionOwner,
+    index::UserKey,
+    user::{Session, User},
+};
+use crate::{engine::ServerId, error::Refusal};
 
+/// Users that a query lists at most.
+const MEMBERS_MAX: usize = 1000;
 /// Users that are looked at under one lock.
 const USERS_AT_ONCE: usize = 1024;
+
+/// The users of a room, and how many there are in all.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    pub(crate) users: Vec<UserPresence>,
+    /// There are more.
+    pub(crate) more: bool,
+    pub(crate) user_count: usize,
+    pub(crate) session_count: usize,
+}
 
 /// What a tenant has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,33 +44,93 @@ pub(crate) struct Tally {
 }
 
 impl Presence {
-    /// The tenants that have sessions, in no particular order.
-    pub(crate) fn tenants(&self) -> Vec<Tenant> {
-        self.lock().tenants().cloned().collect()
+    /// The members of a room, for a query of a catalog.
+    pub(crate) async fn members(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        room: &Room,
+    ) -> Result<Vec<Member>, Refusal> {
+        self.follow(tenant).await?;
+        let members = self.index().members(tenant, room, "", MEMBERS_MAX);
+        let member = |(user_id, user): (Arc<str>, Arc<User>)| Member {
+            user_id: user_id.to_string(),
+            user_name: user.name.to_string(),
+            online: user.count_in(room) > 0,
+        };
+        Ok(members.into_iter().map(member).collect())
+    }
+
+    /// Up to so many users of a room after a user id.
+    pub(crate) async fn list(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        room: &Room,
+        after: &str,
+        limit: usize,
+    ) -> Result<Members, Refusal> {
+        self.follow(tenant).await?;
+        let (mut members, (user_count, session_count)) = {
+            let index = self.index();
+            (index.members(tenant, room, after, limit + 1), index.count(tenant, room))
+        };
+        let more = members.len() > limit;
+        members.truncate(limit);
+        let user = |(user_id, user): (Arc<str>, Arc<User>)| {
+            let sessions = user.connected().filter(|session| session.rooms.contains(room));
+            let sessions: Vec<SessionPresence> = sessions.map(session_presence).collect();
+            UserPresence {
+                user_id: user_id.to_string(),
+                user_name: user.name.to_string(),
+                online: !sessions.is_empty(),
+                sessions,
+            }
+        };
+        Ok(Members { users: members.into_iter().map(user).collect(), more, user_count, session_count })
+    }
+
+    /// The tenants of which some server has sessions, in no particular order.
+    pub(crate) fn tenants(&self) -> HashSet<Tenant> {
+        let mut tenants = self.group.tenants();
+        tenants.extend(self.index().tenants().cloned());
+        tenants
+    }
+
+    /// The servers of the group that are alive, as far as this one knows.
+    pub(crate) fn servers(&self) -> Vec<ServerId> {
+        self.group.servers()
     }
 
     /// What a tenant has.
-    pub(crate) fn tally(&self, tenant: &Tenant) -> Tally {
-        let roster = self.lock();
-        let (users, sessions) = roster.present(tenant, &Room::org());
-        Tally { users, sessions, rooms: roster.rooms(tenant).count() }
+    pub(crate) async fn tally(self: &Arc<Self>, tenant: &Tenant) -> Result<Tally, Refusal> {
+        self.follow(tenant).await?;
+        let index = self.index();
+        let (users, sessions) = index.present(tenant, &Room::org());
+        Ok(Tally { users, sessions, rooms: index.rooms(tenant).count() })
     }
 
-    /// How many users of a tenant are connected.
-    pub(crate) fn user_count(&self, tenant: &Tenant) -> usize {
-        self.lock().present(tenant, &Room::org()).0
+    /// How many users are connected, of the tenants that this server follows.
+    pub(crate) fn user_count(&self) -> usize {
+        let index = self.index();
+        index.tenants().map(|tenant| index.present(tenant, &Room::org()).0).sum()
     }
 
-    /// How many sessions there are.
+    /// How many sessions are connected to bridges of this server.
     pub(crate) fn session_count(&self) -> usize {
-        self.lock().session_count()
+        self.index().own_sessions()
     }
 
-    /// The first rooms of a tenant, by name, of those whose name contains a text; and how many those are.
-    pub(crate) fn find_rooms(&self, tenant: &Tenant, search: &str, limit: usize) -> (Vec<RoomInfo>, usize) {
+    /// The first rooms of a tenant, by name, of those whose name contains a text; and how many those
+    /// are.
+    pub(crate) async fn find_rooms(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        search: &str,
+        limit: usize,
+    ) -> Result<(Vec<RoomInfo>, usize), Refusal> {
+        self.follow(tenant).await?;
         let (mut first, mut total) = (BTreeSet::new(), 0);
-        let roster = self.lock();
-        for room in roster.rooms(tenant).filter(|room| room.as_str().contains(search)) {
+        let index = self.index();
+        for room in index.rooms(tenant).filter(|room| room.as_str().contains(search)) {
             total += 1;
             first.insert(room.clone());
             if first.len() > limit {
@@ -60,57 +138,76 @@ impl Presence {
             }
         }
         let info = |room: &Room| {
-            let (users, sessions) = roster.present(tenant, room);
+            let (users, sessions) = index.present(tenant, room);
             let room = room.as_str().to_owned();
             RoomInfo { room, users: users as u64, sessions: sessions as u64 }
         };
-        (first.iter().map(info).collect(), total)
+        Ok((first.iter().map(info).collect(), total))
     }
 
-    /// The first sessions in a room, by user id and session id, of those whose id, user id or user name contains a text; and how
-    /// many those are.
-    pub(crate) fn find_sessions(
-        &self,
+    /// The first sessions in a room, by user id and session id, of those whose id, user id or user
+    /// name contains a text; and how many those are.
+    pub(crate) async fn find_sessions(
+        self: &Arc<Self>,
         tenant: &Tenant,
         room: &Room,
         search: &str,
         limit: usize,
-    ) -> (Vec<SessionInfo>, usize) {
-        let (mut chosen, mut total): (Vec<Arc<str>>, usize) = (Vec::new(), 0);
+    ) -> Result<(Vec<SessionInfo>, usize), Refusal> {
+        self.follow(tenant).await?;
+        let (mut chosen, mut total): (Vec<SessionInfo>, usize) = (Vec::new(), 0);
         let lower = search.to_lowercase();
         let mut after: Arc<str> = "".into();
         loop {
-            let users = self.lock().list(tenant, room, &after, USERS_AT_ONCE);
-            let Some(last) = users.last() else { break };
-            after = last.user_id.clone();
-            for user in users {
-                let all = user.user_id.contains(search) || user.user_name.to_lowercase().contains(&lower);
-                let mut sessions = user.sessions;
-                sessions.retain(|id| all || id.contains(search));
-                sessions.sort_unstable();
+            let users = self.index().members(tenant, room, &after, USERS_AT_ONCE);
+            let Some((last, _)) = users.last() else { break };
+            after = last.clone();
+            for (user_id, user) in users {
+                let all = user_id.contains(search) || user.name.to_lowercase().contains(&lower);
+                let in_room = user.connected().filter(|session| session.rooms.contains(room));
+                let mut sessions: Vec<&Session> =
+                    in_room.filter(|session| all || session.id.contains(search)).collect();
+                sessions.sort_unstable_by(|a, b| a.id.cmp(&b.id));
                 total += sessions.len();
-                chosen.extend(sessions.into_iter().take(limit - chosen.len()));
+                let key = UserKey { tenant: tenant.clone(), user_id };
+                let infos = sessions.into_iter().map(|session| info(&key, &user, session));
+                chosen.extend(infos.take(limit - chosen.len()));
             }
         }
-        let roster = self.lock();
-        let links = self.links();
-        let info = |id: Arc<str>| Some(info(&id, roster.session(&id)?, &links));
-        (chosen.into_iter().filter_map(info).collect(), total)
+        Ok((chosen, total))
     }
 
-    /// A session, and the number of its bridge's link.
-    pub(crate) fn find_session(&self, tenant: &Tenant, id: &str) -> Option<(SessionInfo, u64)> {
-        let roster = self.lock();
-        let known = roster.session(id).filter(|known| known.tenant == *tenant)?;
-        Some((info(id, known, &self.links()), known.link))
+    /// A session, and the connection that it has.
+    pub(crate) async fn find_session(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        id: &str,
+    ) -> Result<Option<(SessionInfo, SessionOwner)>, Refusal> {
+        self.follow(tenant).await?;
+        let index = self.index();
+        let found = index.session(id).filter(|(key, _)| key.tenant == *tenant);
+        let Some((key, session)) = found else { return Ok(None) };
+        let user = index.get(key).map(|known| known.user).unwrap_or_default();
+        Ok(Some((info(key, &user, session), session.owner.clone())))
     }
 }
 
-fn info(id: &str, known: &Known, links: &HashMap<u64, Arc<Link>>) -> SessionInfo {
+fn session_presence(session: &Session) -> SessionPresence {
+    SessionPresence {
+        session_id: session.id.to_string(),
+        transport: session.transport.into(),
+        connected_at: Some(session.since),
+        bridge: session.owner.bridge.to_string(),
+        // By name, as they are kept.
+        rooms: session.rooms.iter().map(|(room, _)| room.as_str().to_owned()).collect(),
+    }
+}
+
+fn info(key: &UserKey, user: &User, session: &Session) -> SessionInfo {
     SessionInfo {
-        tenant: known.tenant.as_str().to_owned(),
-        user_id: known.user_id.to_string(),
-        user_name: known.user_name.to_string(),
-        session: Some(session_presence(id, known, links)),
+        tenant: key.tenant.as_str().to_owned(),
+        user_id: key.user_id.to_string(),
+        user_name: user.name.to_string(),
+        session: Some(session_presence(session)),
     }
 }

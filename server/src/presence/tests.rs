@@ -1,15 +1,26 @@
-//! The roster against a model that scans all sessions for every question.
+//! Users against a model that scans all sessions for every question, and presence on a real engine.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use proptest::prelude::*;
-
-use super::{
-    lost::{Began, LostSession},
-    *,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-const GRACE: Duration = Duration::from_millis(100);
+use fanfare_proto::v1::Transport;
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    user::{Context, Transition, User},
+    *,
+};
+use crate::{
+    config::{Limits, Retention},
+    engine::{Replacement, ServerId, Space, memory::MemoryEngine},
+    hub::Hub,
+    ingest::Ingest,
+};
+
+const GRACE: u64 = 100;
 /// A place in a log.
 const HEAD: &str = "000000000001-5";
 const ROOMS: [&str; 4] = ["org", "user:x", "chat:1", "chat:2"];
@@ -144,7 +155,7 @@ impl Model {
         let over: Vec<Place> = self
             .gone
             .iter()
-            .filter(|(_, since)| **since + GRACE <= self.now)
+            .filter(|(_, since)| **since + Duration::from_millis(GRACE) <= self.now)
             .map(|(place, _)| *place)
             .collect();
         for place in over {
@@ -166,103 +177,140 @@ impl Model {
     }
 }
 
-fn lost(window: Duration) -> Lost {
-    Lost::new(Bounds { window, sessions_max: 9, per_tenant_max: 9, per_user_max: 9 })
-}
-
-fn told(caller: &Caller, link: u64, tenant: Tenant) -> Told<'_> {
-    Told { caller, tenant, pid: "", link, head: Arc::default() }
-}
-
+/// The records of one tenant's users, changed as a server does it, and the model.
 struct Both {
-    roster: Roster,
+    server: ServerId,
+    index: Index,
+    revision: u64,
+    told: Vec<(Place, bool)>,
     model: Model,
-    start: Instant,
 }
 
 impl Both {
-    fn now(&self) -> Now {
-        Now { instant: self.start + self.model.now, time: prost_types::Timestamp::default() }
+    fn new() -> Self {
+        let server = ServerId::random();
+        let index = Index::new(server.clone());
+        Self { server, index, revision: 0, told: Vec::new(), model: Model::default() }
     }
 
-    fn caller(session: usize) -> Caller {
-        Caller { session_id: format!("s{session}"), user_id: user(session).to_string(), ..Caller::default() }
+    fn change(&mut self, of: usize, change: impl FnOnce(&mut User, Context<'_>)) {
+        let key = UserKey { tenant: Tenant::new("1").unwrap(), user_id: of.to_string().into() };
+        let mut user = self.index.get(&key).map(|known| (*known.user).clone()).unwrap_or_default();
+        let now = u64::try_from(self.model.now.as_millis()).unwrap();
+        let (nonce, is_published) = (self.revision << 16, |_: &Room, _: &str, _| true);
+        let (grace, window, lost_max, sessions_max) = (GRACE, 0, 9, 9);
+        let server = &self.server;
+        change(
+            &mut user,
+            Context {
+                now,
+                server,
+                grace,
+                window,
+                lost_max,
+                sessions_max,
+                nonce,
+                is_published: &is_published,
+            },
+        );
+        let place = |t: &Transition| (ROOMS.iter().position(|r| *r == t.room.as_str()).unwrap(), of);
+        self.told.extend(user.pending.drain(..).map(|transition| (place(&transition), transition.came)));
+        // What is stored is read as it was written.
+        let stored = record::decode(&record::encode(&user)).unwrap();
+        assert_eq!(stored, user);
+        self.revision += 1;
+        let user = (!stored.is_empty()).then(|| Arc::new(stored));
+        self.index.put(&key, user, self.revision, true);
+    }
+
+    fn report(&self, session: usize, link: u64, rooms: &[usize]) -> Report {
+        let (bridge, instance) = (Arc::default(), link.to_string().into());
+        Report {
+            session_id: format!("s{session}").into(),
+            user_name: Arc::default(),
+            pid: Arc::default(),
+            transport: Transport::Socketio,
+            owner: Owner { server: self.server.clone(), link, bridge, instance },
+            head: Arc::default(),
+            rooms: rooms.iter().map(|at| room(*at)).collect(),
+        }
     }
 
     fn take(&mut self, step: &Step) {
-        let (tenant, now) = (Tenant::new("1").unwrap(), self.now());
-        let (roster, model) = (&mut self.roster, &mut self.model);
         match step {
             Step::Open { session, link } => {
-                let caller = Self::caller(*session);
-                roster.open(told(&caller, *link, tenant), &[room(0), room(1)], now);
-                model.open(*session, *link, &[0, 1]);
+                let report = self.report(*session, *link, &[0, 1]);
+                self.change(user(*session), |user, cx| user.open(&report, cx).unwrap());
+                self.model.open(*session, *link, &[0, 1]);
             }
             Step::Ready { session, link, chats } => {
                 let all = [&[0, 1][..], chats].concat();
-                let rooms: Vec<Room> = all.iter().map(|r| room(*r)).collect();
-                let caller = Self::caller(*session);
-                roster.ready(told(&caller, *link, tenant), &rooms, now);
-                model.open(*session, *link, &all);
-                model.tell(*session, &all);
+                let report = self.report(*session, *link, &all);
+                self.change(user(*session), |user, cx| user.ready(&report, cx));
+                self.model.open(*session, *link, &all);
+                self.model.tell(*session, &all);
             }
             Step::Enter { session, room: at } => {
-                roster.enter(&format!("s{session}").into(), &[room(*at)], &"chat.v1".into(), now);
-                model.put(*session, &[*at]);
-                model.tell(*session, &[*at]);
+                let (id, catalog) = (format!("s{session}"), "chat.v1".into());
+                self.change(user(*session), |user, cx| user.enter(&id, &[room(*at)], &catalog, cx));
+                self.model.put(*session, &[*at]);
+                self.model.tell(*session, &[*at]);
             }
             Step::Leave { session, room: at } => {
-                roster.leave(&format!("s{session}"), &[room(*at)], now);
-                model.leave(*session, *at);
+                let id = format!("s{session}");
+                self.change(user(*session), |user, cx| user.leave(&id, &[room(*at)], cx));
+                self.model.leave(*session, *at);
             }
             Step::Close { session } => {
-                roster.close(&format!("s{session}"), now);
-                model.close(*session);
+                let id = format!("s{session}");
+                self.change(user(*session), |user, cx| user.close(&id, cx));
+                self.model.close(*session);
             }
             Step::End { session } => {
-                roster.end(&format!("s{session}"), now);
-                (0..ROOMS.len()).for_each(|room| model.leave(*session, room));
-                model.close(*session);
+                let id = format!("s{session}");
+                self.change(user(*session), |user, cx| user.end(&id, cx));
+                (0..ROOMS.len()).for_each(|room| self.model.leave(*session, room));
+                self.model.close(*session);
             }
             Step::Unlink { link } => {
-                roster.unlink(*link, now);
-                let of_link = model.sessions.iter().filter(|(_, (of, _))| of == link);
+                let server = self.server.clone();
+                (0..3).for_each(|of| self.change(of, |user, cx| user.unlink(&server, *link, cx)));
+                let of_link = self.model.sessions.iter().filter(|(_, (of, _))| of == link);
                 let ids: Vec<usize> = of_link.map(|(id, _)| *id).collect();
-                ids.into_iter().for_each(|id| model.close(id));
+                ids.into_iter().for_each(|id| self.model.close(id));
             }
             Step::Wait { millis } => {
-                model.wait(*millis);
-                let now = self.now();
-                self.roster.expire(now);
+                self.model.wait(*millis);
+                (0..3).for_each(|of| self.change(of, |user, cx| user.expire(cx)));
             }
         }
     }
 
     fn compare(&mut self) -> Result<(), TestCaseError> {
         let tenant = Tenant::new("1").unwrap();
-        let place = |t: &Transition| {
-            let room = ROOMS.iter().position(|r| *r == t.room.as_str()).unwrap();
-            ((room, t.user_id.parse::<usize>().unwrap()), t.came)
-        };
-        let mut told: Vec<_> = self.roster.transitions().drain(..).map(|t| place(&t)).collect();
-        let mut wanted = std::mem::take(&mut self.model.tells);
+        let (mut told, mut wanted) = (std::mem::take(&mut self.told), std::mem::take(&mut self.model.tells));
         told.sort_unstable();
         wanted.sort_unstable();
         prop_assert_eq!(told, wanted);
         for (index, name) in ROOMS.iter().enumerate() {
-            let listed = self.roster.list(&tenant, &room(index), "", usize::MAX);
-            let listed: Vec<_> =
-                listed.iter().map(|l| (l.user_id.parse::<usize>().unwrap(), l.sessions.len())).collect();
-            prop_assert_eq!(listed, self.model.members(index), "{}", name);
+            let listed = self.index.members(&tenant, &room(index), "", usize::MAX);
+            let listed: Vec<_> = listed
+                .iter()
+                .map(|(user_id, user)| (user_id.parse::<usize>().unwrap(), user.count_in(&room(index))))
+                .collect();
+            prop_assert_eq!(&listed, &self.model.members(index), "{}", name);
+            let sessions = listed.iter().map(|(_, count)| count).sum();
+            prop_assert_eq!(self.index.count(&tenant, &room(index)), (listed.len(), sessions));
         }
+        prop_assert_eq!(self.index.own_sessions(), self.model.sessions.len());
         Ok(())
     }
 }
 
 proptest! {
     #[test]
-    fn whoever_comes_and_goes_is_told_of_once_and_listed_exactly(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut both = Both { roster: Roster::new(GRACE, lost(Duration::ZERO)), model: Model::default(), start: Instant::now() };
+    fn each_coming_and_going_is_told_once_and_listed_exactly(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut both = Both::new();
         for step in &steps {
             both.take(step);
             both.compare()?;
@@ -270,14 +318,24 @@ proptest! {
         for session in 0..6 {
             both.take(&Step::Close { session });
         }
-        both.take(&Step::Wait { millis: 100 });
+        both.take(&Step::Wait { millis: GRACE });
         both.compare()?;
-        prop_assert!(both.roster.is_empty(), "something was left behind");
+        prop_assert!(both.index.is_empty(), "something was left behind");
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_of_records_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let _any = record::decode(&bytes);
     }
 }
 
-fn presence() -> Presence {
-    Presence::new(&Catalogs::builtin().unwrap(), &PresenceConfig::default()).unwrap()
+fn presence_of(engine: &MemoryEngine, config: &PresenceConfig) -> Arc<Presence> {
+    let catalogs = Catalogs::builtin().unwrap();
+    Arc::new(Presence::new(&catalogs, config, Arc::new(engine.clone())).unwrap())
+}
+
+fn presence() -> Arc<Presence> {
+    presence_of(&MemoryEngine::new(Retention::default(), Limits::default()), &PresenceConfig::default())
 }
 
 /// A session of user 42.
@@ -285,22 +343,25 @@ fn caller(session_id: &str) -> Caller {
     Caller { tenant: "1".into(), user_id: "42".into(), session_id: session_id.into(), ..Caller::default() }
 }
 
+fn key_of(user_id: &str) -> UserKey {
+    UserKey { tenant: Tenant::new("1").unwrap(), user_id: user_id.into() }
+}
+
 #[test]
 fn a_room_is_told_by_the_catalog_whose_call_it_was() {
     let presence = presence();
     let transition = |room: &str, catalog: &str, came| Transition {
-        tenant: Tenant::new("1").unwrap(),
+        id: 0,
         room: Room::new(room).unwrap(),
-        user_id: "42".into(),
-        user_name: Arc::default(),
         session_id: Arc::default(),
         catalog: catalog.into(),
         came,
-        time: prost_types::Timestamp::default(),
+        at: 0,
     };
     let names = |room, catalog, came| -> Vec<String> {
-        let made = presence.events(&transition(room, catalog, came));
-        made.into_iter().map(|made| made.kind.name.clone()).collect()
+        let transition = transition(room, catalog, came);
+        let told = presence.announcements.of(&key_of("42"), &User::default(), &transition);
+        told.into_iter().map(|one| one.kind.name.clone()).collect()
     };
     assert_eq!(names("chat:7", "messenger.v1", true), ["operator:joined"]);
     assert_eq!(names("chat:7", "chat.v1", false), ["user_left_chat"]);
@@ -314,25 +375,25 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
     let presence = presence();
     let link = presence.link();
     let (tenant, own) = (Tenant::new("1").unwrap(), Room::user("42").unwrap());
-    let end = |whom| presence.disconnect(&tenant, &whom, Reason::Disconnected, "");
-    presence.open(&link, &caller("a"), "pid-a", HEAD).unwrap();
-    assert_eq!(end(Whom::User(own.clone())), 1);
+    let end = async |whom: &Whom| presence.disconnect(&tenant, whom, Reason::Disconnected, "").await.unwrap();
+    presence.open(&link, &caller("a"), "pid-a", HEAD).await.unwrap();
+    assert_eq!(end(&Whom::User(own.clone())).await, 1);
     assert_eq!(link.ends().await.len(), 1, "told at once");
-    presence.ready(&link, &caller("a"), "pid-a", HEAD, &[Room::org(), own.clone()]).unwrap();
+    presence.ready(&link, &caller("a"), "pid-a", HEAD, &[Room::org(), own.clone()]).await.unwrap();
     assert_eq!(link.ends().await[0].session_id, "a", "told again, now that the bridge has it");
-    assert!(presence.recoverable(&caller("a"), "pid-a", "").is_none());
-    presence.close(&link, "a", false);
-    assert!(presence.recoverable(&caller("a"), "pid-a", "").is_none());
+    assert!(presence.recoverable(&caller("a"), "pid-a", "").await.unwrap().is_none());
+    presence.close(&link, "a", false).await;
+    assert!(presence.recoverable(&caller("a"), "pid-a", "").await.unwrap().is_none());
     // One that was lost before is let go of by its id.
-    presence.ready(&link, &caller("b"), "pid-b", HEAD, &[Room::org(), own]).unwrap();
-    presence.close(&link, "b", false);
-    assert!(presence.recoverable(&caller("b"), "pid-b", "").is_some());
-    assert_eq!(end(Whom::Session("b".into())), 0);
-    assert!(presence.recoverable(&caller("b"), "pid-b", "").is_none());
+    presence.ready(&link, &caller("b"), "pid-b", HEAD, &[Room::org(), own]).await.unwrap();
+    presence.close(&link, "b", false).await;
+    assert!(presence.recoverable(&caller("b"), "pid-b", "").await.unwrap().is_some());
+    assert_eq!(end(&Whom::Session("b".into())).await, 0);
+    assert!(presence.recoverable(&caller("b"), "pid-b", "").await.unwrap().is_none());
     // Nobody takes another user's id.
-    presence.open(&link, &caller("c"), "pid-c", HEAD).unwrap();
+    presence.open(&link, &caller("c"), "pid-c", HEAD).await.unwrap();
     let other = Caller { user_id: "43".into(), ..caller("c") };
-    assert!(presence.ready(&link, &other, "pid-d", HEAD, &[Room::org()]).is_err());
+    assert!(presence.ready(&link, &other, "pid-d", HEAD, &[Room::org()]).await.is_err());
 }
 
 #[tokio::test]
@@ -340,69 +401,76 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     let presence = presence();
     let [old, new, again] = [("a", "1"), ("b", "2"), ("a", "1")].map(|(bridge, instance)| {
         let link = presence.link();
-        link.name(bridge, instance);
+        link.introduce(bridge, instance);
         link
     });
     let caller = caller("s");
     let rooms = [Room::org(), Room::user("42").unwrap()];
-    let holder = || presence.lock().session("s").map(|known| known.link);
-    let ready = |link: &Link| presence.ready(link, &caller, "pid", HEAD, &rooms).unwrap();
-    ready(&old);
+    let holder = || presence.index().session("s").map(|(_, session)| session.owner.link);
+    let ready = async |link: &Link| presence.ready(link, &caller, "pid", HEAD, &rooms).await.unwrap();
+    ready(&old).await;
     // The old bridge does not answer; its client comes back to another one.
-    presence.let_go(&caller, "pid", "s", "2");
-    presence.open(&new, &caller, "pid", HEAD).unwrap();
-    ready(&new);
+    presence.hand_over(&caller, "pid", "s", "2").await.unwrap();
+    presence.open(&new, &caller, "pid", HEAD).await.unwrap();
+    ready(&new).await;
     assert_eq!(old.ends().await.len(), 1);
     // It links again with what it had.
-    ready(&again);
+    ready(&again).await;
     assert_eq!(again.ends().await[0].session_id, "s");
-    presence.close(&again, "s", false);
+    presence.close(&again, "s", false).await;
     assert_eq!(holder(), Some(new.number()));
     // Whoever opens it last has it, also when two connections come back at once.
-    presence.open(&again, &caller, "pid", HEAD).unwrap();
+    presence.open(&again, &caller, "pid", HEAD).await.unwrap();
     assert_eq!(new.ends().await.len(), 1);
-    ready(&new);
+    ready(&new).await;
     assert_eq!(new.ends().await.len(), 1);
     assert_eq!(holder(), Some(again.number()));
     // A bridge whose old link is not seen to be lost yet takes its own over.
-    ready(&old);
+    ready(&old).await;
     assert_eq!(holder(), Some(old.number()));
     // While it opens, it can be recovered once more, and when that comes to nothing too.
-    let recoverable = || presence.recoverable(&caller, "pid", "").map(|found| found.rooms.len());
-    presence.rooms(&old, "s", &[Room::new("chat:7").unwrap()], &[], "chat.v1");
-    presence.open(&new, &caller, "pid", HEAD).unwrap();
-    assert_eq!(recoverable(), Some(3));
-    presence.close(&new, "s", false);
-    assert_eq!((holder(), recoverable()), (None, Some(3)));
+    let recoverable =
+        async || presence.recoverable(&caller, "pid", "").await.unwrap().map(|found| found.rooms.len());
+    presence.rooms(&old, "s", vec![Room::new("chat:7").unwrap()], Vec::new(), "chat.v1").await;
+    presence.open(&new, &caller, "pid", HEAD).await.unwrap();
+    assert_eq!(recoverable().await, Some(3));
+    presence.close(&new, "s", false).await;
+    assert_eq!((holder(), recoverable().await), (None, Some(3)));
 }
 
-#[test]
-fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered() {
+#[tokio::test]
+async fn a_session_whose_link_is_lost_before_it_is_told_to_be_ready_can_be_recovered() {
     let presence = presence();
     let link = presence.link();
     for id in ["a", "b", "c"] {
-        presence.open(&link, &caller(id), id, HEAD).unwrap();
+        presence.open(&link, &caller(id), id, HEAD).await.unwrap();
     }
-    presence.close(&link, "a", false);
-    assert!(presence.recoverable(&caller("a"), "a", "").is_none(), "it never came to be");
-    assert!(presence.recoverable(&caller("b"), "b", "").is_some(), "its client knows the secret");
-    presence.let_go(&caller("b"), "b", "b", "");
+    presence.close(&link, "a", false).await;
+    assert!(presence.recoverable(&caller("a"), "a", "").await.unwrap().is_none(), "it never came to be");
+    assert!(
+        presence.recoverable(&caller("b"), "b", "").await.unwrap().is_some(),
+        "its client knows the secret"
+    );
+    presence.hand_over(&caller("b"), "b", "b", "").await.unwrap();
     presence.unlink(&link);
+    assert!(presence.work_off().await);
+    assert_eq!(presence.session_count(), 0);
     for id in ["b", "c"] {
-        assert!(presence.recoverable(&caller(id), id, "").is_some());
+        assert!(presence.recoverable(&caller(id), id, "").await.unwrap().is_some());
     }
 }
 
-#[test]
-fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
+#[tokio::test]
+async fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
     let presence = presence();
     let caller = caller("s");
     let rooms = [Room::org(), Room::user("42").unwrap()];
     let link = presence.link();
-    let after = |cursor| Some(presence.recoverable(&caller, "pid", cursor)?.after.to_string());
+    let after =
+        async |cursor| Some(presence.recoverable(&caller, "pid", cursor).await.unwrap()?.after.to_string());
     let given = |cursor: &str| Some(cursor.to_owned());
-    presence.open(&link, &caller, "pid", HEAD).unwrap();
-    presence.ready(&link, &caller, "pid", "000000000001-6", &rooms).unwrap();
+    presence.open(&link, &caller, "pid", HEAD).await.unwrap();
+    presence.ready(&link, &caller, "pid", "000000000001-6", &rooms).await.unwrap();
     let every = [
         ("", HEAD),
         ("000000000001-4", HEAD),
@@ -411,89 +479,244 @@ fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
         ("000000000001-7", "000000000001-7"),
     ];
     for (said, wanted) in every {
-        assert_eq!(after(said), given(wanted), "{said}");
+        assert_eq!(after(said).await, given(wanted), "{said}");
     }
-    assert_eq!(after("nonsense"), None);
+    assert_eq!(after("nonsense").await, None);
     // It is lost and comes back: it began where it began.
-    presence.let_go(&caller, "pid", "s", "");
-    presence.open(&link, &caller, "pid", "000000000001-8").unwrap();
-    presence.ready(&link, &caller, "pid", "000000000001-8", &rooms).unwrap();
-    assert_eq!(after("000000000001-4"), given(HEAD));
+    presence.hand_over(&caller, "pid", "s", "").await.unwrap();
+    presence.open(&link, &caller, "pid", "000000000001-8").await.unwrap();
+    presence.ready(&link, &caller, "pid", "000000000001-8", &rooms).await.unwrap();
+    assert_eq!(after("000000000001-4").await, given(HEAD));
     // One that the server has not seen begin may be older than its first report.
     let other = Caller { session_id: "t".into(), ..caller.clone() };
-    presence.ready(&link, &other, "other", HEAD, &rooms).unwrap();
-    let after = |cursor| Some(presence.recoverable(&other, "other", cursor)?.after.to_string());
-    assert_eq!((after("000000000001-4"), after("")), (given("000000000001-4"), given(HEAD)));
-    assert_eq!(after("nonsense"), None);
+    presence.ready(&link, &other, "other", HEAD, &rooms).await.unwrap();
+    let after =
+        async |cursor| Some(presence.recoverable(&other, "other", cursor).await.unwrap()?.after.to_string());
+    assert_eq!((after("000000000001-4").await, after("").await), (given("000000000001-4"), given(HEAD)));
+    assert_eq!(after("nonsense").await, None);
 }
 
-#[test]
-fn a_crash_within_the_grace_period_leaves_nobody_who_is_taken_for_there() {
-    let start = Instant::now();
-    let at = |millis| Now {
-        instant: start + Duration::from_millis(millis),
-        time: prost_types::Timestamp::default(),
-    };
-    let (tenant, caller) = (Tenant::new("1").unwrap(), Both::caller(0));
-    let fresh = || Roster::new(GRACE, lost(Duration::from_secs(60)));
-    let kept = |roster: &mut Roster, now| -> Vec<(String, Vec<u8>)> {
-        roster.changed(now).into_iter().map(|(pid, record)| (pid, record.unwrap())).collect()
-    };
-    let gone = |roster: &mut Roster, now| {
-        roster.expire(now);
-        roster.transitions().drain(..).filter(|told| !told.came).map(|told| told.room).collect::<Vec<_>>()
-    };
-    let mut before = fresh();
-    let told = Told { pid: "pid", ..told(&caller, 1, tenant) };
-    before.ready(told, &[room(0)], at(0));
-    before.close("s0", at(1));
-    let within_grace = kept(&mut before, at(2));
-    // Another process goes on with what was kept: the room is told.
-    let mut after = fresh();
-    after.restore(within_grace, at(10));
-    assert_eq!(gone(&mut after, at(10 + 100)), [room(0)]);
-    // Once it has been, nobody tells it again.
-    let mut later = fresh();
-    later.restore(kept(&mut after, at(111)), at(120));
-    assert!(gone(&mut later, at(300)).is_empty());
-    assert!(later.recoverable("pid", at(300)).is_some());
+/// Servers on one store, with their presence, in the order in which they started.
+struct Servers {
+    catalogs: Arc<Catalogs>,
+    engine: MemoryEngine,
+    config: PresenceConfig,
 }
 
-#[test]
-fn without_a_recovery_window_nothing_is_kept_of_a_lost_session() {
+struct Running {
+    presence: Arc<Presence>,
+    closing: CancellationToken,
+    task: tokio::task::JoinSet<()>,
+}
+
+impl Servers {
+    fn new(grace: Duration) -> Self {
+        let engine = MemoryEngine::new(Retention::default(), Limits::default());
+        let config = PresenceConfig { grace, ..PresenceConfig::default() };
+        Self { catalogs: Arc::new(Catalogs::builtin().unwrap()), engine, config }
+    }
+
+    fn start(&self) -> Running {
+        let engine = self.engine.another();
+        let presence = presence_of(&engine, &self.config);
+        let hub = Hub::new(Limits::default(), Arc::new(engine.clone()));
+        let (catalogs, closing) = (self.catalogs.clone(), CancellationToken::new());
+        let ingest = Ingest::new(catalogs, &hub, Arc::new(engine), 65_536, Arc::default());
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn({
+            let (presence, closing) = (presence.clone(), closing.clone());
+            async move { presence.run(&ingest, &closing).await }
+        });
+        Running { presence, closing, task }
+    }
+
+    /// The names of the presence events of tenant 1 so far, once there are so many.
+    async fn told(&self, count: usize) -> Vec<String> {
+        let tenant = Tenant::new("1").unwrap();
+        let (_, mut feed) = self.engine.follow(&tenant).await.unwrap();
+        loop {
+            let everything = crate::interest::Interest::everything();
+            let head = self.engine.head(&tenant).await.unwrap();
+            let limits = crate::engine::ReadLimits { events_max: 1000, scan_max: 1000 };
+            let start = Cursor { seq: 0, ..head };
+            let page = self.engine.read(&tenant, &everything, start, limits).await.unwrap();
+            if page.events.len() >= count {
+                return page.events.iter().map(|event| event.draft.kind.full_name.clone()).collect();
+            }
+            feed.next().await.unwrap();
+        }
+    }
+}
+
+impl Running {
+    /// Ends without a word, as a process that is killed.
+    async fn kill(mut self) {
+        self.task.shutdown().await;
+        let lease = self.presence.engine.server().as_str().to_owned();
+        let held = self.presence.engine.record(&Space::Leases, &lease).await.unwrap();
+        // The lease runs out.
+        let expiry = Replacement { value: None, expected: held.map_or(0, |lease| lease.revision), ttl: None };
+        self.presence.engine.replace(&Space::Leases, &lease, expiry).await.unwrap();
+    }
+
+    async fn close(self) {
+        self.closing.cancel();
+        self.task.join_all().await;
+    }
+}
+
+const ONLINE: [&str; 2] = ["chat.v1.UserOnline", "messenger.v1.UserOnline"];
+const OFFLINE: [&str; 2] = ["chat.v1.UserOffline", "messenger.v1.UserOffline"];
+
+#[tokio::test]
+async fn the_sessions_of_a_server_that_is_killed_are_taken_over_and_told_once() {
+    let servers = Servers::new(Duration::from_millis(50));
+    let [first, second, third] = [servers.start(), servers.start(), servers.start()];
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    let link = first.presence.link();
+    first.presence.ready(&link, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    assert_eq!(servers.told(2).await, ONLINE);
+    first.kill().await;
+    assert_eq!(servers.told(4).await, [ONLINE, OFFLINE].concat());
+    // Any server gives it back.
+    for server in [&second, &third] {
+        let found = server.presence.recoverable(&caller("s"), "pid", "").await.unwrap().unwrap();
+        assert_eq!(found.rooms.len(), 2);
+    }
+    let link = third.presence.link();
+    third.presence.ready(&link, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    assert_eq!(servers.told(6).await, [ONLINE, OFFLINE, ONLINE].concat());
+    second.close().await;
+    third.close().await;
+}
+
+#[tokio::test]
+async fn a_client_that_returns_within_the_grace_period_is_told_by_nobody() {
+    let servers = Servers::new(Duration::from_secs(60));
+    let [first, second] = [servers.start(), servers.start()];
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    let link = first.presence.link();
+    first.presence.ready(&link, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    assert_eq!(servers.told(2).await, ONLINE);
+    first.kill().await;
+    let link = second.presence.link();
+    second.presence.ready(&link, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    second.presence.close(&link, "s", true).await;
+    assert_eq!(servers.told(4).await, [ONLINE, OFFLINE].concat(), "ended by its client: told at once");
+    second.close().await;
+}
+
+#[tokio::test]
+async fn what_a_server_had_not_published_when_it_was_killed_is_published_once() {
+    let servers = Servers::new(Duration::from_secs(60));
+    // It never runs: it dies between the record and the event.
+    let killed = presence_of(&servers.engine.another(), &servers.config);
+    let link = killed.link();
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    killed.ready(&link, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    let [one, other] = [servers.start(), servers.start()];
+    assert_eq!(servers.told(2).await, ONLINE);
+    let link = one.presence.link();
+    one.presence.ready(&link, &caller("t"), "pid-t", HEAD, &rooms).await.unwrap();
+    one.presence.close(&link, "t", false).await;
+    one.close().await;
+    other.close().await;
+    assert_eq!(servers.told(2).await, ONLINE);
+}
+
+#[tokio::test]
+async fn of_two_servers_that_get_a_users_first_session_at_once_one_tells() {
+    let servers = Servers::new(Duration::from_secs(60));
+    let [first, second] = [servers.start(), servers.start()];
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    let (a, b) = (first.presence.link(), second.presence.link());
+    for round in 0..20 {
+        let [one, two] = ["a", "b"].map(|id| caller(&format!("{id}{round}")));
+        let (left, right) = tokio::join!(
+            first.presence.ready(&a, &one, "", HEAD, &rooms),
+            second.presence.ready(&b, &two, "", HEAD, &rooms)
+        );
+        left.unwrap();
+        right.unwrap();
+        tokio::join!(
+            first.presence.close(&a, &one.session_id, true),
+            second.presence.close(&b, &two.session_id, true)
+        );
+        let told = servers.told(4 * (round + 1)).await;
+        assert_eq!(told[4 * round..], [ONLINE, OFFLINE].concat(), "round {round}");
+    }
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test]
+async fn a_disconnect_reaches_a_session_of_another_server() {
+    let servers = Servers::new(Duration::from_secs(60));
+    let [first, second] = [servers.start(), servers.start()];
+    let link = first.presence.link();
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    first.presence.ready(&link, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    let (tenant, whom) = (Tenant::new("1").unwrap(), Whom::User(Room::user("42").unwrap()));
+    let count = second.presence.disconnect(&tenant, &whom, Reason::Disconnected, "bye").await.unwrap();
+    assert_eq!(count, 1);
+    let ends = link.ends().await;
+    assert_eq!((ends[0].session_id.as_str(), ends[0].message.as_str()), ("s", "bye"));
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_over_another_server_is_ended_where_it_was() {
+    let servers = Servers::new(Duration::from_secs(60));
+    let [first, second] = [servers.start(), servers.start()];
+    let (old, new) = (first.presence.link(), second.presence.link());
+    old.introduce("a", "1");
+    new.introduce("b", "2");
+    let rooms = [Room::org(), Room::user("42").unwrap()];
+    first.presence.ready(&old, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    second.presence.hand_over(&caller("s"), "pid", "s", "2").await.unwrap();
+    assert_eq!(old.ends().await[0].session_id, "s");
+    second.presence.open(&new, &caller("s"), "pid", HEAD).await.unwrap();
+    second.presence.ready(&new, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
+    first.presence.close(&old, "s", false).await;
+    let found = second.presence.find_session(&Tenant::new("1").unwrap(), "s").await.unwrap().unwrap();
+    assert_eq!(found.1.server, *second.presence.engine.server());
+    assert_eq!(servers.told(2).await, ONLINE);
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test]
+async fn without_a_recovery_window_nothing_is_kept_of_a_lost_session() {
     let config = PresenceConfig { recovery_window: Duration::ZERO, ..PresenceConfig::default() };
-    let presence = Presence::new(&Catalogs::builtin().unwrap(), &config).unwrap();
+    let presence = presence_of(&MemoryEngine::new(Retention::default(), Limits::default()), &config);
     let link = presence.link();
     assert!(!presence.recovers());
-    presence.ready(&link, &caller("s"), "pid", HEAD, &[Room::org()]).unwrap();
-    assert!(presence.recoverable(&caller("s"), "pid", "").is_none(), "not while it is connected");
-    presence.close(&link, "s", false);
-    assert!(presence.recoverable(&caller("s"), "pid", "").is_none(), "nor later");
-    assert!(presence.lock().changed(now()).is_empty(), "nothing goes to the engine");
-    // The record of a process that kept it is deleted.
-    let session = LostSession {
-        id: "s".into(),
-        tenant: Tenant::new("1").unwrap(),
-        user_id: "42".into(),
-        user_name: Arc::default(),
-        rooms: HashMap::new(),
-        began: Began { cursor: HEAD.into(), is_certain: true },
-    };
-    presence.restore(vec![("old".into(), session.to_record(false))]);
-    assert!(presence.recoverable(&caller("s"), "old", "").is_none());
-    assert_eq!(presence.lock().changed(now()), [("old".to_owned(), None)]);
+    presence.ready(&link, &caller("s"), "pid", HEAD, &[Room::org()]).await.unwrap();
+    assert!(
+        presence.recoverable(&caller("s"), "pid", "").await.unwrap().is_none(),
+        "not while it is connected"
+    );
+    presence.close(&link, "s", false).await;
+    assert!(presence.recoverable(&caller("s"), "pid", "").await.unwrap().is_none(), "nor later");
+    let known = presence.index().get(&key_of("42")).unwrap();
+    assert!(known.user.sessions.is_empty(), "nothing is stored");
 }
 
-#[test]
-fn a_session_is_greeted_by_the_catalogs_of_its_namespace() {
+#[tokio::test]
+async fn a_session_is_greeted_by_the_catalogs_of_its_namespace() {
     let presence = presence();
     let in_namespace = |namespace: &str| {
         let transport = Transport::Socketio.into();
         Caller { transport, namespace: namespace.into(), ..caller("s") }
     };
     let greetings = |namespace| {
-        let mut catalogs: Vec<String> =
-            presence.greet(&in_namespace(namespace)).into_iter().map(|event| event.catalog).collect();
+        let mut catalogs: Vec<String> = presence
+            .announcements
+            .greet(&in_namespace(namespace))
+            .into_iter()
+            .map(|event| event.catalog)
+            .collect();
         catalogs.sort();
         catalogs
     };
@@ -502,14 +725,15 @@ fn a_session_is_greeted_by_the_catalogs_of_its_namespace() {
     assert!(greetings("").contains(&"chat.v1".to_owned()));
     assert_eq!(greetings(""), greetings("/"));
     let link = presence.link();
-    let refused = presence.open(&link, &in_namespace("/none"), "pid", HEAD).unwrap_err();
+    let refused = presence.open(&link, &in_namespace("/none"), "pid", HEAD).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::InvalidNamespace);
-    assert!(presence.lock().session("s").is_none());
+    assert!(presence.index().session("s").is_none());
 }
 
-#[test]
-fn a_greeting_names_the_catalog_that_declares_it() {
-    let greetings = presence().greet(&Caller { transport: Transport::Socketio.into(), ..caller("s") });
+#[tokio::test]
+async fn a_greeting_names_the_catalog_that_declares_it() {
+    let greetings =
+        presence().announcements.greet(&Caller { transport: Transport::Socketio.into(), ..caller("s") });
     assert!(!greetings.is_empty());
     for greeting in greetings {
         assert!(
@@ -519,27 +743,34 @@ fn a_greeting_names_the_catalog_that_declares_it() {
     }
 }
 
-#[test]
-fn a_session_that_its_client_ended_is_told_at_once_and_never_recovered() {
+#[tokio::test]
+async fn a_session_that_its_client_ended_is_told_at_once_and_never_recovered() {
     let presence = presence();
     let link = presence.link();
-    let ready = |id| presence.ready(&link, &caller(id), &format!("pid-{id}"), HEAD, &[Room::org()]).unwrap();
-    let gone = || presence.lock().transitions().drain(..).filter(|told| !told.came).count();
-    let is_recoverable = |id| presence.recoverable(&caller(id), &format!("pid-{id}"), "").is_some();
-    ready("a");
-    ready("b");
-    presence.close(&link, "a", true);
-    assert_eq!((gone(), is_recoverable("a")), (0, false), "the user has another session");
-    presence.close(&link, "b", true);
-    assert_eq!((gone(), is_recoverable("b")), (1, false), "it was the last: no grace period");
+    let ready = async |id| {
+        let pid = format!("pid-{id}");
+        presence.ready(&link, &caller(id), &pid, HEAD, &[Room::org()]).await.unwrap();
+    };
+    let gone = || {
+        let known = presence.index().get(&key_of("42")).unwrap();
+        known.user.pending.iter().filter(|transition| !transition.came).count()
+    };
+    let is_recoverable =
+        async |id| presence.recoverable(&caller(id), &format!("pid-{id}"), "").await.unwrap().is_some();
+    ready("a").await;
+    ready("b").await;
+    presence.close(&link, "a", true).await;
+    assert_eq!((gone(), is_recoverable("a").await), (0, false), "the user has another session");
+    presence.close(&link, "b", true).await;
+    assert_eq!((gone(), is_recoverable("b").await), (1, false), "it was the last: no grace period");
     // One that is cut off is neither.
-    ready("c");
-    presence.close(&link, "c", false);
-    assert_eq!((gone(), is_recoverable("c")), (0, true));
+    ready("c").await;
+    presence.close(&link, "c", false).await;
+    assert_eq!((gone(), is_recoverable("c").await), (1, true), "no more than before");
     // Its client comes back, and ends it before it is ready.
-    presence.open(&link, &caller("c"), "pid-c", HEAD).unwrap();
-    presence.close(&link, "c", true);
-    assert!(!is_recoverable("c"));
-    let records = presence.lock().changed(now());
-    assert!(records.iter().all(|(_, record)| record.is_none()), "the engine forgets them too");
+    presence.open(&link, &caller("c"), "pid-c", HEAD).await.unwrap();
+    presence.close(&link, "c", true).await;
+    assert!(!is_recoverable("c").await);
+    let known = presence.index().get(&key_of("42")).unwrap();
+    assert!(known.user.sessions.is_empty(), "nothing is stored any more");
 }

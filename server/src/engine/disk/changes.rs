@@ -1,13 +1,22 @@
 //! Everything that one commit changes. Each table is opened once, and only when something in it changes.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use fanfare_proto::room::Tenant;
 use prost::Message as _;
 use redb::{ReadableTable as _, WriteTransaction};
 
-use super::store::{EVENTS, Failed, KEYS, META, SESSIONS, StoredAnswer, TENANTS, seal};
-use crate::engine::{OldRecord, StoredEvent};
+use super::store::{EVENTS, Failed, KEYS, META, RECORDS, StoredAnswer, TENANTS, seal, space_name};
+use crate::engine::{Space, StoredEvent};
+
+/// A record as it will be.
+#[derive(Debug)]
+pub(super) struct RecordChange {
+    pub(super) space: Space,
+    pub(super) key: String,
+    pub(super) revision: u64,
+    /// Absent: it is removed, or was never written because it expires.
+    pub(super) value: Option<Bytes>,
+}
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -18,7 +27,7 @@ pub(super) struct Changes {
     /// The events of a log up to a seq go.
     pub(super) trims: Vec<(Tenant, u32, u64)>,
     pub(super) keys: Vec<(u32, String, Option<StoredAnswer>)>,
-    pub(super) records: Vec<Arc<[OldRecord]>>,
+    pub(super) records: Vec<RecordChange>,
     /// Logs that go.
     pub(super) freed: Vec<Tenant>,
     /// Where new logs begin, when that changes.
@@ -67,12 +76,16 @@ impl Changes {
             }
         }
         if !self.records.is_empty() {
-            let mut table = write.open_table(SESSIONS)?;
-            for (key, record) in self.records.iter().flat_map(|records| records.iter()) {
-                match record {
-                    Some(record) => _ = table.insert(key.as_str(), record.as_slice())?,
-                    None => _ = table.remove(key.as_str())?,
+            let mut table = write.open_table(RECORDS)?;
+            for RecordChange { space, key, revision, value } in &self.records {
+                let (space, key) = (space_name(space), key.as_str());
+                match value {
+                    Some(value) => _ = table.insert((space.as_ref(), key), (*revision, &**value))?,
+                    None => _ = table.remove((space.as_ref(), key))?,
                 }
+            }
+            if let Some(last) = self.records.last() {
+                write.open_table(META)?.insert("revision", last.revision)?;
             }
         }
         if let Some(floor) = self.floor {

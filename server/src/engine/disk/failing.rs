@@ -16,7 +16,6 @@ use fanfare_proto::{
     room::{Room, Tenant},
     v1::Caller,
 };
-use futures_util::future::join_all;
 use proptest::prelude::*;
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 use tokio::{sync::oneshot, task::JoinSet};
@@ -25,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Limits, PresenceConfig, Retention},
     engine::{
-        Draft, OldEngine,
-        tests::{draft, folder, held, opened},
+        Engine, ReadLimits, Space,
+        tests::{append, folder, held, opened},
     },
-    event::Sequence,
+    event::{Draft, draft},
     hub::{Hub, Inbox, Subscription},
     ingest::Ingest,
     interest::Interest,
@@ -183,9 +182,10 @@ impl StorageBackend for Disk {
     }
 }
 
+const ONE: ReadLimits = ReadLimits { events_max: 1, scan_max: 1 };
 const PRODUCERS: usize = 4;
 const EVENTS: usize = 4;
-/// Of which so many are streams, with more events.
+/// Of which so many append a batch of more events.
 const STREAMS: usize = 2;
 const STREAM_EVENTS: usize = 8;
 
@@ -198,29 +198,24 @@ fn outage() -> impl Strategy<Value = Outage> {
 }
 
 /// Appends until the answer comes, as a producer with idempotency keys does.
-async fn insist(engine: &Arc<dyn OldEngine>, key: &str) -> u64 {
+async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
     loop {
-        match engine.append(draft("1", key, 100)).await {
+        match append(engine, draft("1", key, 100)).await {
             Ok(appended) => return appended.seq,
             Err(_) => tokio::task::yield_now().await,
         }
     }
 }
 
-/// Begins all before it awaits any, and begins again with all when one is refused, as a stream of a producer does.
-async fn stream(engine: &Arc<dyn OldEngine>, keys: &[String]) -> Vec<u64> {
+/// Appends all in one batch until the answers come.
+async fn batch(engine: &Arc<dyn Engine>, keys: &[String]) -> Vec<u64> {
+    let tenant = Tenant::new("1").unwrap();
     loop {
-        let sequence = Arc::new(Sequence::default());
-        let mut begun = Vec::new();
-        for key in keys {
-            let draft = Draft { sequence: Some(sequence.clone()), ..draft("1", key, 100) };
-            begun.push(engine.begin(draft).await.unwrap());
-            tokio::task::yield_now().await;
+        let drafts = keys.iter().map(|key| draft("1", key, 100)).collect();
+        if let Ok(answers) = engine.append(&tenant, drafts).await {
+            return answers.iter().map(|answer| answer.receipt().seq).collect();
         }
-        let answers: Result<Vec<_>, _> = join_all(begun).await.into_iter().collect();
-        if let Ok(appended) = answers {
-            return appended.into_iter().map(|appended| appended.seq).collect();
-        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -260,15 +255,13 @@ async fn heard(
 
 async fn survive(outages: &[Outage]) -> Result<(), TestCaseError> {
     let (folder, limits) = (folder(), Limits::default());
-    let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits));
+    let hub = Arc::new(Hub::new(limits, engine.clone()));
     let tenant = Tenant::new("1").unwrap();
     let inbox = Arc::new(Inbox::default());
     let start = Cursor { seq: 0, ..engine.head(&tenant).await.unwrap() };
     let subscription =
-        Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], Some(start), &inbox, 0)
-            .await
-            .unwrap();
+        Subscription::open(&hub, &tenant, vec![Room::org()], Some(start), &inbox, 0).await.unwrap();
     let (told, mut last) = oneshot::channel();
     let mut hears = JoinSet::new();
     hears.spawn(async move { heard(subscription, inbox, &mut last).await });
@@ -282,8 +275,11 @@ async fn survive(outages: &[Outage]) -> Result<(), TestCaseError> {
                 if producer < STREAMS {
                     let keys: Vec<String> =
                         (0..STREAM_EVENTS).map(|event| format!("{round} {producer} {event}")).collect();
-                    let seqs = stream(&engine, &keys).await;
-                    assert!(seqs.is_sorted(), "a stream's order is the log's: {seqs:?}");
+                    let seqs = batch(&engine, &keys).await;
+                    assert!(
+                        seqs.windows(2).all(|pair| pair[1] == pair[0] + 1),
+                        "a batch is in one piece: {seqs:?}"
+                    );
                     return seqs;
                 }
                 let mut seqs = Vec::new();
@@ -319,43 +315,47 @@ fn what_is_acknowledged_is_in_the_log_and_heard_once_whatever_the_disk_refuses()
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_while_the_disk_refuses_is_told_of_and_kept_when_it_works_again() {
     let (folder, limits, catalogs) = (folder(), Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
-    let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
-    let ingest = Ingest::new(catalogs.clone(), engine.clone(), limits.event_bytes_max, Arc::default());
-    let presence = Presence::new(&catalogs, &PresenceConfig::default()).unwrap();
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits));
+    let hub = Arc::new(Hub::new(limits, engine.clone()));
+    let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), limits.event_bytes_max, Arc::default());
+    let presence = Arc::new(Presence::new(&catalogs, &PresenceConfig::default(), engine.clone()).unwrap());
     let (tenant, inbox) = (Tenant::new("1").unwrap(), Arc::new(Inbox::default()));
     let mut subscription =
-        Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], None, &inbox, 0).await.unwrap();
+        Subscription::open(&hub, &tenant, vec![Room::org()], None, &inbox, 0).await.unwrap();
 
-    plan(&folder, Outage { after: 0, length: 8, happens: false });
     let link = presence.link();
     let caller =
         Caller { tenant: "1".into(), user_id: "42".into(), session_id: "s".into(), ..Caller::default() };
     let rooms = [Room::org(), Room::user("42").unwrap()];
-    presence.open(&link, &caller, "pid", "000000000001-0").unwrap();
-    presence.ready(&link, &caller, "pid", "000000000001-0", &rooms).unwrap();
+    presence.open(&link, &caller, "pid", "000000000001-0").await.unwrap();
+    plan(&folder, Outage { after: 0, length: 8, happens: false });
+    presence.ready(&link, &caller, "pid", "000000000001-0", &rooms).await.unwrap();
     let (number, closing) = (presence.reported(), CancellationToken::new());
     let waits = async {
-        presence.kept(number).await;
+        presence.stored(number).await;
         assert_eq!(OUTAGES.lock().unwrap()[&folder].length, 0, "there was an outage");
-        let told = subscription.next().await.unwrap().events;
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            inbox.ready().await;
+            told.extend(subscription.next().await.unwrap().events);
+        }
         let names: Vec<_> = told.iter().map(|event| event.draft.kind.name.as_str()).collect();
         assert_eq!(names, ["user_online", "user:online"]);
         closing.cancel();
     };
-    tokio::join!(presence.run(&ingest, &*engine, &closing), waits);
+    tokio::join!(presence.run(&ingest, &closing), waits);
     engine.close().await;
-    drop((engine, ingest, subscription));
-    let kept = opened(&folder, Retention::default(), limits, &hub).kept();
-    assert_eq!(kept.iter().map(|(pid, _)| pid.as_str()).collect::<Vec<_>>(), ["pid"]);
+    drop((engine, ingest, subscription, presence, hub));
+    let again = opened(&folder, Retention::default(), limits);
+    let (records, _feed) = again.records(&Space::Users(tenant)).await.unwrap();
+    assert_eq!(records.iter().map(|record| &*record.key).collect::<Vec<_>>(), ["42"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
     let (folder, limits) = (folder(), Limits::default());
     IMAGES.lock().unwrap().insert(folder.clone(), (0, HashMap::new()));
-    let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits));
     let mut acknowledged = Vec::new();
     for round in 0..4 {
         for event in 0..3 {
@@ -371,7 +371,7 @@ async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
     fs::create_dir_all(&copy).unwrap();
     let number = fs::metadata(folder.join("log.redb")).unwrap().ino();
     fs::write(copy.join("log.redb"), &IMAGES.lock().unwrap()[&folder].1[&number].synced).unwrap();
-    let after: Arc<dyn OldEngine> = Arc::new(opened(&copy, Retention::default(), limits, &hub));
+    let after: Arc<dyn Engine> = Arc::new(opened(&copy, Retention::default(), limits));
     assert_eq!(held(&after, "1", limits).await, acknowledged);
     engine.close().await;
 }
@@ -380,10 +380,9 @@ async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
 async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_come_back_without_a_write() {
     let (folder, limits) = (folder(), Limits::default());
     let retention = Retention { events_max: 5, ..Retention::default() };
-    let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, retention, limits, &hub));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, retention, limits));
     for _ in 0..5 {
-        engine.append(draft("1", "", 10)).await.unwrap();
+        append(&engine, draft("1", "", 10)).await.unwrap();
     }
     let tenant = Tenant::new("1").unwrap();
     let (head, interest) = (engine.head(&tenant).await.unwrap(), Interest::default());
@@ -391,10 +390,13 @@ async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_co
     let passing = Catalogs::builtin().unwrap().event("messenger.v1.TypingStart").unwrap().clone();
     let mut refused = 0;
     while refused < 20 {
-        refused += u32::from(engine.append(draft("1", "", 10)).await.is_err());
+        refused += u32::from(append(&engine, draft("1", "", 10)).await.is_err());
         let draft = Draft { kind: passing.clone(), ..draft("1", "", 10) };
-        engine.append(draft).await.expect("what is in no log passes through");
-        assert_eq!(engine.read(&tenant, &interest, Cursor { seq: 0, ..head }, 1).await.unwrap().upto, 0);
+        append(&engine, draft).await.expect("what is in no log passes through");
+        assert_eq!(
+            engine.read(&tenant, &interest, Cursor { seq: 0, ..head }, ONE).await.unwrap().cursor.seq,
+            0
+        );
     }
     plan(&folder, Outage { after: 0, length: 9, happens: false });
     // Nothing is written from here on.
@@ -409,10 +411,11 @@ async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_co
 }
 
 /// Reads the log from its beginning, past all windows.
-async fn held_from(engine: &Arc<dyn OldEngine>, head: Cursor) -> Result<(), crate::error::Refusal> {
-    let (hub, inbox) = (Hub::new(Limits::default()), Arc::new(Inbox::default()));
+async fn held_from(engine: &Arc<dyn Engine>, head: Cursor) -> Result<(), crate::error::Refusal> {
+    let hub = Arc::new(Hub::new(Limits::default(), engine.clone()));
+    let inbox = Arc::new(Inbox::default());
     let after = Some(Cursor { seq: 0, ..head });
     let tenant = Tenant::new("1").unwrap();
-    let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
+    let open = Subscription::open(&hub, &tenant, vec![Room::org()], after, &inbox, 0);
     open.await?.next().await.map(drop)
 }

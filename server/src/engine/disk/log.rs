@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{Limits, Retention},
-    engine::OldAppended,
+    engine::Receipt,
 };
 
 /// The log's own clock, in milliseconds. It goes on where the log ended, and then as fast as a clock that cannot be set:
@@ -47,8 +47,6 @@ pub(super) static STEP_MILLIS: std::sync::atomic::AtomicU64 = std::sync::atomic:
 pub(super) struct Log {
     pub(super) number: u32,
     pub(super) head: u64,
-    /// The seq before its first event ever.
-    pub(super) start: u64,
     /// The newest seq that is in the table of logs; nothing when it is not there.
     pub(super) noted: Option<u64>,
     /// The newest seq whose event was removed from the disk. Removal lags behind, to be done for many at once.
@@ -58,7 +56,7 @@ pub(super) struct Log {
     /// The time and cost of each event, oldest first.
     pub(super) retained: VecDeque<(u64, u64)>,
     pub(super) bytes: u64,
-    pub(super) keys: HashMap<String, OldAppended>,
+    pub(super) keys: HashMap<String, Receipt>,
     pub(super) key_ages: VecDeque<(u64, String)>,
 }
 

@@ -2,23 +2,21 @@
 //! works. What is on the disk then is what has happened.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Place,
     log::Log,
-    store::{Contents, Loaded, Opening, Store, unpanicked},
-    writer::{Command, Outcome, Writer},
+    store::{Contents, Opening, Store, unpanicked},
+    writer::{Command, Writer},
 };
 use crate::{
-    engine::OldAppended,
+    engine::Appended,
     error::Refusal,
-    event::{Event, ephemeral_id},
+    event::{Draft, Event},
 };
 
 /// The pause between two tries to open a store that has failed.
@@ -73,42 +71,48 @@ impl Writer {
         for command in batch {
             // The callers may be gone.
             match command {
-                Command::Append(draft, answer) => {
-                    let is_broken = draft.sequence.as_ref().is_some_and(|sequence| sequence.is_broken());
-                    if draft.kind.ephemeral && draft.idempotency_key.is_empty() && !is_broken {
-                        let event = Arc::new(Event::ephemeral(draft));
-                        let appended = OldAppended::to(&event);
-                        self.finish(Outcome::Publish(event, appended, answer), true);
-                        continue;
-                    }
-                    draft.sequence.iter().for_each(|sequence| sequence.break_off());
-                    let _gone = answer.send(Err(Refusal::Storage("written")));
+                Command::Append(tenant, drafts, answer) => {
+                    let passes = |draft: &Draft| draft.kind.ephemeral && draft.idempotency_key.is_empty();
+                    let appended = if drafts.iter().all(passes) {
+                        let events = drafts.into_iter().map(|draft| Arc::new(Event::ephemeral(draft)));
+                        let events: Vec<_> = events.collect();
+                        self.shared.places.publish(&tenant, None, &events);
+                        Ok(events.into_iter().map(Appended::Event).collect())
+                    } else {
+                        Err(Refusal::Storage("written"))
+                    };
+                    let _gone = answer.send(appended);
                 }
-                Command::Keep(records, answer) => {
-                    let kept = if records.is_empty() { Ok(()) } else { Err(Refusal::Storage("written")) };
-                    let _gone = answer.send(kept);
+                Command::Replace(space, key, replacement, answer) => {
+                    // One that expires is nowhere but here, unless it is to replace one that is on the disk.
+                    let passes = replacement.ttl.is_some() && self.shared.records.expires(&space, &key);
+                    let replaced = if passes {
+                        Ok(self.shared.records.replace(&space, &key, &replacement))
+                    } else {
+                        Err(Refusal::Storage("written"))
+                    };
+                    let _gone = answer.send(replaced);
                 }
-                Command::Sweep => {}
+                Command::Sweep(answer) => _ = answer.send(Ok(())),
                 Command::Close(answer) => closing = Some(answer),
             }
         }
         closing
     }
 
-    /// What is in the store is what is true. `published` says how far the hub has a tenant's log.
-    pub(super) fn take_over(&mut self, loaded: Vec<Loaded>, published: impl Fn(&Loaded) -> u64) {
+    /// What is in the store is what is true.
+    pub(super) fn take_over(&mut self, contents: Contents) {
         self.logs.clear();
         self.next_number = 0;
         self.bytes = 0;
         let now = self.clock.now();
-        let mut places = HashMap::new();
-        for log in loaded {
-            let published = published(&log);
+        self.shared.places.take_over(&contents.logs, contents.floor);
+        self.shared.records.restore(contents.records, contents.revision);
+        for log in contents.logs {
             self.next_number = self.next_number.max(log.number + 1);
             let own = Log {
                 number: log.number,
                 head: log.head,
-                start: log.head - log.retained.len() as u64,
                 noted: Some(log.head),
                 removed: log.head - log.retained.len() as u64,
                 used_at: now,
@@ -117,12 +121,9 @@ impl Writer {
                 key_ages: log.keys.iter().map(|(at, key, _)| (*at, key.clone())).collect(),
                 keys: log.keys.into_iter().map(|(_, key, answer)| (key, answer)).collect(),
             };
-            let place = Place::new(own.number, own.base(), own.head, published);
-            places.insert(log.tenant.clone(), Arc::new(place));
             self.bytes += own.bytes;
             self.logs.insert(log.tenant, own);
         }
-        *self.shared.places.write().unwrap_or_else(PoisonError::into_inner) = places;
     }
 
     fn reopen(&mut self) {
@@ -134,43 +135,14 @@ impl Writer {
             is_suspect: self.is_suspect,
         };
         match Store::open(opening) {
-            Ok((store, Contents { logs, floor, .. })) => {
+            Ok((store, contents)) => {
                 self.is_suspect = false;
-                self.shared.floor.fetch_max(floor, Ordering::AcqRel);
-                let shared = self.shared.clone();
-                let published = |log: &Loaded| {
-                    shared.place(&log.tenant).map_or(0, |place| place.published.load(Ordering::Acquire))
-                };
-                self.take_over(logs, published);
-                if self.catch_up(&store) {
-                    tracing::warn!("the log is open again");
-                    *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Arc::new(store));
-                }
+                // First, so that followers whose feeds end find it open.
+                *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(store));
+                self.take_over(contents);
+                tracing::warn!("the log is open again");
             }
             Err(error) => tracing::error!(%error, "the log stays closed"),
         }
-    }
-
-    /// Hands to the hub what is in the store although the disk said that it failed: a request that is sent again is
-    /// answered that it was there. False when it cannot be read.
-    fn catch_up(&self, store: &Store) -> bool {
-        self.logs.iter().all(|(tenant, log)| {
-            let Some(place) = self.shared.place(tenant) else { return true };
-            let after = place.published.load(Ordering::Acquire).max(place.base.load(Ordering::Acquire));
-            if after >= log.head {
-                return true;
-            }
-            let visited = unpanicked(|| {
-                store.visit(log.number, after, |seq, stored| {
-                    if let Some(event) = stored.and_then(|stored| self.shared.event(tenant, seq, stored)) {
-                        self.shared.hub.publish(event, seq - 1).wake();
-                    }
-                    place.published.store(seq, Ordering::Release);
-                    true
-                })
-            });
-            matches!(visited, Some(Ok(())))
-        })
     }
 }

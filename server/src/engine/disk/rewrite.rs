@@ -14,7 +14,7 @@ use redb::{
 
 use super::{
     file,
-    store::{EVENTS, Failed, KEYS, META, SESSIONS, TENANTS, unseal},
+    store::{EVENTS, Failed, KEYS, META, RECORDS, TENANTS, unseal},
 };
 
 /// Copies everything that can be read into a fresh file, and puts that in the place of the old one. The old one stays when
@@ -33,7 +33,7 @@ pub(super) fn rewrite(path: &Path) -> Result<(), Failed> {
         copy(&read, &write, TENANTS)?;
         copy(&read, &write, EVENTS)?;
         copy(&read, &write, KEYS)?;
-        copy(&read, &write, SESSIONS)?;
+        copy(&read, &write, RECORDS)?;
         write.commit()?;
         suspicion
     };

@@ -3,12 +3,14 @@
 //! Every record of an event carries a checksum of its own, so that damage is noticed when the store is opened.
 
 use std::{
+    borrow::Cow,
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
 };
 
+use bytes::Bytes;
 use fanfare_proto::{cursor::Epoch, room::Tenant};
 use prost::Message;
 use prost_types::Timestamp;
@@ -22,12 +24,14 @@ use super::{
     rewrite::rewrite,
 };
 use crate::{
-    engine::{OldAppended, StoredEvent},
+    engine::{Receipt, Record, Space, StoredEvent},
     error::Error,
 };
 
 /// The layout of the tables; another one is refused.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// The layout before, whose records of sessions are of no more use.
+const FORMAT_BEFORE: u64 = 1;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Name → number and newest seq.
@@ -36,7 +40,10 @@ pub(super) const TENANTS: TableDefinition<'_, &str, (u32, u64)> = TableDefinitio
 pub(super) const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("events");
 /// Tenant's number and idempotency key → [`StoredAnswer`].
 pub(super) const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
-pub(super) const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
+/// Space and key → revision and value. Records that expire are not written.
+pub(super) const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");
+/// A table of the layout before.
+const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
 
 /// Any failure of the store; the cause goes to the log, callers are told to try again.
 pub(super) type Failed = redb::Error;
@@ -52,6 +59,23 @@ pub(super) struct StoredAnswer {
     time: Option<Timestamp>,
     #[prost(uint64, tag = "4")]
     pub(super) millis: u64,
+}
+
+/// A space as it is written.
+pub(super) fn space_name(space: &Space) -> Cow<'static, str> {
+    match space {
+        Space::Leases => "leases".into(),
+        Space::Occupancy => "occupancy".into(),
+        Space::Users(tenant) => format!("users:{}", tenant.as_str()).into(),
+    }
+}
+
+fn space(name: &str) -> Option<Space> {
+    match name {
+        "leases" => Some(Space::Leases),
+        "occupancy" => Some(Space::Occupancy),
+        other => Tenant::new(other.strip_prefix("users:")?).ok().map(Space::Users),
+    }
 }
 
 /// A record of an event: its checksum and itself.
@@ -70,12 +94,12 @@ pub(super) fn unseal(record: &[u8]) -> Option<StoredEvent> {
 }
 
 impl StoredAnswer {
-    pub(super) fn of(answer: &OldAppended, millis: u64) -> Self {
+    pub(super) fn of(answer: &Receipt, millis: u64) -> Self {
         Self { id: answer.id.clone(), seq: answer.seq, time: Some(answer.time), millis }
     }
 
-    pub(super) fn answer(self) -> OldAppended {
-        OldAppended { id: self.id, seq: self.seq, time: self.time.unwrap_or_default(), duplicate: false }
+    pub(super) fn receipt(self) -> Receipt {
+        Receipt { id: self.id, seq: self.seq, time: self.time.unwrap_or_default() }
     }
 }
 
@@ -88,15 +112,16 @@ pub(super) struct Loaded {
     /// The time and cost of each event, oldest first.
     pub(super) retained: Vec<(u64, u64)>,
     /// Idempotency keys with their time, oldest first.
-    pub(super) keys: Vec<(u64, String, OldAppended)>,
+    pub(super) keys: Vec<(u64, String, Receipt)>,
 }
 
 /// Everything that is in a store.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) logs: Vec<Loaded>,
-    /// Records of sessions by key.
-    pub(super) sessions: Vec<(String, Vec<u8>)>,
+    pub(super) records: Vec<(Space, Record)>,
+    /// The newest revision of any record.
+    pub(super) revision: u64,
     /// Where the log's clock was, in milliseconds; 0 in a new store.
     pub(super) clock: u64,
     /// Where new logs begin.
@@ -219,25 +244,30 @@ impl Store {
                         name.value()
                     )));
                 };
-                loaded.keys.push((answer.millis, key.value().1.to_owned(), answer.answer()));
+                loaded.keys.push((answer.millis, key.value().1.to_owned(), answer.receipt()));
             }
             loaded.keys.sort_by_key(|(millis, ..)| *millis);
             all.push(loaded);
         }
-        let mut sessions = Vec::new();
-        for entry in read.open_table(SESSIONS)?.iter()? {
-            let (key, record) = entry?;
-            sessions.push((key.value().to_owned(), record.value().to_vec()));
+        let mut records = Vec::new();
+        for entry in read.open_table(RECORDS)?.iter()? {
+            let (place, record) = entry?;
+            let ((name, key), (revision, value)) = (place.value(), record.value());
+            let Some(space) = space(name) else {
+                return Ok(Err(format!("{name:?} is no space of records")));
+            };
+            let value = Some(Bytes::copy_from_slice(value));
+            records.push((space, Record { key: key.into(), value, revision }));
         }
         let meta = read.open_table(META)?;
         let number = |name| -> Result<u64, Failed> { Ok(meta.get(name)?.map_or(0, |value| value.value())) };
-        let (noted, floor) = (number("clock")?, number("floor")?);
+        let (noted, floor, revision) = (number("clock")?, number("floor")?, number("revision")?);
         let last = |log: &Loaded| {
             let event = log.retained.iter().map(|(millis, _)| *millis).max();
             event.max(log.keys.last().map(|(millis, ..)| *millis))
         };
         let clock = all.iter().filter_map(last).max().unwrap_or_default().max(noted);
-        Ok(Ok(Contents { logs: all, sessions, clock, floor }))
+        Ok(Ok(Contents { logs: all, records, revision, clock, floor }))
     }
 
     /// Commits changes. They are on the disk when this returns or, when they are `late`, when the next ones that are not
@@ -265,16 +295,18 @@ impl Store {
         Ok(write.commit()?)
     }
 
-    /// The events of a tenant behind a seq, in order, until `visit` says stop; `None` stands for one that is damaged.
+    /// The events of a tenant after a seq and up to another, in order, until `visit` says stop;
+    /// `None` stands for one that is damaged.
     pub(super) fn visit(
         &self,
         number: u32,
         after: u64,
+        last: u64,
         mut visit: impl FnMut(u64, Option<StoredEvent>) -> bool,
     ) -> Result<(), Failed> {
         let read = self.database.begin_read()?;
         let events = read.open_table(EVENTS)?;
-        for entry in events.range((number, after + 1)..=(number, u64::MAX))? {
+        for entry in events.range((number, after + 1)..=(number, last))? {
             let (key, record) = entry?;
             if !visit(key.value().1, unseal(record.value())) {
                 break;
@@ -309,7 +341,8 @@ fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Resu
                 meta.insert("epoch", epoch)?;
                 Ok(epoch)
             }
-            Some(FORMAT) => {
+            Some(FORMAT | FORMAT_BEFORE) => {
+                meta.insert("format", FORMAT)?;
                 let value = |name| -> Result<u64, Failed> {
                     Ok(meta.get(name)?.map(|value| value.value()).unwrap_or_default())
                 };
@@ -333,7 +366,10 @@ fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Resu
     write.open_table(TENANTS)?;
     write.open_table(EVENTS)?;
     write.open_table(KEYS)?;
-    write.open_table(SESSIONS)?;
+    write.open_table(RECORDS)?;
+    if epoch.is_ok() && write.delete_table(SESSIONS)? {
+        tracing::warn!("the log is of an earlier version: it is kept, but sessions cannot be recovered");
+    }
     write.commit()?;
     Ok(epoch)
 }

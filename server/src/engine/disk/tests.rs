@@ -1,51 +1,63 @@
 //! What only an engine on disk promises: what was answered is there again, and damage is not taken for truth.
 
-use std::fs;
+use std::{fs, sync::atomic::Ordering, time::Duration};
 
+use fanfare_proto::room::Room;
 use proptest::prelude::*;
 
 use super::{log::STEP_MILLIS, *};
 use crate::{
-    engine::tests::{draft, folder, held, opened, rest},
-    hub::{Inbox, Subscription},
+    engine::tests::{append, folder, held, opened, rest},
+    event::draft,
+    hub::{Hub, Inbox, Subscription},
 };
 
-fn open(folder: &Path) -> Arc<dyn OldEngine> {
+fn open(folder: &Path) -> Arc<dyn Engine> {
     let limits = Limits::default();
-    Arc::new(opened(folder, Retention::default(), limits, &Arc::new(Hub::new(limits))))
+    Arc::new(opened(folder, Retention::default(), limits))
 }
 
 fn refusal(folder: &Path) -> String {
     let catalogs = Arc::new(Catalogs::builtin().unwrap());
     let (limits, retention) = (Limits::default(), Retention::default());
-    DiskEngine::open(folder, catalogs, retention, limits, Arc::new(Hub::new(limits))).unwrap_err().to_string()
+    DiskEngine::open(folder, catalogs, retention, limits).unwrap_err().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reopening_keeps_epoch_seq_events_keys_and_records() {
     let folder = folder();
     let engine = open(&folder);
-    let first = engine.append(draft("1", "key", 10)).await.unwrap();
-    engine.append(draft("1", "", 10)).await.unwrap();
-    engine.append(draft("2", "", 10)).await.unwrap();
-    engine
-        .keep(vec![("a".into(), Some(b"1".to_vec())), ("b".into(), Some(b"2".to_vec()))].into())
-        .await
-        .unwrap();
-    engine.keep(vec![("a".into(), None)].into()).await.unwrap();
+    let first = append(&engine, draft("1", "key", 10)).await.unwrap();
+    append(&engine, draft("1", "", 10)).await.unwrap();
+    append(&engine, draft("2", "", 10)).await.unwrap();
+    let space = Space::Users(Tenant::new("1").unwrap());
+    let replace = async |key, value: Option<&'static [u8]>, expected, ttl| {
+        let replacement = Replacement { value: value.map(Bytes::from_static), expected, ttl };
+        let replaced = engine.replace(&space, key, replacement).await.unwrap();
+        if let Replaced::Revision(revision) = replaced { revision } else { panic!("a conflict") }
+    };
+    let a = replace("a", Some(b"1"), 0, None).await;
+    let b = replace("b", Some(b"2"), 0, None).await;
+    replace("lease", Some(b"3"), 0, Some(Duration::from_secs(60))).await;
+    let removed = replace("a", None, a, None).await;
     let tenant = Tenant::new("1").unwrap();
     let head = engine.head(&tenant).await.unwrap();
     engine.close().await;
-    assert!(matches!(engine.append(draft("1", "", 1)).await, Err(Refusal::Storage(_))));
+    assert!(matches!(append(&engine, draft("1", "", 1)).await, Err(Refusal::Storage(_))));
 
     let engine = open(&folder);
     assert_eq!(engine.head(&tenant).await.unwrap(), head);
     assert_eq!(held(&engine, "1", Limits::default()).await, [1, 2]);
-    let again = engine.append(draft("1", "key", 99)).await.unwrap();
+    let again = append(&engine, draft("1", "key", 99)).await.unwrap();
     assert_eq!((again.id, again.seq, again.duplicate), (first.id, 1, true));
-    assert_eq!(engine.append(draft("1", "", 10)).await.unwrap().seq, 3);
-    assert_eq!(engine.append(draft("3", "", 10)).await.unwrap().seq, 1);
-    assert_eq!(engine.kept(), [("b".to_owned(), b"2".to_vec())]);
+    assert_eq!(append(&engine, draft("1", "", 10)).await.unwrap().seq, 3);
+    assert_eq!(append(&engine, draft("3", "", 10)).await.unwrap().seq, 1);
+    let (records, _feed) = engine.records(&space).await.unwrap();
+    let kept = Record { key: "b".into(), value: Some(Bytes::from_static(b"2")), revision: b };
+    assert_eq!(records, [kept], "what expires is of a process that is gone");
+    let new = Replacement { value: Some(Bytes::from_static(b"4")), expected: 0, ttl: None };
+    let Replaced::Revision(later) = engine.replace(&space, "a", new).await.unwrap() else { panic!() };
+    assert!(later > removed, "revisions go on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,19 +65,19 @@ async fn an_ephemeral_event_that_is_the_first_after_a_start_hides_nothing_of_the
     let (folder, tenant) = (folder(), Tenant::new("1").unwrap());
     let engine = open(&folder);
     for _ in 0..5 {
-        engine.append(draft("1", "", 10)).await.unwrap();
+        append(&engine, draft("1", "", 10)).await.unwrap();
     }
     let head = engine.head(&tenant).await.unwrap();
     engine.close().await;
     drop(engine);
 
     let (limits, catalogs) = (Limits::default(), Catalogs::builtin().unwrap());
-    let hub = Arc::new(Hub::new(limits));
-    let engine: Arc<dyn OldEngine> = Arc::new(opened(&folder, Retention::default(), limits, &hub));
+    let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits));
+    let hub = Arc::new(Hub::new(limits, engine.clone()));
     let kind = catalogs.event("messenger.v1.TypingStart").unwrap().clone();
-    engine.append(Draft { kind, ..draft("1", "", 10) }).await.unwrap();
+    append(&engine, Draft { kind, ..draft("1", "", 10) }).await.unwrap();
     let (after, inbox) = (Some(Cursor { seq: 2, ..head }), Arc::new(Inbox::default()));
-    let open = Subscription::open(&hub, engine.clone(), &tenant, vec![Room::org()], after, &inbox, 0);
+    let open = Subscription::open(&hub, &tenant, vec![Room::org()], after, &inbox, 0);
     let mut subscription = open.await.unwrap();
     assert_eq!((rest(&mut subscription).await, subscription.cursor()), (vec![3, 4, 5], head));
 }
@@ -74,20 +86,18 @@ async fn an_ephemeral_event_that_is_the_first_after_a_start_hides_nothing_of_the
 async fn an_answer_that_was_early_costs_the_epoch_after_a_crash_only() {
     let folder = folder();
     let late = Limits { answered_early_max: Duration::from_millis(50), ..Limits::default() };
-    let open = |limits| -> Arc<dyn OldEngine> {
-        Arc::new(opened(&folder, Retention::default(), limits, &Arc::new(Hub::new(limits))))
-    };
+    let open = |limits| -> Arc<dyn Engine> { Arc::new(opened(&folder, Retention::default(), limits)) };
     let (file, copy) = (folder.join("log.redb"), folder.join("copy"));
     let tenant = Tenant::new("1").unwrap();
     let engine = open(late);
     let first = engine.head(&tenant).await.unwrap().epoch;
     for seq in 1..=20 {
-        assert_eq!(engine.append(draft("1", "", 10)).await.unwrap().seq, seq);
+        assert_eq!(append(&engine, draft("1", "", 10)).await.unwrap().seq, seq);
     }
     // As the disk is when the machine crashes, once the file has grown: what is in it comes by itself, in time.
     let size = || fs::metadata(&file).unwrap().modified().unwrap();
     let before = size();
-    engine.append(draft("1", "", 10)).await.unwrap();
+    append(&engine, draft("1", "", 10)).await.unwrap();
     while size() == before {
         tokio::task::yield_now().await;
     }
@@ -115,16 +125,16 @@ async fn a_clock_that_is_set_forward_deletes_nothing() {
     const DAY_MILLIS: u64 = 24 * 3600 * 1000;
     let folder = folder();
     let engine = open(&folder);
-    let first = engine.append(draft("1", "key", 10)).await.unwrap();
+    let first = append(&engine, draft("1", "key", 10)).await.unwrap();
     STEP_MILLIS.fetch_add(DAY_MILLIS, Ordering::Relaxed);
-    engine.append(draft("1", "", 10)).await.unwrap();
+    append(&engine, draft("1", "", 10)).await.unwrap();
     assert_eq!(held(&engine, "1", Limits::default()).await, [1, 2]);
     engine.close().await;
     drop(engine);
     STEP_MILLIS.fetch_add(DAY_MILLIS, Ordering::Relaxed);
     let engine = open(&folder);
-    engine.sweep();
-    let again = engine.append(draft("1", "key", 10)).await.unwrap();
+    engine.sweep().await;
+    let again = append(&engine, draft("1", "key", 10)).await.unwrap();
     assert_eq!((again.id, again.duplicate), (first.id, true));
     assert_eq!(held(&engine, "1", Limits::default()).await, [1, 2]);
 }
@@ -144,7 +154,7 @@ async fn a_second_server_is_refused_and_disturbs_nothing() {
     let folder = folder();
     let engine = open(&folder);
     assert!(refusal(&folder).contains("another process uses it"));
-    assert_eq!(engine.append(draft("1", "", 1)).await.unwrap().seq, 1);
+    assert_eq!(append(&engine, draft("1", "", 1)).await.unwrap().seq, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +174,7 @@ fn filled() -> (PathBuf, Vec<u8>) {
     runtime.block_on(async {
         let engine = open(&folder);
         for _ in 0..50 {
-            engine.append(draft("1", "", 500)).await.unwrap();
+            append(&engine, draft("1", "", 500)).await.unwrap();
         }
         engine.close().await;
     });
@@ -176,9 +186,9 @@ fn filled() -> (PathBuf, Vec<u8>) {
 fn all_or_nothing(folder: &Path) -> Result<(), TestCaseError> {
     let catalogs = Arc::new(Catalogs::builtin().unwrap());
     let (limits, retention) = (Limits::default(), Retention::default());
-    let opened = DiskEngine::open(folder, catalogs, retention, limits, Arc::new(Hub::new(limits)));
+    let opened = DiskEngine::open(folder, catalogs, retention, limits);
     let Ok(engine) = opened else { return Ok(()) };
-    let engine: Arc<dyn OldEngine> = Arc::new(engine);
+    let engine: Arc<dyn Engine> = Arc::new(engine);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let seqs = runtime.block_on(async {
         let seqs = held(&engine, "1", limits).await;

@@ -1,11 +1,11 @@
 //! The one writer of the logs. It takes all appends that wait, writes them in one transaction, and only when that is on the
-//! disk hands the events to the hub and answers. Meanwhile the next ones gather. A setting lets it answer somewhat earlier, at the price of
+//! disk hands the events to followers and answers. Meanwhile the next ones gather. A setting lets it answer somewhat earlier, at the price of
 //! a new epoch after a crash. When the disk refuses (it is full, say), the callers of the batch are told to try again, and the store is
 //! opened anew: what is on the disk then is what has happened.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    collections::HashMap,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,16 +17,16 @@ use tokio::{
 };
 
 use super::{
-    Place, Shared,
-    changes::Changes,
+    Shared,
+    changes::{Changes, RecordChange},
     log::{Clock, Log},
-    store::{Loaded, StoredAnswer, unpanicked},
+    store::{Contents, StoredAnswer, unpanicked},
 };
 use crate::{
     config::Retention,
-    engine::{OWN_TENANT, OldAppended, OldRecord, StoredEvent},
+    engine::{Appended, OWN_TENANT, Records, Replaced, Replacement, Space, StoredEvent},
     error::Refusal,
-    event::{Draft, Event, ephemeral_id},
+    event::{Draft, Event},
     share,
 };
 
@@ -38,12 +38,16 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Events of a log that are removed from the disk at once, unless it is swept.
 const SLAB: u64 = 512;
 
+/// Where an answer goes; the asker may be gone.
+pub(super) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append(Draft, oneshot::Sender<Result<OldAppended, Refusal>>),
-    Keep(Arc<[OldRecord]>, oneshot::Sender<Result<(), Refusal>>),
-    Sweep,
+    /// A batch of one tenant.
+    Append(Tenant, Vec<Draft>, Answer<Vec<Appended>>),
+    Replace(Space, String, Replacement, Answer<Replaced>),
+    Sweep(Answer<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -96,15 +100,29 @@ impl Lag {
     }
 }
 
-/// What is to be done once a batch is on the disk.
-pub(super) enum Outcome {
-    Publish(Arc<Event>, OldAppended, oneshot::Sender<Result<OldAppended, Refusal>>),
-    Answer(Result<OldAppended, Refusal>, oneshot::Sender<Result<OldAppended, Refusal>>),
-    Kept(oneshot::Sender<Result<(), Refusal>>),
+/// An answer that is given once everything is on the disk.
+enum Outcome {
+    Appended(Vec<Appended>, Answer<Vec<Appended>>),
+    Replaced(Replaced, Answer<Replaced>),
+    Swept(Answer<()>),
+}
+
+/// The work on some commands that share one commit.
+#[derive(Default)]
+struct Round {
+    outcomes: Vec<Outcome>,
+    /// The tenants whose logs change, and their new events in order.
+    touched: HashMap<Tenant, Vec<Arc<Event>>>,
+    changes: Changes,
+    /// The changes of records, in order.
+    records: Vec<(Space, String, u64, Replacement)>,
+    /// The revisions that they lead to; 0 for a removal.
+    revisions: HashMap<(Space, String), u64>,
+    sweeps: bool,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, lag: Lag, clock: Clock, loaded: Vec<Loaded>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, lag: Lag, clock: Clock, contents: Contents) -> Self {
         let mut writer = Self {
             shared,
             logs: HashMap::new(),
@@ -116,8 +134,7 @@ impl Writer {
             is_suspect: false,
             is_over: false,
         };
-        // Nobody was there yet who could have missed something.
-        writer.take_over(loaded, |log| log.head);
+        writer.take_over(contents);
         writer
     }
 
@@ -127,8 +144,8 @@ impl Writer {
             let (mut batch, mut bytes) = (vec![first], 0);
             while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
                 let Ok(next) = waiting.try_recv() else { break };
-                if let Command::Append(draft, _) = &next {
-                    bytes += draft.payload.len();
+                if let Command::Append(_, drafts, _) = &next {
+                    bytes += drafts.iter().map(|draft| draft.payload.len()).sum::<usize>();
                 }
                 batch.push(next);
             }
@@ -161,51 +178,47 @@ impl Writer {
 
     /// Runs a batch; gives whom to tell when it ends with a close.
     fn process(&mut self, batch: Vec<Command>) -> Option<oneshot::Sender<()>> {
-        let (mut closing, mut sweep) = (None, false);
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let (mut touched, mut changes) = (HashSet::new(), Changes::default());
+        let (mut closing, mut round) = (None, Round::default());
         let now = self.clock.now();
         for command in batch {
             match command {
-                Command::Append(draft, answer) => {
-                    let (tenant, sequence) = (draft.tenant.clone(), draft.sequence.clone());
-                    let outcome = self.admit(draft, answer, now, &mut changes);
-                    outcomes.push((outcome, sequence));
-                    touched.insert(tenant);
-                }
-                Command::Keep(records, answer) => {
-                    if !records.is_empty() {
-                        changes.records.push(records);
+                Command::Append(tenant, drafts, answer) => match self.log(&tenant) {
+                    Ok(()) => {
+                        let appended = self.admit(&tenant, drafts, now, &mut round);
+                        round.outcomes.push(Outcome::Appended(appended, answer));
                     }
-                    outcomes.push((Outcome::Kept(answer), None));
+                    Err(refusal) => _ = answer.send(Err(refusal)),
+                },
+                Command::Replace(space, key, replacement, answer) => {
+                    let replaced = round.replace(&self.shared.records, space, key, replacement);
+                    round.outcomes.push(Outcome::Replaced(replaced, answer));
                 }
-                Command::Sweep => sweep = true,
+                Command::Sweep(answer) => {
+                    round.sweeps = true;
+                    round.outcomes.push(Outcome::Swept(answer));
+                }
                 Command::Close(answer) => closing = Some(answer),
             }
         }
-        if sweep {
-            touched.extend(self.logs.keys().cloned());
-        }
-        self.retain(&touched, sweep, now, &mut changes);
-        let written = changes.is_empty() || self.write(&changes);
-        if written {
-            self.settle(&touched, &changes);
+        self.retain(now, &mut round);
+        let is_written = round.changes.is_empty() || self.write(&round.changes);
+        if is_written {
+            self.settle(&mut round);
         } else {
             self.fail();
         }
-        for (outcome, sequence) in outcomes {
-            if let Some(sequence) = sequence.filter(|_| !written) {
-                sequence.break_off();
-            }
-            self.finish(outcome, written);
-        }
+        round.outcomes.into_iter().for_each(|outcome| outcome.give(is_written));
         closing
     }
 
     /// Removes what is too old or too much in the logs that were touched, and in all when they are too large together.
-    fn retain(&mut self, touched: &HashSet<Tenant>, sweep: bool, now: u64, changes: &mut Changes) {
+    fn retain(&mut self, now: u64, round: &mut Round) {
         let limits = self.shared.limits;
-        for tenant in touched {
+        if round.sweeps {
+            self.logs.keys().for_each(|tenant| _ = round.touched.entry(tenant.clone()).or_default());
+        }
+        let changes = &mut round.changes;
+        for tenant in round.touched.keys() {
             let Some(log) = self.logs.get_mut(tenant) else { continue };
             let forgotten = log.forget_keys(now, &limits);
             changes.keys.extend(forgotten.into_iter().map(|key| (log.number, key, None)));
@@ -215,14 +228,13 @@ impl Writer {
             if log.noted != Some(log.head) {
                 changes.heads.push((tenant.clone(), log.number, log.head));
             }
-            let is_due = log.base() - log.removed >= if sweep { 1 } else { SLAB };
+            let is_due = log.base() - log.removed >= if round.sweeps { 1 } else { SLAB };
             changes.trims.extend(is_due.then(|| (tenant.clone(), log.number, log.base())));
         }
         self.share(now, changes);
-        if sweep {
+        if round.sweeps {
             let idle = self.logs.iter().filter(|(_, log)| log.is_idle(now, limits.idle_age_max));
-            let idle: Vec<Tenant> = idle.map(|(tenant, _)| tenant.clone()).collect();
-            changes.freed = idle.into_iter().filter(|tenant| self.shared.hub.release(tenant)).collect();
+            changes.freed = idle.map(|(tenant, _)| tenant.clone()).collect();
             changes.floor =
                 changes.freed.iter().filter_map(|tenant| self.logs.get(tenant)).map(|log| log.head).max();
         }
@@ -248,58 +260,60 @@ impl Writer {
         }
     }
 
-    /// Decides what becomes of an append.
-    fn admit(
-        &mut self,
-        draft: Draft,
-        answer: oneshot::Sender<Result<OldAppended, Refusal>>,
-        now: u64,
-        changes: &mut Changes,
-    ) -> Outcome {
-        if draft.sequence.as_ref().is_some_and(|sequence| sequence.is_broken()) {
-            return Outcome::Answer(Err(Refusal::Storage("written")), answer);
+    /// Makes the tenant's log if there is none.
+    fn log(&mut self, tenant: &Tenant) -> Result<(), Refusal> {
+        if self.logs.contains_key(tenant) {
+            return Ok(());
         }
-        let (max, known) = (self.shared.limits.tenants_max, self.logs.contains_key(&draft.tenant));
+        let max = self.shared.limits.tenants_max;
         let others = self.logs.len() - usize::from(self.logs.contains_key(OWN_TENANT));
-        if !known && others >= max && draft.tenant.as_str() != OWN_TENANT {
-            draft.sequence.iter().for_each(|sequence| sequence.refuse());
-            return Outcome::Answer(Err(Refusal::TooManyTenants(max)), answer);
+        if others >= max && tenant.as_str() != OWN_TENANT {
+            return Err(Refusal::TooManyTenants(max));
         }
-        let (next_number, shared) = (&mut self.next_number, &self.shared);
-        let log = self.logs.entry(draft.tenant.clone()).or_insert_with(|| {
-            *next_number += 1;
-            // Subscriptions that are there already know a place, behind which the log begins.
-            let known = shared.hub.head(&draft.tenant);
-            let start = known.unwrap_or_else(|| shared.floor.load(Ordering::Acquire));
-            Log { number: *next_number - 1, head: start, start, removed: start, ..Log::default() }
-        });
+        // Followers that are there already know a place, behind which the log begins.
+        let start = self.shared.places.ends(tenant).head;
+        let log = Log { number: self.next_number, head: start, removed: start, ..Log::default() };
+        self.next_number += 1;
+        self.logs.insert(tenant.clone(), log);
+        Ok(())
+    }
+
+    /// Gives a batch its places in its log.
+    fn admit(&mut self, tenant: &Tenant, drafts: Vec<Draft>, now: u64, round: &mut Round) -> Vec<Appended> {
+        let Some(log) = self.logs.get_mut(tenant) else { return Vec::new() };
+        let (epoch, changes) = (self.shared.epoch, &mut round.changes);
+        let published = round.touched.entry(tenant.clone()).or_default();
         log.used_at = now;
-        if let Some(first) = log.keys.get(&draft.idempotency_key) {
-            return Outcome::Answer(Ok(OldAppended { duplicate: true, ..first.clone() }), answer);
-        }
-        let event = if draft.kind.ephemeral {
-            Event::ephemeral(draft)
-        } else {
-            log.head += 1;
-            let cursor = Cursor::new(self.shared.epoch, log.head);
-            Event::stored(cursor, draft)
+        let mut admit = |mut draft: Draft| {
+            if let Some(first) = log.keys.get(&draft.idempotency_key) {
+                return Appended::Duplicate(first.clone());
+            }
+            // The log has the key; the event need not keep it.
+            let key = std::mem::take(&mut draft.idempotency_key);
+            let event = if draft.kind.ephemeral {
+                Event::ephemeral(draft)
+            } else {
+                log.head += 1;
+                let event = Event::stored(Cursor::new(epoch, log.head), draft);
+                let mut record = StoredEvent::of(&event.draft, now, event.cost_bytes());
+                record.id_field = None;
+                log.bytes += record.cost;
+                self.bytes += record.cost;
+                log.retained.push_back((now, record.cost));
+                changes.events.push((log.number, event.seq, record));
+                event
+            };
+            if !key.is_empty() {
+                let receipt = event.receipt();
+                changes.keys.push((log.number, key.clone(), Some(StoredAnswer::of(&receipt, now))));
+                log.keys.insert(key.clone(), receipt);
+                log.key_ages.push_back((now, key));
+            }
+            let event = Arc::new(event);
+            published.push(event.clone());
+            Appended::Event(event)
         };
-        let appended = OldAppended::to(&event);
-        if !event.is_ephemeral() {
-            let mut record = StoredEvent::of(&event.draft, now, event.cost_bytes());
-            record.id_field = None;
-            log.bytes += record.cost;
-            self.bytes += record.cost;
-            log.retained.push_back((now, record.cost));
-            changes.events.push((log.number, event.seq, record));
-        }
-        let key = &event.draft.idempotency_key;
-        if !key.is_empty() {
-            log.keys.insert(key.clone(), appended.clone());
-            log.key_ages.push_back((now, key.clone()));
-            changes.keys.push((log.number, key.clone(), Some(StoredAnswer::of(&appended, now))));
-        }
-        Outcome::Publish(Arc::new(event), appended, answer)
+        drafts.into_iter().map(&mut admit).collect()
     }
 
     fn write(&mut self, changes: &Changes) -> bool {
@@ -322,52 +336,68 @@ impl Writer {
     }
 
     /// The commit is on the disk, or will be in time.
-    fn settle(&mut self, touched: &HashSet<Tenant>, changes: &Changes) {
+    fn settle(&mut self, round: &mut Round) {
+        let changes = &round.changes;
         for (tenant, _, upto) in &changes.trims {
             let Some(log) = self.logs.get_mut(tenant) else { continue };
             log.removed = *upto;
+            // A log that gave way to others is touched too.
+            round.touched.entry(tenant.clone()).or_default();
         }
-        for tenant in touched.iter().chain(changes.trims.iter().map(|(tenant, ..)| tenant)) {
-            let Some(log) = self.logs.get_mut(tenant) else { continue };
-            log.noted = Some(log.head);
-            if let Some(place) = self.shared.place(tenant) {
-                place.base.store(log.base(), Ordering::Release);
-                place.written.store(log.head, Ordering::Release);
-                continue;
+        for (tenant, events) in &round.touched {
+            if let Some(log) = self.logs.get_mut(tenant) {
+                log.noted = Some(log.head);
+                self.shared.places.publish(tenant, Some(log), events);
             }
-            let place = Place::new(log.number, log.base(), log.head, log.start);
-            let mut places = self.shared.places.write().unwrap_or_else(PoisonError::into_inner);
-            places.insert(tenant.clone(), Arc::new(place));
-        }
-        if let Some(floor) = changes.floor {
-            self.shared.floor.fetch_max(floor, Ordering::AcqRel);
         }
         for tenant in &changes.freed {
-            self.logs.remove(tenant);
-            self.shared.places.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+            if let Some(log) = self.logs.remove(tenant) {
+                self.shared.places.free(tenant, log.head);
+            }
+        }
+        if round.sweeps {
+            self.shared.places.sweep();
+        }
+        for (space, key, revision, replacement) in round.records.drain(..) {
+            self.shared.records.put(&space, &key, revision, replacement.value, replacement.ttl);
         }
     }
+}
 
-    pub(super) fn finish(&self, outcome: Outcome, written: bool) {
-        // Whoever asked may be gone.
-        match outcome {
-            Outcome::Publish(event, appended, answer) if written => {
-                let (place, head) =
-                    (self.shared.place(&event.draft.tenant), self.shared.head(&event.draft.tenant));
-                let is_ephemeral = event.is_ephemeral();
-                self.shared.hub.publish(event, head).wake();
-                if let Some(place) = place.filter(|_| !is_ephemeral) {
-                    place.published.store(appended.seq, Ordering::Release);
-                }
-                let _gone = answer.send(Ok(appended));
-            }
-            Outcome::Answer(result, answer) if written || result.is_err() => _ = answer.send(result),
-            Outcome::Publish(_, _, answer) | Outcome::Answer(_, answer) => {
-                let _gone = answer.send(Err(Refusal::Storage("written")));
-            }
-            Outcome::Kept(answer) => {
-                let _gone = answer.send(if written { Ok(()) } else { Err(Refusal::Storage("written")) });
-            }
+impl Round {
+    /// Replaces a record, after those that were replaced before in this round.
+    fn replace(
+        &mut self,
+        records: &Records,
+        space: Space,
+        key: String,
+        replacement: Replacement,
+    ) -> Replaced {
+        let place = (space, key);
+        let before = self.revisions.get(&place).copied();
+        if before.unwrap_or_else(|| records.revision_of(&place.0, &place.1)) != replacement.expected {
+            return Replaced::Conflict;
+        }
+        let revision = records.next_revision();
+        let is_removed = replacement.value.is_none();
+        self.revisions.insert(place.clone(), if is_removed { 0 } else { revision });
+        let (space, key) = place;
+        let value = replacement.value.clone().filter(|_| replacement.ttl.is_none());
+        self.changes.records.push(RecordChange { space: space.clone(), key: key.clone(), revision, value });
+        self.records.push((space, key, revision, replacement));
+        Replaced::Revision(revision)
+    }
+}
+
+impl Outcome {
+    fn give(self, is_written: bool) {
+        fn answer<T>(to: Answer<T>, answer: T, is_written: bool) {
+            let _gone = to.send(if is_written { Ok(answer) } else { Err(Refusal::Storage("written")) });
+        }
+        match self {
+            Self::Appended(appended, to) => answer(to, appended, is_written),
+            Self::Replaced(replaced, to) => answer(to, replaced, is_written),
+            Self::Swept(to) => answer(to, (), is_written),
         }
     }
 }

@@ -7,7 +7,7 @@ use fanfare_proto::{
     room::Room,
     token::{Identity, Scope, TenantScope, TokenError},
     v1::{
-        self, Stats, TailHeartbeat, TailRequest, TailResponse, TailedEvent, WatchStatsRequest,
+        self, ServerStats, Stats, TailHeartbeat, TailRequest, TailResponse, TailedEvent, WatchStatsRequest,
         tail_response::Kind,
     },
 };
@@ -29,6 +29,7 @@ use crate::{
     event::Event,
     hub::{Tap, Wanted},
     ingest,
+    peers::Description,
 };
 
 /// How often stats are sent, in milliseconds.
@@ -158,7 +159,24 @@ impl Source for Watch {
 
     async fn next(&mut self, services: &Services) -> Stats {
         self.ticks.tick().await;
-        let (counts, gauges) = (services.stats.counts(), services.gauges());
+        let others = services.peers.others(services.presence.servers()).await;
+        let other = |description: Description| {
+            let (info, stats) = (description.info?, description.stats);
+            Some(ServerStats { id: info.id, name: info.name, stats })
+        };
+        Stats {
+            append: Some(services.stats.append.since(&mut self.append)),
+            others: others.known.into_iter().filter_map(other).collect(),
+            silent_servers: others.silent,
+            ..services.stats().await
+        }
+    }
+}
+
+impl Services {
+    /// What happens on this server, apart from how long appending took.
+    pub(super) async fn stats(&self) -> Stats {
+        let (counts, gauges) = (self.stats.counts(), self.gauges().await);
         Stats {
             time: Some(ingest::now()),
             events_stored: counts.stored,
@@ -168,11 +186,11 @@ impl Source for Watch {
             calls: counts.calls,
             tenants: gauges.tenants as u64,
             users: gauges.users as u64,
-            sessions: services.presence.session_count() as u64,
+            sessions: self.presence.session_count() as u64,
             subscriptions: counts.subscriptions,
             subscription_events: counts.subscription_events,
-            append: Some(services.stats.append.since(&mut self.append)),
-            bridges: services.bridges.stats(),
+            bridges: self.bridges.stats(),
+            ..Stats::default()
         }
     }
 }

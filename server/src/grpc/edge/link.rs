@@ -16,9 +16,10 @@ use fanfare_proto::{
     token::Identity,
     v1::{
         self, Interest, InterestApplied, LinkHeartbeat, LinkRequest, LinkReset, LinkResponse, LinkWelcome,
-        link_request, link_response,
+        SessionsApplied, link_request, link_response,
     },
 };
+use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::{Instant, Interval};
 use tonic::{Status, Streaming};
 
@@ -45,7 +46,9 @@ pub(super) struct Link {
     services: Arc<Services>,
     identity: Arc<Identity>,
     requests: Streaming<LinkRequest>,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
+    /// A report of the bridge that is being taken over. No other request is taken before.
+    applying: Option<BoxFuture<'static, (u64, Result<SessionsApplied, Refusal>)>>,
     linked: Linked,
     inbox: Arc<Inbox>,
     tenants: HashMap<Tenant, u64>,
@@ -105,6 +108,14 @@ pub(super) fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
     Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
+/// Resolves when a report was taken over; never when there is none.
+async fn applied<T>(applying: &mut Option<BoxFuture<'static, T>>) -> T {
+    match applying {
+        Some(applying) => applying.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Resolves at this time; never when there is none.
 async fn reached(time: Option<Instant>) {
     match time {
@@ -127,13 +138,14 @@ impl Link {
             namespaces: services.catalogs.namespaces().iter().map(namespace).collect(),
             recovers: services.presence.recovers(),
         };
-        let sessions = Sessions::new(&services);
+        let sessions = Arc::new(Sessions::new(&services));
         let linked = services.bridges.link(sessions.link.number());
         Self {
             services,
             identity,
             requests,
             sessions,
+            applying: None,
             linked,
             inbox: Arc::default(),
             tenants: HashMap::new(),
@@ -194,14 +206,20 @@ impl Link {
         tokio::select! {
             biased;
             () = self.services.closing.cancelled() => self.finish().await?,
-            upto = self.reports.kept(&self.services.presence) => {
+            upto = self.reports.stored(&self.services.presence) => {
                 let kept = self.reports.take(upto);
                 self.pending.extend(kept.map(|kept| frame(link_response::Kind::Kept(kept))));
             }
-            request = self.requests.message(), if self.joining.is_none() => match request? {
+            request = self.requests.message(), if self.joining.is_none() && self.applying.is_none() => match request? {
                 Some(request) => self.request(request).await?,
                 None => return Ok(false),
             },
+            (r#ref, applied) = applied(&mut self.applying) => {
+                self.applying = None;
+                self.reports.push(self.services.presence.reported(), r#ref);
+                self.pending.push_back(frame(link_response::Kind::Sessions(applied?)));
+            }
+            () = self.sessions.link.closing.cancelled() => return Err(Refusal::LeaseLost.into()),
             keys = self.inbox.ready() => self.ready.extend(keys),
             ends = self.sessions.link.ends() => {
                 self.pending.extend(ends.into_iter().map(|end| frame(link_response::Kind::End(end))));
@@ -223,7 +241,11 @@ impl Link {
     async fn finish(&mut self) -> Result<(), Refusal> {
         // A producer that does not read its answers must not hold the others' end.
         if !std::mem::replace(&mut self.finishes, true) {
-            let _stalled = tokio::time::timeout(FINISH_MAX, self.services.ingest.finished()).await;
+            let finished = async {
+                self.services.ingest.finished().await;
+                self.services.hub.catch_up().await;
+            };
+            let _stalled = tokio::time::timeout(FINISH_MAX, finished).await;
         }
         let keys: Vec<u64> = self.subscriptions.keys().copied().collect();
         for key in keys {
@@ -236,13 +258,14 @@ impl Link {
         match request.kind {
             Some(link_request::Kind::Hello(hello)) => {
                 let bridge = shown(&hello.bridge);
-                self.sessions.link.name(&bridge, &hello.instance);
+                self.sessions.link.introduce(&bridge, &hello.instance);
                 self.linked.bridge.hello(&hello);
                 tracing::info!(bridge, "bridge linked");
             }
             Some(link_request::Kind::Sessions(changes)) => {
-                let applied = self.sessions.apply(&self.identity, changes, &mut self.reports).await?;
-                self.pending.push_back(frame(link_response::Kind::Sessions(applied)));
+                let (sessions, identity) = (self.sessions.clone(), self.identity.clone());
+                let applied = async move { (changes.r#ref, sessions.apply(identity, changes).await) };
+                self.applying = Some(applied.boxed());
             }
             Some(link_request::Kind::Stats(stats)) => self.linked.bridge.report(stats),
             Some(link_request::Kind::Inspected(answer)) => self.linked.bridge.inspected(answer),
@@ -341,9 +364,8 @@ impl Link {
         let key = self.next_key;
         self.next_key += 1;
         let after = Cursor::after(after)?;
-        let (hub, engine) = (&self.services.hub, &self.services.engine);
-        let open =
-            |rooms, after| Subscription::open(hub, engine.clone(), tenant, rooms, after, &self.inbox, key);
+        let hub = &self.services.hub;
+        let open = |rooms, after| Subscription::open(hub, tenant, rooms, after, &self.inbox, key);
         let (subscription, reset) = match open(rooms.clone(), after).await {
             Err(Refusal::Reset(cursor)) => (open(rooms, None).await?, Some(cursor)),
             other => (other?, None),

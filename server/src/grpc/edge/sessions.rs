@@ -1,39 +1,45 @@
 //! The sessions of one link: what its bridge reports of them, and their end with it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use fanfare_proto::{
     room::Room,
     token::Identity,
     v1::{
         Delivery, Greeting, SessionChange, SessionChanges, SessionOpened, SessionsApplied, SessionsKept,
-        session_change,
+        session_change::Kind,
     },
 };
+use futures_util::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{super::Services, link::parse};
-use crate::{auth, engine::OldEngine, error::Refusal, presence};
+use crate::{auth, engine::Engine, error::Refusal, presence};
 
-/// A link's reports that are not on the disk yet and are answered one by one.
+/// Reports of a link that are not stored yet and are answered one by one.
 const KEEPING_MAX: usize = 1024;
+/// Sessions of one report that are changed at once.
+const CONCURRENCY: usize = 64;
 
 /// The link's part in presence, which ends with it.
 pub(super) struct Sessions {
     presence: Arc<presence::Presence>,
-    engine: Arc<dyn OldEngine>,
+    engine: Arc<dyn Engine>,
     pub(super) link: Arc<presence::Link>,
     closing: CancellationToken,
 }
 
-/// The reports of a bridge that are not durable yet: their numbers for
-/// [`presence::Presence::kept`], and the bridge's own.
+/// The reports of a bridge that are not stored yet: their numbers for
+/// [`presence::Presence::stored`], and the bridge's own.
 #[derive(Debug, Default)]
 pub(super) struct Reports(VecDeque<(u64, u64)>);
 
 impl Drop for Sessions {
     fn drop(&mut self) {
-        // When the server goes, its sessions do not: they will be told of to the next one.
+        // When the server goes, its sessions do not: they will be reported to the next one.
         if !self.closing.is_cancelled() {
             self.presence.unlink(&self.link);
         }
@@ -50,41 +56,55 @@ impl Sessions {
         }
     }
 
-    /// Takes over what happened to the bridge's sessions.
+    /// Takes over what happened to the bridge's sessions: in order per session, and at once for
+    /// different ones.
     pub(super) async fn apply(
-        &self,
-        identity: &Identity,
+        self: Arc<Self>,
+        identity: Arc<Identity>,
         changes: SessionChanges,
-        reports: &mut Reports,
     ) -> Result<SessionsApplied, Refusal> {
-        let mut greetings = Vec::new();
-        for change in changes.changes {
-            self.closing.run_until_cancelled(self.presence.caught_up()).await;
-            greetings.extend(self.change(identity, change).await?);
+        let mut by_session: HashMap<String, Vec<Kind>> = HashMap::new();
+        for SessionChange { session_id, kind } in changes.changes {
+            by_session.entry(session_id).or_default().extend(kind);
         }
-        reports.push(self.presence.reported(), changes.r#ref);
+        let changed = stream::iter(by_session).map(|(session_id, kinds)| {
+            let (sessions, identity) = (&self, &identity);
+            async move {
+                let mut greetings = Vec::new();
+                for kind in kinds {
+                    greetings.extend(sessions.change(identity, &session_id, kind).await?);
+                }
+                Ok::<_, Refusal>(greetings)
+            }
+        });
+        let mut changed = changed.buffer_unordered(CONCURRENCY);
+        let mut greetings = Vec::new();
+        while let Some(of_session) = changed.next().await {
+            greetings.extend(of_session?);
+        }
         Ok(SessionsApplied { r#ref: changes.r#ref, greetings })
     }
 
-    async fn change(&self, identity: &Identity, change: SessionChange) -> Result<Option<Greeting>, Refusal> {
-        let session_id = change.session_id;
-        match change.kind {
-            Some(session_change::Kind::Opened(opened)) => {
-                let (events, refused) = match self.open(identity, &session_id, opened).await {
+    async fn change(
+        &self,
+        identity: &Identity,
+        session_id: &str,
+        kind: Kind,
+    ) -> Result<Option<Greeting>, Refusal> {
+        match kind {
+            Kind::Opened(opened) => {
+                let (events, refused) = match self.open(identity, session_id, opened).await {
                     Ok(events) if events.is_empty() => return Ok(None),
                     Ok(events) => (events, None),
                     Err(refusal) => (Vec::new(), Some((&refusal).into())),
                 };
-                return Ok(Some(Greeting { session_id, events, refused }));
+                return Ok(Some(Greeting { session_id: session_id.to_owned(), events, refused }));
             }
-            Some(session_change::Kind::Rooms(change)) => {
+            Kind::Rooms(change) => {
                 let (entered, left) = (parse(&change.entered)?, parse(&change.left)?);
-                self.presence.rooms(&self.link, &session_id, &entered, &left, &change.catalog);
+                self.presence.rooms(&self.link, session_id, entered, left, &change.catalog).await;
             }
-            Some(session_change::Kind::Closed(closed)) => {
-                self.presence.close(&self.link, &session_id, closed.left);
-            }
-            None => {}
+            Kind::Closed(closed) => self.presence.close(&self.link, session_id, closed.left).await,
         }
         Ok(None)
     }
@@ -105,16 +125,16 @@ impl Sessions {
         if opened.ready {
             // It is ready, whatever the engine says; without a place in the log it cannot be recovered, that is all.
             let (head, rooms): (_, Vec<Room>) = (head.unwrap_or_default(), parse(&opened.rooms)?);
-            self.presence.ready(&self.link, &caller, &opened.pid, &head, &rooms)?;
+            self.presence.ready(&self.link, &caller, &opened.pid, &head, &rooms).await?;
             return Ok(Vec::new());
         }
-        self.presence.open(&self.link, &caller, &opened.pid, &head?)?;
-        Ok(self.presence.greet(&caller))
+        self.presence.open(&self.link, &caller, &opened.pid, &head?).await
     }
 }
 
 impl Reports {
-    fn push(&mut self, number: u64, r#ref: u64) {
+    /// A report was taken over; everything up to `number` must be stored before it is.
+    pub(super) fn push(&mut self, number: u64, r#ref: u64) {
         if self.0.len() >= KEEPING_MAX {
             // It is said with the next one.
             self.0.pop_back();
@@ -122,10 +142,13 @@ impl Reports {
         self.0.push_back((number, r#ref));
     }
 
-    /// Resolves when the first of these reports is kept; gives the number up to which all are.
-    pub(super) async fn kept(&self, presence: &presence::Presence) -> u64 {
+    /// Resolves when the first of these reports is stored; gives the number up to which all are.
+    pub(super) async fn stored(&self, presence: &presence::Presence) -> u64 {
         match self.0.front() {
-            Some((number, _)) => presence.kept(*number).await,
+            Some((number, _)) => {
+                presence.stored(*number).await;
+                *number
+            }
             None => std::future::pending().await,
         }
     }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fanfare_proto::{
     catalog::Catalogs,
     cursor::Cursor,
@@ -28,10 +29,13 @@ use tonic::{Request, Streaming, transport::Channel};
 
 use crate::{
     Config, Limits, Server,
-    engine::{Answer, OldEngine, OldPage, OldRecord, memory::MemoryEngine, tests::draft},
+    engine::{
+        Appended, Engine, Feed, Followed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space,
+        Watched, memory::MemoryEngine,
+    },
     error::Refusal,
-    event::Draft,
-    hub::Hub,
+    event::{Draft, draft},
+    interest,
 };
 
 const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
@@ -51,43 +55,76 @@ struct Flaky {
     fails: AtomicBool,
 }
 
-impl OldEngine for Flaky {
-    fn begin(&self, draft: Draft) -> BoxFuture<'_, Result<Answer, Refusal>> {
-        self.inner.begin(draft)
+impl Engine for Flaky {
+    fn server(&self) -> &ServerId {
+        self.inner.server()
+    }
+
+    fn append<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'a, Result<Vec<Appended>, Refusal>> {
+        self.inner.append(tenant, batch)
     }
 
     fn read<'a>(
         &'a self,
         tenant: &'a Tenant,
-        interest: &'a crate::interest::Interest,
+        interest: &'a interest::Interest,
         after: Cursor,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<OldPage, Refusal>> {
+        limits: ReadLimits,
+    ) -> BoxFuture<'a, Result<Page, Refusal>> {
         // Not the question whether the log reaches back, which asks for no room.
         if self.fails.load(Ordering::SeqCst) && tenant.as_str() == "bad" && !interest.is_empty() {
             return Box::pin(async { Err(Refusal::Storage("read")) });
         }
-        self.inner.read(tenant, interest, after, limit)
+        self.inner.read(tenant, interest, after, limits)
     }
 
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
         self.inner.head(tenant)
     }
 
-    fn tenants(&self) -> Vec<Tenant> {
-        self.inner.tenants()
+    fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {
+        self.inner.follow(tenant)
     }
 
-    fn keep(&self, records: Arc<[OldRecord]>) -> BoxFuture<'_, Result<(), Refusal>> {
-        self.inner.keep(records)
+    fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>> {
+        self.inner.tenants(limit)
     }
 
-    fn kept(&self) -> Vec<(String, Vec<u8>)> {
-        self.inner.kept()
+    fn record<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Record>, Refusal>> {
+        self.inner.record(space, key)
     }
 
-    fn sweep(&self) {
-        self.inner.sweep();
+    fn replace<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+        replacement: Replacement,
+    ) -> BoxFuture<'a, Result<Replaced, Refusal>> {
+        self.inner.replace(space, key, replacement)
+    }
+
+    fn records<'a>(&'a self, space: &'a Space) -> BoxFuture<'a, Result<Watched, Refusal>> {
+        self.inner.records(space)
+    }
+
+    fn signal<'a>(&'a self, to: Option<&'a ServerId>, bytes: Bytes) -> BoxFuture<'a, Result<(), Refusal>> {
+        self.inner.signal(to, bytes)
+    }
+
+    fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
+        self.inner.signals()
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        self.inner.sweep()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -103,10 +140,9 @@ impl World {
         let catalogs = Arc::new(Catalogs::builtin().unwrap());
         let mut config = Config::new("127.0.0.1:0".parse().unwrap(), catalogs, tokens);
         change(&mut config);
-        let hub = Arc::new(Hub::new(config.limits));
-        let inner = MemoryEngine::new(config.retention, config.limits, hub.clone());
+        let inner = MemoryEngine::new(config.retention, config.limits);
         let engine = Arc::new(Flaky { inner, fails: AtomicBool::new(false) });
-        let server = Server::bind_on(config, hub, engine.clone()).await.unwrap();
+        let server = Server::bind_on(config, engine.clone()).await.unwrap();
         let url = format!("http://{}", server.local_addr());
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let stopped = stop.clone().cancelled_owned();
@@ -139,7 +175,9 @@ impl World {
     /// Appends an event to a tenant's `org`.
     async fn append(&self, tenant: &str) -> String {
         let kind = Catalogs::builtin().unwrap().event("messenger.v1.UserOnline").unwrap().clone();
-        self.engine.append(Draft { kind, ..draft(tenant, "", 0) }).await.unwrap().id
+        let draft = Draft { kind, ..draft(tenant, "", 0) };
+        let appended = self.engine.append(&draft.tenant.clone(), vec![draft]).await.unwrap();
+        appended[0].receipt().id
     }
 }
 
@@ -233,7 +271,7 @@ async fn a_refused_interest_is_answered_with_the_reason_and_leaves_the_link_as_i
     }
     let sent = world.append("a").await;
     assert_eq!(bridge.events("a", 1).await, [sent], "the tenant that is followed still is");
-    assert_eq!(world.engine.tenants().len(), 1, "the other has left no log");
+    assert_eq!(world.engine.tenants(9).await.unwrap().len(), 1, "the other has left no log");
 }
 
 #[tokio::test]

@@ -1,0 +1,132 @@
+//! `fanfare.v1.Realtime/NotifyStream`: many events over one stream, appended in their order.
+//!
+//! All requests that are ready are one batch per tenant: they share what it costs to write. While a
+//! batch is written, the next one gathers in the transport.
+
+use std::{collections::VecDeque, sync::Arc, task::Poll};
+
+use fanfare_proto::{
+    token::Identity,
+    v1::{NotifyRequest, NotifyResponse},
+};
+use futures_util::{FutureExt as _, Stream as _, stream};
+use http::Response;
+use prost::Message as _;
+use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use super::{REQUEST_BYTES_MAX, Services, realtime::ResponseStream};
+use crate::{error::Refusal, event::Draft, ingest};
+
+/// Requests of one batch.
+const BATCH_MAX: usize = 1024;
+/// Bytes of one batch, unless a single request is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// A producer's stream. The transport pulls it: a producer that does not read its answers is not
+/// read for.
+struct Producer {
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    requests: Streaming<NotifyRequest>,
+    /// Checked, not appended yet.
+    drafts: VecDeque<Draft>,
+    /// Answers that are not sent yet.
+    answers: VecDeque<NotifyResponse>,
+    /// How the stream ends once what was taken is answered.
+    end: Option<Result<(), Status>>,
+}
+
+pub(super) async fn notify_stream(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
+    let method = service_fn(move |request: Request<Streaming<NotifyRequest>>| {
+        let services = services.clone();
+        async move {
+            let identity = services.identify(request.metadata())?;
+            let (drafts, answers) = Default::default();
+            let requests = request.into_inner();
+            let producer = Producer { services, identity, requests, drafts, answers, end: None };
+            let responses: ResponseStream<NotifyResponse> =
+                Box::pin(stream::unfold(Some(producer), |producer| async { producer?.step().await }));
+            Ok::<_, Status>(tonic::Response::new(responses))
+        }
+        .boxed()
+    });
+    let codec = ProstCodec::<NotifyResponse, NotifyRequest>::default();
+    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).streaming(method, request).await
+}
+
+impl Producer {
+    /// The next answer. Nothing is appended after what is refused.
+    async fn step(mut self) -> Option<(Result<NotifyResponse, Status>, Option<Self>)> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Some((Ok(answer), Some(self)));
+            }
+            if !self.drafts.is_empty() {
+                if let Err(refusal) = self.append().await {
+                    return Some((Err(refusal.into()), None));
+                }
+                continue;
+            }
+            match self.end {
+                Some(Ok(())) => return None,
+                Some(Err(status)) => return Some((Err(status), None)),
+                None => self.take().await,
+            }
+        }
+    }
+
+    /// Appends the first drafts of one tenant.
+    async fn append(&mut self) -> Result<(), Refusal> {
+        let Some(tenant) = self.drafts.front().map(|draft| draft.tenant.clone()) else { return Ok(()) };
+        let count = self.drafts.iter().take_while(|draft| draft.tenant == tenant).count();
+        let batch = self.drafts.drain(..count).collect();
+        let answers = self.services.ingest.append(&tenant, batch).await?;
+        self.answers.extend(answers.iter().map(ingest::response));
+        Ok(())
+    }
+
+    /// Waits for a request; takes it and those that are ready too.
+    async fn take(&mut self) {
+        let services = self.services.clone();
+        let first = tokio::select! {
+            biased;
+            () = services.closing.cancelled() => Err(Refusal::Shutdown.into()),
+            first = self.requests.message() => first,
+        };
+        let mut bytes = self.check(first);
+        while self.end.is_none() && self.drafts.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let ready = std::future::poll_fn(|cx| {
+                Poll::Ready(match std::pin::Pin::new(&mut self.requests).poll_next(cx) {
+                    Poll::Ready(next) => Some(next.transpose()),
+                    Poll::Pending => None,
+                })
+            });
+            let Some(next) = ready.await else { return };
+            bytes += self.check(next);
+        }
+    }
+
+    /// Checks a request; gives how many bytes it has.
+    fn check(&mut self, next: Result<Option<NotifyRequest>, Status>) -> usize {
+        let request = match next {
+            Ok(Some(request)) => request,
+            Ok(None) => {
+                self.end = Some(Ok(()));
+                return 0;
+            }
+            Err(status) => {
+                self.end = Some(Err(status));
+                return 0;
+            }
+        };
+        let bytes = request.encoded_len();
+        let admitted = self.services.check_expiry(&self.identity);
+        match admitted.and_then(|()| self.services.ingest.check(&self.identity, request)) {
+            Ok(draft) => self.drafts.push_back(draft),
+            Err(refusal) => self.end = Some(Err(refusal.into())),
+        }
+        bytes
+    }
+}

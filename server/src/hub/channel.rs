@@ -1,0 +1,199 @@
+//! One tenant's window and listeners.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fanfare_proto::{
+    cursor::Cursor,
+    room::{Room, Tenant},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    listeners::{Listeners, Part},
+    window::Window,
+};
+use crate::{config::Limits, event::Event};
+
+/// The lock is short: never held while waking, encoding or awaiting.
+#[derive(Debug)]
+pub(super) struct Channel {
+    tenant: Tenant,
+    state: Mutex<State>,
+    /// The window has grown.
+    grown: Notify,
+    /// Ends the task that follows the log.
+    pub(super) end: CancellationToken,
+    _ends: DropGuard,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) window: Window,
+    /// How often history was lost: positions of an earlier one mean nothing.
+    pub(super) generation: u64,
+    listeners: HashMap<Room, Listeners>,
+    /// When events came last, or the channel was made.
+    used_at: Instant,
+}
+
+/// One subscription's place to be woken at.
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// Woken and not yet read.
+    pub(super) ready: AtomicBool,
+    pub(super) key: u64,
+    pub(super) inbox: Arc<Inbox>,
+}
+
+/// What one reader waits on, for one or many subscriptions. Holds a subscription's key at most
+/// once, so it is bounded by the number of subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    ready: Mutex<Vec<u64>>,
+    notify: Notify,
+}
+
+impl Channel {
+    pub(super) fn new(tenant: Tenant, cursor: Cursor, limits: &Limits) -> Self {
+        let window = Window::new(cursor, limits.window_events_max, limits.window_bytes_max);
+        let state = State { window, generation: 0, listeners: HashMap::new(), used_at: Instant::now() };
+        let end = CancellationToken::new();
+        let ends = end.clone().drop_guard();
+        Self { tenant, state: Mutex::new(state), grown: Notify::new(), end, _ends: ends }
+    }
+
+    pub(super) const fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes events over, in the log's order; those that the window has already are left out. Wakes
+    /// each listener of their rooms once. Gives by how many bytes the window has grown.
+    pub(super) fn publish(&self, events: impl IntoIterator<Item = Arc<Event>>) -> isize {
+        let mut parts: Vec<Part> = Vec::new();
+        let growth = {
+            let mut state = self.lock();
+            let state = &mut *state;
+            let before = state.window.bytes();
+            for event in events {
+                if !event.is_ephemeral() && event.seq <= state.window.head().seq {
+                    continue;
+                }
+                for listeners in event.rooms().iter().filter_map(|room| state.listeners.get(room)) {
+                    parts.extend_from_slice(listeners.parts());
+                }
+                state.window.push(event);
+            }
+            state.used_at = Instant::now();
+            growth(before, state.window.bytes())
+        };
+        parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
+        self.grown.notify_waiters();
+        growth
+    }
+
+    /// History was lost: every subscription ends where it is, and the window begins anew.
+    pub(super) fn reset(&self, cursor: Cursor) -> isize {
+        let (parts, growth) = {
+            let mut state = self.lock();
+            let before = state.window.bytes();
+            state.window.reset(cursor);
+            state.generation += 1;
+            let parts = state.listeners.values().flat_map(|listeners| listeners.parts().to_vec());
+            (parts.collect::<Vec<Part>>(), growth(before, state.window.bytes()))
+        };
+        parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
+        self.grown.notify_waiters();
+        growth
+    }
+
+    /// Resolves when the window has everything up to here, or another history.
+    pub(super) async fn reaches(&self, cursor: Cursor) {
+        loop {
+            let grown = self.grown.notified();
+            let head = self.lock().window.head();
+            if head.epoch != cursor.epoch || head.seq >= cursor.seq {
+                return;
+            }
+            grown.await;
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().window.bytes()
+    }
+
+    pub(super) fn idle_for(&self) -> Duration {
+        self.lock().used_at.elapsed()
+    }
+
+    pub(super) fn has_listeners(&self) -> bool {
+        !self.lock().listeners.is_empty()
+    }
+
+    /// Shrinks the window to so many bytes; gives by how many it has grown.
+    pub(super) fn shrink(&self, bytes_max: usize) -> isize {
+        let mut state = self.lock();
+        let before = state.window.bytes();
+        state.window.shrink(bytes_max);
+        growth(before, state.window.bytes())
+    }
+}
+
+/// Windows are far smaller than what these numbers hold.
+fn growth(before: usize, after: usize) -> isize {
+    let number = |size| isize::try_from(size).unwrap_or(isize::MAX);
+    number(after) - number(before)
+}
+
+impl State {
+    pub(super) fn listen(&mut self, room: Room, listener: &Arc<Listener>) {
+        self.listeners.entry(room).or_default().add(listener.clone());
+    }
+
+    pub(super) fn unlisten(&mut self, room: &Room, listener: &Arc<Listener>) {
+        let Some(listeners) = self.listeners.get_mut(room) else { return };
+        listeners.remove(listener);
+        if listeners.is_empty() {
+            self.listeners.remove(room);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn rooms_with_listeners(&self) -> usize {
+        self.listeners.len()
+    }
+}
+
+impl Listener {
+    pub(super) fn wake(&self) {
+        if !self.ready.swap(true, Ordering::AcqRel) {
+            self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
+            self.inbox.notify.notify_one();
+        }
+    }
+}
+
+impl Inbox {
+    /// Waits until subscriptions have something to read, and gives their keys.
+    pub(crate) async fn ready(&self) -> Vec<u64> {
+        loop {
+            let keys = std::mem::take(&mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));
+            if !keys.is_empty() {
+                return keys;
+            }
+            self.notify.notified().await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The tenants whose records this server follows: those of its sessions, and those that somebody
+//! asks about.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use fanfare_proto::room::Tenant;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Presence, index::UserKey, record};
+use crate::{
+    engine::{Feed, Record, Space},
+    error::Refusal,
+};
+
+/// How long a tenant is followed of which this server has no session and that nobody asks about.
+const IDLE_AGE_MAX: Duration = Duration::from_secs(60);
+/// The pause before a feed that ended is opened again, if that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// All tenants that are followed.
+#[derive(Debug, Default)]
+pub(super) struct Followed(Mutex<HashMap<Tenant, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    /// Whether all records are known.
+    is_complete: watch::Receiver<bool>,
+    used_at: Instant,
+    end: CancellationToken,
+}
+
+impl Followed {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Tenant, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Presence {
+    /// Follows a tenant, if that is not done yet; resolves when all of its records are known.
+    pub(super) async fn follow(self: &Arc<Self>, tenant: &Tenant) -> Result<(), Refusal> {
+        let (mut is_complete, started) = {
+            let mut followed = self.followed.lock();
+            match followed.get_mut(tenant) {
+                Some(entry) => {
+                    entry.used_at = Instant::now();
+                    if *entry.is_complete.borrow() {
+                        return Ok(());
+                    }
+                    (entry.is_complete.clone(), None)
+                }
+                None => {
+                    let (sender, receiver) = watch::channel(false);
+                    let end = CancellationToken::new();
+                    let entry =
+                        Entry { is_complete: receiver.clone(), used_at: Instant::now(), end: end.clone() };
+                    followed.insert(tenant.clone(), entry);
+                    (receiver, Some((sender, end)))
+                }
+            }
+        };
+        if let Some((sender, end)) = started {
+            let first = match self.engine.records(&Space::Users(tenant.clone())).await {
+                Ok(first) => first,
+                Err(refusal) => {
+                    self.followed.lock().remove(tenant);
+                    return Err(refusal);
+                }
+            };
+            let (presence, tenant) = (Arc::downgrade(self), tenant.clone());
+            let (records, feed) = first;
+            self.observe(&tenant, records);
+            sender.send_replace(true);
+            self.tasks.spawn(end.run_until_cancelled_owned(async move {
+                let mut next = Some(feed);
+                while let Some(feed) = next {
+                    consume(&presence, &tenant, feed).await;
+                    next = reopen(&presence, &tenant).await;
+                }
+            }));
+            return Ok(());
+        }
+        // The other caller may have failed; then this one tries.
+        if is_complete.wait_for(|is_complete| *is_complete).await.is_err() {
+            return Err(Refusal::Storage("read"));
+        }
+        Ok(())
+    }
+
+    /// Takes records of a tenant over, as the feed has them.
+    fn observe(&self, tenant: &Tenant, records: impl IntoIterator<Item = Record>) {
+        for Record { key, value, revision } in records {
+            let key = UserKey { tenant: tenant.clone(), user_id: key };
+            let user = match value.map(|value| record::decode(&value)) {
+                None => None,
+                Some(Some(user)) => Some(Arc::new(user)),
+                Some(None) => {
+                    tracing::warn!(tenant = tenant.as_str(), "the record of a user is not what was written");
+                    continue;
+                }
+            };
+            self.accept(&key, user, revision, true);
+        }
+    }
+
+    /// Takes all records of a tenant over after its feed was lost: what is not among them was
+    /// removed.
+    fn replace_all(&self, tenant: &Tenant, records: Vec<Record>) {
+        let present: HashSet<Arc<str>> = records.iter().map(|record| record.key.clone()).collect();
+        let removed: Vec<(UserKey, u64)> = {
+            let index = self.index();
+            let missing = index.users(tenant).filter(|(user_id, _)| !present.contains(*user_id));
+            missing
+                .map(|(user_id, known)| {
+                    (UserKey { tenant: tenant.clone(), user_id: user_id.clone() }, known.revision + 1)
+                })
+                .collect()
+        };
+        for (key, revision) in removed {
+            self.accept(&key, None, revision, true);
+        }
+        self.observe(tenant, records);
+    }
+
+    /// Stops following the tenants that this server has nothing to do with any more.
+    pub(super) async fn release_idle(&self) {
+        let is_idle = |(_, entry): &(&Tenant, &Entry)| entry.used_at.elapsed() > IDLE_AGE_MAX;
+        let idle: Vec<Tenant> =
+            self.followed.lock().iter().filter(is_idle).map(|(tenant, _)| tenant.clone()).collect();
+        for tenant in idle {
+            if self.index().is_occupied(&tenant) {
+                continue;
+            }
+            self.vacate(&tenant).await;
+            if let Some(entry) = self.followed.lock().remove(&tenant) {
+                entry.end.cancel();
+            }
+            self.index().forget(&tenant);
+        }
+    }
+}
+
+/// Takes over what a feed has, until it ends or the server does.
+async fn consume(presence: &Weak<Presence>, tenant: &Tenant, mut feed: Feed<Record>) {
+    while let Some(records) = feed.next().await
+        && let Some(presence) = presence.upgrade()
+    {
+        presence.observe(tenant, records);
+    }
+}
+
+/// Follows again after a feed has ended; `None` when the server has.
+async fn reopen(presence: &Weak<Presence>, tenant: &Tenant) -> Option<Feed<Record>> {
+    loop {
+        let presence = presence.upgrade()?;
+        match presence.engine.records(&Space::Users(tenant.clone())).await {
+            Ok((records, feed)) => {
+                presence.replace_all(tenant, records);
+                return Some(feed);
+            }
+            Err(error) => {
+                tracing::warn!(tenant = tenant.as_str(), %error, "sessions cannot be followed; it is tried again");
+            }
+        }
+        drop(presence);
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}

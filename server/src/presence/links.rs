@@ -1,0 +1,100 @@
+//! The bridges' links to this server, as far as their sessions are concerned.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use fanfare_proto::v1::EndSession;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// All links, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    by_number: Mutex<HashMap<u64, Arc<Link>>>,
+    newest: AtomicU64,
+}
+
+/// A bridge's link.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    number: u64,
+    bridge: Mutex<Bridge>,
+    /// Sessions to end, by id. Bounded by the number of the bridge's sessions.
+    ends: Mutex<HashMap<String, EndSession>>,
+    changed: Notify,
+    /// Cancelled when the bridge must link again.
+    pub(crate) closing: CancellationToken,
+}
+
+/// Who a link belongs to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bridge {
+    pub(super) name: Arc<str>,
+    /// Tells the bridge's process from others.
+    pub(super) instance: Arc<str>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Links {
+    /// A bridge links.
+    pub(super) fn open(&self) -> Arc<Link> {
+        let number = self.newest.fetch_add(1, Ordering::Relaxed) + 1;
+        let link = Arc::new(Link { number, ..Link::default() });
+        locked(&self.by_number).insert(number, link.clone());
+        link
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        locked(&self.by_number).remove(&number);
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Link>> {
+        locked(&self.by_number).get(&number).cloned()
+    }
+
+    /// Has all bridges link again.
+    pub(super) fn close_all(&self) {
+        locked(&self.by_number).values().for_each(|link| link.closing.cancel());
+    }
+}
+
+impl Link {
+    /// Tells this link from all others of this server; later ones are higher.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The bridge says who it is.
+    pub(crate) fn introduce(&self, bridge: &str, instance: &str) {
+        *locked(&self.bridge) = Bridge { name: bridge.into(), instance: instance.into() };
+    }
+
+    pub(super) fn bridge(&self) -> Bridge {
+        locked(&self.bridge).clone()
+    }
+
+    /// Has the bridge end a session.
+    pub(super) fn end(&self, end: EndSession) {
+        locked(&self.ends).insert(end.session_id.clone(), end);
+        self.changed.notify_one();
+    }
+
+    /// The sessions that the bridge is to end; resolves when there are some.
+    pub(crate) async fn ends(&self) -> Vec<EndSession> {
+        loop {
+            let ends = std::mem::take(&mut *locked(&self.ends));
+            if !ends.is_empty() {
+                return ends.into_values().collect();
+            }
+            self.changed.notified().await;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What has happened is published: in its order per user, and once, whichever server does it.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fanfare_proto::room::Tenant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Presence, index::UserKey};
+use crate::{
+    error::Refusal,
+    event::Draft,
+    ingest::{self, Ingest},
+};
+
+/// Users whose transitions are published together.
+const USERS_MAX: usize = 256;
+
+/// The users with transitions that are not published yet, in the order in which they happened.
+#[derive(Debug, Default)]
+pub(super) struct Unpublished(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<UserKey>,
+    members: HashSet<UserKey>,
+}
+
+impl Unpublished {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().order.is_empty()
+    }
+
+    fn push(&self, key: &UserKey) {
+        let mut queue = self.lock();
+        if queue.members.insert(key.clone()) {
+            queue.order.push_back(key.clone());
+        }
+    }
+
+    /// The first users; they leave the queue.
+    fn take(&self) -> Vec<UserKey> {
+        let mut queue = self.lock();
+        let count = queue.order.len().min(USERS_MAX);
+        let keys: Vec<UserKey> = queue.order.drain(..count).collect();
+        keys.iter().for_each(|key| _ = queue.members.remove(key));
+        keys
+    }
+
+    /// Puts users back to the front.
+    fn put_back(&self, keys: Vec<UserKey>) {
+        let mut queue = self.lock();
+        for key in keys.into_iter().rev() {
+            if queue.members.insert(key.clone()) {
+                queue.order.push_front(key);
+            }
+        }
+    }
+}
+
+/// A user's transitions, and the events that tell of them.
+struct Telling {
+    key: UserKey,
+    ids: Vec<u64>,
+    drafts: Vec<Draft>,
+}
+
+impl Presence {
+    /// A user's transitions are to be published.
+    pub(super) fn publish_later(&self, key: &UserKey) {
+        self.unpublished.push(key);
+        self.changed.notify_one();
+    }
+
+    /// Publishes what waits. False when the store refuses; nothing when the server has closed.
+    pub(super) async fn publish(
+        self: &Arc<Self>,
+        ingest: &Ingest,
+        closing: &CancellationToken,
+    ) -> Option<bool> {
+        let mut keys = self.unpublished.take();
+        while let Some(first) = keys.first() {
+            let tenant = first.tenant.clone();
+            let (of_tenant, others) = keys.into_iter().partition::<Vec<_>, _>(|key| key.tenant == tenant);
+            keys = others;
+            match self.publish_of(ingest, &tenant, &of_tenant).await {
+                Ok(()) => {}
+                // What nobody was told of stays in the records; the next server publishes it.
+                Err(Refusal::Shutdown) => return None,
+                Err(error) => {
+                    tracing::debug!(%error, "presence events cannot be published; it is tried again");
+                    self.unpublished.put_back([of_tenant, keys].concat());
+                    return if closing.is_cancelled() { None } else { Some(false) };
+                }
+            }
+        }
+        Some(true)
+    }
+
+    async fn publish_of(
+        self: &Arc<Self>,
+        ingest: &Ingest,
+        tenant: &Tenant,
+        keys: &[UserKey],
+    ) -> Result<(), Refusal> {
+        let mut tellings: Vec<Telling> = keys.iter().filter_map(|key| self.telling(ingest, key)).collect();
+        let drafts: Vec<Draft> = tellings.iter_mut().flat_map(|telling| telling.drafts.drain(..)).collect();
+        if !drafts.is_empty() {
+            ingest.append(tenant, drafts).await?;
+        }
+        for Telling { key, ids, .. } in tellings {
+            self.change(&key, |user, _| {
+                user.published(&ids);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn telling(&self, ingest: &Ingest, key: &UserKey) -> Option<Telling> {
+        let user = self.index().get(key)?.user;
+        let mut drafts = Vec::new();
+        for transition in &user.pending {
+            for announcement in self.announcements.of(key, &user, transition) {
+                let sender = format!("user:{}", key.user_id);
+                let kind = announcement.kind.full_name.clone();
+                let made = ingest.draft(
+                    &key.tenant,
+                    &announcement.kind,
+                    announcement.payload,
+                    sender,
+                    ingest::now(),
+                );
+                match made {
+                    Ok(draft) => {
+                        drafts.push(Draft { idempotency_key: announcement.idempotency_key, ..draft })
+                    }
+                    Err(error) => tracing::warn!(%error, kind, "a presence event was not published"),
+                }
+            }
+        }
+        let ids = user.pending.iter().map(|transition| transition.id).collect();
+        Some(Telling { key: key.clone(), ids, drafts })
+    }
+}
