@@ -13,6 +13,7 @@ mod followers;
 pub(crate) mod memory;
 pub(crate) mod nats;
 mod records;
+pub(crate) mod redis;
 mod signals;
 mod stored;
 #[cfg(test)]

@@ -74,6 +74,12 @@ pub enum Error {
         /// What is wrong, and what would help.
         problem: String,
     },
+    /// Redis cannot be used.
+    #[error("redis: {problem}")]
+    Redis {
+        /// What is wrong, and what would help.
+        problem: String,
+    },
 }
 
 /// Why a caller's request was refused or a stream ended. Each variant is a cause a caller can tell apart.

@@ -61,6 +61,7 @@ macro_rules! conformance {
 conformance!(memory, crate::engine::tests::memory_pair);
 conformance!(disk, crate::engine::tests::disk_pair);
 conformance!(nats, crate::engine::nats::tests::pair_on_own_store);
+conformance!(redis, crate::engine::redis::tests::pair_on_own_store);
 
 fn tenant(name: &str) -> Tenant {
     Tenant::new(name).unwrap()

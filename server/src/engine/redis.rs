@@ -1,0 +1,285 @@
+//! The engine on Redis: servers share logs, records and signals through one node, a primary with
+//! sentinels, or a cluster.
+//!
+//! A log is a stream of frames, each with a tag. Followers subscribe to the tenant's channel and
+//! read the log when something is missing. Nothing here decides by what one server remembers: Redis
+//! may lose its newest writes, and then the tags tell.
+
+mod append;
+mod checks;
+mod config;
+mod fault;
+mod follow;
+mod frame;
+mod keys;
+mod log;
+mod node;
+mod nodes;
+mod record;
+mod script;
+mod signal;
+mod subscriptions;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant};
+use futures_util::future::BoxFuture;
+use redis::Value;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use self::config::{Ack, Address, Layout, RedisConfig};
+use self::{
+    append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
+};
+use super::{Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space};
+use crate::{
+    config::{Limits, Retention},
+    error::{Error, Refusal},
+    event::{Draft, Event},
+    interest::Interest,
+};
+
+/// Tenants of the index that one sweep trims.
+const SWEEP_TENANTS: usize = 64;
+
+/// The handle.
+#[derive(Debug)]
+pub(crate) struct RedisEngine {
+    shared: Arc<Shared>,
+    /// Where the next sweep goes on in the index.
+    swept: tokio::sync::Mutex<String>,
+}
+
+/// What the handle and its tasks share.
+#[derive(Debug)]
+struct Shared {
+    server: ServerId,
+    catalogs: Arc<Catalogs>,
+    retention: Retention,
+    limits: Limits,
+    keys: Keys,
+    nodes: Nodes,
+    ack: Ack,
+    call_timeout: Duration,
+    appends: Appends,
+    followers: Followers,
+    /// Those that append, which are never cut short.
+    writers: TaskTracker,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl RedisEngine {
+    /// Connects, and checks that Redis is one that can be used.
+    pub(crate) async fn connect(
+        config: RedisConfig,
+        server: ServerId,
+        catalogs: Arc<Catalogs>,
+        retention: Retention,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        config.check(&server)?;
+        let ca = match &config.ca_file {
+            Some(file) => Some(tokio::fs::read(file).await.map_err(|error| Error::Redis {
+                problem: format!("the certificates in {} cannot be read: {error}", file.display()),
+            })?),
+            None => None,
+        };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let connector = Arc::new(Connector::new(config.clone(), ca, tasks.clone(), stop.clone()));
+        let shared = Shared {
+            server,
+            catalogs,
+            retention,
+            limits,
+            keys: Keys::new(&config.prefix),
+            ack: config.ack,
+            call_timeout: config.call_timeout,
+            nodes: Nodes::new(config, connector),
+            appends: Appends::default(),
+            followers: Followers::default(),
+            writers: TaskTracker::new(),
+            tasks,
+            stop,
+        };
+        shared.check().await?;
+        Ok(Self { shared: Arc::new(shared), swept: tokio::sync::Mutex::new("0".to_owned()) })
+    }
+
+    async fn read_page(
+        &self,
+        tenant: &Tenant,
+        interest: &Interest,
+        after: Cursor,
+        limits: ReadLimits,
+    ) -> Result<Page, Refusal> {
+        self.shared.admit(tenant).await?;
+        let part = self.shared.read_frames(tenant, after, limits.scan_max).await;
+        let (frames, head) = match part.map_err(|fault| fault.refusal("read"))? {
+            Part::Frames { frames, head } => (frames, head),
+            Part::Reset(head) => return Err(Refusal::Reset(head)),
+        };
+        let (mut events, mut cursor, mut scanned) = (Vec::new(), after, 0);
+        for frame in frames {
+            let read = frame.events(tenant, &self.shared.catalogs).map_err(|fault| fault.refusal("read"))?;
+            for event in read.into_iter().filter(|event| event.seq > after.seq) {
+                if scanned >= limits.scan_max || events.len() >= limits.events_max {
+                    return Ok(Page { events, cursor, more: true });
+                }
+                scanned += 1;
+                cursor = Cursor { epoch: after.epoch, seq: event.seq, tag: event.tag };
+                if interest.wants_logged(&event) {
+                    events.push(event);
+                }
+            }
+        }
+        Ok(Page { events, cursor, more: cursor.seq < head.seq })
+    }
+
+    /// A page of the index, and where the next one begins.
+    async fn index_page(&self, cursor: &str, count: usize) -> Result<(String, Vec<Tenant>), Fault> {
+        let index = self.shared.keys.index();
+        let mut cmd = redis::cmd("SSCAN");
+        cmd.arg(&index).arg(cursor).arg("COUNT").arg(count);
+        let answered = self.shared.nodes.run(&index, &cmd, true).await?;
+        let unexpected = || Fault::unexpected(&Value::Nil);
+        let Value::Array(parts) = answered.value else { return Err(unexpected()) };
+        let [next, Value::Array(names)] = parts.as_slice() else { return Err(unexpected()) };
+        let tenants = names.iter().filter_map(|name| Tenant::new(log::text(name)?).ok());
+        Ok((log::text(next).ok_or_else(unexpected)?.to_owned(), tenants.collect()))
+    }
+
+    async fn tenants_now(&self, limit: usize) -> Result<Vec<Tenant>, Fault> {
+        let (mut tenants, mut cursor) = (std::collections::HashSet::new(), "0".to_owned());
+        while tenants.len() < limit {
+            let (next, page) = self.index_page(&cursor, 256).await?;
+            tenants.extend(page);
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
+        }
+        Ok(tenants.into_iter().take(limit).collect())
+    }
+
+    async fn sweep_now(&self) {
+        let mut tenants = self.shared.appends.sweep();
+        let mut swept = self.swept.lock().await;
+        match self.index_page(&swept, SWEEP_TENANTS).await {
+            Ok((next, page)) => {
+                *swept = next;
+                tenants.extend(page);
+            }
+            Err(fault) => tracing::warn!(%fault, "the tenants cannot be listed"),
+        }
+        for tenant in tenants {
+            self.shared.trim(&tenant).await;
+        }
+        for node in self.shared.nodes.all() {
+            node.subscriptions.prune().await;
+        }
+    }
+}
+
+impl Engine for RedisEngine {
+    fn server(&self) -> &ServerId {
+        &self.shared.server
+    }
+
+    fn append<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        batch: Vec<Draft>,
+    ) -> BoxFuture<'a, Result<Vec<Appended>, Refusal>> {
+        Box::pin(self.shared.append(tenant, batch))
+    }
+
+    fn read<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        interest: &'a Interest,
+        after: Cursor,
+        limits: ReadLimits,
+    ) -> BoxFuture<'a, Result<Page, Refusal>> {
+        Box::pin(self.read_page(tenant, interest, after, limits))
+    }
+
+    fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        Box::pin(async {
+            self.shared.admit(tenant).await?;
+            self.shared.head(tenant).await.map_err(|fault| fault.refusal("read"))
+        })
+    }
+
+    fn follow<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+    ) -> BoxFuture<'a, Result<(Cursor, Feed<Arc<Event>>), Refusal>> {
+        Box::pin(self.shared.follow(tenant))
+    }
+
+    fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>> {
+        Box::pin(async move { self.tenants_now(limit).await.map_err(|fault| fault.refusal("read")) })
+    }
+
+    fn record<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Record>, Refusal>> {
+        Box::pin(async move { self.shared.record(space, key).await.map_err(|fault| fault.refusal("read")) })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        space: &'a Space,
+        key: &'a str,
+        replacement: Replacement,
+    ) -> BoxFuture<'a, Result<Replaced, Refusal>> {
+        Box::pin(async move {
+            let replaced = self.shared.replace(space, key, &replacement).await;
+            replaced.map_err(|fault| fault.refusal("written"))
+        })
+    }
+
+    fn records<'a>(
+        &'a self,
+        space: &'a Space,
+    ) -> BoxFuture<'a, Result<(Vec<Record>, Feed<Record>), Refusal>> {
+        Box::pin(async move { self.shared.records(space).await.map_err(|fault| fault.refusal("read")) })
+    }
+
+    fn signal<'a>(&'a self, to: Option<&'a ServerId>, bytes: Bytes) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(
+            async move { self.shared.signal(to, &bytes).await.map_err(|fault| fault.refusal("written")) },
+        )
+    }
+
+    fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
+        Box::pin(async { self.shared.signals().await.map_err(|fault| fault.refusal("read")) })
+    }
+
+    fn sweep(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.sweep_now())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // Appends that wait are written; followers end.
+            self.shared.writers.close();
+            self.shared.writers.wait().await;
+            self.shared.tasks.close();
+            self.shared.stop.cancel();
+            self.shared.tasks.wait().await;
+        })
+    }
+}
+
+impl Drop for RedisEngine {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}

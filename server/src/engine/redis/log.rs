@@ -1,0 +1,99 @@
+//! Reading a tenant's log.
+
+use bytes::Bytes;
+use fanfare_proto::{
+    cursor::{Cursor, Epoch},
+    room::Tenant,
+};
+use redis::Value;
+
+use super::{
+    Shared,
+    fault::Fault,
+    frame::{Frame, Head, epoch, epoch_text, tag, tag_text},
+    script,
+};
+
+/// Bytes of events that one command reads, about: Redis does nothing else meanwhile.
+const BYTES_MAX: usize = 256 << 10;
+
+/// A consecutive part of a log.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Frames after a cursor. The first may begin before it.
+    Frames { frames: Vec<Frame>, head: Cursor },
+    /// The log has another history, or does not reach back that far.
+    Reset(Cursor),
+}
+
+impl Shared {
+    /// The end of a log.
+    pub(super) async fn head(&self, tenant: &Tenant) -> Result<Cursor, Fault> {
+        let keys = self.keys.log(tenant);
+        let fresh = epoch_text(Epoch::random());
+        let names = [keys.meta.as_str(), &keys.log];
+        let answered = self.nodes.script(&script::HEAD, &names, &[fresh.as_bytes()], true).await?;
+        let Value::Array(parts) = &answered.value else { return Err(Fault::unexpected(&answered.value)) };
+        cursor(parts).ok_or_else(|| Fault::unexpected(&answered.value))
+    }
+
+    /// The frames after a cursor, about so many events of them.
+    pub(super) async fn read_frames(
+        &self,
+        tenant: &Tenant,
+        after: Cursor,
+        events_max: usize,
+    ) -> Result<Part, Fault> {
+        let keys = self.keys.log(tenant);
+        let arguments = [
+            after.seq.to_string(),
+            tag_text(after.tag),
+            epoch_text(after.epoch),
+            events_max.to_string(),
+            BYTES_MAX.to_string(),
+        ];
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        let names = [keys.meta.as_str(), &keys.log];
+        let answered = self.nodes.script(&script::READ, &names, &arguments, true).await?;
+        let unexpected = || Fault::unexpected(&Value::Nil);
+        let Value::Array(parts) = answered.value else { return Err(unexpected()) };
+        match parts.first() {
+            Some(Value::BulkString(kind)) if kind == b"none" => Ok(Part::Reset(self.head(tenant).await?)),
+            Some(Value::BulkString(kind)) if kind == b"reset" => {
+                cursor(parts.get(1..).unwrap_or_default()).map(Part::Reset).ok_or_else(unexpected)
+            }
+            Some(Value::BulkString(kind)) if kind == b"frames" => {
+                let head = cursor(parts.get(1..4).unwrap_or_default()).ok_or_else(unexpected)?;
+                let frames = parts.into_iter().skip(4).map(|part| frame(part, head.epoch));
+                Ok(Part::Frames { frames: frames.collect::<Option<_>>().ok_or_else(unexpected)?, head })
+            }
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// A text in an answer.
+pub(super) fn text(value: &Value) -> Option<&str> {
+    if let Value::BulkString(bytes) = value { std::str::from_utf8(bytes).ok() } else { None }
+}
+
+/// Epoch, seq and tag.
+fn cursor(parts: &[Value]) -> Option<Cursor> {
+    let [first, second, third] = parts else { return None };
+    Some(Cursor { epoch: epoch(text(first)?)?, seq: text(second)?.parse().ok()?, tag: tag(text(third)?)? })
+}
+
+/// First seq, count, tag, previous tag and body.
+fn frame(value: Value, epoch: Epoch) -> Option<Frame> {
+    let Value::Array(mut parts) = value else { return None };
+    let Some(Value::BulkString(body)) = parts.pop() else { return None };
+    let [first, count, own, previous] = parts.as_slice() else { return None };
+    let head = Head {
+        epoch,
+        first: text(first)?.parse().ok()?,
+        count: text(count)?.parse().ok()?,
+        tag: tag(text(own)?)?,
+        previous: tag(text(previous)?)?,
+    };
+    Some(Frame { head, body: Bytes::from(body) })
+}

@@ -1,0 +1,305 @@
+//! One node: its connections, made when they are needed and again after they broke, with pauses
+//! that grow.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, PushInfo,
+    RedisConnectionInfo, TlsCertificates, Value, aio::MultiplexedConnection,
+};
+use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    config::{Address, RedisConfig},
+    fault::Fault,
+    log::text,
+    subscriptions::Subscriptions,
+};
+
+/// The first pause after a connection could not be made, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// Appends that wait for replicas at once, per connection.
+const ACKS_MAX: usize = 4096;
+/// Commands without an answer at once, per connection.
+const COMMANDS_MAX: usize = 4096;
+
+/// How connections are made.
+#[derive(Debug)]
+pub(super) struct Connector {
+    config: RedisConfig,
+    ca: Option<Vec<u8>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) address: Address,
+    connector: Arc<Connector>,
+    link: Mutex<Option<Link>>,
+    /// Held while a connection is made; how often that failed, and when it may be tried again.
+    connecting: tokio::sync::Mutex<(u32, Option<Instant>)>,
+    pub(super) subscriptions: Subscriptions,
+}
+
+/// The connections to a node between two breaks. What one of them wrote, the other can wait for.
+#[derive(Clone)]
+pub(super) struct Link {
+    number: u64,
+    commands: MultiplexedConnection,
+    commands_max: Arc<Semaphore>,
+    acks: Arc<OnceCell<mpsc::Sender<Waiting>>>,
+}
+
+/// A caller that waits for replicas: the key that the connection writes, and who gets the answer.
+type Waiting = (String, oneshot::Sender<Result<(), Fault>>);
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    pub(super) fn new(
+        config: RedisConfig,
+        ca: Option<Vec<u8>>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { config, ca, tasks, stop }
+    }
+
+    /// A connection to a node, whose pushes go to `pushes`.
+    pub(super) async fn connect(
+        &self,
+        address: &Address,
+        pushes: Option<Arc<dyn Fn(PushInfo) + Send + Sync>>,
+    ) -> Result<MultiplexedConnection, Fault> {
+        let mut settings = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_db(self.config.database)
+            .set_skip_set_lib_name();
+        if let Some(username) = &self.config.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.config.password {
+            settings = settings.set_password(password);
+        }
+        self.connect_with(address, settings, pushes).await
+    }
+
+    /// A connection to a sentinel, which has no databases and is asked without a user.
+    pub(super) async fn connect_sentinel(&self, address: &Address) -> Result<MultiplexedConnection, Fault> {
+        let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+        self.connect_with(address, settings, None).await
+    }
+
+    async fn connect_with(
+        &self,
+        address: &Address,
+        settings: RedisConnectionInfo,
+        pushes: Option<Arc<dyn Fn(PushInfo) + Send + Sync>>,
+    ) -> Result<MultiplexedConnection, Fault> {
+        let (host, port) = (address.host.clone(), address.port);
+        let not_run = |e: redis::RedisError| Fault::NotRun(format!("{address}: {e}"));
+        let info = if self.config.tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let info = info.into_connection_info().map_err(not_run)?;
+        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+        let client = if self.config.tls {
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: self.ca.clone() })
+        } else {
+            Client::open(info)
+        };
+        let mut options = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.config.connect_timeout))
+            .set_response_timeout(Some(self.config.command_timeout));
+        if let Some(pushes) = pushes {
+            let sender = move |info: PushInfo| -> Result<(), ()> {
+                pushes(info);
+                Ok(())
+            };
+            options = options.set_push_sender(sender);
+        }
+        let client = client.map_err(not_run)?;
+        client.get_multiplexed_async_connection_with_config(&options).await.map_err(not_run)
+    }
+}
+
+impl Node {
+    pub(super) fn new(address: Address, connector: Arc<Connector>) -> Self {
+        let subscriptions = Subscriptions::new(address.clone(), connector.clone());
+        Self { address, connector, link: Mutex::default(), connecting: Default::default(), subscriptions }
+    }
+
+    /// The connections, made now if there are none.
+    pub(super) async fn link(&self) -> Result<Link, Fault> {
+        if let Some(link) = self.current() {
+            return Ok(link);
+        }
+        let mut connecting = self.connecting.lock().await;
+        if let Some(link) = self.current() {
+            return Ok(link);
+        }
+        if connecting.1.is_some_and(|at| Instant::now() < at) {
+            return Err(Fault::NotRun(format!("{} cannot be reached", self.address)));
+        }
+        match self.open().await {
+            Ok(link) => {
+                *connecting = (0, None);
+                *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
+                Ok(link)
+            }
+            Err(fault) => {
+                *connecting = (connecting.0 + 1, Some(Instant::now() + pause(connecting.0)));
+                tracing::warn!(node = %self.address, %fault, "no connection to Redis");
+                Err(fault)
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Link, Fault> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let mut commands = self.connector.connect(&self.address, None).await?;
+        // A replica would answer reads with what it has, which may not be everything.
+        let role: Value = redis::cmd("ROLE").query_async(&mut commands).await.map_err(Fault::from)?;
+        let Value::Array(parts) = &role else { return Err(Fault::unexpected(&role)) };
+        let is_primary = parts.first().and_then(text) == Some("master");
+        if !is_primary {
+            return Err(Fault::NotRun(format!("{} is no primary", self.address)));
+        }
+        Ok(Link {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            commands,
+            commands_max: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            acks: Arc::default(),
+        })
+    }
+
+    fn current(&self) -> Option<Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs a command on the node, once.
+    pub(super) async fn run(&self, cmd: &Cmd) -> Result<(Value, Link), Fault> {
+        let link = self.link().await?;
+        let answer = async {
+            let _turn = link.commands_max.acquire().await.map_err(|e| Fault::NotRun(e.to_string()))?;
+            link.commands
+                .clone()
+                .send_packed_command(cmd)
+                .await
+                .and_then(Value::extract_error)
+                .map_err(Fault::from)
+        };
+        match answer.await {
+            Ok(value) => Ok((value, link)),
+            Err(fault) => {
+                self.judge(&link, &fault);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Runs a command on the node to which its slot is being moved.
+    pub(super) async fn run_asking(&self, cmd: &Cmd) -> Result<(Value, Link), Fault> {
+        let link = self.link().await?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("ASKING").ignore().add_command(cmd.clone());
+        let answer = pipe.query_async::<Vec<Value>>(&mut link.commands.clone()).await.map_err(Fault::from);
+        match answer.map(|values| values.into_iter().next_back().unwrap_or(Value::Nil)) {
+            Ok(value) => Ok((value, link)),
+            Err(fault) => {
+                self.judge(&link, &fault);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Gives up connections that broke.
+    fn judge(&self, link: &Link, fault: &Fault) {
+        if matches!(fault, Fault::Unknown(_) | Fault::Demoted(_)) {
+            let mut current = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.as_ref().is_some_and(|now| now.number == link.number) {
+                *current = None;
+            }
+        }
+    }
+
+    /// Resolves when a replica has everything that this link wrote before the call.
+    pub(super) async fn replicated(&self, link: &Link, mark: String) -> Result<(), Fault> {
+        let acks = link.acks.get_or_try_init(|| async {
+            let connection = self.connector.connect(&self.address, None).await?;
+            let (sender, waiting) = mpsc::channel(ACKS_MAX);
+            let timeout = self.connector.config.command_timeout;
+            let stop = self.connector.stop.clone();
+            let work = acknowledge(connection, waiting, timeout);
+            self.connector.tasks.spawn(async move {
+                tokio::select! {
+                    () = work => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+            Ok::<_, Fault>(sender)
+        });
+        let gone = || Fault::Unknown(format!("{}: the connection was lost", self.address));
+        let (sender, answer) = oneshot::channel();
+        let acked = async {
+            acks.await?.send((mark, sender)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        };
+        acked.await.inspect_err(|fault| self.judge(link, fault))
+    }
+}
+
+/// Waits for replicas, for everybody who waits at once. Ends with the connection: what was written
+/// before a break is not known to be anywhere.
+async fn acknowledge(
+    mut connection: MultiplexedConnection,
+    mut waiting: mpsc::Receiver<Waiting>,
+    timeout: Duration,
+) {
+    let millis = u64::try_from(timeout.as_millis() / 2).unwrap_or(u64::MAX).max(1);
+    let mut all = Vec::new();
+    while waiting.recv_many(&mut all, ACKS_MAX).await > 0 {
+        let mut pipe = redis::pipe();
+        let mark = all.first().map_or("", |(mark, _)| mark.as_str());
+        // WAIT is about what its own connection wrote last; the log of changes is one.
+        pipe.cmd("SET").arg(mark).arg("").arg("PX").arg(60_000).ignore().cmd("WAIT").arg(1).arg(millis);
+        let outcome = match pipe.query_async::<(i64,)>(&mut connection).await {
+            Ok((replicas,)) if replicas >= 1 => Ok(()),
+            Ok(_) => Err(Fault::Unknown("no replica has confirmed it in time".to_owned())),
+            Err(error) => Err(Fault::Unknown(error.to_string())),
+        };
+        let is_over = outcome.is_err();
+        for (_, sender) in all.drain(..) {
+            // A caller that has gone does not need it.
+            let _gone = sender.send(outcome.clone());
+        }
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// How long to wait before the next attempt after so many have failed: with jitter, so that
+/// servers do not come at once.
+pub(super) fn pause(failures: u32) -> Duration {
+    let longest = PAUSE_MIN.saturating_mul(1 << failures.min(8)).min(PAUSE_MAX);
+    longest.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
