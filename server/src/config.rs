@@ -4,6 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fanfare_proto::{catalog::Catalogs, rate::Rate, signer::Signer, token::TokenConfig};
 
+pub use crate::engine::{
+    nats::NatsConfig,
+    redis::{Ack, RedisConfig},
+};
+
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,8 +24,8 @@ pub struct Config {
     pub signer: Option<Signer>,
     /// Origins whose pages may call over gRPC-Web; `*` is any.
     pub cors_origins: Vec<String>,
-    /// Where the log is kept; absent: in memory, gone with the process.
-    pub data_dir: Option<PathBuf>,
+    /// Where logs and sessions are kept.
+    pub store: Store,
     /// What the log of a tenant keeps.
     pub retention: Retention,
     /// Bounds on what callers may do.
@@ -31,6 +36,19 @@ pub struct Config {
     pub upstreams: Upstreams,
     /// How often a silent Subscribe or Link stream says that it is alive.
     pub heartbeat_interval: Duration,
+}
+
+/// Where logs and sessions are kept.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In memory, gone with the process.
+    Memory,
+    /// In a folder on a disk of this machine.
+    Disk(PathBuf),
+    /// On Redis, shared by any number of servers.
+    Redis(Box<RedisConfig>),
+    /// On NATS JetStream, shared by any number of servers.
+    Nats(Box<NatsConfig>),
 }
 
 /// What the log of a tenant keeps: an event goes when any bound is exceeded.
@@ -173,7 +191,7 @@ impl Config {
             tokens,
             signer: None,
             cors_origins: Vec::new(),
-            data_dir: None,
+            store: Store::Memory,
             retention: Retention::default(),
             limits: Limits::default(),
             presence: PresenceConfig::default(),

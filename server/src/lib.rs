@@ -26,6 +26,6 @@ mod server;
 mod share;
 mod stats;
 
-pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};
+pub use config::{Ack, Config, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Store, Upstreams};
 pub use error::Error;
 pub use server::Server;

@@ -14,9 +14,11 @@ use crate::{
     auth::Auth,
     bridges::Bridges,
     call::Calls,
-    config::Config,
+    config::{Config, NatsConfig, RedisConfig, Store},
     connection,
-    engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
+    engine::{
+        Engine, ServerId, disk::DiskEngine, memory::MemoryEngine, nats::NatsEngine, redis::RedisEngine,
+    },
     error::Error,
     grpc::{About, Budget, Front, Services, upstream::Upstreams},
     hub::Hub,
@@ -45,11 +47,17 @@ impl Server {
     /// Checks the configuration and listens.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let (retention, limits) = (config.retention, config.limits);
-        let engine: Arc<dyn Engine> = match &config.data_dir {
-            None => Arc::new(MemoryEngine::new(retention, limits)),
-            Some(folder) => {
-                let catalogs = config.catalogs.clone();
-                Arc::new(DiskEngine::open(folder, catalogs, retention, limits)?)
+        let (catalogs, server) = (config.catalogs.clone(), ServerId::random());
+        let engine: Arc<dyn Engine> = match &config.store {
+            Store::Memory => Arc::new(MemoryEngine::new(retention, limits)),
+            Store::Disk(folder) => Arc::new(DiskEngine::open(folder, catalogs, retention, limits)?),
+            Store::Redis(redis) => {
+                let redis = RedisConfig::clone(redis);
+                Arc::new(RedisEngine::connect(redis, server, catalogs, retention, limits).await?)
+            }
+            Store::Nats(nats) => {
+                let nats = NatsConfig::clone(nats);
+                Arc::new(NatsEngine::connect(nats, server, catalogs, retention, limits).await?)
             }
         };
         Self::bind_on(config, engine).await
@@ -93,7 +101,12 @@ impl Server {
             bridges: Arc::new(Bridges::default()),
             about: About::new(
                 address,
-                if config.data_dir.is_some() { "disk" } else { "memory" },
+                match config.store {
+                    Store::Memory => "memory",
+                    Store::Disk(_) => "disk",
+                    Store::Redis(_) => "redis",
+                    Store::Nats(_) => "nats",
+                },
                 config.signer,
                 config.tokens.default_tenant,
                 probed,

@@ -5,14 +5,16 @@ use std::{future::Future, sync::Arc};
 use anyhow::{Context as _, bail};
 use fanfare_bridge::Bridge;
 use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
-use fanfare_server::{Limits, PresenceConfig, Retention, Server, Upstreams};
+use fanfare_server::{
+    Ack, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Server, Store, Upstreams,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     files, identity,
-    settings::{BridgeArgs, PeerArgs, ServerArgs, ServerCommand},
+    settings::{BridgeArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand},
 };
 
 /// The server's configuration.
@@ -24,7 +26,7 @@ pub(crate) fn server_config(
     let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
     config.cors_origins = cors_origins;
-    config.data_dir.clone_from(&args.data_dir);
+    config.store = store(args)?;
     config.retention = Retention {
         events_max: args.retention_events,
         bytes_max: args.retention_bytes.0,
@@ -55,6 +57,35 @@ pub(crate) fn server_config(
     config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };
     config.heartbeat_interval = args.heartbeat_interval;
     Ok(config)
+}
+
+/// Where the server keeps logs and sessions.
+fn store(args: &ServerArgs) -> anyhow::Result<Store> {
+    if let Some(url) = &args.redis {
+        let mut config = RedisConfig::parse(url)?;
+        config.ack = match args.redis_ack {
+            RedisAck::Memory => Ack::Memory,
+            RedisAck::Replica => Ack::Replica,
+        };
+        config.prefix.clone_from(&args.redis_prefix);
+        config.ca_file.clone_from(&args.redis_ca_file);
+        if let Some(file) = &args.redis_password_file {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("redis-password-file {}", file.display()))?;
+            config.password = Some(text.trim_end().to_owned());
+        }
+        return Ok(Store::Redis(Box::new(config)));
+    }
+    if !args.nats.is_empty() {
+        let mut config = NatsConfig::new(args.nats.clone());
+        config.credentials.clone_from(&args.nats_credentials);
+        config.root_certificates.clone_from(&args.nats_ca_file);
+        config.prefix.clone_from(&args.nats_prefix);
+        config.replicas = args.nats_replicas;
+        config.partitions = args.nats_partitions;
+        return Ok(Store::Nats(Box::new(config)));
+    }
+    Ok(args.data_dir.clone().map_or(Store::Memory, Store::Disk))
 }
 
 /// The bridge's configuration.

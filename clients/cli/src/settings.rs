@@ -13,7 +13,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use args::{
-    BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs,
+    BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs, RedisAck,
     ServerArgs, ServerCommand, SubscribeArgs, TokenArgs, TokenSettings, TypesArgs, TypesFormat,
 };
 

@@ -30,7 +30,8 @@ use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::config::{Ack, Address, Layout, RedisConfig};
+pub use self::config::{Ack, RedisConfig};
+pub(crate) use self::config::{Address, Layout};
 use self::{
     append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
 };

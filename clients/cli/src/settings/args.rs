@@ -107,6 +107,55 @@ pub(crate) struct ServerArgs {
     /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
     #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Keeps logs and sessions on Redis 7.0 or Valkey 7.2 and later, shared by any number of servers:
+    /// redis://, rediss://, redis+sentinel://HOST,HOST/NAME or redis+cluster://HOST,HOST.
+    #[arg(long, env = "FANFARE_REDIS", value_name = "URL", conflicts_with_all = ["data_dir", "nats"], hide_env_values = true)]
+    pub(crate) redis: Option<String>,
+    /// When Notify answers: once the primary has the event in memory, or once a replica has it too.
+    #[arg(
+        long,
+        env = "FANFARE_REDIS_ACK",
+        value_name = "WHEN",
+        value_enum,
+        default_value = "memory",
+        requires = "redis"
+    )]
+    pub(crate) redis_ack: RedisAck,
+    /// The first part of all keys and channels on Redis.
+    #[arg(long, env = "FANFARE_REDIS_PREFIX", value_name = "TEXT", default_value = "ff")]
+    pub(crate) redis_prefix: String,
+    /// A file with certificates (PEM) that Redis servers are trusted by, instead of the system's.
+    #[arg(long, env = "FANFARE_REDIS_CA_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_ca_file: Option<PathBuf>,
+    /// A file with the password of the user that the URL names.
+    #[arg(long, env = "FANFARE_REDIS_PASSWORD_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_password_file: Option<PathBuf>,
+    /// Keeps logs and sessions on NATS JetStream (2.11 or later), shared by any number of servers; give
+    /// several servers of one cluster with commas between.
+    #[arg(
+        long,
+        env = "FANFARE_NATS",
+        value_name = "URL",
+        value_delimiter = ',',
+        conflicts_with = "data_dir",
+        hide_env_values = true
+    )]
+    pub(crate) nats: Vec<String>,
+    /// A file with a NATS user's JWT and seed.
+    #[arg(long, env = "FANFARE_NATS_CREDENTIALS", value_name = "FILE", requires = "nats")]
+    pub(crate) nats_credentials: Option<PathBuf>,
+    /// A file with certificates (PEM) that NATS servers are trusted by, beside the system's.
+    #[arg(long, env = "FANFARE_NATS_CA_FILE", value_name = "FILE", requires = "nats")]
+    pub(crate) nats_ca_file: Option<PathBuf>,
+    /// The first token of all subjects on NATS: a-z, 0-9 and "-".
+    #[arg(long, env = "FANFARE_NATS_PREFIX", value_name = "TEXT", default_value = "ff")]
+    pub(crate) nats_prefix: String,
+    /// Copies of each stream: 1, 3 or 5. Notify answers when more than half have the event.
+    #[arg(long, env = "FANFARE_NATS_REPLICAS", value_name = "COUNT", default_value_t = 3)]
+    pub(crate) nats_replicas: usize,
+    /// Streams over which tenants are spread. Fixed once they exist.
+    #[arg(long, env = "FANFARE_NATS_PARTITIONS", value_name = "COUNT", default_value_t = 16)]
+    pub(crate) nats_partitions: u32,
     /// Answers publishers before the disk has their events, by at most so long: what was answered in that time is lost when the
     /// machine or the server crashes, and then all clients read current state anew. 0s: answers when the disk has them.
     #[arg(long, env = "FANFARE_LOSE_IN_A_CRASH", value_name = "TIME", value_parser = duration, default_value = "0s")]
@@ -394,6 +443,15 @@ pub(crate) struct LogArgs {
     /// How it is written.
     #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
+}
+
+/// When an append on Redis is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RedisAck {
+    /// Once the primary has it in memory.
+    Memory,
+    /// Once a replica has it too.
+    Replica,
 }
 
 /// How logs are written.
