@@ -25,6 +25,7 @@ pub(crate) fn server_config(
 ) -> anyhow::Result<fanfare_server::Config> {
     let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
+    config.name.clone_from(&args.server_name);
     config.cors_origins = cors_origins;
     config.store = store(args)?;
     config.retention = Retention {
@@ -97,6 +98,7 @@ pub(crate) fn bridge_config(
     cors_origins: Vec<String>,
 ) -> fanfare_bridge::Config {
     let mut config = fanfare_bridge::Config::new(args.http_listen, servers, token, tokens);
+    config.name.clone_from(&args.bridge_name);
     config.cors_origins = cors_origins;
     config.path.clone_from(&args.socketio_path);
     config.ping_interval = args.ping_interval;

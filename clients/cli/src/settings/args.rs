@@ -100,6 +100,9 @@ pub(crate) struct ServerArgs {
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+    /// What this server calls itself, in logs and towards bridges and operators.
+    #[arg(long, env = "FANFARE_SERVER_NAME", value_name = "TEXT", default_value = "server")]
+    pub(crate) server_name: String,
     /// The catalogs that clients of the Socket.IO namespace `/`, `/ws`, `/events` and `/poll` get, by package; absent: all. Each
     /// catalog has a namespace of its own besides, e.g. `/messenger`.
     #[arg(long, env = "FANFARE_DEFAULT_CATALOGS", value_name = "PACKAGE", value_delimiter = ',')]
@@ -258,6 +261,9 @@ pub(crate) struct CatalogArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Bridge")]
 pub(crate) struct BridgeArgs {
+    /// What this bridge calls itself, in logs and towards servers and operators.
+    #[arg(long, env = "FANFARE_BRIDGE_NAME", value_name = "TEXT", default_value = "bridge")]
+    pub(crate) bridge_name: String,
     /// Where browsers connect; port 0 chooses one.
     #[arg(long, env = "FANFARE_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub(crate) http_listen: SocketAddr,
