@@ -25,6 +25,7 @@ mod probe;
 mod server;
 mod share;
 mod stats;
+mod subscribers;
 
 pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};
 pub use error::Error;

@@ -34,6 +34,9 @@ impl From<Refusal> for Status {
             | Refusal::TooManyTenants(_)
             | Refusal::TooManySessions(_)
             | Refusal::TooManyReaders(_)
+            | Refusal::TooManySubscriptions { .. }
+            | Refusal::TooManyRooms { .. }
+            | Refusal::TooManyBytes { .. }
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,
