@@ -57,7 +57,8 @@ pub(crate) struct PeerArgs {
     pub(crate) bridge: BridgeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
-    /// A server to link to; repeat for several, of which one is used at a time.
+    /// A server to link to; repeatable. Each address of the URL's host is a server too. The bridge
+    /// links to a random one, and to another when that one is lost or shuts down.
     #[arg(
         long,
         env = "FANFARE_SERVER",
