@@ -108,6 +108,17 @@ pub struct Limits {
     pub idle_age_max: Duration,
     /// Client methods that a user may call over gRPC, a second and at once.
     pub calls_per_user: Rate,
+    /// Subscribe streams of one user at once.
+    pub subscriptions_per_user_max: usize,
+    /// Subscribe streams of one service at once.
+    pub subscriptions_per_service_max: usize,
+    /// Rooms of all Subscribe streams of one user or service.
+    pub rooms_per_user_max: usize,
+    /// Bytes that a user may publish by calls, per second and at once. An event that is larger than
+    /// the burst counts as the burst.
+    pub publish_bytes_per_user: Rate,
+    /// Bytes that all users of a tenant may publish by calls, likewise.
+    pub publish_bytes_per_tenant: Rate,
 }
 
 impl Default for Limits {
@@ -128,6 +139,11 @@ impl Default for Limits {
             window_total_bytes_max: 512 << 20,
             idle_age_max: Duration::from_secs(600),
             calls_per_user: Rate { per_second: 100, burst: 200 },
+            subscriptions_per_user_max: 100,
+            subscriptions_per_service_max: 1_000,
+            rooms_per_user_max: 10_000,
+            publish_bytes_per_user: Rate { per_second: 256 << 10, burst: 1 << 20 },
+            publish_bytes_per_tenant: Rate { per_second: 8 << 20, burst: 32 << 20 },
         }
     }
 }

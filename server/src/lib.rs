@@ -25,6 +25,7 @@ mod probe;
 mod server;
 mod share;
 mod stats;
+mod subscribers;
 
 pub use config::{Ack, Config, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Store, Upstreams};
 pub use error::Error;

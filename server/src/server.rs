@@ -27,6 +27,7 @@ use crate::{
     presence::Presence,
     probe::Probe,
     stats::Stats,
+    subscribers::Subscribers,
 };
 
 /// How often logs are looked through for what is too old.
@@ -80,7 +81,9 @@ impl Server {
             presence: presence.clone(),
             upstreams: Upstreams::new(&config.upstreams, &catalogs)?,
             stats: stats.clone(),
-            per_user: KeyedLimiter::new(config.limits.calls_per_user),
+            per_user: KeyedLimiter::new(limits.calls_per_user),
+            bytes_per_user: KeyedLimiter::new(limits.publish_bytes_per_user),
+            bytes_per_tenant: KeyedLimiter::new(limits.publish_bytes_per_tenant),
         };
         let listen = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -98,6 +101,7 @@ impl Server {
             engine,
             hub,
             stats,
+            subscribers: Arc::new(Subscribers::new(limits)),
             bridges: Arc::new(Bridges::default()),
             about: About::new(
                 address,
@@ -150,7 +154,7 @@ impl Server {
                 ticks.tick().await;
                 services.engine.sweep().await;
                 services.hub.sweep();
-                services.calls.per_user.forget();
+                services.calls.forget();
             }
         }));
         let services = self.services.clone();

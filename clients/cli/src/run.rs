@@ -14,8 +14,13 @@ use tracing::info;
 
 use crate::{
     files, identity,
-    settings::{BridgeArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand},
+    settings::{BridgeArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, Size},
 };
+
+fn byte_rate(per_second: Size, burst: Size) -> Rate {
+    let number = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
+    Rate { per_second: number(per_second), burst: number(burst) }
+}
 
 /// The server's configuration.
 pub(crate) fn server_config(
@@ -44,6 +49,14 @@ pub(crate) fn server_config(
         connections_per_address_max: args.grpc_connections_per_address_max,
         request_timeout: args.grpc_request_timeout,
         idle_timeout: args.grpc_idle_timeout,
+        subscriptions_per_user_max: args.subscriptions_per_user_max,
+        subscriptions_per_service_max: args.subscriptions_per_service_max,
+        rooms_per_user_max: args.rooms_per_user_max,
+        publish_bytes_per_user: byte_rate(args.publish_bytes_per_user, args.publish_bytes_per_user_burst),
+        publish_bytes_per_tenant: byte_rate(
+            args.publish_bytes_per_tenant,
+            args.publish_bytes_per_tenant_burst,
+        ),
         ..Limits::default()
     };
     config.presence = PresenceConfig {

@@ -16,6 +16,7 @@ pub(crate) use args::{
     BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs, RedisAck,
     ServerArgs, ServerCommand, SubscribeArgs, TokenArgs, TokenSettings, TypesArgs, TypesFormat,
 };
+pub(crate) use duration::Size;
 
 /// Fanfare delivers typed realtime events from gRPC producers to browsers.
 ///

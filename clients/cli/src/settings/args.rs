@@ -57,7 +57,8 @@ pub(crate) struct PeerArgs {
     pub(crate) bridge: BridgeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
-    /// A server to link to; repeat for several, of which one is used at a time.
+    /// A server to link to; repeatable. Each address of the URL's host is a server too. The bridge
+    /// links to a random one, and to another when that one is lost or shuts down.
     #[arg(
         long,
         env = "FANFARE_SERVER",
@@ -198,6 +199,37 @@ pub(crate) struct ServerArgs {
         default_value_t = 5_000
     )]
     pub(crate) grpc_connections_per_address_max: usize,
+    /// Subscribe streams of one user at once.
+    #[arg(long, env = "FANFARE_SUBSCRIPTIONS_PER_USER_MAX", value_name = "COUNT", default_value_t = 100)]
+    pub(crate) subscriptions_per_user_max: usize,
+    /// Subscribe streams of one service at once. A service is known by its token's subject.
+    #[arg(
+        long,
+        env = "FANFARE_SUBSCRIPTIONS_PER_SERVICE_MAX",
+        value_name = "COUNT",
+        default_value_t = 1_000
+    )]
+    pub(crate) subscriptions_per_service_max: usize,
+    /// Rooms of all Subscribe streams of one user or service.
+    #[arg(long, env = "FANFARE_ROOMS_PER_USER_MAX", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) rooms_per_user_max: usize,
+    /// Bytes that a user may publish per second, by what browsers emit and call.
+    #[arg(long, env = "FANFARE_PUBLISH_BYTES_PER_USER", value_name = "SIZE", default_value = "256KiB")]
+    pub(crate) publish_bytes_per_user: Size,
+    /// Likewise, at once.
+    #[arg(long, env = "FANFARE_PUBLISH_BYTES_PER_USER_BURST", value_name = "SIZE", default_value = "1MiB")]
+    pub(crate) publish_bytes_per_user_burst: Size,
+    /// Bytes that all users of a tenant may publish per second, by what browsers emit and call.
+    #[arg(long, env = "FANFARE_PUBLISH_BYTES_PER_TENANT", value_name = "SIZE", default_value = "8MiB")]
+    pub(crate) publish_bytes_per_tenant: Size,
+    /// Likewise, at once.
+    #[arg(
+        long,
+        env = "FANFARE_PUBLISH_BYTES_PER_TENANT_BURST",
+        value_name = "SIZE",
+        default_value = "32MiB"
+    )]
+    pub(crate) publish_bytes_per_tenant_burst: Size,
     /// How long a connection may take to its first request, and a message of a request from its first byte to its last.
     #[arg(long, env = "FANFARE_GRPC_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) grpc_request_timeout: Duration,
