@@ -32,12 +32,12 @@ use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{
+    append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
+};
 pub(crate) use self::{
     config::{Ack, Address, Layout, RedisConfig},
     credentials::Credentials,
-};
-use self::{
-    append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
 };
 use super::{Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space};
 use crate::{
@@ -218,9 +218,7 @@ impl Engine for RedisEngine {
     }
 
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
-        Box::pin(async {
-            self.shared.head(tenant).await.map_err(|fault| fault.refusal("read"))
-        })
+        Box::pin(async { self.shared.head(tenant).await.map_err(|fault| fault.refusal("read")) })
     }
 
     fn follow<'a>(

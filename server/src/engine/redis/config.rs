@@ -99,8 +99,9 @@ impl RedisConfig {
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
-        let credentials = Credentials::parse(user)
-            .ok_or_else(|| wrong("want UTF-8 in the user and the password, with %XX for special characters"))?;
+        let credentials = Credentials::parse(user).ok_or_else(|| {
+            wrong("want UTF-8 in the user and the password, with %XX for special characters")
+        })?;
         let port = if kind == "sentinel" { SENTINEL_PORT } else { PORT };
         let addresses = hosts.split(',').map(|host| Address::parse(host, port)).collect::<Option<Vec<_>>>();
         let mut addresses = addresses.ok_or_else(|| wrong("want host:port, several with commas between"))?;

@@ -123,9 +123,9 @@ impl Frame {
     pub(super) fn stored(&self) -> Result<impl Iterator<Item = (Cursor, StoredEvent)> + use<>, Fault> {
         let Head { epoch, first, tag, .. } = self.head;
         let stored = self.entries()?.into_iter().filter(|entry| entry.ephemeral_id.is_none());
-        Ok((first..).zip(stored).map(move |(seq, entry)| {
-            (Cursor { epoch, seq, tag }, entry.event.unwrap_or_default())
-        }))
+        Ok((first..)
+            .zip(stored)
+            .map(move |(seq, entry)| (Cursor { epoch, seq, tag }, entry.event.unwrap_or_default())))
     }
 }
 
