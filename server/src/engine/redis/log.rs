@@ -18,8 +18,8 @@ use super::{
 
 /// Bytes of events and frames that one command reads, about: Redis does nothing else meanwhile, and
 /// is to be back within a millisecond.
-pub(super) const READ_BYTES_MAX: usize = 256 << 10;
-const READ_FRAMES_MAX: usize = 256;
+pub(super) const READ_BYTES_MAX: usize = 128 << 10;
+const READ_FRAMES_MAX: usize = 128;
 /// How long a log is kept that has no events: its end is still the cursor of readers.
 pub(super) const KEPT_EMPTY: Duration = Duration::from_secs(24 * 3600);
 

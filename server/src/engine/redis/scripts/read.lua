@@ -32,13 +32,14 @@ repeat
   count = math.max(1, math.min(count_max, math.floor((bytes_max - bytes) / largest)))
   page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', count)
   for _, entry in ipairs(page) do
-    local first, fields = tonumber(string.match(entry[1], '^%d+')), entry[2]
+    local id, fields = string.match(entry[1], '^%d+'), entry[2]
+    local first = tonumber(id)
     if first ~= expected or fields[4] ~= previous then
       if #answer == 4 then return refusal end
       return answer
     end
     local count, size = tonumber(fields[6]), #fields[12]
-    answer[#answer + 1] = {string.format('%.0f', first), fields[6], fields[2], fields[4], fields[12]}
+    answer[#answer + 1] = {id, fields[6], fields[2], fields[4], fields[12]}
     events, bytes, expected, previous = events + count, bytes + size, first + count, fields[2]
     frames, largest = frames + 1, math.max(largest, size)
     from = '(' .. entry[1]
