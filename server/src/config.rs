@@ -6,7 +6,7 @@ use fanfare_proto::{catalog::Catalogs, rate::Rate, signer::Signer, token::TokenC
 
 pub use crate::engine::{
     nats::NatsConfig,
-    redis::{Ack, RedisConfig},
+    redis::{Ack, Credentials, RedisConfig},
 };
 
 /// Everything a server needs to know.

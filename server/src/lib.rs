@@ -27,6 +27,8 @@ mod share;
 mod stats;
 mod subscribers;
 
-pub use config::{Ack, Config, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Store, Upstreams};
+pub use config::{
+    Ack, Config, Credentials, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Store, Upstreams,
+};
 pub use error::Error;
 pub use server::Server;

@@ -83,11 +83,10 @@ fn store(args: &ServerArgs) -> anyhow::Result<Store> {
         };
         config.prefix.clone_from(&args.redis_prefix);
         config.ca_file.clone_from(&args.redis_ca_file);
-        if let Some(file) = &args.redis_password_file {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("redis-password-file {}", file.display()))?;
-            config.password = Some(text.trim_end().to_owned());
-        }
+        config.credentials.username_file.clone_from(&args.redis_user_file);
+        config.credentials.password_file.clone_from(&args.redis_password_file);
+        config.sentinel_credentials.username_file.clone_from(&args.redis_sentinel_user_file);
+        config.sentinel_credentials.password_file.clone_from(&args.redis_sentinel_password_file);
         return Ok(Store::Redis(Box::new(config)));
     }
     if !args.nats.is_empty() {

@@ -8,6 +8,7 @@
 mod append;
 mod checks;
 mod config;
+mod credentials;
 mod fault;
 mod follow;
 mod frame;
@@ -16,6 +17,7 @@ mod log;
 mod node;
 mod nodes;
 mod record;
+mod request;
 mod script;
 mod signal;
 mod subscriptions;
@@ -30,10 +32,13 @@ use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::config::{Ack, RedisConfig};
 pub(crate) use self::config::{Address, Layout};
 use self::{
     append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
+};
+pub use self::{
+    config::{Ack, RedisConfig},
+    credentials::Credentials,
 };
 use super::{Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space};
 use crate::{
@@ -76,13 +81,15 @@ struct Shared {
 impl RedisEngine {
     /// Connects, and checks that Redis is one that can be used.
     pub(crate) async fn connect(
-        config: RedisConfig,
+        mut config: RedisConfig,
         server: ServerId,
         catalogs: Arc<Catalogs>,
         retention: Retention,
         limits: Limits,
     ) -> Result<Self, Error> {
         config.check(&server)?;
+        config.credentials = config.credentials.read().await?;
+        config.sentinel_credentials = config.sentinel_credentials.read().await?;
         let ca = match &config.ca_file {
             Some(file) => Some(tokio::fs::read(file).await.map_err(|error| Error::Redis {
                 problem: format!("the certificates in {} cannot be read: {error}", file.display()),
@@ -117,7 +124,6 @@ impl RedisEngine {
         after: Cursor,
         limits: ReadLimits,
     ) -> Result<Page, Refusal> {
-        self.shared.admit(tenant).await?;
         let part = self.shared.read_frames(tenant, after, limits.scan_max).await;
         let (frames, head) = match part.map_err(|fault| fault.refusal("read"))? {
             Part::Frames { frames, head } => (frames, head),
@@ -125,16 +131,20 @@ impl RedisEngine {
         };
         let (mut events, mut cursor, mut scanned) = (Vec::new(), after, 0);
         for frame in frames {
-            let read = frame.events(tenant, &self.shared.catalogs).map_err(|fault| fault.refusal("read"))?;
-            for event in read.into_iter().filter(|event| event.seq > after.seq) {
+            let stored = frame.stored().map_err(|fault| fault.refusal("read"))?;
+            for (place, stored) in stored.filter(|(place, _)| place.seq > after.seq) {
                 if scanned >= limits.scan_max || events.len() >= limits.events_max {
                     return Ok(Page { events, cursor, more: true });
                 }
-                scanned += 1;
-                cursor = Cursor { epoch: after.epoch, seq: event.seq, tag: event.tag };
-                if interest.wants_logged(&event) {
-                    events.push(event);
+                if interest.wants_at(place.seq, stored.rooms.iter().map(String::as_str)) {
+                    match frame::draft(stored, tenant, &self.shared.catalogs) {
+                        Ok(draft) => events.push(Arc::new(Event::stored(place, draft))),
+                        // What comes before it is read first.
+                        Err(_) if !events.is_empty() => return Ok(Page { events, cursor, more: true }),
+                        Err(fault) => return Err(fault.refusal("read")),
+                    }
                 }
+                (scanned, cursor) = (scanned + 1, place);
             }
         }
         Ok(Page { events, cursor, more: cursor.seq < head.seq })
@@ -209,10 +219,7 @@ impl Engine for RedisEngine {
     }
 
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>> {
-        Box::pin(async {
-            self.shared.admit(tenant).await?;
-            self.shared.head(tenant).await.map_err(|fault| fault.refusal("read"))
-        })
+        Box::pin(async { self.shared.head(tenant).await.map_err(|fault| fault.refusal("read")) })
     }
 
     fn follow<'a>(

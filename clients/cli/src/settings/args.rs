@@ -131,7 +131,16 @@ pub(crate) struct ServerArgs {
     /// A file with certificates (PEM) that Redis servers are trusted by, instead of the system's.
     #[arg(long, env = "FANFARE_REDIS_CA_FILE", value_name = "FILE", requires = "redis")]
     pub(crate) redis_ca_file: Option<PathBuf>,
-    /// A file with the password of the user that the URL names.
+    /// A file with the name of the Redis user, instead of one in the URL.
+    #[arg(long, env = "FANFARE_REDIS_USER_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_user_file: Option<PathBuf>,
+    /// A file with the name of the user at sentinels.
+    #[arg(long, env = "FANFARE_REDIS_SENTINEL_USER_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_sentinel_user_file: Option<PathBuf>,
+    /// A file with the password at sentinels.
+    #[arg(long, env = "FANFARE_REDIS_SENTINEL_PASSWORD_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_sentinel_password_file: Option<PathBuf>,
+    /// A file with the password of the Redis user, instead of one in the URL.
     #[arg(long, env = "FANFARE_REDIS_PASSWORD_FILE", value_name = "FILE", requires = "redis")]
     pub(crate) redis_password_file: Option<PathBuf>,
     /// Keeps logs and sessions on NATS JetStream (2.11 or later), shared by any number of servers; give

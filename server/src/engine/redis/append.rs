@@ -3,49 +3,40 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
-use fanfare_proto::{
-    cursor::{Cursor, Epoch},
-    room::Tenant,
-};
-use prost::Message as _;
-use prost_types::Timestamp;
+use fanfare_proto::room::Tenant;
 use redis::Value;
 use tokio::sync::oneshot;
 
 use super::{
-    super::{Appended, OWN_TENANT, Receipt, StoredEvent},
+    super::{Appended, OWN_TENANT},
     Shared,
     fault::Fault,
     follow::Command,
-    frame::{Body, Entry, Head, epoch, epoch_text, tag, tag_text},
-    log::text,
+    log::{KEPT_EMPTY, READ_BYTES_MAX},
     node::pause,
+    request::{Request, Sent, Slot, answers, cost, slots},
     script,
 };
-use crate::{
-    error::Refusal,
-    event::{Draft, ephemeral_id},
-};
+use crate::{error::Refusal, event::Draft};
 
-/// Events and bytes of a frame, unless one batch has more.
+/// Events and bytes of a frame, unless one batch has more: a batch is atomic, so it is not split.
 const FRAME_EVENTS_MAX: usize = 512;
 const FRAME_BYTES_MAX: usize = 256 << 10;
 /// Idempotency keys of a frame, likewise: they are most of the time that Redis is busy with it.
-const FRAME_KEYS_MAX: usize = 128;
+const FRAME_KEYS_MAX: usize = 64;
 /// Drafts and bytes of a tenant that wait.
 const WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// How long the last batch of a server is remembered: longer than it is repeated.
-const BATCH_AGE_MAX: Duration = Duration::from_secs(60);
 /// What is appended between two trims of a log, in frames and bytes.
 const UNTRIMMED_FRAMES_MAX: usize = 64;
 const UNTRIMMED_BYTES_MAX: usize = 1 << 20;
-/// What an event costs beside its payload and names, about.
-const ENVELOPE_BYTES: usize = 256;
 
 /// What waits, by tenant. The locks are short.
 #[derive(Debug, Default)]
@@ -53,6 +44,8 @@ pub(super) struct Appends {
     queues: Mutex<HashMap<Tenant, Arc<Mutex<Queue>>>>,
     /// The tags of frames that are on their way.
     in_flight: Mutex<HashSet<u64>>,
+    /// The number of the newest batch. They rise, so that Redis refuses late copies of older ones.
+    number: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -74,24 +67,8 @@ struct Batch {
     answer: oneshot::Sender<Result<Vec<Appended>, Refusal>>,
 }
 
-/// A draft of a frame, and its answer.
-#[derive(Debug)]
-struct Slot {
-    /// Absent when it was answered.
-    draft: Option<Draft>,
-    answer: Option<Appended>,
-    /// An earlier one of the same frame has the same idempotency key.
-    same_as: Option<usize>,
-    ephemeral_id: Option<String>,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn cost(draft: &Draft) -> usize {
-    let rooms: usize = draft.rooms.iter().map(|room| room.as_str().len() + 16).sum();
-    ENVELOPE_BYTES + draft.payload.len() + rooms + draft.sender.len() + draft.idempotency_key.len()
 }
 
 impl Appends {
@@ -114,8 +91,18 @@ impl Appends {
 }
 
 impl Shared {
-    /// Appends a batch; resolves when its frame is acknowledged.
+    /// Appends a batch; resolves when its frame is acknowledged, or at the deadline. A frame that is
+    /// on its way then goes on, and what waits behind it is not sent.
     pub(super) async fn append(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Appended>, Refusal> {
+        let appended = tokio::time::timeout(self.call_timeout, self.append_now(tenant, drafts));
+        appended.await.unwrap_or(Err(Refusal::Storage("written")))
+    }
+
+    async fn append_now(
         self: &Arc<Self>,
         tenant: &Tenant,
         drafts: Vec<Draft>,
@@ -150,7 +137,7 @@ impl Shared {
     }
 
     /// Adds a tenant to the index, once per process.
-    pub(super) async fn admit(&self, tenant: &Tenant) -> Result<(), Refusal> {
+    async fn admit(&self, tenant: &Tenant) -> Result<(), Refusal> {
         if lock(&self.appends.queue(tenant)).is_admitted {
             return Ok(());
         }
@@ -230,8 +217,9 @@ impl Shared {
                 break;
             }
             let tag = rand::random::<u64>().max(1);
+            let number = self.appends.number.fetch_add(1, Ordering::Relaxed) + 1;
             lock(&self.appends.in_flight).insert(tag);
-            let outcome = self.send(tenant, tag, &slots, &open).await;
+            let outcome = self.send(tenant, (number, tag), &slots, &open).await;
             match outcome {
                 Ok(Sent::Known(receipts)) => {
                     lock(&self.appends.in_flight).remove(&tag);
@@ -242,7 +230,7 @@ impl Shared {
                         }
                     }
                 }
-                Ok(Sent::Appended(head)) => {
+                Ok(Sent::Appended(head, _)) => {
                     let take = |i: &usize| {
                         let slot = slots.get_mut(*i)?;
                         Some((slot.draft.take()?, slot.ephemeral_id.take()))
@@ -271,21 +259,20 @@ impl Shared {
     async fn send(
         self: &Arc<Self>,
         tenant: &Tenant,
-        tag: u64,
+        (number, tag): (u64, u64),
         slots: &[Slot],
         open: &[usize],
     ) -> Result<Sent, Fault> {
-        let request = Request::new(self, tenant, tag, slots, open);
+        let request = Request::new(self, tenant, (number, tag), slots, open);
         let deadline = Instant::now() + self.call_timeout;
         let mut failures = 0;
         loop {
-            // The same tag: when the frame was appended before, its first answer comes again.
+            // The same number: when the frame was appended before, its first answer comes again.
             let answered =
                 self.nodes.script(&script::APPEND, &request.keys(), &request.arguments(), true).await?;
             let sent = request.read(&answered.value, tag)?;
-            if matches!(&sent, Sent::Appended(head) if head.first == 1) && tenant.as_str() != OWN_TENANT {
-                // The index may have been lost with the log.
-                lock(&self.appends.queue(tenant)).is_admitted = false;
+            if matches!(&sent, Sent::Appended(_, true)) && tenant.as_str() != OWN_TENANT {
+                self.index(tenant).await;
             }
             // Duplicates too: nobody may have been told yet that the first one is durable.
             let Err(fault) = self.nodes.acknowledged(&answered, || self.keys.log(tenant).mark()).await else {
@@ -300,6 +287,33 @@ impl Shared {
         }
     }
 
+    /// Adds a tenant to the index that was admitted before: the index may have been lost with the
+    /// log, or the log was to be forgotten.
+    async fn index(&self, tenant: &Tenant) {
+        let index = self.keys.index();
+        let mut cmd = redis::cmd("SADD");
+        cmd.arg(&index).arg(tenant.as_str());
+        if let Err(fault) = self.nodes.run(&index, &cmd, true).await {
+            tracing::warn!(tenant = tenant.as_str(), %fault, "the index may not have a tenant");
+            lock(&self.appends.queue(tenant)).is_admitted = false;
+        }
+    }
+
+    /// Removes a tenant from the index whose log has no events and is to be forgotten.
+    async fn unindex(&self, tenant: &Tenant) -> Result<(), Fault> {
+        let (index, meta) = (self.keys.index(), self.keys.log(tenant).meta);
+        let mut cmd = redis::cmd("SREM");
+        cmd.arg(&index).arg(tenant.as_str());
+        self.nodes.run(&index, &cmd, true).await?;
+        let mut cmd = redis::cmd("PTTL");
+        cmd.arg(&meta);
+        // Something may have been appended meanwhile.
+        if matches!(self.nodes.run(&meta, &cmd, true).await?.value, Value::Int(-1)) {
+            self.index(tenant).await;
+        }
+        Ok(())
+    }
+
     /// Removes what exceeds the retention, in slices.
     pub(super) async fn trim(&self, tenant: &Tenant) {
         let keys = self.keys.log(tenant);
@@ -308,25 +322,40 @@ impl Shared {
             retention.events_max.to_string(),
             retention.bytes_max.to_string(),
             retention.age_max.as_millis().to_string(),
+            KEPT_EMPTY.as_millis().to_string(),
+            READ_BYTES_MAX.to_string(),
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let names = [keys.meta.as_str(), &keys.log];
         loop {
-            match self.nodes.script(&script::TRIM, &names, &arguments, true).await {
-                Ok(answered) if matches!(answered.value, Value::Int(1)) => {}
-                Ok(_) => return,
-                Err(fault) => {
-                    tracing::warn!(tenant = tenant.as_str(), %fault, "a log cannot be trimmed");
-                    return;
-                }
+            let trimmed = match self.nodes.script(&script::TRIM, &names, &arguments, true).await {
+                Ok(answered) => match answered.value {
+                    Value::Int(1) => continue,
+                    Value::Int(2) if tenant.as_str() != OWN_TENANT => self.unindex(tenant).await,
+                    _ => Ok(()),
+                },
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = trimmed {
+                tracing::warn!(tenant = tenant.as_str(), %fault, "a log cannot be trimmed");
             }
+            return;
         }
     }
 }
 
 impl Queue {
-    /// The batches of the next frame.
+    /// The batches of the next frame. Those whose callers have been refused are left out.
     fn take(&mut self) -> Vec<Batch> {
+        let (waiting, waiting_bytes) = (&mut self.drafts, &mut self.bytes);
+        self.batches.retain(|batch| {
+            let is_awaited = !batch.answer.is_closed();
+            if !is_awaited {
+                *waiting -= batch.drafts.len();
+                *waiting_bytes -= batch.bytes;
+            }
+            is_awaited
+        });
         let (mut batches, mut drafts, mut bytes, mut keys) = (Vec::new(), 0, 0, 0);
         while let Some(batch) = self.batches.front() {
             let batch_keys = batch.drafts.iter().filter(|draft| !draft.idempotency_key.is_empty()).count();
@@ -345,156 +374,4 @@ impl Queue {
         self.bytes -= bytes;
         batches
     }
-}
-
-impl Slot {
-    fn is_open(&self) -> bool {
-        self.draft.is_some() && self.same_as.is_none()
-    }
-}
-
-fn slots(drafts: Vec<Draft>) -> Vec<Slot> {
-    let mut first = HashMap::new();
-    let mut slots = Vec::with_capacity(drafts.len());
-    for (i, draft) in drafts.into_iter().enumerate() {
-        let key = draft.idempotency_key.as_str();
-        let same_as = if key.is_empty() { None } else { first.get(key).copied() };
-        if !key.is_empty() && same_as.is_none() {
-            first.insert(key.to_owned(), i);
-        }
-        let ephemeral_id = draft.kind.ephemeral.then(ephemeral_id);
-        slots.push(Slot { draft: Some(draft), answer: None, same_as, ephemeral_id });
-    }
-    slots
-}
-
-fn answers(slots: Vec<Slot>) -> Result<Vec<Appended>, Fault> {
-    let mut answers: Vec<Appended> = Vec::with_capacity(slots.len());
-    for slot in slots {
-        let first = slot.same_as.and_then(|first| answers.get(first)).map(|first| match first {
-            Appended::Event(event) => {
-                let (id, seq, time) = (event.id.clone(), event.seq, event.draft.time);
-                Appended::Duplicate(Receipt { id, seq, time })
-            }
-            Appended::Duplicate(receipt) => Appended::Duplicate(receipt.clone()),
-        });
-        answers
-            .push(slot.answer.or(first).ok_or_else(|| Fault::Final("a draft without an answer".to_owned()))?);
-    }
-    Ok(answers)
-}
-
-/// What became of a frame.
-enum Sent {
-    Appended(Head),
-    /// Nothing was appended: these slots were answered before.
-    Known(Vec<(usize, Receipt)>),
-}
-
-/// A frame on its way.
-struct Request {
-    keys: Vec<String>,
-    arguments: Vec<Vec<u8>>,
-    /// The slots that have an idempotency key, in the order of the keys.
-    keyed: Vec<usize>,
-    count: u64,
-}
-
-impl Request {
-    fn new(shared: &Shared, tenant: &Tenant, tag: u64, slots: &[Slot], open: &[usize]) -> Self {
-        let names = shared.keys.log(tenant);
-        let batch = names.batch(&shared.server);
-        let (mut stored, mut announced) = (Body::default(), Body::default());
-        let (mut keys, mut keyed, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut count, mut bytes) = (0_u64, 0);
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let millis = u64::try_from(millis).unwrap_or_default();
-        for i in open {
-            let Some((slot, draft)) = slots.get(*i).and_then(|slot| Some((slot, slot.draft.as_ref()?)))
-            else {
-                continue;
-            };
-            let cost = cost(draft);
-            let event = StoredEvent::of(draft, millis, cost);
-            if !draft.idempotency_key.is_empty() {
-                let Timestamp { seconds, nanos } = draft.time;
-                keys.push(names.idempotency(&draft.idempotency_key));
-                keyed.push(*i);
-                let (place, id) = match &slot.ephemeral_id {
-                    Some(id) => (String::new(), id.as_str()),
-                    None => (count.to_string(), ""),
-                };
-                places.push(place.into_bytes());
-                places.push(format!("{id} {seconds} {nanos}").into_bytes());
-            }
-            let entry = Entry { event: Some(event), ephemeral_id: slot.ephemeral_id.clone() };
-            if slot.ephemeral_id.is_none() {
-                stored.entries.push(entry.clone());
-                count += 1;
-                bytes += cost;
-            }
-            announced.entries.push(entry);
-        }
-        let is_same = stored.entries.len() == announced.entries.len();
-        let mut arguments = vec![
-            tag_text(tag).into_bytes(),
-            count.to_string().into_bytes(),
-            stored.encode_to_vec(),
-            if is_same { Vec::new() } else { announced.encode_to_vec() },
-            epoch_text(Epoch::random()).into_bytes(),
-            shared.server.as_str().as_bytes().to_vec(),
-            bytes.to_string().into_bytes(),
-            BATCH_AGE_MAX.as_millis().to_string().into_bytes(),
-            shared.limits.idempotency_age_max.as_millis().max(1).to_string().into_bytes(),
-        ];
-        arguments.extend(places);
-        let mut all = vec![names.meta, names.log, names.channel, batch];
-        all.extend(keys);
-        Self { keys: all, arguments, keyed, count }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.keys.iter().map(String::as_str).collect()
-    }
-
-    fn arguments(&self) -> Vec<&[u8]> {
-        self.arguments.iter().map(Vec::as_slice).collect()
-    }
-
-    fn read(&self, value: &Value, own: u64) -> Result<Sent, Fault> {
-        let unexpected = || Fault::unexpected(value);
-        let Value::Array(parts) = value else { return Err(unexpected()) };
-        match parts.as_slice() {
-            [kind, answer] if text(kind) == Some("appended") => {
-                let mut words = text(answer).unwrap_or_default().split(' ');
-                let mut head = || {
-                    Some(Head {
-                        epoch: epoch(words.next()?)?,
-                        first: words.next()?.parse().ok()?,
-                        count: self.count,
-                        tag: own,
-                        previous: tag(words.next()?)?,
-                    })
-                };
-                head().map(Sent::Appended).ok_or_else(unexpected)
-            }
-            [kind, Value::Array(first_answers)] if text(kind) == Some("known") => {
-                let known =
-                    self.keyed.iter().zip(first_answers).filter_map(|(i, answer)| Some((*i, text(answer)?)));
-                let receipts = known.map(|(i, answer)| receipt(answer).map(|receipt| (i, receipt)));
-                let receipts = receipts.collect::<Option<Vec<_>>>().filter(|receipts| !receipts.is_empty());
-                receipts.map(Sent::Known).ok_or_else(unexpected)
-            }
-            _ => Err(unexpected()),
-        }
-    }
-}
-
-/// A receipt as it is stored: id, seconds and nanoseconds.
-fn receipt(text: &str) -> Option<Receipt> {
-    let mut words = text.split(' ');
-    let id = words.next()?.to_owned();
-    let time = Timestamp { seconds: words.next()?.parse().ok()?, nanos: words.next()?.parse().ok()? };
-    let seq = if id.starts_with('~') { 0 } else { id.parse::<Cursor>().ok()?.seq };
-    Some(Receipt { id, seq, time })
 }

@@ -85,6 +85,7 @@ impl Shared {
     }
 }
 
-fn field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
+/// A field of what INFO says.
+pub(super) fn field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

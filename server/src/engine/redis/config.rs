@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use super::super::ServerId;
+use super::{super::ServerId, credentials::Credentials};
 use crate::error::Error;
 
 /// The port of Redis when a URL has none.
@@ -18,9 +18,10 @@ pub struct RedisConfig {
     pub(crate) tls: bool,
     /// A file with certificates (PEM) that are trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
-    pub(crate) username: Option<String>,
-    /// The password of the user that the URL names.
-    pub password: Option<String>,
+    /// By whom Redis is asked.
+    pub credentials: Credentials,
+    /// Those that sentinels ask for; empty where they ask for none.
+    pub sentinel_credentials: Credentials,
     /// The number of the database. Clusters have only 0.
     pub(crate) database: i64,
     /// What all keys and channels begin with.
@@ -77,7 +78,8 @@ impl fmt::Debug for RedisConfig {
         f.debug_struct("RedisConfig")
             .field("layout", &self.layout)
             .field("tls", &self.tls)
-            .field("username", &self.username)
+            .field("credentials", &self.credentials)
+            .field("sentinel_credentials", &self.sentinel_credentials)
             .field("prefix", &self.prefix)
             .field("ack", &self.ack)
             .finish_non_exhaustive()
@@ -86,7 +88,8 @@ impl fmt::Debug for RedisConfig {
 
 impl RedisConfig {
     /// Reads a URL, e.g. `redis://10.0.0.7:6379/0`, `rediss+cluster://a:6379,b:6379`, or
-    /// `redis+sentinel://a:26379,b:26379/primary-name`.
+    /// `redis+sentinel://a:26379,b:26379/primary-name`. `user:password@` may come before the hosts;
+    /// characters such as `@`, `/` and `%` are written as `%XX` there.
     pub fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |problem: &str| Error::Redis { problem: format!("{}: {problem}", shown(url)) };
         let (scheme, rest) =
@@ -98,7 +101,9 @@ impl RedisConfig {
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
-        let (username, password) = user.split_once(':').unwrap_or((user, ""));
+        let credentials = Credentials::parse(user).ok_or_else(|| {
+            wrong("want UTF-8 in the user and the password, with %XX for special characters")
+        })?;
         let port = if kind == "sentinel" { SENTINEL_PORT } else { PORT };
         let addresses = hosts.split(',').map(|host| Address::parse(host, port)).collect::<Option<Vec<_>>>();
         let mut addresses = addresses.ok_or_else(|| wrong("want host:port, several with commas between"))?;
@@ -120,13 +125,12 @@ impl RedisConfig {
             "cluster" => return Err(wrong("a cluster has only the database 0")),
             _ => return Err(wrong("want redis, rediss, redis+sentinel or redis+cluster before ://")),
         };
-        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Ok(Self {
             layout,
             tls,
             ca_file: None,
-            username: text(username),
-            password: text(password),
+            credentials,
+            sentinel_credentials: Credentials::default(),
             database,
             prefix: "ff".to_owned(),
             ack: Ack::Memory,
@@ -180,7 +184,7 @@ mod tests {
     fn urls_of_every_kind_are_read() {
         let config = RedisConfig::parse("redis://u:p@h/3").unwrap();
         assert!(matches!(&config.layout, Layout::Single(a) if a.to_string() == "h:6379"));
-        assert_eq!((config.database, config.password.as_deref()), (3, Some("p")));
+        assert_eq!((config.database, config.credentials.password.as_deref()), (3, Some("p")));
         let config = RedisConfig::parse("rediss+sentinel://a,[::1]:7/main").unwrap();
         let Layout::Sentinel { sentinels, primary } = config.layout else { panic!("not sentinels") };
         assert_eq!(
@@ -200,6 +204,7 @@ mod tests {
             "redis://a,b",
             "redis+sentinel://u:secret@a",
             "redis://u:secret@h/x",
+            "redis://u:secret%@h",
         ] {
             let error = RedisConfig::parse(url).unwrap_err().to_string();
             assert!(error.contains("want") && !error.contains("secret"), "{error}");

@@ -29,6 +29,9 @@ pub(super) enum Fault {
     /// It did not run: the memory or the disk is full.
     #[error("the memory or the disk is full")]
     Full,
+    /// The log has an event of a type that no catalog of this server declares.
+    #[error("no catalog of this server declares {0}")]
+    NewerCatalog(String),
     /// Another try would fail too.
     #[error("{0}")]
     Final(String),
@@ -47,8 +50,20 @@ impl Fault {
 
     /// The refusal for a caller that wanted something `written` or `read`.
     pub(super) fn refusal(&self, what: &'static str) -> Refusal {
-        tracing::warn!(fault = %self, "Redis did not answer as it should; the log cannot be {what}");
-        if matches!(self, Self::Full) { Refusal::StoreFull } else { Refusal::Storage(what) }
+        match self {
+            Self::NewerCatalog(name) => Refusal::NewerCatalog(name.clone()),
+            Self::Full => Refusal::StoreFull,
+            Self::NotRun(_)
+            | Self::Demoted(_)
+            | Self::Moved(_)
+            | Self::Ask(_)
+            | Self::NoScript
+            | Self::Unknown(_)
+            | Self::Final(_) => {
+                tracing::warn!(fault = %self, "Redis did not answer as it should; the log cannot be {what}");
+                Refusal::Storage(what)
+            }
+        }
     }
 
     /// An answer that no script gives.

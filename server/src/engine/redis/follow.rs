@@ -34,6 +34,8 @@ const AHEAD_MAX: usize = 1024;
 const RECENT_MAX: usize = 1024;
 /// Events that are read at once.
 const READ_MAX: usize = 4096;
+/// How often it is made sure that a log without events is not forgotten while it is followed.
+const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// The pause after the log could not be read.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -71,6 +73,8 @@ struct Follower {
     arrivals: u64,
     feeds: Vec<FeedSender<Arc<Event>>>,
     must_check: bool,
+    /// When it was last made sure that the log is kept.
+    kept_at: Option<Instant>,
 }
 
 /// The history is another one, or cannot be read: the followers start again.
@@ -99,7 +103,6 @@ impl Shared {
         self: &Arc<Self>,
         tenant: &Tenant,
     ) -> Result<(Cursor, Feed<Arc<Event>>), Refusal> {
-        self.admit(tenant).await?;
         let deadline = Instant::now() + self.call_timeout;
         while !self.tasks.is_closed() {
             let (sender, joined) = oneshot::channel();
@@ -167,7 +170,7 @@ impl Follower {
 
     fn new(shared: Arc<Shared>, tenant: Tenant, position: Cursor) -> Self {
         let (recent, ahead, feeds) = Default::default();
-        Self { shared, tenant, position, recent, ahead, arrivals: 0, feeds, must_check: false }
+        Self { shared, tenant, position, recent, ahead, arrivals: 0, feeds, must_check: false, kept_at: None }
     }
 
     fn is_unused(&mut self) -> bool {
@@ -341,6 +344,12 @@ impl Follower {
             }
         }
         self.must_check = false;
+        if self.kept_at.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
+            self.kept_at = Some(Instant::now());
+            // It is tried again long before the log is forgotten.
+            let kept = self.shared.keep(&self.tenant);
+            let _kept = tokio::time::timeout(RETRY_PAUSE, kept).await;
+        }
         self.take_ahead()?;
         // What still waits came before the log was read, which does not have it: it was lost.
         self.ahead.clear();

@@ -98,27 +98,43 @@ impl Frame {
         Some((Self { head, body: message.slice(end + 1..) }, words.next()?))
     }
 
-    /// Its events.
+    /// Its events. Either all of them can be read, or none is given.
     pub(super) fn events(&self, tenant: &Tenant, catalogs: &Catalogs) -> Result<Vec<Arc<Event>>, Fault> {
+        let entries = self.entries()?;
+        let drafts = entries.into_iter().map(|entry| {
+            let draft = draft(entry.event.unwrap_or_default(), tenant, catalogs)?;
+            Ok((draft, entry.ephemeral_id))
+        });
+        Ok(self.head.place(drafts.collect::<Result<_, Fault>>()?))
+    }
+
+    /// Its entries, as many with a seq as it says.
+    fn entries(&self) -> Result<Vec<Entry>, Fault> {
         let body =
             Body::decode(self.body.clone()).map_err(|e| Fault::Final(format!("a damaged frame: {e}")))?;
-        let mut drafts = Vec::with_capacity(body.entries.len());
-        for entry in body.entries {
-            let stored = entry.event.unwrap_or_default();
-            let draft = stored.draft(tenant, catalogs).map_err(|why| match why {
-                Unreadable::UnknownType(name) => Fault::Final(format!(
-                    "no catalog of this server has {name}: a server with a newer catalog has published it"
-                )),
-                Unreadable::Damaged => Fault::Final("a damaged event".to_owned()),
-            })?;
-            drafts.push((draft, entry.ephemeral_id));
-        }
-        let seqs = drafts.iter().filter(|(_, ephemeral_id)| ephemeral_id.is_none()).count();
+        let seqs = body.entries.iter().filter(|entry| entry.ephemeral_id.is_none()).count();
         if seqs as u64 != self.head.count {
             return Err(Fault::Final("a frame with another number of events than it says".to_owned()));
         }
-        Ok(self.head.place(drafts))
+        Ok(body.entries)
     }
+
+    /// Its stored events with their places.
+    pub(super) fn stored(&self) -> Result<impl Iterator<Item = (Cursor, StoredEvent)> + use<>, Fault> {
+        let Head { epoch, first, tag, .. } = self.head;
+        let stored = self.entries()?.into_iter().filter(|entry| entry.ephemeral_id.is_none());
+        Ok((first..)
+            .zip(stored)
+            .map(move |(seq, entry)| (Cursor { epoch, seq, tag }, entry.event.unwrap_or_default())))
+    }
+}
+
+/// The draft of a stored event.
+pub(super) fn draft(stored: StoredEvent, tenant: &Tenant, catalogs: &Catalogs) -> Result<Draft, Fault> {
+    stored.draft(tenant, catalogs).map_err(|why| match why {
+        Unreadable::UnknownType(name) => Fault::NewerCatalog(name),
+        Unreadable::Damaged => Fault::Final("a damaged event".to_owned()),
+    })
 }
 
 /// A tag as it is stored.

@@ -72,7 +72,7 @@ impl Keys {
 }
 
 impl LogKeys {
-    /// The last batch of a server.
+    /// The number of the last batch of a server, and its answer.
     pub(super) fn batch(&self, server: &ServerId) -> String {
         format!("{}:b:{}", self.base, server.as_str())
     }

@@ -1,5 +1,7 @@
 //! Reading a tenant's log.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fanfare_proto::{
     cursor::{Cursor, Epoch},
@@ -14,8 +16,12 @@ use super::{
     script,
 };
 
-/// Bytes of events that one command reads, about: Redis does nothing else meanwhile.
-const BYTES_MAX: usize = 256 << 10;
+/// Bytes of events and frames that one command reads, about: Redis does nothing else meanwhile, and
+/// is to be back within a millisecond.
+pub(super) const READ_BYTES_MAX: usize = 128 << 10;
+const READ_FRAMES_MAX: usize = 128;
+/// How long a log is kept that has no events: its end is still the cursor of readers.
+pub(super) const KEPT_EMPTY: Duration = Duration::from_secs(24 * 3600);
 
 /// A consecutive part of a log.
 #[derive(Debug)]
@@ -27,14 +33,30 @@ pub(super) enum Part {
 }
 
 impl Shared {
-    /// The end of a log.
+    /// The end of a log. It is read without a write, so that it is known when Redis refuses those;
+    /// a log that does not exist is made.
     pub(super) async fn head(&self, tenant: &Tenant) -> Result<Cursor, Fault> {
         let keys = self.keys.log(tenant);
-        let fresh = epoch_text(Epoch::random());
-        let names = [keys.meta.as_str(), &keys.log];
-        let answered = self.nodes.script(&script::HEAD, &names, &[fresh.as_bytes()], true).await?;
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&keys.meta).arg(&["e", "h", "t"]);
+        let mut answered = self.nodes.run(&keys.meta, &cmd, true).await?;
+        if matches!(&answered.value, Value::Array(parts) if parts.first() == Some(&Value::Nil)) {
+            let arguments = [epoch_text(Epoch::random()), KEPT_EMPTY.as_millis().to_string()];
+            let arguments = arguments.each_ref().map(String::as_bytes);
+            let names = [keys.meta.as_str(), &keys.log];
+            answered = self.nodes.script(&script::MAKE, &names, &arguments, true).await?;
+        }
         let Value::Array(parts) = &answered.value else { return Err(Fault::unexpected(&answered.value)) };
         cursor(parts).ok_or_else(|| Fault::unexpected(&answered.value))
+    }
+
+    /// Keeps a log without events for longer: somebody follows it.
+    pub(super) async fn keep(&self, tenant: &Tenant) -> Result<(), Fault> {
+        let meta = self.keys.log(tenant).meta;
+        let millis = u64::try_from(KEPT_EMPTY.as_millis()).unwrap_or(u64::MAX);
+        let mut cmd = redis::cmd("PEXPIRE");
+        cmd.arg(&meta).arg(millis).arg("XX");
+        self.nodes.run(&meta, &cmd, true).await.map(drop)
     }
 
     /// The frames after a cursor, about so many events of them.
@@ -50,7 +72,8 @@ impl Shared {
             tag_text(after.tag),
             epoch_text(after.epoch),
             events_max.to_string(),
-            BYTES_MAX.to_string(),
+            READ_BYTES_MAX.to_string(),
+            READ_FRAMES_MAX.to_string(),
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
         let names = [keys.meta.as_str(), &keys.log];

@@ -18,6 +18,7 @@ use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    checks::field,
     config::{Address, RedisConfig},
     fault::Fault,
     log::text,
@@ -31,6 +32,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 const ACKS_MAX: usize = 4096;
 /// Commands without an answer at once, per connection.
 const COMMANDS_MAX: usize = 4096;
+
+/// Writes what a connection then waits for. It runs when the memory is full, as removals do.
+const MARK: &str = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], '', 'PX', 60000)";
 
 /// How connections are made.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub(super) struct Link {
     commands: MultiplexedConnection,
     commands_max: Arc<Semaphore>,
     acks: Arc<OnceCell<mpsc::Sender<Waiting>>>,
+    /// The process of Redis that it is connected to.
+    run_id: Arc<str>,
 }
 
 /// A caller that waits for replicas: the key that the connection writes, and who gets the answer.
@@ -86,23 +92,17 @@ impl Connector {
         address: &Address,
         pushes: Option<Arc<dyn Fn(PushInfo) + Send + Sync>>,
     ) -> Result<MultiplexedConnection, Fault> {
-        let mut settings = RedisConnectionInfo::default()
+        let settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_db(self.config.database)
             .set_skip_set_lib_name();
-        if let Some(username) = &self.config.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &self.config.password {
-            settings = settings.set_password(password);
-        }
-        self.connect_with(address, settings, pushes).await
+        self.connect_with(address, self.config.credentials.apply(settings), pushes).await
     }
 
-    /// A connection to a sentinel, which has no databases and is asked without a user.
+    /// A connection to a sentinel, which has no databases and credentials of its own.
     pub(super) async fn connect_sentinel(&self, address: &Address) -> Result<MultiplexedConnection, Fault> {
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-        self.connect_with(address, settings, None).await
+        self.connect_with(address, self.config.sentinel_credentials.apply(settings), None).await
     }
 
     async fn connect_with(
@@ -138,6 +138,19 @@ impl Connector {
         }
         let client = client.map_err(not_run)?;
         client.get_multiplexed_async_connection_with_config(&options).await.map_err(not_run)
+    }
+}
+
+impl Connector {
+    /// Runs a task until the engine is closed.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 }
 
@@ -183,11 +196,13 @@ impl Node {
         if !is_primary {
             return Err(Fault::NotRun(format!("{} is no primary", self.address)));
         }
+        let run_id = run_id(&mut commands).await?;
         Ok(Link {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             commands,
             commands_max: Arc::new(Semaphore::new(COMMANDS_MAX)),
             acks: Arc::default(),
+            run_id,
         })
     }
 
@@ -244,17 +259,14 @@ impl Node {
     /// Resolves when a replica has everything that this link wrote before the call.
     pub(super) async fn replicated(&self, link: &Link, mark: String) -> Result<(), Fault> {
         let acks = link.acks.get_or_try_init(|| async {
-            let connection = self.connector.connect(&self.address, None).await?;
+            let mut connection = self.connector.connect(&self.address, None).await?;
+            // The address may have come to another process between the two connections.
+            if run_id(&mut connection).await? != link.run_id {
+                return Err(Fault::Unknown(format!("{} is another process now", self.address)));
+            }
             let (sender, waiting) = mpsc::channel(ACKS_MAX);
             let timeout = self.connector.config.command_timeout;
-            let stop = self.connector.stop.clone();
-            let work = acknowledge(connection, waiting, timeout);
-            self.connector.tasks.spawn(async move {
-                tokio::select! {
-                    () = work => {}
-                    () = stop.cancelled() => {}
-                }
-            });
+            self.connector.spawn(acknowledge(connection, waiting, timeout));
             Ok::<_, Fault>(sender)
         });
         let gone = || Fault::Unknown(format!("{}: the connection was lost", self.address));
@@ -265,6 +277,14 @@ impl Node {
         };
         acked.await.inspect_err(|fault| self.judge(link, fault))
     }
+}
+
+/// The process of Redis at the other end.
+async fn run_id(connection: &mut MultiplexedConnection) -> Result<Arc<str>, Fault> {
+    let info = redis::cmd("INFO").arg("server").query_async::<String>(connection).await;
+    let info = info.map_err(Fault::from)?;
+    let run_id = field(&info, "run_id").ok_or_else(|| Fault::Final("INFO names no run_id".to_owned()))?;
+    Ok(run_id.into())
 }
 
 /// Waits for replicas, for everybody who waits at once. Ends with the connection: what was written
@@ -280,7 +300,7 @@ async fn acknowledge(
         let mut pipe = redis::pipe();
         let mark = all.first().map_or("", |(mark, _)| mark.as_str());
         // WAIT is about what its own connection wrote last; the log of changes is one.
-        pipe.cmd("SET").arg(mark).arg("").arg("PX").arg(60_000).ignore().cmd("WAIT").arg(1).arg(millis);
+        pipe.cmd("EVAL").arg(MARK).arg(1).arg(mark).ignore().cmd("WAIT").arg(1).arg(millis);
         let outcome = match pipe.query_async::<(i64,)>(&mut connection).await {
             Ok((replicas,)) if replicas >= 1 => Ok(()),
             Ok(_) => Err(Fault::Unknown("no replica has confirmed it in time".to_owned())),

@@ -220,7 +220,7 @@ impl Nodes {
             cmd
         };
         match self.run(key, &command("EVALSHA", &script.hash), repeatable).await {
-            Err(Fault::NoScript) => self.run(key, &command("EVAL", script.text), repeatable).await,
+            Err(Fault::NoScript) => self.run(key, &command("EVAL", &script.text), repeatable).await,
             other => other,
         }
     }

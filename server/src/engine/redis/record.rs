@@ -31,6 +31,15 @@ struct Change {
     expires: bool,
 }
 
+/// How far a space has come.
+struct Newest {
+    revision: u64,
+    /// The time of Redis.
+    millis: u64,
+    /// A record has expired that is still to be removed.
+    has_expired: bool,
+}
+
 /// Sends the changes of a space to a follower.
 struct Pump {
     shared: Arc<Shared>,
@@ -76,7 +85,8 @@ impl Shared {
         let (has_value, value) =
             replacement.value.as_ref().map_or((b"0", &[][..]), |value| (b"1", value.as_ref()));
         let arguments = [key.as_bytes(), expected.as_bytes(), has_value, value, ttl.as_bytes()];
-        let answered = self.nodes.script(&script::REPLACE, &keys.all(), &arguments, false).await?;
+        let script = if replacement.value.is_some() { &script::REPLACE } else { &script::REMOVE };
+        let answered = self.nodes.script(script, &keys.all(), &arguments, false).await?;
         let revision = match &answered.value {
             Value::Nil => return Ok(Replaced::Conflict),
             value => {
@@ -93,9 +103,8 @@ impl Shared {
     ) -> Result<(Vec<Record>, Feed<Record>), Fault> {
         let keys = self.keys.space(space);
         let messages = self.nodes.subscribe(&keys.channel).await?;
-        // What has expired is removed first, and the newest revision comes back.
-        let revision = self.expire(&keys).await?;
-        let (records, expires) = self.snapshot(&keys).await?;
+        let Newest { revision, millis, .. } = self.newest(&keys).await?;
+        let (records, expires) = self.snapshot(&keys, millis).await?;
         let newer = records.values().filter(|record| record.revision > revision);
         let newer = newer.map(|record| (record.key.clone(), record.revision)).collect();
         let (sender, feed) = feed();
@@ -110,8 +119,14 @@ impl Shared {
         Ok((records.into_values().collect(), feed))
     }
 
-    /// All records of a space, in pages, and whether one expires.
-    async fn snapshot(&self, keys: &SpaceKeys) -> Result<(HashMap<Arc<str>, Record>, bool), Fault> {
+    /// All records of a space that have not expired, in pages, and whether one expires. The time
+    /// of Redis was `millis` just now.
+    async fn snapshot(
+        &self,
+        keys: &SpaceKeys,
+        millis: u64,
+    ) -> Result<(HashMap<Arc<str>, Record>, bool), Fault> {
+        let start = Instant::now();
         let (mut records, mut expires, mut cursor) =
             (HashMap::<Arc<str>, Record>::new(), false, "0".to_owned());
         loop {
@@ -126,6 +141,11 @@ impl Shared {
                 let key: Arc<str> = text(name).ok_or_else(unexpected)?.into();
                 let (revision, expiry, value) = held_record(held).ok_or_else(unexpected)?;
                 expires |= expiry > 0;
+                let elapsed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                if (1..=millis.saturating_add(elapsed)).contains(&expiry) {
+                    records.remove(&key);
+                    continue;
+                }
                 let record = Record { key: key.clone(), value: Some(value), revision };
                 // A page may repeat a record, and a later page is newer.
                 records.insert(key, record);
@@ -135,6 +155,23 @@ impl Shared {
                 return Ok((records, expires));
             }
         }
+    }
+
+    /// The newest revision of a space. It is read without a write, so that records can be followed
+    /// when Redis refuses those.
+    async fn newest(&self, keys: &SpaceKeys) -> Result<Newest, Fault> {
+        let names = [keys.expiries.as_str(), &keys.revision];
+        let answered = self.nodes.script(&script::NEWEST, &names, &[], true).await?;
+        let number = |part: &Value| text(part)?.parse::<u64>().ok();
+        let newest = match &answered.value {
+            Value::Array(parts) => match parts.as_slice() {
+                [revision, millis, expired] => number(revision).zip(number(millis)).zip(number(expired)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let ((revision, millis), expired) = newest.ok_or_else(|| Fault::unexpected(&answered.value))?;
+        Ok(Newest { revision, millis, has_expired: expired > 0 })
     }
 
     /// Removes what has expired; gives the newest revision of the space.
@@ -167,7 +204,7 @@ impl Pump {
                         return;
                     }
                     // While Redis cannot be reached, the subscription tells when it was lost.
-                    let Ok(newest) = self.shared.expire(&self.keys).await else { continue };
+                    let Ok(newest) = self.newest().await else { continue };
                     // The message about the newest change has had its time.
                     if is_behind && newest != self.revision && messages_are_lost(&mut self, &mut messages).await {
                         return;
@@ -176,6 +213,19 @@ impl Pump {
                 }
             }
         }
+    }
+
+    /// The newest revision of the space, after what has expired is removed.
+    async fn newest(&self) -> Result<u64, Fault> {
+        let newest = self.shared.newest(&self.keys).await?;
+        if newest.has_expired {
+            let expired = self.shared.expire(&self.keys);
+            // When Redis refuses writes, they are removed later, and readers do not see them.
+            if let Ok(Ok(revision)) = tokio::time::timeout(EXPIRY_INTERVAL, expired).await {
+                return Ok(revision);
+            }
+        }
+        Ok(newest.revision)
     }
 
     /// Takes an announcement; false when a change is missing before it.

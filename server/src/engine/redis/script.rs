@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 /// A script that Redis runs.
 #[derive(Debug)]
 pub(super) struct Script {
-    pub(super) text: &'static str,
+    pub(super) text: String,
     /// Its name at Redis.
     pub(super) hash: String,
 }
@@ -21,15 +21,21 @@ scripts! {
     ADMIT = "scripts/admit.lua";
     APPEND = "scripts/append.lua";
     EXPIRE = "scripts/expire.lua";
-    HEAD = "scripts/head.lua";
+    MAKE = "scripts/make.lua";
+    NEWEST = "scripts/newest.lua";
     READ = "scripts/read.lua";
     RECORD = "scripts/record.lua";
     REPLACE = "scripts/replace.lua";
     TRIM = "scripts/trim.lua";
 }
 
+/// REPLACE without a value: it frees memory, so it runs when there is none.
+pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&include_str!("scripts/replace.lua").replacen("#!lua", "#!lua flags=allow-oom", 1))
+});
+
 impl Script {
-    fn new(text: &'static str) -> Self {
-        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), hash: redis::Script::new(text).get_hash().to_owned() }
     }
 }

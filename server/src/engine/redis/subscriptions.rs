@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use super::{
     fault::Fault,
     node::Connector,
 };
+
+/// How often a connection is proven to work.
+const PING_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 
 /// Subscriptions at a node.
 pub(super) struct Subscriptions {
@@ -93,6 +97,17 @@ impl Channels {
     }
 }
 
+/// Ends all subscriptions when the node does not answer any more: a connection whose other end is
+/// gone looks like one that is quiet.
+async fn watch(mut connection: MultiplexedConnection, channels: Arc<Channels>) {
+    while channels.is_open() {
+        tokio::time::sleep(PING_INTERVAL).await;
+        if redis::cmd("PING").exec_async(&mut connection).await.is_err() {
+            channels.end();
+        }
+    }
+}
+
 impl Subscriptions {
     pub(super) fn new(address: Address, connector: Arc<Connector>) -> Self {
         Self { address, connector, link: tokio::sync::RwLock::default() }
@@ -142,6 +157,7 @@ impl Subscriptions {
         let pushed = channels.clone();
         let pushes: Arc<dyn Fn(PushInfo) + Send + Sync> = Arc::new(move |info| pushed.pushed(info));
         let connection = self.connector.connect(&self.address, Some(pushes)).await?;
+        self.connector.spawn(watch(connection.clone(), channels.clone()));
         *link = Some(Link { connection, channels });
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! The engine on a real Redis.
 
+mod batches;
+mod bounds;
 mod failures;
+mod links;
 mod server;
 
 use std::{sync::LazyLock, time::Duration};

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
 -- Frames of a log after a cursor, as far as the bounds allow.
--- KEYS: meta, log. ARGV: seq, tag and epoch of the cursor, events, bytes.
+-- KEYS: meta, log. ARGV: seq, tag and epoch of the cursor, events, bytes, frames.
 local meta = redis.call('HMGET', KEYS[1], 'e', 'h', 't')
 if not meta[1] then return {'none'} end
 local refusal = {'reset', meta[1], meta[2], meta[3]}
@@ -25,19 +25,26 @@ if after > 0 then
   end
 end
 local events, bytes, events_max, bytes_max = 0, 0, tonumber(ARGV[4]), tonumber(ARGV[5])
+local frames, frames_max, largest, count_max = 0, tonumber(ARGV[6]), 1, 1
+local count, page
 repeat
-  local page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', 8)
+  -- The size of the next frames is not known: few at first, and then as many as may fit.
+  count = math.max(1, math.min(count_max, math.floor((bytes_max - bytes) / largest)))
+  page = redis.call('XRANGE', KEYS[2], from, '+', 'COUNT', count)
   for _, entry in ipairs(page) do
-    local first, fields = tonumber(string.match(entry[1], '^%d+')), entry[2]
+    local id, fields = string.match(entry[1], '^%d+'), entry[2]
+    local first = tonumber(id)
     if first ~= expected or fields[4] ~= previous then
       if #answer == 4 then return refusal end
       return answer
     end
-    local count = tonumber(fields[6])
-    answer[#answer + 1] = {string.format('%.0f', first), fields[6], fields[2], fields[4], fields[12]}
-    events, bytes, expected, previous = events + count, bytes + #fields[12], first + count, fields[2]
+    local count, size = tonumber(fields[6]), #fields[12]
+    answer[#answer + 1] = {id, fields[6], fields[2], fields[4], fields[12]}
+    events, bytes, expected, previous = events + count, bytes + size, first + count, fields[2]
+    frames, largest = frames + 1, math.max(largest, size)
     from = '(' .. entry[1]
   end
-until #page < 8 or events >= events_max or bytes >= bytes_max
+  count_max = math.min(8, count_max * 2)
+until #page < count or events >= events_max or bytes >= bytes_max or frames >= frames_max
 if #answer == 4 then return refusal end
 return answer

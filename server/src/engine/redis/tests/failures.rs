@@ -15,31 +15,42 @@ use super::{
 };
 
 /// Passes bytes on; when told to, cuts the connection instead of the next answer that looks like an
-/// append's.
-struct Proxy {
-    port: u16,
+/// append's, or loses all answers.
+pub(super) struct Proxy {
+    pub(super) port: u16,
+    /// Where new connections go.
+    pub(super) target: watch::Sender<u16>,
     cut: watch::Sender<bool>,
+    pub(super) mute: watch::Sender<bool>,
     _work: JoinSet<()>,
 }
 
 impl Proxy {
-    async fn start(target: u16) -> Self {
+    pub(super) async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, _) = watch::channel(false);
-        let (mut work, told) = (JoinSet::new(), cut.clone());
+        let ((mute, _), (target, _)) = (watch::channel(false), watch::channel(target));
+        let (mut work, told) = (JoinSet::new(), (target.clone(), cut.clone(), mute.clone()));
         work.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(pass(client, target, told.clone()));
+                let (target, cut, mute) = told.clone();
+                connections.spawn(pass(client, target, cut, mute));
             }
         });
-        Self { port, cut, _work: work }
+        Self { port, target, cut, mute, _work: work }
     }
 }
 
-async fn pass(client: TcpStream, target: u16, cut: watch::Sender<bool>) {
-    let server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+async fn pass(
+    client: TcpStream,
+    target: watch::Sender<u16>,
+    cut: watch::Sender<bool>,
+    mute: watch::Sender<bool>,
+) {
+    let port = *target.borrow();
+    let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let answers = async {
@@ -48,6 +59,9 @@ async fn pass(client: TcpStream, target: u16, cut: watch::Sender<bool>) {
             let is_append = bytes[..count].windows(8).any(|word| word == b"appended");
             if is_append && cut.send_if_modified(std::mem::take) {
                 return;
+            }
+            if *mute.borrow() {
+                continue;
             }
             if to_client.write_all(&bytes[..count]).await.is_err() {
                 return;
@@ -61,7 +75,7 @@ async fn pass(client: TcpStream, target: u16, cut: watch::Sender<bool>) {
 }
 
 /// Appends until it works, as a caller with an idempotency key does.
-async fn append_at_last(engine: &RedisEngine, key: &str) -> u64 {
+pub(super) async fn append_at_last(engine: &RedisEngine, key: &str) -> u64 {
     for _ in 0..20 {
         if let Ok(appended) = append(engine, key).await {
             return seq(&appended);

@@ -1,0 +1,119 @@
+//! By whom Redis is asked: a user and a password, from a URL or from files.
+
+use std::{fmt, path::PathBuf};
+
+use redis::RedisConnectionInfo;
+
+use crate::error::Error;
+
+/// Bytes of a file with a name or a password, at most.
+const FILE_BYTES_MAX: usize = 4096;
+
+/// A user and a password. What a file has counts more than what a URL has.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    /// A file with nothing but the user's name.
+    pub username_file: Option<PathBuf>,
+    /// A file with nothing but the password.
+    pub password_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("username_file", &self.username_file)
+            .field("password_file", &self.password_file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Reads what comes before the `@` of a URL, `user:password`, where `%` begins an escape.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (username, password) = text.split_once(':').unwrap_or((text, ""));
+        let decode = |text: &str| decoded(text).map(|text| (!text.is_empty()).then_some(text));
+        Some(Self { username: decode(username)?, password: decode(password)?, ..Self::default() })
+    }
+
+    /// The same with what its files have.
+    pub(super) async fn read(&self) -> Result<Self, Error> {
+        let mut read = self.clone();
+        if let Some(file) = &self.username_file {
+            read.username = Some(line(file).await?);
+        }
+        if let Some(file) = &self.password_file {
+            read.password = Some(line(file).await?);
+        }
+        Ok(read)
+    }
+
+    /// Settings of a connection with these.
+    pub(super) fn apply(&self, mut settings: RedisConnectionInfo) -> RedisConnectionInfo {
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        settings
+    }
+}
+
+/// The one line of a file.
+async fn line(file: &PathBuf) -> Result<String, Error> {
+    let wrong = |problem: String| Error::Redis { problem: format!("the file {}: {problem}", file.display()) };
+    let bytes = tokio::fs::read(file).await.map_err(|error| wrong(format!("it cannot be read: {error}")))?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default().trim_end_matches(['\r', '\n']);
+    if text.is_empty() || text.len() > FILE_BYTES_MAX || text.contains('\n') {
+        return Err(wrong(format!("want one line of UTF-8 with 1 to {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text.to_owned())
+}
+
+/// A text whose `%XX` are bytes.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        bytes.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_and_wrong_ones_refused() {
+        let credentials = Credentials::parse("a%40b:p%3A%2F%25ü").unwrap();
+        assert_eq!(credentials.username.as_deref(), Some("a@b"));
+        assert_eq!(credentials.password.as_deref(), Some("p:/%ü"));
+        assert!(!format!("{credentials:?}").contains("p:/"), "a password is not shown");
+        for wrong in ["%", "%4", "%zz", "u:%ff", "%+1"] {
+            assert!(Credentials::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_counts_more_than_a_url() {
+        let file = std::env::temp_dir().join(format!("fanfare-redis-password-{}", std::process::id()));
+        std::fs::write(&file, "secret\n").unwrap();
+        let mut credentials = Credentials::parse("u:other").unwrap();
+        credentials.password_file = Some(file.clone());
+        let read = credentials.read().await.unwrap();
+        assert_eq!((read.username.as_deref(), read.password.as_deref()), (Some("u"), Some("secret")));
+        std::fs::write(&file, "two\nlines\n").unwrap();
+        assert!(credentials.read().await.unwrap_err().to_string().contains("want one line"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(credentials.read().await.unwrap_err().to_string().contains("cannot be read"));
+    }
+}
