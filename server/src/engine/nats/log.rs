@@ -75,6 +75,8 @@ pub(super) struct Log {
     head: Option<Head>,
     /// Nothing has happened that would make the known end doubtful.
     is_sure: bool,
+    /// When the end was last confirmed by the log.
+    contact_at: Instant,
     keys: Keys,
     /// The frame that is being written.
     attempt: Option<Attempt>,
@@ -112,6 +114,7 @@ impl Log {
             next: None,
             head: None,
             is_sure: false,
+            contact_at: now,
             keys: Keys::default(),
             attempt: None,
             followers: Vec::new(),
@@ -299,6 +302,7 @@ impl Log {
             self.writers.note(&frame.server);
         }
         self.head = Some(self.shared.note(&self.tenant, frame, place));
+        self.contact_at = Instant::now();
         if self.recent_tags.len() >= TAGS_MAX {
             self.recent_tags.pop_front();
         }

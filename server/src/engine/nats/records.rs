@@ -65,11 +65,6 @@ impl Shared {
         let (_, start) = self.store.names.space(space);
         let subject = format!("{start}{}", token(key));
         let failed = |error: StoreError| error.refusal("written");
-        // A removal of what is not there changes nothing, and does not leave a mark either.
-        if replacement.value.is_none() && replacement.expected == 0 {
-            let found = self.record(space, key).await?;
-            return Ok(found.map_or(Replaced::Revision(0), |_| Replaced::Conflict));
-        }
         let extras = Extras {
             is_removal: replacement.value.is_none(),
             ttl_seconds: match (&replacement.value, replacement.ttl) {

@@ -8,10 +8,16 @@ use async_nats::jetstream::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::{config::NatsConfig, store::Store};
+use super::{
+    config::NatsConfig,
+    shared::{Attempts, now_micros},
+    store::Store,
+};
 
 /// How many streams are set up at once.
 const AT_ONCE: usize = 4;
+/// How long a cluster that has just started may take to agree on its leaders.
+const START_MAX: Duration = Duration::from_secs(30);
 /// How long the removal of a record stays visible to those who follow records.
 pub(super) const REMOVAL_SECONDS: u64 = 3600;
 /// Where a stream says over how many partitions tenants are spread.
@@ -24,7 +30,7 @@ const FORMAT_NOW: &str = "1";
 pub(super) async fn run(store: &Store, config: &NatsConfig) -> Result<(), String> {
     let mut streams = vec![records(store, config), leases(store, config)];
     streams.extend(store.names.partitions().map(|partition| log(store, config, partition)));
-    let set_up = |stream| async move { ensure(store, stream).await };
+    let set_up = |stream| ensure(store, stream, Attempts::within(START_MAX));
     futures_util::stream::iter(streams).map(set_up).buffer_unordered(AT_ONCE).try_collect().await
 }
 
@@ -40,6 +46,9 @@ fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
         max_consumers: -1,
         max_message_size: -1,
         allow_direct: true,
+        // A stream that is deleted and created again does not give a place twice: a server that
+        // knows a place of the old one cannot take it for one of the new one.
+        first_sequence: Some(now_micros()),
         ..Config::default()
     };
     stream.metadata.insert(FORMAT.into(), FORMAT_NOW.into());
@@ -83,35 +92,38 @@ fn of_records(stream: Config) -> Config {
     }
 }
 
-/// Creates a stream, or checks the one that exists.
-pub(super) async fn ensure(store: &Store, want: Config) -> Result<(), String> {
-    let name = want.name.clone();
-    let mut unavailable = String::new();
-    // A cluster that has just started needs some time to agree on a leader.
-    for _ in 0..3 {
-        match store.context.get_stream(&name).await {
-            Ok(stream) => return check(&want, &stream.cached_info().config),
-            Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10_059 => {}
-                _ => {
-                    unavailable = error.to_string();
-                    continue;
-                }
-            },
-        }
-        match store.context.create_stream(&want).await {
-            Ok(_) => return Ok(()),
-            Err(error) => match error.kind() {
-                // Another server has created it in the meantime; it is checked next.
-                CreateStreamErrorKind::JetStream(error) if error.error_code().0 == 10_058 => {}
-                CreateStreamErrorKind::JetStream(error) if error.code() != 503 => {
-                    return Err(format!("stream {name} cannot be created: {error}"));
-                }
-                _ => unavailable = error.to_string(),
-            },
+/// Creates a stream, or checks the one that exists, until time is up.
+pub(super) async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(), String> {
+    loop {
+        let Err(problem) = ensure_once(store, &want).await? else { return Ok(()) };
+        if !attempts.pause().await {
+            let name = want.name;
+            return Err(format!("stream {name} cannot be set up: JetStream does not answer: {problem}"));
         }
     }
-    Err(format!("stream {name} cannot be set up: JetStream does not answer: {unavailable}"))
+}
+
+/// The inner error may pass.
+async fn ensure_once(store: &Store, want: &Config) -> Result<Result<(), String>, String> {
+    match store.context.get_stream(&want.name).await {
+        Ok(stream) => return check(want, &stream.cached_info().config).map(Ok),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10_059 => {}
+            _ => return Ok(Err(error.to_string())),
+        },
+    }
+    match store.context.create_stream(want).await {
+        Ok(_) => Ok(Ok(())),
+        Err(error) => match error.kind() {
+            // That of another server which has created it in the meantime is checked next.
+            CreateStreamErrorKind::JetStream(error)
+                if error.error_code().0 != 10_058 && error.code() != 503 =>
+            {
+                Err(format!("stream {} cannot be created: {error}", want.name))
+            }
+            _ => Ok(Err(error.to_string())),
+        },
+    }
 }
 
 /// Compares what matters of a stream.

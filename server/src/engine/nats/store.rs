@@ -26,7 +26,11 @@ use crate::error::Refusal;
 /// JetStream's numbers for a write that is refused because another came first.
 const CONFLICTS: [u64; 2] = [10_071, 10_164];
 /// JetStream's numbers for a write or stream that there is no room for.
-const NO_ROOM: [u64; 7] = [10_002, 10_023, 10_028, 10_047, 10_077, 10_122, 10_124];
+const NO_ROOM: [u64; 5] = [10_002, 10_023, 10_028, 10_047, 10_122];
+/// JetStream's number for a write that the store of the stream has failed. Its text says why.
+const STORE_FAILED: u64 = 10_077;
+/// What the text says when there is no room.
+const NO_ROOM_TEXTS: [&str; 3] = ["exceeded", "no space left", "insufficient"];
 /// JetStream's number for a stream that does not exist.
 const NO_STREAM: u64 = 10_059;
 /// Bytes that one answer of a batched read may have.
@@ -79,6 +83,8 @@ impl StoreError {
         match number {
             number if CONFLICTS.contains(&number) => Self::Conflict,
             number if NO_ROOM.contains(&number) => Self::NoRoom(text),
+            STORE_FAILED if NO_ROOM_TEXTS.iter().any(|part| text.contains(part)) => Self::NoRoom(text),
+            STORE_FAILED => Self::Unavailable(text),
             NO_STREAM => Self::NoStream,
             10_054 => Self::TooLarge,
             _ if error.code() == 503 => Self::Unavailable(text),

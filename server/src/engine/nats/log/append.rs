@@ -25,6 +25,9 @@ use crate::{
 const FRAME_BYTES_MAX: usize = 256 << 10;
 /// Events that a frame collects.
 const FRAME_EVENTS_MAX: usize = 512;
+/// How long after the last contact the known end of the log is asked for again before an append. The
+/// stream may have been restored from a copy meanwhile, whose places go on from the same numbers.
+const CONTACT_MAX: Duration = Duration::from_secs(1);
 /// How long ephemeral events wait for room in the queue of the connection.
 const PASSING_TIMEOUT: Duration = Duration::from_millis(20);
 
@@ -146,6 +149,9 @@ impl Log {
     async fn prepare(&mut self, waiting: Vec<Waiting>, attempts: &mut Attempts) -> Result<(), Refusal> {
         let (frame, encoded) = (Frame::default(), Bytes::new());
         self.attempt = Some(Attempt { waiting, slots: Vec::new(), frame, encoded, after: None });
+        if self.contact_at.elapsed() > CONTACT_MAX {
+            self.is_sure = false;
+        }
         self.rebase(attempts).await
     }
 

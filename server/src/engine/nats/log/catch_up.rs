@@ -32,14 +32,22 @@ impl Log {
         let is_same = place == head.place && last.tag == head.cursor.tag;
         if is_same {
             self.is_sure = true;
+            self.contact_at = tokio::time::Instant::now();
         } else if place > head.place && last.follows(head.cursor) {
             self.apply(&last, place);
             self.is_sure = true;
         } else if place > head.place && self.apply_up_to(place, attempts, what).await? {
             self.is_sure = true;
         } else {
-            tracing::warn!(tenant = %self.tenant, from = %head.cursor, to = %last.head(place).cursor,
-                "the log has another history than before");
+            let to = last.head(place).cursor;
+            if place > head.place && to.epoch == head.cursor.epoch && to.seq > head.cursor.seq {
+                // Retention has removed what comes next, or another copy of the store took over.
+                tracing::warn!(tenant = %self.tenant, from = %head.cursor, %to,
+                    "the log goes on, but what comes next is not in it");
+            } else {
+                tracing::warn!(tenant = %self.tenant, from = %head.cursor, %to,
+                    "the log has another history than before");
+            }
             self.lose();
             self.adopt(&last, place);
         }
@@ -114,10 +122,16 @@ impl Log {
                 let receipt = stored_receipt(cursor, &entry.event);
                 self.keys.insert(frame.millis, &entry.idempotency_key, &receipt);
             }
-            if !self.followers.is_empty()
-                && let Some(event) = self.shared.event(&self.tenant, cursor, entry.event.clone())
-            {
-                self.send(&event);
+            if self.followers.is_empty() {
+                continue;
+            }
+            match self.shared.event(&self.tenant, cursor, entry.event.clone()) {
+                Ok(event) => self.send(&event),
+                Err(refusal) => {
+                    // Followers learn why when they read the log.
+                    tracing::warn!(event = %cursor, %refusal, "the feeds of a log end");
+                    self.followers.clear();
+                }
             }
         }
     }
