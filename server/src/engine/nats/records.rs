@@ -62,8 +62,17 @@ impl Shared {
         key: &str,
         replacement: Replacement,
     ) -> Result<Replaced, Refusal> {
-        let (_, start) = self.store.names.space(space);
-        let subject = format!("{start}{}", token(key));
+        let (stream, start) = self.store.names.space(space);
+        self.replace_at(&stream, format!("{start}{}", token(key)), replacement).await
+    }
+
+    /// Replaces what a subject of a stream of records has.
+    pub(super) async fn replace_at(
+        &self,
+        stream: &str,
+        subject: String,
+        replacement: Replacement,
+    ) -> Result<Replaced, Refusal> {
         let failed = |error: StoreError| error.refusal("written");
         let extras = Extras {
             is_removal: replacement.value.is_none(),
@@ -81,7 +90,7 @@ impl Shared {
             Err(error) => return Err(failed(error)),
         }
         // There is no record, but perhaps the mark of one.
-        match self.last_record(space, key).await.map_err(failed)? {
+        match self.store.last(stream, &subject).await.map_err(failed)? {
             Some(entry) if entry.is_removal => match write(entry.place).await {
                 Ok(place) => Ok(Replaced::Revision(place)),
                 Err(StoreError::Conflict) => Ok(Replaced::Conflict),

@@ -20,6 +20,8 @@ const AT_ONCE: usize = 4;
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long the removal of a record stays visible to those who follow records.
 pub(super) const REMOVAL_SECONDS: u64 = 3600;
+/// Bytes of idempotency keys of ephemeral events, of all tenants.
+const KEYS_BYTES_MAX: i64 = 64 << 20;
 /// Where a stream says over how many partitions tenants are spread.
 const PARTITIONS: &str = "fanfare-partitions";
 /// Where a stream says which form its entries have.
@@ -28,7 +30,7 @@ const FORMAT_NOW: &str = "1";
 
 /// Creates or checks all streams.
 pub(super) async fn run(store: &Store, config: &NatsConfig) -> Result<(), String> {
-    let mut streams = vec![records(store, config), leases(store, config)];
+    let mut streams = vec![records(store, config), leases(store, config), keys(store, config)];
     streams.extend(store.names.partitions().map(|partition| log(store, config, partition)));
     let set_up = |stream| ensure(store, stream, Attempts::within(START_MAX));
     futures_util::stream::iter(streams).map(set_up).buffer_unordered(AT_ONCE).try_collect().await
@@ -79,6 +81,18 @@ fn leases(store: &Store, config: &NatsConfig) -> Config {
     let mut stream = base(config, store.names.leases_stream(), store.names.leases_subjects());
     stream.storage = StorageType::Memory;
     of_records(stream)
+}
+
+/// Idempotency keys of ephemeral events, which are in no log. The oldest go first when they are many.
+fn keys(store: &Store, config: &NatsConfig) -> Config {
+    Config {
+        storage: StorageType::Memory,
+        max_bytes: KEYS_BYTES_MAX,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::Old,
+        allow_message_ttl: true,
+        ..base(config, store.names.keys_stream(), store.names.keys_subjects())
+    }
 }
 
 /// One message per subject, which may expire; then a mark stands in its place for a while.
@@ -168,9 +182,10 @@ fn editable(config: &Config) -> [(Aspect, Option<String>); 8] {
     let number = |size: i64| if size <= 0 { "unlimited".to_owned() } else { size.to_string() };
     let aspect = |what, value, flag| ((what, value), Some(flag));
     let per_subject = config.max_messages_per_subject;
+    let discard = format!("{:?}", config.discard).to_lowercase();
     [
         aspect("replicas", config.num_replicas.to_string(), format!("--replicas={}", config.num_replicas)),
-        aspect("discard policy", format!("{:?}", config.discard).to_lowercase(), "--discard=new".into()),
+        aspect("discard policy", discard.clone(), format!("--discard={discard}")),
         aspect(
             "largest size in bytes",
             number(config.max_bytes),

@@ -1,7 +1,7 @@
 //! What the parts of the engine share.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) places: Places,
     /// Grows whenever messages may have been missed: the connection was lost, or was too slow.
     pub(super) losses: watch::Receiver<u64>,
+    /// Signals that this server has sent.
+    pub(super) signals_sent: AtomicU64,
     pub(super) logs: Logs,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
@@ -137,7 +139,8 @@ impl Shared {
         for partition in self.store.names.partitions() {
             if self.store.names.log_stream(partition) == stream {
                 let stream = setup::log(&self.store, &self.config, partition);
-                return setup::ensure(&self.store, stream, Attempts::within(self.config.request_timeout)).await;
+                return setup::ensure(&self.store, stream, Attempts::within(self.config.request_timeout))
+                    .await;
             }
         }
         Ok(())

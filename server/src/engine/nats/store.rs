@@ -286,3 +286,23 @@ pub(super) fn is_removal(headers: &HeaderMap) -> bool {
     headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
         || headers.get(header::NATS_MARKER_REASON).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(number: u64, text: &str) -> StoreError {
+        let error = json!({ "code": 503, "err_code": number, "description": text });
+        StoreError::of_jetstream(&serde_json::from_value(error).unwrap())
+    }
+
+    #[test]
+    fn a_failed_store_is_full_only_if_it_says_so() {
+        for text in ["maximum bytes exceeded", "write 1.blk: no space left on device"] {
+            assert!(matches!(of(10_077, text), StoreError::NoRoom(_)), "{text}");
+        }
+        for (number, text) in [(10_077, "store closed"), (10_124, "error")] {
+            assert!(matches!(of(number, text), StoreError::Unavailable(_)), "{number}");
+        }
+    }
+}

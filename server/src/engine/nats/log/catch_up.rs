@@ -25,6 +25,8 @@ impl Log {
         what: &'static str,
     ) -> Result<(), Refusal> {
         let (last, place) = self.shared.last_or_first(&self.name, attempts, what).await?;
+        // The ephemeral events of the frames that come now have been announced before them.
+        self.take_passing().await;
         let Some(head) = self.head else {
             self.adopt(&last, place);
             return Ok(());
@@ -116,7 +118,11 @@ impl Log {
             return self.commit(place);
         }
         self.advance(frame, place);
-        for (seq, entry) in (frame.first..).zip(&frame.events) {
+        let mut passing = self.held.take(frame.tag).into_iter().peekable();
+        for (after, (seq, entry)) in (0..).zip((frame.first..).zip(&frame.events)) {
+            while let Some(event) = passing.next_if(|event| event.after <= after) {
+                self.send_passing(event);
+            }
             let cursor = frame.cursor(seq);
             if self.keys.is_complete {
                 let receipt = stored_receipt(cursor, &entry.event);
@@ -134,6 +140,7 @@ impl Log {
                 }
             }
         }
+        passing.for_each(|event| self.send_passing(event));
     }
 
     /// Reads the idempotency keys of the log that are not too old.
