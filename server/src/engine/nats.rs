@@ -4,9 +4,18 @@
 //! Tenants are spread over a fixed number of streams. An entry of a stream is a frame of one tenant's
 //! events, written only if the tenant's log still ends where the writer thinks. JetStream
 //! republishes each frame; that is the feed, and gaps in it are read from the stream. Records are
-//! the last messages of their subjects. Ephemeral events and signals are plain messages: their order
-//! towards stored events is kept on the server that publishes them, and only likely on others.
+//! the last messages of their subjects. Ephemeral events and signals are plain messages. Ephemeral
+//! events that are appended together with stored ones keep their order everywhere; that of others
+//! towards stored events is kept on the server that publishes them, and only likely elsewhere.
+//!
+//! What the engine cannot see: a leader that is cut off from the other NATS servers answers reads of
+//! the end of a log until it learns that it has lost its quorum, which takes some seconds. A server
+//! that is connected to it may read an old end meanwhile; its appends are not acknowledged. And a
+//! stream that is restored from an older copy gives places again. The engine notices by the tags of
+//! frames: at once when its connection was lost, else when it asks for the end, at the latest before
+//! the first append more than a second after the last contact.
 
+mod claims;
 mod config;
 mod forward;
 mod frame;
@@ -25,7 +34,10 @@ mod sweep;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_nats::{ConnectOptions, jetstream};
 use bytes::Bytes;
@@ -85,6 +97,13 @@ impl NatsEngine {
             let version = client.server_info().version;
             return Err(failed(format!("nats-server is version {version}, want 2.11 or later")));
         }
+        let (given, want) = (client.max_payload(), logs::payload_bytes(&limits));
+        if given < want {
+            return Err(failed(format!(
+                "nats-server takes messages of {given} bytes; want {want} or more (setting max_payload of \
+                 nats-server, or a lower event-bytes-max)"
+            )));
+        }
         let mut context = match &config.domain {
             Some(domain) => jetstream::with_domain(client.clone(), domain),
             None => jetstream::new(client.clone()),
@@ -101,6 +120,7 @@ impl NatsEngine {
             limits,
             places: Places::default(),
             losses,
+            signals_sent: AtomicU64::new(0),
             logs: Logs::new(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),

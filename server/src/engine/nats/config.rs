@@ -58,7 +58,7 @@ impl NatsConfig {
         if !(1..=32).contains(&self.prefix.len()) || !self.prefix.bytes().all(is_token) {
             return Err(format!("{:?} is no prefix: want 1 to 32 of a-z, 0-9 and \"-\"", self.prefix));
         }
-        if !(1..=5).contains(&self.replicas) {
+        if ![1, 3, 5].contains(&self.replicas) {
             return Err(format!("there cannot be {} replicas: want 1, 3 or 5", self.replicas));
         }
         if !(1..=1024).contains(&self.partitions) {

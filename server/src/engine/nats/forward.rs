@@ -66,6 +66,10 @@ impl ForwardedAnswer {
             Appended::Event(event) => (super::shared::receipt(event), false),
             Appended::Duplicate(receipt) => (receipt.clone(), true),
         };
+        Self::of_receipt(receipt, is_duplicate)
+    }
+
+    pub(super) fn of_receipt(receipt: Receipt, is_duplicate: bool) -> Self {
         Self { id: receipt.id, seq: receipt.seq, time: Some(receipt.time), is_duplicate }
     }
 

@@ -44,7 +44,8 @@ pub(super) struct FrameEvent {
     pub(super) idempotency_key: String,
 }
 
-/// Ephemeral events on their way between servers.
+/// Ephemeral events on their way between servers. Those that were appended together with stored ones
+/// are published before the frame of these; they wait for it.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Passing {
     /// The server that publishes them.
@@ -52,6 +53,9 @@ pub(super) struct Passing {
     pub(super) server: String,
     #[prost(message, repeated, tag = "2")]
     pub(super) events: Vec<PassingEvent>,
+    /// The tag of the frame that they belong to; 0 if there is none.
+    #[prost(fixed64, tag = "3")]
+    pub(super) frame: u64,
 }
 
 /// An ephemeral event.
@@ -61,6 +65,9 @@ pub(super) struct PassingEvent {
     pub(super) id: String,
     #[prost(message, required, tag = "2")]
     pub(super) event: StoredEvent,
+    /// How many events of the frame come before it.
+    #[prost(uint32, tag = "3")]
+    pub(super) after: u32,
 }
 
 /// The end of a log.

@@ -4,21 +4,22 @@
 
 mod append;
 mod catch_up;
+mod held;
 mod owner;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use fanfare_proto::{cursor::Cursor, room::Tenant};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::Instant,
 };
 
-pub(super) use self::append::cost;
-use self::{append::Attempt, owner::Writers};
+pub(super) use self::append::{FRAME_BYTES_MAX, cost};
+use self::{append::Attempt, held::Held, owner::Writers};
 use super::{
     frame::{Frame, Head, Passing, PassingEvent},
     keys::Keys,
@@ -37,6 +38,10 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How soon the end of the log is compared with the leader's after subscribing, when the
 /// subscription may not have reached every server yet, and later when nothing arrives.
 const CHECK_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Announced frames that wait while the task asks the leader.
+const ANNOUNCED_MAX: usize = 256;
+/// How long a task waits for the announcement of what another server has appended for it.
+const ANNOUNCED_AFTER: Duration = Duration::from_millis(50);
 /// Tags of own and applied frames whose announcements may still come.
 const TAGS_MAX: usize = 64;
 
@@ -75,6 +80,8 @@ pub(super) struct Log {
     head: Option<Head>,
     /// Nothing has happened that would make the known end doubtful.
     is_sure: bool,
+    /// When the end was last confirmed by the log.
+    contact_at: Instant,
     keys: Keys,
     /// The frame that is being written.
     attempt: Option<Attempt>,
@@ -86,6 +93,10 @@ pub(super) struct Log {
     recent_tags: VecDeque<u64>,
     /// Ephemeral events that other servers are to get.
     passing: Vec<PassingEvent>,
+    /// Ephemeral events of other servers whose frame has not come yet.
+    held: Held,
+    /// Announced frames that have arrived and are not looked at yet.
+    announced: VecDeque<Message>,
     used_at: Instant,
     check_after: Duration,
     check_at: Instant,
@@ -112,6 +123,7 @@ impl Log {
             next: None,
             head: None,
             is_sure: false,
+            contact_at: now,
             keys: Keys::default(),
             attempt: None,
             followers: Vec::new(),
@@ -120,6 +132,8 @@ impl Log {
             writers: Writers::default(),
             recent_tags: VecDeque::new(),
             passing: Vec::new(),
+            held: Held::default(),
+            announced: VecDeque::new(),
             used_at: now,
             check_after: CHECK_AFTER.1,
             check_at: now + CHECK_AFTER.1,
@@ -138,7 +152,7 @@ impl Log {
                 tokio::select! {
                     biased;
                     command = self.commands.recv() => Next::Command(command),
-                    message = receive(&mut self.watch) => Next::Message(message),
+                    message = receive(&mut self.announced, &mut self.watch) => Next::Message(message),
                     changed = losses.changed() => if changed.is_ok() { Next::Loss } else { Next::End },
                     () = tokio::time::sleep_until(self.check_at) => Next::Check,
                     () = cancel.cancelled() => Next::End,
@@ -172,7 +186,7 @@ impl Log {
         match command {
             Command::Append(waiting) => {
                 self.append(waiting).await;
-                self.publish_passing().await;
+                self.publish_rest().await;
             }
             Command::Follow(answer) => {
                 let followed = self.follow().await;
@@ -240,14 +254,13 @@ impl Log {
 
     /// Takes what was announced: a frame, or ephemeral events of another server.
     async fn take(&mut self, message: Message) {
-        let payload = message.payload.clone();
-        if let Some(Entry { place, payload, .. }) = Entry::of_message(message) {
-            match Frame::read(payload) {
-                Ok(frame) => self.take_frame(frame, place).await,
-                Err(error) => tracing::error!(subject = self.name.feed, %error, "an announced frame"),
-            }
-        } else if let Ok(passing) = Passing::decode(payload) {
-            self.pass_on(passing);
+        if message.headers.is_none() {
+            return self.take_ephemeral(message.payload);
+        }
+        let Some(Entry { place, payload, .. }) = Entry::of_message(message) else { return };
+        match Frame::read(payload) {
+            Ok(frame) => self.take_frame(frame, place).await,
+            Err(error) => tracing::error!(subject = self.name.feed, %error, "an announced frame"),
         }
     }
 
@@ -268,6 +281,22 @@ impl Log {
         }
     }
 
+    /// Takes announcements until an event of the log is known here, so that what is appended next
+    /// comes after it for followers too.
+    async fn reach(&mut self, seq: u64) {
+        let until = Instant::now() + ANNOUNCED_AFTER;
+        let is_behind = |log: &Self| log.head.is_none_or(|head| head.cursor.seq < seq);
+        while is_behind(self) {
+            let message = receive(&mut self.announced, &mut self.watch);
+            let Ok(Some(message)) = tokio::time::timeout_at(until, message).await else { break };
+            self.take(message).await;
+        }
+        if is_behind(self) {
+            self.is_sure = false;
+            self.recover().await;
+        }
+    }
+
     /// Learns from the leader what was missed.
     async fn recover(&mut self) {
         let mut attempts = Attempts::within(self.shared.config.request_timeout);
@@ -278,13 +307,41 @@ impl Log {
 
     /// Hands on ephemeral events of another server.
     fn pass_on(&mut self, passing: Passing) {
-        if passing.server == self.shared.server.as_str() {
+        if passing.server == self.shared.server.as_str() || self.followers.is_empty() {
             return;
         }
-        for event in passing.events {
-            if let Ok(draft) = event.event.draft(&self.tenant, &self.shared.catalogs) {
-                self.send(&Arc::new(Event::new(event.id, 0, 0, draft)));
+        if passing.frame == 0 || self.recent_tags.contains(&passing.frame) {
+            passing.events.into_iter().for_each(|event| self.send_passing(event));
+        } else {
+            self.held.insert(passing);
+        }
+    }
+
+    fn send_passing(&mut self, event: PassingEvent) {
+        match event.event.draft(&self.tenant, &self.shared.catalogs) {
+            Ok(draft) => self.send(&Arc::new(Event::new(event.id, 0, 0, draft))),
+            Err(problem) => tracing::debug!(?problem, "an ephemeral event is left out"),
+        }
+    }
+
+    /// Takes the ephemeral events that have been announced by now; frames wait.
+    async fn take_passing(&mut self) {
+        while self.announced.len() < ANNOUNCED_MAX
+            && let Some(watch) = &mut self.watch
+            && let Some(Some(message)) = watch.next().now_or_never()
+        {
+            if message.headers.is_some() {
+                self.announced.push_back(message);
+            } else {
+                self.take_ephemeral(message.payload);
             }
+        }
+    }
+
+    fn take_ephemeral(&mut self, payload: bytes::Bytes) {
+        match Passing::decode(payload) {
+            Ok(passing) => self.pass_on(passing),
+            Err(error) => tracing::debug!(subject = self.name.feed, %error, "an announcement"),
         }
     }
 
@@ -299,6 +356,7 @@ impl Log {
             self.writers.note(&frame.server);
         }
         self.head = Some(self.shared.note(&self.tenant, frame, place));
+        self.contact_at = Instant::now();
         if self.recent_tags.len() >= TAGS_MAX {
             self.recent_tags.pop_front();
         }
@@ -307,7 +365,10 @@ impl Log {
 }
 
 /// The next message, never if there is no subscription.
-async fn receive(watch: &mut Option<Subscriber>) -> Option<Message> {
+async fn receive(announced: &mut VecDeque<Message>, watch: &mut Option<Subscriber>) -> Option<Message> {
+    if let Some(message) = announced.pop_front() {
+        return Some(message);
+    }
     match watch {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,

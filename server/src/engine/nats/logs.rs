@@ -12,7 +12,7 @@ use super::{
     log::{self, Command, Followed, Log, Waiting},
     shared::Shared,
 };
-use crate::{engine::Appended, error::Refusal, event::Draft};
+use crate::{config::Limits, engine::Appended, error::Refusal, event::Draft};
 
 /// Commands that wait for the task of one tenant; more wait outside.
 const COMMANDS_MAX: usize = 1024;
@@ -20,6 +20,15 @@ const COMMANDS_MAX: usize = 1024;
 const QUEUE_BYTES_MAX: u32 = 64 << 20;
 /// What a frame needs beside its events, and a message beside its payload, in bytes.
 const FRAME_EXTRA_BYTES: usize = 4096;
+
+/// What the largest batch may need beside its payloads, in bytes.
+const BATCH_EXTRA_BYTES: usize = 128 << 10;
+
+/// The bytes of a message that the NATS servers must take: a full frame, or a batch that has grown as
+/// large and gets one more event.
+pub(super) const fn payload_bytes(limits: &Limits) -> usize {
+    log::FRAME_BYTES_MAX.saturating_add(limits.event_bytes_max).saturating_add(BATCH_EXTRA_BYTES)
+}
 
 /// Tasks by tenant. The lock is short.
 #[derive(Debug)]

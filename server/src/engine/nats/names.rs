@@ -81,6 +81,20 @@ impl Names {
         format!("{}.r.>", self.prefix)
     }
 
+    /// The stream of the idempotency keys of ephemeral events.
+    pub(super) fn keys_stream(&self) -> String {
+        self.stream("KEYS")
+    }
+
+    pub(super) fn keys_subjects(&self) -> String {
+        format!("{}.k.>", self.prefix)
+    }
+
+    /// Where an idempotency key of an ephemeral event is.
+    pub(super) fn key(&self, tenant: &Tenant, key: &str) -> String {
+        format!("{}.k.{}.{}", self.prefix, token(tenant.as_str()), token(key))
+    }
+
     pub(super) fn leases_subjects(&self) -> String {
         format!("{}.t.>", self.prefix)
     }

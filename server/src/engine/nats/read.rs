@@ -43,7 +43,7 @@ impl Shared {
             }
             let scan = Scan { shared: self, tenant, name: &name, interest, head };
             match scan.run(after, limits).await {
-                Ok(Some(page)) => return Ok(page),
+                Ok(Some(outcome)) => return outcome,
                 // The places that are remembered may be those of another history.
                 Ok(None) if is_hinted => {
                     is_hinted = false;
@@ -80,8 +80,12 @@ impl Scan<'_> {
         Ok(entries)
     }
 
-    /// A page, or `None` if the log does not continue the cursor.
-    async fn run(&self, after: Cursor, limits: ReadLimits) -> Result<Option<Page>, StoreError> {
+    /// A page, or why there is none; `None` if the log does not continue the cursor.
+    async fn run(
+        &self,
+        after: Cursor,
+        limits: ReadLimits,
+    ) -> Result<Option<Result<Page, Refusal>>, StoreError> {
         let mut place = self.locate(after.seq + 1).await?;
         let (mut cursor, mut events, mut scanned) = (after, Vec::new(), 0);
         while cursor.seq < self.head.cursor.seq {
@@ -94,40 +98,49 @@ impl Scan<'_> {
                 if !frame.continues(cursor) {
                     // What comes next was removed meanwhile.
                     let page = Page { events, cursor, more: true };
-                    return Ok((scanned > 0).then_some(page));
+                    return Ok((scanned > 0).then_some(Ok(page)));
                 }
                 self.shared.places.insert(self.tenant, frame.first, entry.place);
                 let (epoch_and_tag, first) = (frame.cursor(0), frame.first);
                 let skip = usize::try_from(cursor.seq + 1 - first).unwrap_or(usize::MAX);
                 for (seq, entry) in (first..).zip(frame.events).skip(skip) {
+                    let (before, stored) = (cursor, entry.event);
                     scanned += 1;
                     cursor = Cursor { seq, ..epoch_and_tag };
-                    if let Some(event) = self.shared.event(self.tenant, cursor, entry.event)
-                        && self.interest.wants_logged(&event)
-                    {
-                        events.push(event);
+                    if self.interest.wants_at(seq, stored.rooms.iter().map(String::as_str)) {
+                        match self.shared.event(self.tenant, cursor, stored) {
+                            Ok(event) => events.push(event),
+                            Err(refusal) if events.is_empty() => return Ok(Some(Err(refusal))),
+                            // What comes before it is read first.
+                            Err(_) => return Ok(Some(Ok(Page { events, cursor: before, more: true }))),
+                        }
                     }
                     if events.len() >= limits.events_max || scanned >= limits.scan_max {
                         let more = seq < self.head.cursor.seq;
-                        return Ok(Some(Page { events, cursor, more }));
+                        return Ok(Some(Ok(Page { events, cursor, more })));
                     }
                 }
             }
         }
-        Ok(Some(Page { events, cursor, more: false }))
+        Ok(Some(Ok(Page { events, cursor, more: false })))
     }
 
     /// A place from which few frames lead to the one that holds a seq.
     async fn locate(&self, seq: u64) -> Result<u64, StoreError> {
-        let mut low = 1;
+        let mut low = None;
         if let Some(place) = self.shared.places.before(self.tenant, seq) {
             for entry in self.entries(place, 2).await? {
                 if Frame::read(entry.payload)?.last() >= seq {
                     return Ok(place);
                 }
-                low = entry.place;
+                low = Some(entry.place);
             }
         }
+        // A stream does not begin at place 1.
+        let mut low = match low {
+            Some(place) => place,
+            None => self.entries(1, 1).await?.first().map_or(1, |entry| entry.place),
+        };
         let mut end = self.head.place + 1;
         while end.saturating_sub(low) > PLACES_LEFT {
             let middle = low + (end - low) / 2;

@@ -62,14 +62,18 @@ impl Shared {
         key: &str,
         replacement: Replacement,
     ) -> Result<Replaced, Refusal> {
-        let (_, start) = self.store.names.space(space);
-        let subject = format!("{start}{}", token(key));
+        let (stream, start) = self.store.names.space(space);
+        self.replace_at(&stream, format!("{start}{}", token(key)), replacement).await
+    }
+
+    /// Replaces what a subject of a stream of records has.
+    pub(super) async fn replace_at(
+        &self,
+        stream: &str,
+        subject: String,
+        replacement: Replacement,
+    ) -> Result<Replaced, Refusal> {
         let failed = |error: StoreError| error.refusal("written");
-        // A removal of what is not there changes nothing, and does not leave a mark either.
-        if replacement.value.is_none() && replacement.expected == 0 {
-            let found = self.record(space, key).await?;
-            return Ok(found.map_or(Replaced::Revision(0), |_| Replaced::Conflict));
-        }
         let extras = Extras {
             is_removal: replacement.value.is_none(),
             ttl_seconds: match (&replacement.value, replacement.ttl) {
@@ -86,7 +90,7 @@ impl Shared {
             Err(error) => return Err(failed(error)),
         }
         // There is no record, but perhaps the mark of one.
-        match self.last_record(space, key).await.map_err(failed)? {
+        match self.store.last(stream, &subject).await.map_err(failed)? {
             Some(entry) if entry.is_removal => match write(entry.place).await {
                 Ok(place) => Ok(Replaced::Revision(place)),
                 Err(StoreError::Conflict) => Ok(Replaced::Conflict),

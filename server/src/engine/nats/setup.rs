@@ -8,12 +8,20 @@ use async_nats::jetstream::{
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::{config::NatsConfig, store::Store};
+use super::{
+    config::NatsConfig,
+    shared::{Attempts, now_micros},
+    store::Store,
+};
 
 /// How many streams are set up at once.
 const AT_ONCE: usize = 4;
+/// How long a cluster that has just started may take to agree on its leaders.
+const START_MAX: Duration = Duration::from_secs(30);
 /// How long the removal of a record stays visible to those who follow records.
 pub(super) const REMOVAL_SECONDS: u64 = 3600;
+/// Bytes of idempotency keys of ephemeral events, of all tenants.
+const KEYS_BYTES_MAX: i64 = 64 << 20;
 /// Where a stream says over how many partitions tenants are spread.
 const PARTITIONS: &str = "fanfare-partitions";
 /// Where a stream says which form its entries have.
@@ -22,9 +30,9 @@ const FORMAT_NOW: &str = "1";
 
 /// Creates or checks all streams.
 pub(super) async fn run(store: &Store, config: &NatsConfig) -> Result<(), String> {
-    let mut streams = vec![records(store, config), leases(store, config)];
+    let mut streams = vec![records(store, config), leases(store, config), keys(store, config)];
     streams.extend(store.names.partitions().map(|partition| log(store, config, partition)));
-    let set_up = |stream| async move { ensure(store, stream).await };
+    let set_up = |stream| ensure(store, stream, Attempts::within(START_MAX));
     futures_util::stream::iter(streams).map(set_up).buffer_unordered(AT_ONCE).try_collect().await
 }
 
@@ -40,6 +48,9 @@ fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
         max_consumers: -1,
         max_message_size: -1,
         allow_direct: true,
+        // A stream that is deleted and created again does not give a place twice: a server that
+        // knows a place of the old one cannot take it for one of the new one.
+        first_sequence: Some(now_micros()),
         ..Config::default()
     };
     stream.metadata.insert(FORMAT.into(), FORMAT_NOW.into());
@@ -72,6 +83,18 @@ fn leases(store: &Store, config: &NatsConfig) -> Config {
     of_records(stream)
 }
 
+/// Idempotency keys of ephemeral events, which are in no log. The oldest go first when they are many.
+fn keys(store: &Store, config: &NatsConfig) -> Config {
+    Config {
+        storage: StorageType::Memory,
+        max_bytes: KEYS_BYTES_MAX,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::Old,
+        allow_message_ttl: true,
+        ..base(config, store.names.keys_stream(), store.names.keys_subjects())
+    }
+}
+
 /// One message per subject, which may expire; then a mark stands in its place for a while.
 fn of_records(stream: Config) -> Config {
     Config {
@@ -83,35 +106,38 @@ fn of_records(stream: Config) -> Config {
     }
 }
 
-/// Creates a stream, or checks the one that exists.
-pub(super) async fn ensure(store: &Store, want: Config) -> Result<(), String> {
-    let name = want.name.clone();
-    let mut unavailable = String::new();
-    // A cluster that has just started needs some time to agree on a leader.
-    for _ in 0..3 {
-        match store.context.get_stream(&name).await {
-            Ok(stream) => return check(&want, &stream.cached_info().config),
-            Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10_059 => {}
-                _ => {
-                    unavailable = error.to_string();
-                    continue;
-                }
-            },
-        }
-        match store.context.create_stream(&want).await {
-            Ok(_) => return Ok(()),
-            Err(error) => match error.kind() {
-                // Another server has created it in the meantime; it is checked next.
-                CreateStreamErrorKind::JetStream(error) if error.error_code().0 == 10_058 => {}
-                CreateStreamErrorKind::JetStream(error) if error.code() != 503 => {
-                    return Err(format!("stream {name} cannot be created: {error}"));
-                }
-                _ => unavailable = error.to_string(),
-            },
+/// Creates a stream, or checks the one that exists, until time is up.
+pub(super) async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(), String> {
+    loop {
+        let Err(problem) = ensure_once(store, &want).await? else { return Ok(()) };
+        if !attempts.pause().await {
+            let name = want.name;
+            return Err(format!("stream {name} cannot be set up: JetStream does not answer: {problem}"));
         }
     }
-    Err(format!("stream {name} cannot be set up: JetStream does not answer: {unavailable}"))
+}
+
+/// The inner error may pass.
+async fn ensure_once(store: &Store, want: &Config) -> Result<Result<(), String>, String> {
+    match store.context.get_stream(&want.name).await {
+        Ok(stream) => return check(want, &stream.cached_info().config).map(Ok),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code().0 == 10_059 => {}
+            _ => return Ok(Err(error.to_string())),
+        },
+    }
+    match store.context.create_stream(want).await {
+        Ok(_) => Ok(Ok(())),
+        Err(error) => match error.kind() {
+            // That of another server which has created it in the meantime is checked next.
+            CreateStreamErrorKind::JetStream(error)
+                if error.error_code().0 != 10_058 && error.code() != 503 =>
+            {
+                Err(format!("stream {} cannot be created: {error}", want.name))
+            }
+            _ => Ok(Err(error.to_string())),
+        },
+    }
 }
 
 /// Compares what matters of a stream.
@@ -156,9 +182,10 @@ fn editable(config: &Config) -> [(Aspect, Option<String>); 8] {
     let number = |size: i64| if size <= 0 { "unlimited".to_owned() } else { size.to_string() };
     let aspect = |what, value, flag| ((what, value), Some(flag));
     let per_subject = config.max_messages_per_subject;
+    let discard = format!("{:?}", config.discard).to_lowercase();
     [
         aspect("replicas", config.num_replicas.to_string(), format!("--replicas={}", config.num_replicas)),
-        aspect("discard policy", format!("{:?}", config.discard).to_lowercase(), "--discard=new".into()),
+        aspect("discard policy", discard.clone(), format!("--discard={discard}")),
         aspect(
             "largest size in bytes",
             number(config.max_bytes),

@@ -1,7 +1,7 @@
 //! What the parts of the engine share.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) places: Places,
     /// Grows whenever messages may have been missed: the connection was lost, or was too slow.
     pub(super) losses: watch::Receiver<u64>,
+    /// Signals that this server has sent.
+    pub(super) signals_sent: AtomicU64,
     pub(super) logs: Logs,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
@@ -76,10 +78,18 @@ impl Attempts {
     }
 }
 
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Milliseconds since 1970.
 pub(super) fn now_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    super::keys::millis(since)
+    super::keys::millis(since_1970())
+}
+
+/// Microseconds since 1970.
+pub(super) fn now_micros() -> u64 {
+    u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The answer that an event got.
@@ -93,17 +103,19 @@ pub(super) fn stored_receipt(cursor: Cursor, event: &StoredEvent) -> Receipt {
 }
 
 impl Shared {
-    /// An event of a frame; `None` if this server cannot read it, which is logged.
-    pub(super) fn event(&self, tenant: &Tenant, cursor: Cursor, stored: StoredEvent) -> Option<Arc<Event>> {
+    /// An event of a frame. Refused when no catalog of this server has its type.
+    pub(super) fn event(
+        &self,
+        tenant: &Tenant,
+        cursor: Cursor,
+        stored: StoredEvent,
+    ) -> Result<Arc<Event>, Refusal> {
         match stored.draft(tenant, &self.catalogs) {
-            Ok(draft) => Some(Arc::new(Event::stored(cursor, draft))),
-            Err(problem) => {
-                let problem = match problem {
-                    Unreadable::UnknownType(name) => format!("no catalog has the type {name}"),
-                    Unreadable::Damaged => "it is damaged".to_owned(),
-                };
-                tracing::warn!(event = %cursor, problem, "an event of the log is left out");
-                None
+            Ok(draft) => Ok(Arc::new(Event::stored(cursor, draft))),
+            Err(Unreadable::UnknownType(name)) => Err(Refusal::NewerCatalog(name)),
+            Err(Unreadable::Damaged) => {
+                tracing::error!(event = %cursor, "an event of the log is damaged");
+                Err(Refusal::Storage("read"))
             }
         }
     }
@@ -126,7 +138,9 @@ impl Shared {
     async fn recreate(&self, stream: &str) -> Result<(), String> {
         for partition in self.store.names.partitions() {
             if self.store.names.log_stream(partition) == stream {
-                return setup::ensure(&self.store, setup::log(&self.store, &self.config, partition)).await;
+                let stream = setup::log(&self.store, &self.config, partition);
+                return setup::ensure(&self.store, stream, Attempts::within(self.config.request_timeout))
+                    .await;
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
-//! Signals between servers: plain messages, at most once.
+//! Signals between servers: plain messages, at most once. Those of one server arrive in its order,
+//! whether they are for one server or for all.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
-use async_nats::{HeaderMap, Subscriber};
+use async_nats::{HeaderMap, Message, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -16,12 +17,18 @@ use crate::{
 
 /// Names the server that sends a signal.
 const SENDER: &str = "Fanfare-Server";
+/// Gives the order of the signals of a server.
+const NUMBER: &str = "Fanfare-Number";
+/// Signals that are put in order at once.
+const AT_ONCE: usize = 1024;
 
 impl Shared {
     /// See [`crate::engine::Engine::signal`].
     pub(super) async fn signal(&self, to: Option<&ServerId>, bytes: Bytes) -> Result<(), Refusal> {
         let mut headers = HeaderMap::new();
         headers.insert(SENDER, self.server.as_str());
+        let number = self.signals_sent.fetch_add(1, Ordering::Relaxed);
+        headers.insert(NUMBER, number.to_string());
         let subject = self.store.names.signals(to);
         let publish = self.store.client.publish_with_headers(subject, headers, bytes);
         match timeout(self.config.request_timeout, publish).await {
@@ -56,15 +63,33 @@ async fn run(shared: Arc<Shared>, mut own: Subscriber, mut all: Subscriber, send
             () = shared.cancel.cancelled() => return,
         };
         let Some(message) = message else { return };
-        let is_own = message.headers.as_ref().and_then(|headers| headers.get(SENDER));
-        let is_own = is_own.is_some_and(|from| from.as_str() == shared.server.as_str());
-        let is_to_all = message.subject.as_str() == shared.store.names.signals(None);
-        if is_own && is_to_all {
-            continue;
+        // What was sent before it has arrived, perhaps by the other subscription.
+        let mut messages = vec![message];
+        for subscription in [&mut own, &mut all] {
+            while messages.len() < AT_ONCE
+                && let Some(Some(message)) = subscription.next().now_or_never()
+            {
+                messages.push(message);
+            }
         }
-        let bytes = message.payload.len();
-        if !sender.send(message.payload, bytes) {
+        messages.sort_by_cached_key(place);
+        let is_wanted = |message: &Message| {
+            let is_to_all = message.subject.as_str() == shared.store.names.signals(None);
+            !is_to_all || header(message, SENDER) != shared.server.as_str()
+        };
+        let wanted = messages.into_iter().filter(is_wanted);
+        if !sender.send_all(wanted.map(|message| (message.payload.clone(), message.payload.len()))) {
             return;
         }
     }
+}
+
+fn header<'a>(message: &'a Message, name: &str) -> &'a str {
+    let headers = message.headers.as_ref();
+    headers.and_then(|headers| headers.get(name)).map_or("", |value| value.as_str())
+}
+
+/// The server that sent a signal, and its place among those of this server.
+fn place(message: &Message) -> (String, u64) {
+    (header(message, SENDER).to_owned(), header(message, NUMBER).parse().unwrap_or_default())
 }

@@ -26,7 +26,11 @@ use crate::error::Refusal;
 /// JetStream's numbers for a write that is refused because another came first.
 const CONFLICTS: [u64; 2] = [10_071, 10_164];
 /// JetStream's numbers for a write or stream that there is no room for.
-const NO_ROOM: [u64; 7] = [10_002, 10_023, 10_028, 10_047, 10_077, 10_122, 10_124];
+const NO_ROOM: [u64; 5] = [10_002, 10_023, 10_028, 10_047, 10_122];
+/// JetStream's number for a write that the store of the stream has failed. Its text says why.
+const STORE_FAILED: u64 = 10_077;
+/// What the text says when there is no room.
+const NO_ROOM_TEXTS: [&str; 3] = ["exceeded", "no space left", "insufficient"];
 /// JetStream's number for a stream that does not exist.
 const NO_STREAM: u64 = 10_059;
 /// Bytes that one answer of a batched read may have.
@@ -79,6 +83,8 @@ impl StoreError {
         match number {
             number if CONFLICTS.contains(&number) => Self::Conflict,
             number if NO_ROOM.contains(&number) => Self::NoRoom(text),
+            STORE_FAILED if NO_ROOM_TEXTS.iter().any(|part| text.contains(part)) => Self::NoRoom(text),
+            STORE_FAILED => Self::Unavailable(text),
             NO_STREAM => Self::NoStream,
             10_054 => Self::TooLarge,
             _ if error.code() == 503 => Self::Unavailable(text),
@@ -279,4 +285,24 @@ impl Entry {
 pub(super) fn is_removal(headers: &HeaderMap) -> bool {
     headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
         || headers.get(header::NATS_MARKER_REASON).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(number: u64, text: &str) -> StoreError {
+        let error = json!({ "code": 503, "err_code": number, "description": text });
+        StoreError::of_jetstream(&serde_json::from_value(error).unwrap())
+    }
+
+    #[test]
+    fn a_failed_store_is_full_only_if_it_says_so() {
+        for text in ["maximum bytes exceeded", "write 1.blk: no space left on device"] {
+            assert!(matches!(of(10_077, text), StoreError::NoRoom(_)), "{text}");
+        }
+        for (number, text) in [(10_077, "store closed"), (10_124, "error")] {
+            assert!(matches!(of(number, text), StoreError::Unavailable(_)), "{number}");
+        }
+    }
 }

@@ -18,13 +18,18 @@ use super::{
 use crate::{
     engine::{Appended, Receipt, StoredEvent},
     error::Refusal,
-    event::{Draft, Event},
+    event::{Draft, Event, ephemeral_id},
 };
 
 /// Bytes that a frame collects; a single batch may have more.
-const FRAME_BYTES_MAX: usize = 256 << 10;
+pub(in super::super) const FRAME_BYTES_MAX: usize = 256 << 10;
 /// Events that a frame collects.
 const FRAME_EVENTS_MAX: usize = 512;
+/// How long after the last contact the known end of the log is asked for again before an append. The
+/// stream may have been restored from a copy meanwhile, whose places go on from the same numbers.
+const CONTACT_MAX: Duration = Duration::from_secs(1);
+/// Idempotency keys of ephemeral events that are claimed at once.
+const CLAIMS_AT_ONCE: usize = 32;
 /// How long ephemeral events wait for room in the queue of the connection.
 const PASSING_TIMEOUT: Duration = Duration::from_millis(20);
 
@@ -37,6 +42,10 @@ pub(super) struct Attempt {
     /// Has no events when there is nothing to write.
     frame: Frame,
     encoded: Bytes,
+    /// Ephemeral events among those of the frame, until they are published.
+    passing: Vec<PassingEvent>,
+    /// The ids of ephemeral events whose idempotency keys this attempt has claimed, by key.
+    claimed: HashMap<String, String>,
     /// Where the log ended when the frame was made.
     after: Option<Head>,
 }
@@ -46,7 +55,8 @@ pub(super) struct Attempt {
 enum Slot {
     /// The next event of the frame.
     Stored,
-    Ephemeral,
+    /// In no log, with this id.
+    Ephemeral(String),
     /// It has the key of an event in the log.
     Known(Receipt),
     /// It has the key of an earlier draft of the frame.
@@ -82,12 +92,15 @@ impl Log {
         if let Err(refusal) = self.prepare(waiting, &mut attempts).await {
             return self.fail_with(refusal);
         }
-        while let Some(attempt) = &self.attempt {
+        while let Some(attempt) = &mut self.attempt {
             let expected = attempt.after.map_or(0, |head| head.place);
             if attempt.frame.events.is_empty() {
                 return self.commit(expected);
             }
-            let (subject, encoded) = (self.name.subject.clone(), attempt.encoded.clone());
+            let (subject, encoded, tag) = (self.name.subject.clone(), attempt.encoded.clone(), attempt.tag());
+            // Before the frame, so that others have them when it arrives. They hand them on only then.
+            let passing = std::mem::take(&mut attempt.passing);
+            self.publish_passing(tag, passing).await;
             match self.shared.store.publish(subject, encoded, expected, Extras::default()).await {
                 Ok(place) => return self.commit(place),
                 Err(error) if error.is_passing() => {
@@ -135,18 +148,61 @@ impl Log {
 
     /// Takes what other servers have announced by now.
     async fn take_announced(&mut self) {
-        use futures_util::{FutureExt as _, StreamExt as _};
-        while let Some(watch) = &mut self.watch {
-            let Some(Some(message)) = watch.next().now_or_never() else { return };
+        use futures_util::FutureExt as _;
+        while let Some(Some(message)) = super::receive(&mut self.announced, &mut self.watch).now_or_never() {
             self.take(message).await;
         }
     }
 
     /// Makes the frame for what waits, at the end of the log.
     async fn prepare(&mut self, waiting: Vec<Waiting>, attempts: &mut Attempts) -> Result<(), Refusal> {
-        let (frame, encoded) = (Frame::default(), Bytes::new());
-        self.attempt = Some(Attempt { waiting, slots: Vec::new(), frame, encoded, after: None });
+        let claimed = self.claim_keys(&waiting).await;
+        self.attempt = Some(Attempt {
+            waiting,
+            slots: Vec::new(),
+            frame: Frame::default(),
+            encoded: Bytes::new(),
+            passing: Vec::new(),
+            claimed: HashMap::new(),
+            after: None,
+        });
+        if let Some(attempt) = &mut self.attempt {
+            attempt.claimed = claimed?;
+        }
+        if self.contact_at.elapsed() > CONTACT_MAX {
+            self.is_sure = false;
+        }
         self.rebase(attempts).await
+    }
+
+    /// Claims the idempotency keys of ephemeral events, which are in no log. Gives the ids of those
+    /// that were free; the first answers of the others become known.
+    async fn claim_keys(&mut self, waiting: &[Waiting]) -> Result<HashMap<String, String>, Refusal> {
+        use futures_util::{StreamExt as _, TryStreamExt as _};
+        let drafts = waiting.iter().flat_map(|waiting| &waiting.drafts).filter(|draft| {
+            let key = draft.idempotency_key.as_str();
+            draft.kind.ephemeral && !key.is_empty() && self.keys.get(key).is_none()
+        });
+        let mut free: HashMap<&str, Receipt> = HashMap::new();
+        for draft in drafts {
+            let receipt = || Receipt { id: ephemeral_id(), seq: 0, time: draft.time };
+            free.entry(&draft.idempotency_key).or_insert_with(receipt);
+        }
+        let claim = async |(key, receipt): (&str, Receipt)| {
+            let first = self.shared.claim(&self.tenant, key, &receipt).await?;
+            Ok::<_, Refusal>((key.to_owned(), receipt, first))
+        };
+        let claims = free.into_iter().map(claim).collect::<Vec<_>>();
+        let claims: Vec<_> =
+            futures_util::stream::iter(claims).buffered(CLAIMS_AT_ONCE).try_collect().await?;
+        let mut claimed = HashMap::new();
+        for (key, receipt, first) in claims {
+            match first {
+                Some(first) => self.keys.insert(now_millis(), &key, &first),
+                None => _ = claimed.insert(key, receipt.id),
+            }
+        }
+        Ok(claimed)
     }
 
     /// Learns what became of the frame; if it is not in the log, it is made again where the log has
@@ -164,7 +220,7 @@ impl Log {
 
     async fn rebase(&mut self, attempts: &mut Attempts) -> Result<(), Refusal> {
         let head = self.end(attempts, "written").await?;
-        let is_keyed = |draft: &Draft| !draft.idempotency_key.is_empty() && !draft.kind.ephemeral;
+        let is_keyed = |draft: &Draft| !draft.idempotency_key.is_empty();
         let waiting = self.attempt.iter().flat_map(|attempt| &attempt.waiting);
         let mut drafts = waiting.flat_map(|waiting| &waiting.drafts);
         if !self.keys.is_complete && drafts.any(is_keyed) {
@@ -173,8 +229,7 @@ impl Log {
         let millis = now_millis();
         self.keys.trim(millis, &self.shared.limits);
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
-        let mut events = Vec::new();
-        let mut slots = Vec::new();
+        let (mut events, mut passing, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = head.bytes;
         let mut repeated = HashMap::new();
         for draft in attempt.waiting.iter().flat_map(|waiting| &waiting.drafts) {
@@ -188,7 +243,10 @@ impl Log {
                     repeated.insert(key, slots.len());
                 }
                 if draft.kind.ephemeral {
-                    slots.push(Slot::Ephemeral);
+                    let id = attempt.claimed.get(key).cloned().unwrap_or_else(ephemeral_id);
+                    let (event, after) = (StoredEvent::of(draft, millis, 0), index(events.len()));
+                    passing.push(PassingEvent { id: id.clone(), event, after });
+                    slots.push(Slot::Ephemeral(id));
                     continue;
                 }
                 slots.push(Slot::Stored);
@@ -202,6 +260,7 @@ impl Log {
         let (previous, server) = (head.cursor.tag, self.shared.server.as_str().to_owned());
         attempt.frame = Frame { epoch, first, tag: tag(), previous, millis, bytes, events, server };
         attempt.encoded = attempt.frame.encode_to_vec().into();
+        attempt.passing = passing;
         attempt.slots = slots;
         attempt.after = Some(head);
         Ok(())
@@ -210,7 +269,9 @@ impl Log {
     /// The frame is in the log at this place: hands its events to followers and answers.
     pub(super) fn commit(&mut self, place: u64) {
         let Some(attempt) = self.attempt.take() else { return };
-        let Attempt { waiting, slots, frame, .. } = attempt;
+        let Attempt { waiting, slots, frame, passing, .. } = attempt;
+        // Those that have no frame are published once they are handed on here.
+        self.passing.extend(passing);
         if !frame.events.is_empty() {
             self.advance(&frame, place);
         }
@@ -225,12 +286,7 @@ impl Log {
                         seq += 1;
                         Appended::Event(event)
                     }
-                    Slot::Ephemeral => {
-                        let stored = StoredEvent::of(&draft, frame.millis, 0);
-                        let event = Arc::new(Event::ephemeral(draft));
-                        self.passing.push(PassingEvent { id: event.id.clone(), event: stored });
-                        Appended::Event(event)
-                    }
+                    Slot::Ephemeral(id) => Appended::Event(Arc::new(Event::new(id, 0, 0, draft))),
                     Slot::Known(receipt) => Appended::Duplicate(receipt),
                     Slot::Repeated(index) => match receipts.get(index) {
                         Some(receipt) => Appended::Duplicate(Receipt::clone(receipt)),
@@ -252,14 +308,19 @@ impl Log {
         }
     }
 
-    /// Sends other servers the ephemeral events of the batch: at most once, after what was stored
-    /// with them.
-    pub(super) async fn publish_passing(&mut self) {
-        if self.passing.is_empty() {
+    /// Sends other servers the ephemeral events that belong to no frame.
+    pub(super) async fn publish_rest(&mut self) {
+        let passing = std::mem::take(&mut self.passing);
+        self.publish_passing(0, passing).await;
+    }
+
+    /// Sends other servers ephemeral events, at most once.
+    async fn publish_passing(&self, frame: u64, events: Vec<PassingEvent>) {
+        if events.is_empty() {
             return;
         }
         let server = self.shared.server.as_str().to_owned();
-        let passing = Passing { server, events: std::mem::take(&mut self.passing) };
+        let passing = Passing { server, events, frame };
         let (client, subject) = (&self.shared.store.client, self.name.feed.clone());
         let publish = client.publish(subject, passing.encode_to_vec().into());
         // The queue of the connection is full when it is down: then they are lost.
@@ -288,6 +349,10 @@ pub(super) fn refuse(waiting: Vec<Waiting>, refusal: impl Fn() -> Refusal) {
     for waiting in waiting {
         let _ = waiting.answer.send(Err(refusal()));
     }
+}
+
+fn index(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// What a draft costs in the log, in bytes.

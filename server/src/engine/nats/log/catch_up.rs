@@ -25,6 +25,8 @@ impl Log {
         what: &'static str,
     ) -> Result<(), Refusal> {
         let (last, place) = self.shared.last_or_first(&self.name, attempts, what).await?;
+        // The ephemeral events of the frames that come now have been announced before them.
+        self.take_passing().await;
         let Some(head) = self.head else {
             self.adopt(&last, place);
             return Ok(());
@@ -32,14 +34,22 @@ impl Log {
         let is_same = place == head.place && last.tag == head.cursor.tag;
         if is_same {
             self.is_sure = true;
+            self.contact_at = tokio::time::Instant::now();
         } else if place > head.place && last.follows(head.cursor) {
             self.apply(&last, place);
             self.is_sure = true;
         } else if place > head.place && self.apply_up_to(place, attempts, what).await? {
             self.is_sure = true;
         } else {
-            tracing::warn!(tenant = %self.tenant, from = %head.cursor, to = %last.head(place).cursor,
-                "the log has another history than before");
+            let to = last.head(place).cursor;
+            if place > head.place && to.epoch == head.cursor.epoch && to.seq > head.cursor.seq {
+                // Retention has removed what comes next, or another copy of the store took over.
+                tracing::warn!(tenant = %self.tenant, from = %head.cursor, %to,
+                    "the log goes on, but what comes next is not in it");
+            } else {
+                tracing::warn!(tenant = %self.tenant, from = %head.cursor, %to,
+                    "the log has another history than before");
+            }
             self.lose();
             self.adopt(&last, place);
         }
@@ -108,18 +118,29 @@ impl Log {
             return self.commit(place);
         }
         self.advance(frame, place);
-        for (seq, entry) in (frame.first..).zip(&frame.events) {
+        let mut passing = self.held.take(frame.tag).into_iter().peekable();
+        for (after, (seq, entry)) in (0..).zip((frame.first..).zip(&frame.events)) {
+            while let Some(event) = passing.next_if(|event| event.after <= after) {
+                self.send_passing(event);
+            }
             let cursor = frame.cursor(seq);
             if self.keys.is_complete {
                 let receipt = stored_receipt(cursor, &entry.event);
                 self.keys.insert(frame.millis, &entry.idempotency_key, &receipt);
             }
-            if !self.followers.is_empty()
-                && let Some(event) = self.shared.event(&self.tenant, cursor, entry.event.clone())
-            {
-                self.send(&event);
+            if self.followers.is_empty() {
+                continue;
+            }
+            match self.shared.event(&self.tenant, cursor, entry.event.clone()) {
+                Ok(event) => self.send(&event),
+                Err(refusal) => {
+                    // Followers learn why when they read the log.
+                    tracing::warn!(event = %cursor, %refusal, "the feeds of a log end");
+                    self.followers.clear();
+                }
             }
         }
+        passing.for_each(|event| self.send_passing(event));
     }
 
     /// Reads the idempotency keys of the log that are not too old.

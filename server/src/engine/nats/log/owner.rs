@@ -1,6 +1,6 @@
 //! Which server appends to a log that several use, and how the others send it what they have.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::{Request, client::RequestErrorKind};
 use prost::Message as _;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         forward::{Forward, Forwarded, Outcome},
-        frame::{FrameEvent, PassingEvent},
+        frame::FrameEvent,
         shared::now_millis,
     },
     Log, Waiting,
@@ -67,15 +67,15 @@ impl Log {
         let owner = self.writers.owner(&self.shared.server, self.tenant.as_str());
         let Some(owner) = owner else { return Some(waiting) };
         let millis = now_millis();
-        let stored = waiting.iter().flat_map(|one| &one.drafts).filter(|draft| !draft.kind.ephemeral);
+        let drafts = || waiting.iter().flat_map(|one| &one.drafts);
+        if drafts().all(|draft| draft.kind.ephemeral) {
+            return Some(waiting);
+        }
         let event = |draft: &Draft| FrameEvent {
             event: StoredEvent::of(draft, millis, cost(draft)),
             idempotency_key: draft.idempotency_key.clone(),
         };
-        let events: Vec<_> = stored.map(event).collect();
-        if events.is_empty() {
-            return Some(waiting);
-        }
+        let events: Vec<_> = drafts().map(event).collect();
         let (tenant, count) = (self.tenant.as_str().to_owned(), events.len());
         let payload = Forward { tenant, events }.encode_to_vec();
         let request =
@@ -91,7 +91,11 @@ impl Log {
         };
         match forwarded.outcome() {
             Outcome::Appended if forwarded.answers.len() == count => {
-                self.answer_forwarded(waiting, forwarded);
+                let last = forwarded.answers.iter().filter(|answer| !answer.is_duplicate);
+                if let Some(seq) = last.map(|answer| answer.seq).max() {
+                    self.reach(seq).await;
+                }
+                answer_forwarded(waiting, forwarded);
                 None
             }
             Outcome::Refused => {
@@ -105,30 +109,20 @@ impl Log {
             }
         }
     }
+}
 
-    /// Answers those who wait. Followers get the stored events as those of any other server.
-    fn answer_forwarded(&mut self, waiting: Vec<Waiting>, forwarded: Forwarded) {
-        let mut answers = forwarded.answers.into_iter();
-        for Waiting { drafts, answer, .. } in waiting {
-            let mut appended = Vec::with_capacity(drafts.len());
-            for draft in drafts {
-                if draft.kind.ephemeral {
-                    let stored = StoredEvent::of(&draft, now_millis(), 0);
-                    let event = std::sync::Arc::new(Event::ephemeral(draft));
-                    self.passing.push(PassingEvent { id: event.id.clone(), event: stored });
-                    self.send(&event);
-                    appended.push(Appended::Event(event));
-                    continue;
-                }
-                let Some(one) = answers.next() else { continue };
-                appended.push(match one.id.parse() {
-                    Ok(cursor) if !one.is_duplicate => {
-                        Appended::Event(std::sync::Arc::new(Event::stored(cursor, draft)))
-                    }
-                    _ => Appended::Duplicate(one.receipt()),
-                });
-            }
-            let _ = answer.send(Ok(appended));
+/// Answers those who wait. Followers get the events as those of any other server.
+fn answer_forwarded(waiting: Vec<Waiting>, forwarded: Forwarded) {
+    let mut answers = forwarded.answers.into_iter();
+    for Waiting { drafts, answer, .. } in waiting {
+        let mut appended = Vec::with_capacity(drafts.len());
+        for (draft, one) in drafts.into_iter().zip(&mut answers) {
+            appended.push(match one.id.parse() {
+                _ if one.is_duplicate => Appended::Duplicate(one.receipt()),
+                Ok(cursor) => Appended::Event(Arc::new(Event::stored(cursor, draft))),
+                Err(_) => Appended::Event(Arc::new(Event::new(one.id, 0, 0, draft))),
+            });
         }
+        let _ = answer.send(Ok(appended));
     }
 }

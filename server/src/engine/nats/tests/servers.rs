@@ -43,6 +43,11 @@ impl Servers {
 
     /// So many servers with a setting of JetStream.
     pub(super) fn start_with(count: usize, setting: &str) -> Option<Self> {
+        Self::start_configured(count, setting, "")
+    }
+
+    /// So many servers with a setting of JetStream and one beside it.
+    pub(super) fn start_configured(count: usize, setting: &str, other: &str) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         program()?;
         let name = format!("fanfare-nats-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -55,7 +60,7 @@ impl Servers {
         for (number, route) in routes.iter().enumerate() {
             let port = free_port();
             let mut text = format!(
-                "server_name: n{number}\nlisten: \"127.0.0.1:{port}\"\njetstream {{\n  store_dir: \"{}\"\n  {setting}\n}}\n",
+                "server_name: n{number}\nlisten: \"127.0.0.1:{port}\"\njetstream {{\n  store_dir: \"{}\"\n  {setting}\n}}\n{other}\n",
                 folder.join(format!("n{number}")).display()
             );
             if count > 1 {
@@ -93,17 +98,20 @@ impl Servers {
 
     /// Stops a server from running until it is resumed; its connections stay.
     pub(super) fn pause(&self, number: usize) {
-        self.signal(number, rustix::process::Signal::STOP);
+        let id = self.signal(number, rustix::process::Signal::STOP);
+        // All its threads have stopped when this is reported.
+        rustix::process::waitpid(Some(id), rustix::process::WaitOptions::UNTRACED).unwrap();
     }
 
     pub(super) fn resume(&self, number: usize) {
         self.signal(number, rustix::process::Signal::CONT);
     }
 
-    fn signal(&self, number: usize, signal: rustix::process::Signal) {
+    fn signal(&self, number: usize, signal: rustix::process::Signal) -> rustix::process::Pid {
         let process = self.nodes[number].process.as_ref().unwrap();
         let id = rustix::process::Pid::from_child(process);
         rustix::process::kill_process(id, signal).unwrap();
+        id
     }
 
     /// Ends a server as a crash does.
