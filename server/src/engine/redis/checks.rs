@@ -58,7 +58,8 @@ impl Shared {
             && self.ack == Ack::Replica
         {
             warnings.push(
-                "a primary that is cut off still takes events, which are lost later; set min-replicas-to-write 1".to_owned(),
+                "a primary that is cut off takes events that are lost later; set min-replicas-to-write 1"
+                    .to_owned(),
             );
         }
         Ok(warnings)

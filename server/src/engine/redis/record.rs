@@ -206,10 +206,13 @@ impl Pump {
                     // While Redis cannot be reached, the subscription tells when it was lost.
                     let Ok(newest) = self.newest().await else { continue };
                     // The message about the newest change has had its time.
-                    if is_behind && newest != self.revision && messages_are_lost(&mut self, &mut messages).await {
-                        return;
+                    let was_behind = std::mem::replace(&mut is_behind, newest != self.revision);
+                    if was_behind && is_behind {
+                        if messages_are_lost(&mut self, &mut messages).await {
+                            return;
+                        }
+                        is_behind = newest != self.revision;
                     }
-                    is_behind = newest != self.revision;
                 }
             }
         }
