@@ -45,7 +45,7 @@ pub(super) struct FrameEvent {
 }
 
 /// Ephemeral events on their way between servers. Those that were appended together with stored ones
-/// are published before the frame of these; they wait for it.
+/// are published before the frame of these. All wait on other servers for what comes before them.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Passing {
     /// The server that publishes them.
@@ -56,6 +56,9 @@ pub(super) struct Passing {
     /// The tag of the frame that they belong to; 0 if there is none.
     #[prost(fixed64, tag = "3")]
     pub(super) frame: u64,
+    /// Where they belong to no frame: the seq of the last stored event before them.
+    #[prost(uint64, tag = "4")]
+    pub(super) seq: u64,
 }
 
 /// An ephemeral event.

@@ -38,8 +38,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How soon the end of the log is compared with the leader's after subscribing, when the
 /// subscription may not have reached every server yet, and later when nothing arrives.
 const CHECK_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Announced frames that wait while the task asks the leader.
-const ANNOUNCED_MAX: usize = 256;
+/// Announced frames that wait while the task asks the leader; their tags are still known then.
+const ANNOUNCED_MAX: usize = TAGS_MAX / 2;
 /// How long a task waits for the announcement of what another server has appended for it.
 const ANNOUNCED_AFTER: Duration = Duration::from_millis(50);
 /// Tags of own and applied frames whose announcements may still come.
@@ -310,7 +310,13 @@ impl Log {
         if passing.server == self.shared.server.as_str() || self.followers.is_empty() {
             return;
         }
-        if passing.frame == 0 || self.recent_tags.contains(&passing.frame) {
+        let is_known = |seq| self.head.is_some_and(|head| head.cursor.seq >= seq);
+        let is_due = if passing.frame == 0 {
+            passing.seq == 0 || is_known(passing.seq)
+        } else {
+            self.recent_tags.contains(&passing.frame)
+        };
+        if is_due {
             passing.events.into_iter().for_each(|event| self.send_passing(event));
         } else {
             self.held.insert(passing);
@@ -324,16 +330,19 @@ impl Log {
         }
     }
 
-    /// Takes the ephemeral events that have been announced by now; frames wait.
-    async fn take_passing(&mut self) {
+    /// Takes the ephemeral events that have been announced by now. Of frames, those after a place
+    /// wait; the others will be read.
+    fn take_passing(&mut self, place: u64) {
+        let is_later =
+            |message: &Message| Entry::of_message(message.clone()).is_some_and(|e| e.place > place);
+        self.announced.retain(is_later);
         while self.announced.len() < ANNOUNCED_MAX
-            && let Some(watch) = &mut self.watch
-            && let Some(Some(message)) = watch.next().now_or_never()
+            && let Some(message) = ready(&mut VecDeque::new(), &mut self.watch)
         {
-            if message.headers.is_some() {
-                self.announced.push_back(message);
-            } else {
+            if message.headers.is_none() {
                 self.take_ephemeral(message.payload);
+            } else if is_later(&message) {
+                self.announced.push_back(message);
             }
         }
     }
@@ -373,4 +382,9 @@ async fn receive(announced: &mut VecDeque<Message>, watch: &mut Option<Subscribe
         Some(watch) => watch.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// A message that has arrived. Looks also when the task has used up its turn.
+fn ready(announced: &mut VecDeque<Message>, watch: &mut Option<Subscriber>) -> Option<Message> {
+    tokio::task::unconstrained(receive(announced, watch)).now_or_never().flatten()
 }

@@ -108,8 +108,12 @@ fn of_records(stream: Config) -> Config {
 
 /// Creates a stream, or checks the one that exists, until time is up.
 pub(super) async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(), String> {
+    let mut is_first = true;
     loop {
         let Err(problem) = ensure_once(store, &want).await? else { return Ok(()) };
+        if std::mem::take(&mut is_first) {
+            tracing::info!(stream = want.name, problem, "a stream cannot be set up yet");
+        }
         if !attempts.pause().await {
             let name = want.name;
             return Err(format!("stream {name} cannot be set up: JetStream does not answer: {problem}"));

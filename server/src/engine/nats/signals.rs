@@ -67,7 +67,7 @@ async fn run(shared: Arc<Shared>, mut own: Subscriber, mut all: Subscriber, send
         let mut messages = vec![message];
         for subscription in [&mut own, &mut all] {
             while messages.len() < AT_ONCE
-                && let Some(Some(message)) = subscription.next().now_or_never()
+                && let Some(Some(message)) = tokio::task::unconstrained(subscription.next()).now_or_never()
             {
                 messages.push(message);
             }

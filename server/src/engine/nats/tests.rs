@@ -4,6 +4,7 @@ mod cluster;
 mod histories;
 mod measure;
 mod newer;
+mod order;
 mod servers;
 
 use std::{collections::HashSet, sync::LazyLock};

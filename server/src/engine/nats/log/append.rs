@@ -81,8 +81,9 @@ impl Log {
     pub(super) async fn append(&mut self, first: Waiting) {
         // Writers that have just been answered come first, so that they share this frame.
         tokio::task::yield_now().await;
-        self.take_announced().await;
         let mut waiting = self.collect(first);
+        // Ephemeral events that a writer has published before come before what it appends now.
+        self.take_announced().await;
         waiting.retain(Waiting::is_wanted);
         if waiting.is_empty() {
             return;
@@ -148,8 +149,7 @@ impl Log {
 
     /// Takes what other servers have announced by now.
     async fn take_announced(&mut self) {
-        use futures_util::FutureExt as _;
-        while let Some(Some(message)) = super::receive(&mut self.announced, &mut self.watch).now_or_never() {
+        while let Some(message) = super::ready(&mut self.announced, &mut self.watch) {
             self.take(message).await;
         }
     }
@@ -320,7 +320,8 @@ impl Log {
             return;
         }
         let server = self.shared.server.as_str().to_owned();
-        let passing = Passing { server, events, frame };
+        let seq = self.head.map_or(0, |head| head.cursor.seq);
+        let passing = Passing { server, events, frame, seq };
         let (client, subject) = (&self.shared.store.client, self.name.feed.clone());
         let publish = client.publish(subject, passing.encode_to_vec().into());
         // The queue of the connection is full when it is down: then they are lost.

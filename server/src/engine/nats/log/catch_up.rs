@@ -26,7 +26,7 @@ impl Log {
     ) -> Result<(), Refusal> {
         let (last, place) = self.shared.last_or_first(&self.name, attempts, what).await?;
         // The ephemeral events of the frames that come now have been announced before them.
-        self.take_passing().await;
+        self.take_passing(place);
         let Some(head) = self.head else {
             self.adopt(&last, place);
             return Ok(());
@@ -88,6 +88,8 @@ impl Log {
             let read = store.read(&self.name.stream, &self.name.subject, from, FRAMES_AT_ONCE).await;
             match read {
                 Ok(entries) if !entries.is_empty() => {
+                    // There may be frames that are newer than the answer of the leader.
+                    self.take_passing(entries.last().map_or(place, |entry| entry.place));
                     for entry in entries {
                         let frame = Frame::read(entry.payload).map_err(|error| error.refusal(what))?;
                         if !self.head.is_some_and(|head| frame.follows(head.cursor)) {
@@ -118,7 +120,7 @@ impl Log {
             return self.commit(place);
         }
         self.advance(frame, place);
-        let mut passing = self.held.take(frame.tag).into_iter().peekable();
+        let mut passing = self.held.take(frame).into_iter().peekable();
         for (after, (seq, entry)) in (0..).zip((frame.first..).zip(&frame.events)) {
             while let Some(event) = passing.next_if(|event| event.after <= after) {
                 self.send_passing(event);

@@ -1,17 +1,18 @@
-//! Ephemeral events of other servers that have arrived before the frame they belong to.
+//! Ephemeral events of other servers that have arrived before the frame they belong to, or before
+//! the last one that they come after.
 
 use std::collections::VecDeque;
 
 use prost::Message as _;
 
-use super::super::frame::{Passing, PassingEvent};
+use super::super::frame::{Frame, Passing, PassingEvent};
 
-/// Frames whose ephemeral events are held. Those of a frame that was never written go first.
+/// Messages with ephemeral events that are held. Those of a frame that was never written go first.
 const FRAMES_MAX: usize = 64;
 /// Bytes of ephemeral events that are held.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Ephemeral events by frame, the oldest first.
+/// Messages with ephemeral events, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     frames: VecDeque<(Passing, usize)>,
@@ -30,14 +31,25 @@ impl Held {
         }
     }
 
-    /// The ephemeral events of a frame, which are not held any longer.
-    pub(super) fn take(&mut self, frame: u64) -> Vec<PassingEvent> {
-        let Some(at) = self.frames.iter().position(|(passing, _)| passing.frame == frame) else {
-            return Vec::new();
-        };
-        let Some((passing, bytes)) = self.frames.remove(at) else { return Vec::new() };
-        self.bytes -= bytes;
-        passing.events
+    /// The ephemeral events of a frame, and then those that come after it. They are not held any
+    /// longer.
+    pub(super) fn take(&mut self, frame: &Frame) -> Vec<PassingEvent> {
+        let is_rest = |passing: &Passing| passing.frame == 0 && passing.seq <= frame.last();
+        let (mut of_frame, mut rest) = (Vec::new(), Vec::new());
+        for (passing, bytes) in std::mem::take(&mut self.frames) {
+            if passing.frame == frame.tag {
+                self.bytes -= bytes;
+                of_frame.extend(passing.events);
+            } else if is_rest(&passing) {
+                self.bytes -= bytes;
+                let events = passing.events.into_iter();
+                rest.extend(events.map(|event| PassingEvent { after: u32::MAX, ..event }));
+            } else {
+                self.frames.push_back((passing, bytes));
+            }
+        }
+        of_frame.append(&mut rest);
+        of_frame
     }
 }
 
@@ -50,15 +62,29 @@ mod tests {
         Passing { frame, events: vec![event], ..Passing::default() }
     }
 
+    fn frame(tag: u64) -> Frame {
+        Frame { tag, first: 5, ..Frame::default() }
+    }
+
+    #[test]
+    fn what_belongs_to_no_frame_comes_after_the_frame_that_reaches_its_seq() {
+        let mut held = Held::default();
+        held.insert(Passing { seq: 5, ..passing(0, 1) });
+        held.insert(Passing { seq: 4, ..passing(0, 2) });
+        held.insert(passing(1, 3));
+        let lengths: Vec<usize> = held.take(&frame(1)).iter().map(|event| event.id.len()).collect();
+        assert_eq!((lengths, held.frames.len()), (vec![3, 2], 1));
+    }
+
     #[test]
     fn what_is_held_is_bounded_and_the_oldest_goes_first() {
         let mut held = Held::default();
         (1..=FRAMES_MAX as u64 + 1).for_each(|frame| held.insert(passing(frame, 8)));
-        assert_eq!(held.take(1), []);
-        assert_eq!(held.take(2).len(), 1);
-        assert_eq!(held.take(2), []);
+        assert_eq!(held.take(&frame(1)), []);
+        assert_eq!(held.take(&frame(2)).len(), 1);
+        assert_eq!(held.take(&frame(2)), []);
         held.insert(passing(100, BYTES_MAX - 100));
         held.insert(passing(101, 200));
-        assert_eq!((held.take(100), held.take(101).len(), held.bytes), (Vec::new(), 1, 0));
+        assert_eq!((held.take(&frame(100)), held.take(&frame(101)).len()), (Vec::new(), 1));
     }
 }
