@@ -6,6 +6,7 @@
 
 mod check;
 mod fill;
+mod payload;
 mod source;
 mod template;
 
@@ -14,12 +15,13 @@ use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
 use crate::{
-    json::{Shape, Shapes, Table},
+    json::{Selection, Shape, Shapes, Table},
     room::Room,
     v1::{Presence, Transport},
 };
 
 pub use fill::{Member, Stamp};
+pub use payload::ValidPayload;
 pub use template::{RenderError, RoomTemplate};
 
 /// The prefix of an event's `type_url` in `google.protobuf.Any`.
@@ -196,6 +198,9 @@ pub struct EventType {
     pub id_field: Option<u32>,
     /// When the server publishes it by itself.
     pub announcement: Option<Announcement>,
+    /// The fields that its rooms name, in their order. `None`: too many to note while a payload is
+    /// checked.
+    room_fields: Option<Selection>,
 }
 
 impl EventType {

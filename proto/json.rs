@@ -15,6 +15,7 @@
 mod found;
 mod output;
 mod path;
+mod plan;
 mod read;
 mod shape;
 mod special;
@@ -27,6 +28,7 @@ use std::fmt;
 
 pub use output::Attached;
 pub use path::{FieldPath, FieldText, PathError};
+pub(crate) use plan::{Selection, Values};
 /// The plans themselves, for what describes the JSON instead of writing it: the generated types.
 pub(crate) use shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table};
 pub use shape::{Shape, Shapes};

@@ -43,23 +43,35 @@ impl Limiter {
 }
 
 /// Counts what many do, each for themselves.
-pub struct KeyedLimiter<K: Hash + Eq + Clone>(DefaultKeyedRateLimiter<K>);
+pub struct KeyedLimiter<K: Hash + Eq + Clone> {
+    limiter: DefaultKeyedRateLimiter<K>,
+    burst: u32,
+}
 
 impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     /// Nobody did anything yet.
     pub fn new(rate: Rate) -> Self {
-        Self(RateLimiter::keyed(rate.quota()))
+        Self { limiter: RateLimiter::keyed(rate.quota()), burst: rate.burst.max(1) }
     }
 
     /// Counts one; refuses it with the time after which it may be tried again.
     pub fn check(&self, key: &K) -> Result<(), Duration> {
-        self.0.check_key(key).map_err(wait)
+        self.limiter.check_key(key).map_err(wait)
+    }
+
+    /// Counts several at once: all of them or none. More than the burst count as the burst, so that
+    /// something large is slow and not impossible.
+    pub fn check_many(&self, key: &K, count: usize) -> Result<(), Duration> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.burst);
+        let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
+        // It never fails for being more than the burst.
+        self.limiter.check_key_n(key, count).unwrap_or(Ok(())).map_err(wait)
     }
 
     /// Lets go of those who did nothing for so long that it makes no difference. To be called now and then.
     pub fn forget(&self) {
-        self.0.retain_recent();
-        self.0.shrink_to_fit();
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
     }
 }
 
@@ -95,5 +107,16 @@ mod tests {
         assert!(limiter.check(&"a").is_ok() && limiter.check(&"a").is_err() && limiter.check(&"b").is_ok());
         limiter.forget();
         assert!(limiter.check(&"a").is_err(), "forgetting must not forgive");
+    }
+
+    #[test]
+    fn many_are_counted_whole_or_not_at_all_and_never_refused_for_good() {
+        let limiter = KeyedLimiter::new(Rate { per_second: 1, burst: 10 });
+        assert_eq!(limiter.check_many(&"a", 6), Ok(()));
+        assert!(limiter.check_many(&"a", 6).is_err());
+        assert_eq!(limiter.check_many(&"a", 4), Ok(()), "what was refused is not counted");
+        assert_eq!(limiter.check_many(&"b", 1000), Ok(()), "more than the burst is the burst");
+        let wait = limiter.check_many(&"b", 1000).unwrap_err();
+        assert!(wait > Duration::from_secs(9) && wait <= Duration::from_secs(10), "{wait:?}");
     }
 }

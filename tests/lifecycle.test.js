@@ -3,6 +3,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { lookup } from "node:dns/promises";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -162,6 +163,8 @@ test("a bridge ends at once while calls and connections wait for a server", asyn
 test("a bridge whose server is gone goes to the next one, and says so when events were lost", async () => {
   const servers = [await startServer(QUIET), await startServer(QUIET)];
   const bridge = await startBridge(servers[0], ["--server", servers[1].url]);
+  // The first is a random one.
+  if (bridge.logs.find((e) => e.message === "linked").address !== servers[0].address) servers.reverse();
   const socket = await connect(bridge.url, user(42, 1), { reconnection: true, reconnectionDelay: 50 });
   await notify(servers[0].url);
   await socket.event("message:new");
@@ -176,6 +179,38 @@ test("a bridge whose server is gone goes to the next one, and says so when event
   socket.close();
   await bridge.stop();
   await servers[1].stop();
+});
+
+/** The servers that a bridge linked to so far, by their addresses. */
+const links = (bridge) => bridge.logs.filter((e) => e.message === "linked").map((e) => e.address);
+
+test("bridges spread over the addresses of a name, and move at once when a server shuts down", async () => {
+  const first = await startServer(QUIET);
+  const port = first.address.split(":").at(-1);
+  // One name and port, two addresses. Where the name has one address, flags name both.
+  const known = (await lookup("localhost", { all: true })).map(({ address }) => address);
+  const isDual = known.includes("::1") && known.includes("127.0.0.1");
+  const second = await startServer(QUIET, isDual ? `[::1]:${port}` : "127.0.0.1:0");
+  const name = { url: `http://localhost:${port}` };
+  const more = isDual ? [] : ["--server", second.url];
+  const bridges = await Promise.all(Array.from({ length: 8 }, () => startBridge(name, more)));
+  try {
+    const firsts = () => bridges.filter((bridge) => links(bridge).at(-1) === first.address);
+    // The odds that all 8 chose the same are 1 to 128: further ones decide.
+    while (bridges.length < 32 && [0, bridges.length].includes(firsts().length)) bridges.push(await startBridge(name, more));
+    const moving = firsts();
+    assert.ok(moving.length > 0 && moving.length < bridges.length, `${moving.length} of ${bridges.length}`);
+    await first.stop();
+    await until(() => bridges.every((bridge) => links(bridge).at(-1) === second.address), "all to be linked to the other server");
+    for (const bridge of moving) {
+      assert.deepStrictEqual(links(bridge), [first.address, second.address]);
+      assert.ok(bridge.logs.some((e) => e.message === "the server shuts down; another one is linked to"), bridge.text());
+      assert.ok(!bridge.logs.some((e) => e.message === "no link to a server"), bridge.text());
+    }
+  } finally {
+    await Promise.all(bridges.map((bridge) => bridge.stop()));
+    await second.stop();
+  }
 });
 
 test("a link that breaks while the server lives loses and doubles nothing", async () => {

@@ -12,7 +12,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The name in logs and towards the server.
     pub name: String,
-    /// Servers, as URLs; the link goes to one of them, and to the next when it is lost.
+    /// Servers, as URLs. Each address of a URL's host is a server. The link goes to a random one,
+    /// and to another when it is lost.
     pub servers: Vec<String>,
     /// The bridge's own token, with the scope `bridge`.
     pub token: String,

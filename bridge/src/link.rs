@@ -7,12 +7,13 @@
 
 mod interest;
 mod reports;
+mod servers;
 
 use std::{
     collections::VecDeque,
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -40,6 +41,7 @@ use tokio::{
 use crate::{config::Config, downstream::Downstream, error::Error, event::Event, refusal::Refusal};
 use interest::Interests;
 use reports::Reports;
+use servers::Servers;
 
 /// How long the first answer on a new link may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,15 +74,38 @@ pub(crate) struct Link {
     name: String,
     /// Tells this process from other bridges.
     instance: String,
-    /// Never empty.
-    servers: Vec<Mutex<EdgeClient>>,
-    /// The server of the current link, as an index.
-    current: Mutex<usize>,
+    servers: Servers,
     up: AtomicBool,
     interests: Interests,
     reports: Reports,
     call_bytes: Semaphore,
     round_bytes_max: usize,
+}
+
+/// Why a link is lost.
+#[derive(Debug)]
+enum Lost {
+    /// The server shuts down in order: another one may be well.
+    Draining,
+    Broken(String),
+}
+
+impl From<String> for Lost {
+    fn from(why: String) -> Self {
+        Self::Broken(why)
+    }
+}
+
+impl From<&str> for Lost {
+    fn from(why: &str) -> Self {
+        Self::Broken(why.to_owned())
+    }
+}
+
+impl From<fanfare_client::Error> for Lost {
+    fn from(error: fanfare_client::Error) -> Self {
+        if error.is_shutdown() { Self::Draining } else { Self::Broken(error.to_string()) }
+    }
 }
 
 /// The server did not answer.
@@ -89,16 +114,10 @@ pub(crate) struct Unavailable;
 
 impl Link {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let servers = config.servers.iter().map(|url| EdgeClient::new(url, &config.token));
-        let servers: Vec<_> = servers.map(|server| server.map(Mutex::new)).collect::<Result<_, _>>()?;
-        if servers.is_empty() {
-            return Err(Error::NoServer);
-        }
         Ok(Self {
             name: config.name.clone(),
             instance: format!("{:032x}", rand::random::<u128>()),
-            servers,
-            current: Mutex::new(0),
+            servers: Servers::new(&config.servers, &config.token)?,
             up: AtomicBool::new(false),
             interests: Interests::new(config.interest_linger, config.rooms_per_tenant_max),
             reports: Reports::new(),
@@ -222,64 +241,57 @@ impl Link {
         self.server().pass_on(request).await.map(Body::new)
     }
 
-    fn current(&self) -> MutexGuard<'_, EdgeClient> {
-        let index = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        self.servers[index % self.servers.len()].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn server(&self) -> EdgeClient {
-        self.current().clone()
-    }
-
-    /// Gives up the connection to the current server. A server that was silent may be well and the
-    /// connection dead without a sign, as when a firewall forgets it; then all that went over it
-    /// would have to time out.
-    fn renew(&self) {
-        let mut current = self.current();
-        match current.renewed() {
-            Ok(renewed) => *current = renewed,
-            Err(error) => tracing::warn!(%error, "the connection stays"),
-        }
+        self.servers.current()
     }
 
     /// Holds the link for ever, with one server after the other.
     pub(crate) async fn run<D: Downstream>(&self, downstream: &D) {
         let mut pause = BACKOFF_MIN;
+        self.servers.advance().await;
         loop {
             let linked_at = Instant::now();
-            let why = match self.hold(downstream).await {
-                Ok(()) => "the server ended the link".to_owned(),
-                Err(why) => why,
+            let lost = match self.hold(downstream).await {
+                Ok(()) => Lost::Broken("the server ended the link".to_owned()),
+                Err(lost) => lost,
             };
             self.up.store(false, Ordering::Release);
-            self.renew();
             self.interests.unlink();
             self.reports.unlink();
             // Rooms that are not wanted any more are forgotten without a server too.
             let _no_link = self.interests.drops();
             if linked_at.elapsed() > BACKOFF_MAX {
                 pause = BACKOFF_MIN;
+                self.servers.settle();
             }
+            let has_others = self.servers.advance().await;
+            let why = match lost {
+                Lost::Draining if has_others => {
+                    tracing::info!("the server shuts down; another one is linked to");
+                    continue;
+                }
+                Lost::Draining => "the server is shutting down".to_owned(),
+                Lost::Broken(why) => why,
+            };
             let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
             tracing::warn!(why, retry_in = ?wait, "no link to a server");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(BACKOFF_MAX);
-            *self.current.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         }
     }
 
     /// Opens a link; returns it with how long it may be silent.
-    async fn connect<D: Downstream>(&self, downstream: &D) -> Result<(edge::Link, Duration), String> {
+    async fn connect<D: Downstream>(&self, downstream: &D) -> Result<(edge::Link, Duration), Lost> {
         let timed_out = |_| format!("no answer within {WELCOME_TIMEOUT:?}");
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.server().link()).await;
-        let mut link = opened.map_err(timed_out)?.map_err(|e| e.to_string())?;
+        let mut link = opened.map_err(timed_out)??;
         let first = tokio::time::timeout(WELCOME_TIMEOUT, link.next()).await;
-        let first = first.map_err(timed_out)?.map_err(|e| e.to_string())?;
+        let first = first.map_err(timed_out)??;
         let Some(LinkResponse { kind: Some(link_response::Kind::Welcome(welcome)) }) = first else {
             return Err("the server did not begin with a welcome".into());
         };
         let silence_max = Duration::from_millis(u64::from(welcome.heartbeat_millis)) * SILENT_HEARTBEATS_MAX;
-        tracing::info!(server = welcome.server, "linked");
+        tracing::info!(server = welcome.server, address = self.servers.address(), "linked");
         downstream.welcome(&welcome);
         Ok((link, silence_max))
     }
@@ -300,7 +312,7 @@ impl Link {
     }
 
     /// Links to the current server and serves the link until it is lost.
-    async fn hold<D: Downstream>(&self, downstream: &D) -> Result<(), String> {
+    async fn hold<D: Downstream>(&self, downstream: &D) -> Result<(), Lost> {
         let (mut link, silence_max) = self.connect(downstream).await?;
         let mut outgoing = self.introduction(downstream);
         self.up.store(true, Ordering::Release);
@@ -314,7 +326,7 @@ impl Link {
             tokio::select! {
                 response = link.next() => {
                     heard = Instant::now();
-                    let Some(response) = response.map_err(|e| e.to_string())? else { return Ok(()) };
+                    let Some(response) = response? else { return Ok(()) };
                     self.take(response, &mut link, downstream).await?;
                 }
                 permit = requests.reserve(), if !outgoing.is_empty() => {
@@ -333,7 +345,7 @@ impl Link {
                         outgoing.extend(self.interests.drops());
                     }
                     if heard.elapsed() > silence_max {
-                        return Err(format!("the server was silent for {silence_max:?}"));
+                        return Err(format!("the server was silent for {silence_max:?}").into());
                     }
                     if self.reports.are_too_many() {
                         return Err("the server does not take the changes of sessions".into());
@@ -349,7 +361,7 @@ impl Link {
         first: LinkResponse,
         link: &mut edge::Link,
         downstream: &D,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lost> {
         let mut next = Some(first);
         let mut gathered = Gathered::default();
         for taken in 1.. {
@@ -371,7 +383,7 @@ impl Link {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => {
                     self.deliver(&mut gathered, downstream).await;
-                    return Err(error.to_string());
+                    return Err(error.into());
                 }
                 None => None,
             };
@@ -385,7 +397,7 @@ impl Link {
         batch: EventBatch,
         gathered: &mut Gathered,
         downstream: &D,
-    ) -> Result<(), String> {
+    ) -> Result<(), Lost> {
         if gathered.tenant.as_ref().is_none_or(|tenant| tenant.as_str() != batch.tenant) {
             self.deliver(gathered, downstream).await;
             gathered.tenant = Some(Tenant::new(&batch.tenant).map_err(|e| e.to_string())?);

@@ -20,7 +20,7 @@ use super::{
     source::Sources,
 };
 use crate::{
-    json::{Shape, Shapes, closest},
+    json::{Selection, Shape, Shapes, closest},
     room::Room,
 };
 
@@ -161,6 +161,7 @@ impl Checker<'_> {
             full_name: full_name.clone(),
             name,
             package: message.package_name().to_owned(),
+            room_fields: Selection::new(rooms.iter().flat_map(RoomTemplate::fields)),
             rooms,
             ephemeral,
             binary,

@@ -11,7 +11,12 @@ use crate::{
 pub struct RoomTemplate {
     text: String,
     parts: Vec<Part>,
+    /// The room of a template without fields.
+    fixed: Option<Room>,
 }
+
+/// Capacity for the text of most rooms.
+const TEXT_BYTES: usize = 64;
 
 enum Part {
     Text(String),
@@ -88,11 +93,10 @@ impl RoomTemplate {
             parts.push(Part::Field(field));
             rest = &rest[close + 1..];
         }
-        let template = Self { text: text.to_owned(), parts };
-        let example: String =
-            template.parts.iter().map(|p| if let Part::Text(t) = p { t } else { "1" }).collect();
-        Room::new(&example).map_err(|e| malformed(&format!("cannot make a room: {e}")))?;
-        Ok(template)
+        let example: String = parts.iter().map(|p| if let Part::Text(t) = p { t } else { "1" }).collect();
+        let room = Room::new(&example).map_err(|e| malformed(&format!("cannot make a room: {e}")))?;
+        let fixed = parts.iter().all(|p| matches!(p, Part::Text(_))).then_some(room);
+        Ok(Self { text: text.to_owned(), parts, fixed })
     }
 
     /// The kind of the rooms it makes.
@@ -113,11 +117,11 @@ impl RoomTemplate {
         }
     }
 
-    /// The paths of the fields it names.
-    pub(super) fn fields(&self) -> impl Iterator<Item = String> {
+    /// The fields it names.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &FieldPath> {
         self.parts.iter().filter_map(|part| match part {
             Part::Text(_) => None,
-            Part::Field(path) => Some(path.to_string()),
+            Part::Field(path) => Some(path),
         })
     }
 
@@ -136,29 +140,47 @@ impl RoomTemplate {
         message: &[u8],
         default: impl Fn(String) -> String,
     ) -> Result<Option<Room>, RenderError> {
-        let mut text = String::with_capacity(self.text.len() + 16);
+        self.render_with(&mut String::with_capacity(TEXT_BYTES), |field, out| {
+            match field.text(message)? {
+                FieldText::Unset => return Ok(false),
+                FieldText::Default(value) => out.push_str(&default(value)),
+                FieldText::Value(value) => out.push_str(&value),
+            }
+            Ok(true)
+        })
+    }
+
+    /// The room, with the texts that `push` appends for its fields. `push` returns `false` if a field
+    /// is unset. The text is built in `text`, whose capacity can be used again.
+    pub(super) fn render_with(
+        &self,
+        text: &mut String,
+        mut push: impl FnMut(&FieldPath, &mut String) -> Result<bool, PayloadError>,
+    ) -> Result<Option<Room>, RenderError> {
+        if let Some(room) = &self.fixed {
+            return Ok(Some(room.clone()));
+        }
+        text.clear();
         for part in &self.parts {
             match part {
                 Part::Text(fixed) => text.push_str(fixed),
                 Part::Field(field) => {
-                    let value = match field.text(message)? {
-                        FieldText::Unset => return Ok(None),
-                        FieldText::Default(value) => default(value),
-                        FieldText::Value(value) => value,
-                    };
-                    if value.is_empty() {
+                    let before = text.len();
+                    if !push(field, text)? {
+                        return Ok(None);
+                    }
+                    if text.len() == before {
                         return Err(RenderError::Empty {
                             field: field.to_string(),
                             path: field.json_path(),
                             template: self.text.clone(),
                         });
                     }
-                    text.push_str(&value);
                 }
             }
         }
-        let room = Room::new(&text)
-            .map_err(|source| RenderError::Address { template: self.text.clone(), source })?;
+        let room =
+            Room::new(text).map_err(|source| RenderError::Address { template: self.text.clone(), source })?;
         Ok(Some(room))
     }
 }

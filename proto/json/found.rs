@@ -116,12 +116,7 @@ impl<'a> Found<'a> {
 
 /// Whether a value's wire type is one that the field may have.
 fn fits(field: &FieldShape, value: WireValue<'_>) -> Result<()> {
-    let own = match default(field.kind) {
-        WireValue::Varint(_) => matches!(value, WireValue::Varint(_)),
-        WireValue::Fixed64(_) => matches!(value, WireValue::Fixed64(_)),
-        WireValue::Fixed32(_) => matches!(value, WireValue::Fixed32(_)),
-        WireValue::Bytes(_) => matches!(value, WireValue::Bytes(_)),
-    };
+    let own = value.wire_type() == default(field.kind).wire_type();
     let packed = field.repetition == Repetition::Repeated && packed(field.kind).is_some();
     if own || (packed && matches!(value, WireValue::Bytes(_))) {
         return Ok(());

@@ -1,10 +1,15 @@
 //! Paths to a field, for room templates.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
 use super::{
     PayloadError, closest,
     found::{Found, utf8},
+    plan::Value,
     shape::{FieldKind, Repetition, Shape, Table},
     wire::WireValue,
     write::{Integer, default, enum_text, integer},
@@ -16,7 +21,7 @@ pub struct FieldPath {
     text: String,
     table: Arc<Table>,
     /// Message index and field index of each step.
-    steps: Vec<(usize, usize)>,
+    pub(super) steps: Vec<(usize, usize)>,
 }
 
 /// A field's value as text.
@@ -120,7 +125,10 @@ impl FieldPath {
             }
             let implicit = field.repetition == (Repetition::Singular { presence: false });
             let scalar = |value| {
-                self.scalar(field.kind, value, implicit).map_err(|error| self.place(depth + 1, error))
+                let mut text = String::new();
+                self.push(field.kind, value, implicit, &mut text)
+                    .map(|()| text)
+                    .map_err(|error| self.place(depth + 1, error))
             };
             return match found.last(*index) {
                 Some(value) => scalar(value).map(FieldText::Value),
@@ -131,15 +139,39 @@ impl FieldPath {
         Ok(FieldText::Unset)
     }
 
-    fn scalar(&self, kind: FieldKind, value: WireValue<'_>, implicit: bool) -> Result<String, PayloadError> {
-        Ok(match (kind, value, integer(kind, value)?) {
-            (_, _, Some(Integer::Signed(v))) => v.to_string(),
-            (_, _, Some(Integer::Unsigned(v))) => v.to_string(),
+    /// Appends the text of a value that was noted while the message was checked. `false`: the field
+    /// has presence and is not set, or a message on its path is not set.
+    pub(crate) fn push_value(&self, value: Value<'_>, out: &mut String) -> Result<bool, PayloadError> {
+        let Some((message, index)) = self.steps.last() else { return Ok(false) };
+        let field = &self.table.messages[*message].fields[*index];
+        let implicit = field.repetition == (Repetition::Singular { presence: false });
+        let value = match value {
+            Value::Set(value) => value,
+            Value::Default if implicit => default(field.kind),
+            Value::Default | Value::Unset => return Ok(false),
+        };
+        self.push(field.kind, value, implicit, out).map_err(|error| self.place(self.steps.len(), error))?;
+        Ok(true)
+    }
+
+    /// Appends the text of a value.
+    fn push(
+        &self,
+        kind: FieldKind,
+        value: WireValue<'_>,
+        implicit: bool,
+        out: &mut String,
+    ) -> Result<(), PayloadError> {
+        // Writing to a `String` cannot fail.
+        match (kind, value, integer(kind, value)?) {
+            (_, _, Some(Integer::Signed(v))) => drop(write!(out, "{v}")),
+            (_, _, Some(Integer::Unsigned(v))) => drop(write!(out, "{v}")),
             (FieldKind::Enum(index), WireValue::Varint(v), None) => {
-                enum_text(&self.table, index, v, implicit)?.to_owned()
+                out.push_str(enum_text(&self.table, index, v, implicit)?);
             }
-            _ => utf8(value)?.to_owned(),
-        })
+            _ => out.push_str(utf8(value)?),
+        }
+        Ok(())
     }
 
     /// The error as seen from the message at which the path begins.

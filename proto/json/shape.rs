@@ -10,7 +10,12 @@ use prost_reflect::{
     DescriptorPool, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
 };
 
-use super::{Attached, FieldPath, PathError, PayloadError, output::Both, read, write};
+use super::{
+    Attached, FieldPath, PathError, PayloadError,
+    output::Both,
+    plan::{self, MessagePlan, Selection, Values},
+    read, write,
+};
 
 /// All shapes of a descriptor pool.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) enums: Vec<EnumShape>,
     /// By message: whether browsers see a `bytes` field in it, however deep.
     pub(crate) with_bytes: Vec<bool>,
+    /// By message: how its bytes are checked.
+    pub(super) plans: Vec<MessagePlan>,
     by_name: HashMap<String, usize>,
 }
 
@@ -51,6 +58,8 @@ pub(crate) struct MessageShape {
     /// JSON name and protobuf name → index in `fields`.
     pub(crate) by_name: HashMap<String, usize>,
     pub(crate) oneofs: usize,
+    /// An entry of a map: key and value.
+    pub(super) is_entry: bool,
 }
 
 /// Messages with a JSON form of their own (protobuf.dev, "ProtoJSON Format").
@@ -137,10 +146,12 @@ impl Shapes {
         };
         let messages: Vec<MessageShape> =
             messages.iter().map(|m| message_shape(m, &names, internal.as_ref())).collect();
+        let enums: Vec<EnumShape> = enums.iter().map(|e| enum_shape(e, text.as_ref())).collect();
         let table = Table {
             with_bytes: with_bytes(&messages),
+            plans: messages.iter().map(|m| MessagePlan::new(m, &enums)).collect(),
             messages,
-            enums: enums.iter().map(|e| enum_shape(e, text.as_ref())).collect(),
+            enums,
             by_name: names.messages,
         };
         Self { table: Arc::new(table) }
@@ -157,6 +168,25 @@ impl Shape {
     /// Checks bytes received from a producer: valid protobuf, and every value has browser JSON.
     /// Unknown fields are no error; they stay in the bytes and do not appear in JSON.
     pub fn validate(&self, bytes: &[u8]) -> Result<(), PayloadError> {
+        self.check(bytes, &Selection::default()).map(drop)
+    }
+
+    /// The same, and notes the values of selected fields in the same pass. `None`: the bytes are
+    /// valid but unusual, e.g. a field occurs twice, and the values must be read from them.
+    pub(crate) fn check<'a>(
+        &self,
+        bytes: &'a [u8],
+        selection: &Selection,
+    ) -> Result<Option<Values<'a>>, PayloadError> {
+        let values = plan::accept(&self.table, self.index, bytes, selection);
+        if values.is_none() {
+            self.walk(bytes)?;
+        }
+        Ok(values)
+    }
+
+    /// Checks bytes as the writer of the JSON does, whose answer is final.
+    pub(super) fn walk(&self, bytes: &[u8]) -> Result<(), PayloadError> {
         write::message(&self.table, self.index, bytes, &mut std::io::sink(), 0)
     }
 
@@ -252,6 +282,7 @@ fn message_shape(
         full_name: message.full_name().to_owned(),
         special: special(message.full_name()),
         oneofs: oneofs.len(),
+        is_entry: message.is_map_entry(),
         fields,
         by_number,
         by_name,

@@ -20,18 +20,32 @@ const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
 
 /// The fields 1 (int64 seconds) and 2 (int32 nanos).
 fn seconds_and_nanos(found: &Found<'_>) -> Result<(i64, i64)> {
-    let part = |index, kind| match found.last(index).map(|v| integer(kind, v)).transpose()?.flatten() {
-        Some(Integer::Signed(v)) => Ok(v),
-        _ => Ok(0),
+    let part = |index, kind| {
+        let read = found.last(index).map(|v| integer(kind, v)).transpose()?;
+        Ok::<_, PayloadError>(match read.flatten() {
+            Some(Integer::Signed(v)) => v,
+            _ => 0,
+        })
     };
     Ok((part(0, FieldKind::Int64 { js_number: false })?, part(1, FieldKind::Int32)?))
+}
+
+/// Whether a `google.protobuf.Timestamp` is a time.
+pub(super) fn is_timestamp(seconds: i64, nanos: i64) -> bool {
+    TIMESTAMP_SECONDS.contains(&seconds) && (0..1_000_000_000).contains(&nanos)
+}
+
+/// Whether a `google.protobuf.Duration` is a duration.
+pub(super) const fn is_duration(seconds: i64, nanos: i64) -> bool {
+    let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
+    !mixed && nanos.unsigned_abs() < 1_000_000_000 && seconds.unsigned_abs() <= DURATION_SECONDS_MAX
 }
 
 pub(super) fn timestamp<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
     let (seconds, nanos) = seconds_and_nanos(found)?;
     let time = u32::try_from(nanos)
         .ok()
-        .filter(|n| *n < 1_000_000_000 && TIMESTAMP_SECONDS.contains(&seconds))
+        .filter(|_| is_timestamp(seconds, nanos))
         .and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
     let time = time.ok_or_else(|| {
         PayloadError::new(format!(
@@ -43,8 +57,7 @@ pub(super) fn timestamp<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> 
 
 pub(super) fn duration<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
     let (seconds, nanos) = seconds_and_nanos(found)?;
-    let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
-    if mixed || nanos.abs() > 999_999_999 || seconds.unsigned_abs() > DURATION_SECONDS_MAX {
+    if !is_duration(seconds, nanos) {
         return Err(PayloadError::new(format!("{seconds} seconds and {nanos} nanoseconds are no duration")));
     }
     let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
@@ -64,18 +77,22 @@ pub(super) fn duration<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
     write!(out, "\"{sign}{seconds}.{}s\"", &fraction[..digits]).map_err(io)
 }
 
+/// Whether a path of a `google.protobuf.FieldMask` comes back from its JSON as it was.
+pub(super) fn is_field_mask_path(path: &str) -> bool {
+    !path.is_empty() && !path.contains(',') && snake(&camel(path)) == path
+}
+
 pub(super) fn field_mask<W: Write>(shape: &MessageShape, found: &Found<'_>, out: &mut W) -> Result<()> {
     let mut paths: Vec<String> = Vec::new();
     found.each(0, shape.fields[0].number, |value| {
         let path = utf8(value)?;
-        let camel = camel(path);
-        if path.is_empty() || path.contains(',') || snake(&camel) != path {
+        if !is_field_mask_path(path) {
             let shown: String = path.chars().take(NAME_CHARS_MAX).collect();
             return Err(PayloadError::new(format!(
                 "the path {shown:?} has no browser JSON: want names in lower_snake_case"
             )));
         }
-        paths.push(camel);
+        paths.push(camel(path));
         Ok(())
     })?;
     serde_json::to_writer(out, &paths.join(",")).map_err(|e| io(e.into()))

@@ -1,4 +1,5 @@
 pub(crate) mod oracle;
+mod plan;
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,5 @@
-//! From protobuf bytes to browser JSON. Validation is the same walk with the output thrown away.
+//! From protobuf bytes to browser JSON. The same walk, without its output, checks the payloads that
+//! the quick check does not accept, and makes the errors.
 
 use super::{
     DEPTH_MAX, PayloadError, SAFE_INTEGER_MAX,
@@ -6,7 +7,7 @@ use super::{
     output::Output,
     shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
     special::{duration, field_mask, timestamp},
-    wire::{Reader, WireValue},
+    wire::{Reader, WireError, WireValue},
 };
 
 type Result<T> = std::result::Result<T, PayloadError>;
@@ -136,7 +137,7 @@ pub(super) fn unpack<'a>(
     Ok(())
 }
 
-pub(super) type Next = for<'a> fn(&mut Reader<'a>) -> Result<WireValue<'a>>;
+pub(super) type Next = for<'a> fn(&mut Reader<'a>) -> std::result::Result<WireValue<'a>, WireError>;
 
 /// How the values of a packed field follow each other; `None` for kinds that are never packed.
 pub(super) fn packed(kind: FieldKind) -> Option<Next> {

@@ -24,6 +24,9 @@ use crate::{
     stats::Stats,
 };
 
+/// What a published event takes besides the fields of the request, about: its stamps and envelope.
+const EVENT_BYTES: usize = 256;
+
 #[derive(Debug)]
 pub(crate) struct Calls {
     pub(crate) catalogs: Arc<Catalogs>,
@@ -33,6 +36,9 @@ pub(crate) struct Calls {
     pub(crate) stats: Arc<Stats>,
     /// Counts what users call over gRPC; bridges count what sessions emit.
     pub(crate) per_user: KeyedLimiter<(Tenant, String)>,
+    /// Count the bytes that users publish, over gRPC and by what sessions emit.
+    pub(crate) bytes_per_user: KeyedLimiter<(Tenant, String)>,
+    pub(crate) bytes_per_tenant: KeyedLimiter<Tenant>,
 }
 
 /// What became of a call.
@@ -107,6 +113,9 @@ impl Calls {
         let room = |template: &Option<RoomTemplate>| room(template.as_ref(), &request, caller);
         let (join, leave) = (room(&method.join)?, room(&method.leave)?);
         let queried = room(&method.query)?;
+        if method.publish.is_some() {
+            self.check_bytes(&tenant, &caller.user_id, request.len() + EVENT_BYTES)?;
+        }
         let answered = match &method.upstream {
             Some(name) => Some(self.upstreams.call(name, &method.path, caller, request.clone()).await?),
             None => None,
@@ -139,6 +148,29 @@ impl Calls {
             None => method.response_plan.make(Some(&source), &stamp).encode_to_vec(),
         };
         Ok(Outcome { response, reply: reply(method, &source, &stamp)?, join, leave })
+    }
+
+    /// Counts what a user publishes. The log is the tenant's: one user must not flush it.
+    fn check_bytes(&self, tenant: &Tenant, user_id: &str, bytes: usize) -> Result<(), Refusal> {
+        let user = (tenant.clone(), user_id.to_owned());
+        let by_user = self.bytes_per_user.check_many(&user, bytes);
+        by_user.map_err(|wait| Refusal::TooManyBytes {
+            whose: "the user",
+            setting: "publish-bytes-per-user",
+            wait,
+        })?;
+        self.bytes_per_tenant.check_many(tenant, bytes).map_err(|wait| Refusal::TooManyBytes {
+            whose: "the tenant",
+            setting: "publish-bytes-per-tenant",
+            wait,
+        })
+    }
+
+    /// Forgets users and tenants that did nothing for long. Called now and then.
+    pub(crate) fn forget(&self) {
+        self.per_user.forget();
+        self.bytes_per_user.forget();
+        self.bytes_per_tenant.forget();
     }
 
     /// Publishes the method's event, if it has one; gives its id and time.

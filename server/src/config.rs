@@ -4,6 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fanfare_proto::{catalog::Catalogs, rate::Rate, signer::Signer, token::TokenConfig};
 
+pub use crate::engine::{
+    nats::NatsConfig,
+    redis::{Ack, Credentials as RedisCredentials, RedisConfig},
+};
+
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -19,8 +24,8 @@ pub struct Config {
     pub signer: Option<Signer>,
     /// Origins whose pages may call over gRPC-Web; `*` is any.
     pub cors_origins: Vec<String>,
-    /// Where the log is kept; absent: in memory, gone with the process.
-    pub data_dir: Option<PathBuf>,
+    /// Where logs and sessions are kept.
+    pub store: Store,
     /// What the log of a tenant keeps.
     pub retention: Retention,
     /// Bounds on what callers may do.
@@ -31,6 +36,19 @@ pub struct Config {
     pub upstreams: Upstreams,
     /// How often a silent Subscribe or Link stream says that it is alive.
     pub heartbeat_interval: Duration,
+}
+
+/// Where logs and sessions are kept.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In memory, gone with the process.
+    Memory,
+    /// In a folder on a disk of this machine.
+    Disk(PathBuf),
+    /// On Redis, shared by any number of servers.
+    Redis(Box<RedisConfig>),
+    /// On NATS JetStream, shared by any number of servers.
+    Nats(Box<NatsConfig>),
 }
 
 /// What the log of a tenant keeps: an event goes when any bound is exceeded.
@@ -90,6 +108,17 @@ pub struct Limits {
     pub idle_age_max: Duration,
     /// Client methods that a user may call over gRPC, a second and at once.
     pub calls_per_user: Rate,
+    /// Subscribe streams of one user at once.
+    pub subscriptions_per_user_max: usize,
+    /// Subscribe streams of one service at once.
+    pub subscriptions_per_service_max: usize,
+    /// Rooms of all Subscribe streams of one user or service.
+    pub rooms_per_user_max: usize,
+    /// Bytes that a user may publish by calls, per second and at once. An event that is larger than
+    /// the burst counts as the burst.
+    pub publish_bytes_per_user: Rate,
+    /// Bytes that all users of a tenant may publish by calls, likewise.
+    pub publish_bytes_per_tenant: Rate,
 }
 
 impl Default for Limits {
@@ -110,6 +139,11 @@ impl Default for Limits {
             window_total_bytes_max: 512 << 20,
             idle_age_max: Duration::from_secs(600),
             calls_per_user: Rate { per_second: 100, burst: 200 },
+            subscriptions_per_user_max: 100,
+            subscriptions_per_service_max: 1_000,
+            rooms_per_user_max: 10_000,
+            publish_bytes_per_user: Rate { per_second: 256 << 10, burst: 1 << 20 },
+            publish_bytes_per_tenant: Rate { per_second: 8 << 20, burst: 32 << 20 },
         }
     }
 }
@@ -173,7 +207,7 @@ impl Config {
             tokens,
             signer: None,
             cors_origins: Vec::new(),
-            data_dir: None,
+            store: Store::Memory,
             retention: Retention::default(),
             limits: Limits::default(),
             presence: PresenceConfig::default(),

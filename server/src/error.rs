@@ -147,6 +147,12 @@ pub(crate) enum Refusal {
     TooManySessions(usize),
     #[error("too many calls: the next one may come in {} ms", .0.as_millis())]
     TooFast(Duration),
+    #[error("{whose} publishes too many bytes: try again in {} ms (setting {setting})", .wait.as_millis())]
+    TooManyBytes { whose: &'static str, setting: &'static str, wait: Duration },
+    #[error("the {kind} has {max} subscriptions already, no more are accepted (setting {setting})")]
+    TooManySubscriptions { kind: &'static str, max: usize, setting: &'static str },
+    #[error("all subscriptions of one {kind} may have {max} rooms together (setting rooms-per-user-max)")]
+    TooManyRooms { kind: &'static str, max: usize },
     #[error("the upstream {0:?} cannot be reached")]
     UpstreamUnreachable(String),
     #[error("the upstream {upstream:?} did not answer within {timeout:?}")]
@@ -170,7 +176,7 @@ impl Refusal {
     /// When the same may be tried again, where that is known.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TooFast(wait) => Some(*wait),
+            Self::TooFast(wait) | Self::TooManyBytes { wait, .. } => Some(*wait),
             _ => None,
         }
     }
@@ -209,6 +215,9 @@ impl Refusal {
             | Self::TooManySessions(_)
             | Self::TooManyReaders(_)
             | Self::StoreFull
+            | Self::TooManySubscriptions { .. }
+            | Self::TooManyRooms { .. }
+            | Self::TooManyBytes { .. }
             | Self::TooFast(_) => Reason::Limit,
             Self::UpstreamUnreachable(_) | Self::Storage(_) | Self::LeaseLost | Self::NewerCatalog(_) => {
                 Reason::Unavailable

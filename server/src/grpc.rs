@@ -40,6 +40,7 @@ use crate::{
     peers::Peers,
     presence::Presence,
     stats::Stats,
+    subscribers::Subscribers,
 };
 pub(crate) use admin::About;
 pub(crate) use front::Front;
@@ -66,6 +67,7 @@ pub(crate) struct Services {
     pub(crate) peers: Arc<Peers>,
     pub(crate) calls: Calls,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) bridges: Arc<Bridges>,
     pub(crate) about: About,
     pub(crate) heartbeat_interval: Duration,

@@ -34,7 +34,7 @@ use crate::{config::Limits, engine::Engine, error::Refusal, share};
 
 use channel::Channel;
 pub(crate) use channel::Inbox;
-pub(crate) use subscription::Subscription;
+pub(crate) use subscription::{Batch, Subscription};
 pub(crate) use tap::{READERS_MAX as TAP_READERS_MAX, Tap, Taps, Wanted};
 
 /// How long a window is kept that nobody follows and that gets no events.

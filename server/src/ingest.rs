@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_proto::{
-    catalog::{Catalogs, EventType, TYPE_URL_PREFIX},
+    catalog::{Catalogs, EventType, TYPE_URL_PREFIX, ValidPayload},
     json::closest,
     room::{Room, Tenant, shown},
     token::{Identity, Scope},
@@ -127,12 +127,12 @@ impl Ingest {
     ) -> Result<Draft, Refusal> {
         auth::require(identity, Scope::Notify)?;
         let tenant = auth::tenant(identity, &target.tenant)?;
-        self.check_payload(kind, &payload)?;
+        let valid = self.check_payload(kind, &payload)?;
         check_keys(&target)?;
         let sender = auth::sender(identity);
         Ok(Draft {
             tenant,
-            rooms: rooms(kind, instead, &target, &payload)?,
+            rooms: rooms(kind, instead, &target, &valid)?,
             time: now(),
             idempotency_key: own_key(&sender, &target.idempotency_key),
             sender,
@@ -153,10 +153,10 @@ impl Ingest {
         sender: String,
         time: Timestamp,
     ) -> Result<Draft, Refusal> {
-        self.check_payload(kind, &payload)?;
+        let valid = self.check_payload(kind, &payload)?;
         Ok(Draft {
             tenant: tenant.clone(),
-            rooms: rooms(kind, &[], &Target::default(), &payload)?,
+            rooms: rooms(kind, &[], &Target::default(), &valid)?,
             time,
             sender,
             id_field: kind.id_field,
@@ -195,12 +195,12 @@ impl Ingest {
     }
 
     /// Refuses payloads that are too large or not valid for their type.
-    fn check_payload(&self, kind: &EventType, payload: &[u8]) -> Result<(), Refusal> {
+    fn check_payload<'a>(&self, kind: &'a EventType, payload: &'a [u8]) -> Result<ValidPayload<'a>, Refusal> {
         if payload.len() > self.event_bytes_max {
             return Err(Refusal::TooLarge { size: payload.len(), max: self.event_bytes_max });
         }
         let invalid = |source| Refusal::Payload { type_name: kind.full_name.clone(), source };
-        kind.shape.validate(payload).map_err(invalid)
+        kind.check(payload).map_err(invalid)
     }
 
     fn kind(&self, type_url: &str) -> Result<&Arc<EventType>, Refusal> {
@@ -254,14 +254,19 @@ fn check_keys(target: &Target) -> Result<(), Refusal> {
 }
 
 /// The rooms of the target, or those instead, or those the event's type declares; each once.
-fn rooms(kind: &EventType, instead: &[Room], target: &Target, payload: &[u8]) -> Result<Vec<Room>, Refusal> {
+fn rooms(
+    kind: &EventType,
+    instead: &[Room],
+    target: &Target,
+    payload: &ValidPayload<'_>,
+) -> Result<Vec<Room>, Refusal> {
     if target.rooms.len() > ROOMS_MAX {
         return Err(Refusal::Invalid(format!(
             "target.rooms has {} rooms; the limit is {ROOMS_MAX}",
             target.rooms.len()
         )));
     }
-    let mut rooms = Vec::with_capacity(target.rooms.len().max(kind.rooms.len()));
+    let mut rooms = Vec::with_capacity(target.rooms.len());
     for text in &target.rooms {
         rooms.push(Room::new(text)?);
     }
@@ -269,9 +274,7 @@ fn rooms(kind: &EventType, instead: &[Room], target: &Target, payload: &[u8]) ->
         rooms.extend_from_slice(instead);
     }
     if rooms.is_empty() {
-        for template in &kind.rooms {
-            rooms.extend(template.render(payload)?);
-        }
+        rooms = payload.rooms()?;
     }
     if rooms.is_empty() {
         let templates: Vec<_> = kind.rooms.iter().map(|t| format!("{:?}", t.as_str())).collect();

@@ -25,7 +25,11 @@ mod probe;
 mod server;
 mod share;
 mod stats;
+mod subscribers;
 
-pub use config::{Config, Limits, PresenceConfig, Retention, Upstreams};
+pub use config::{
+    Ack, Config, Limits, NatsConfig, PresenceConfig, RedisConfig, RedisCredentials, Retention, Store,
+    Upstreams,
+};
 pub use error::Error;
 pub use server::Server;

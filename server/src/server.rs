@@ -14,9 +14,11 @@ use crate::{
     auth::Auth,
     bridges::Bridges,
     call::Calls,
-    config::Config,
+    config::{Config, NatsConfig, RedisConfig, Store},
     connection,
-    engine::{Engine, disk::DiskEngine, memory::MemoryEngine},
+    engine::{
+        Engine, ServerId, disk::DiskEngine, memory::MemoryEngine, nats::NatsEngine, redis::RedisEngine,
+    },
     error::Error,
     grpc::{About, Budget, Front, Services, upstream::Upstreams},
     hub::Hub,
@@ -25,6 +27,7 @@ use crate::{
     presence::Presence,
     probe::Probe,
     stats::Stats,
+    subscribers::Subscribers,
 };
 
 /// How often logs are looked through for what is too old.
@@ -45,11 +48,17 @@ impl Server {
     /// Checks the configuration and listens.
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let (retention, limits) = (config.retention, config.limits);
-        let engine: Arc<dyn Engine> = match &config.data_dir {
-            None => Arc::new(MemoryEngine::new(retention, limits)),
-            Some(folder) => {
-                let catalogs = config.catalogs.clone();
-                Arc::new(DiskEngine::open(folder, catalogs, retention, limits)?)
+        let (catalogs, server) = (config.catalogs.clone(), ServerId::random());
+        let engine: Arc<dyn Engine> = match &config.store {
+            Store::Memory => Arc::new(MemoryEngine::new(retention, limits)),
+            Store::Disk(folder) => Arc::new(DiskEngine::open(folder, catalogs, retention, limits)?),
+            Store::Redis(redis) => {
+                let redis = RedisConfig::clone(redis);
+                Arc::new(RedisEngine::connect(redis, server, catalogs, retention, limits).await?)
+            }
+            Store::Nats(nats) => {
+                let nats = NatsConfig::clone(nats);
+                Arc::new(NatsEngine::connect(nats, server, catalogs, retention, limits).await?)
             }
         };
         Self::bind_on(config, engine).await
@@ -72,7 +81,9 @@ impl Server {
             presence: presence.clone(),
             upstreams: Upstreams::new(&config.upstreams, &catalogs)?,
             stats: stats.clone(),
-            per_user: KeyedLimiter::new(config.limits.calls_per_user),
+            per_user: KeyedLimiter::new(limits.calls_per_user),
+            bytes_per_user: KeyedLimiter::new(limits.publish_bytes_per_user),
+            bytes_per_tenant: KeyedLimiter::new(limits.publish_bytes_per_tenant),
         };
         let listen = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -90,10 +101,16 @@ impl Server {
             engine,
             hub,
             stats,
+            subscribers: Arc::new(Subscribers::new(limits)),
             bridges: Arc::new(Bridges::default()),
             about: About::new(
                 address,
-                if config.data_dir.is_some() { "disk" } else { "memory" },
+                match config.store {
+                    Store::Memory => "memory",
+                    Store::Disk(_) => "disk",
+                    Store::Redis(_) => "redis",
+                    Store::Nats(_) => "nats",
+                },
                 config.signer,
                 config.tokens.default_tenant,
                 probed,
@@ -137,7 +154,7 @@ impl Server {
                 ticks.tick().await;
                 services.engine.sweep().await;
                 services.hub.sweep();
-                services.calls.per_user.forget();
+                services.calls.forget();
             }
         }));
         let services = self.services.clone();

@@ -47,7 +47,7 @@ export function record(client) {
       `event ${name}`,
     );
   return (event) => {
-    if (/^[0-9a-f]{12}-\d+$/.test(event.at(-1))) client.offsets.push(event.pop());
+    if (/^[0-9a-f]{12}-\d+(-[0-9a-f]{16})?$/.test(event.at(-1))) client.offsets.push(event.pop());
     client.events.push(event);
     for (const look of [...waiting]) if (look(event)) waiting.delete(look);
   };

@@ -125,7 +125,19 @@ export class Process {
 /** For tests that look at everything a session gets: the server publishes no presence, because todo has no such events. */
 export const QUIET = ["--presence-catalog", "todo.v1"];
 
+/** With FANFARE_TEST_ENGINE=redis or nats, servers that name no store get one of their own on it. */
+const ENGINE = process.env.FANFARE_TEST_ENGINE;
+let shared;
+
+async function storeArgs(args) {
+  if (!ENGINE || args.some((arg) => ["--data-dir", "--redis", "--nats"].includes(arg))) return [];
+  const { startStore } = await import("./stores.js");
+  shared ??= startStore(ENGINE);
+  return (await shared).fresh().serverArgs;
+}
+
 export async function startServer(args = [], listen = "127.0.0.1:0", options = {}) {
+  args = [...args, ...(await storeArgs(args))];
   const server = new Process(["server", "--grpc-listen", listen, "--jwt-secret", SECRET, ...args], options);
   // It reads its whole log first.
   server.address = (await server.log("server listening", 60_000)).address;
@@ -145,11 +157,15 @@ export async function startBridge(server, args = []) {
 
 /** A server and a bridge, as in production. */
 export async function start({ serverArgs = [], bridgeArgs = [] } = {}) {
-  const server = await startServer(serverArgs);
-  const bridge = await startBridge(server, bridgeArgs);
+  const args = [...serverArgs, ...(await storeArgs(serverArgs))];
+  const server = await startServer(args);
+  // Where servers share a store, producers talk to one and bridges to another.
+  const other = ENGINE ? await startServer(args) : server;
+  const bridge = await startBridge(other, bridgeArgs);
   const stop = async () => {
     await bridge.stop();
     await server.stop();
+    if (other !== server) await other.stop();
   };
   return { server, bridge, stop };
 }

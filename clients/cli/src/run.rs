@@ -5,15 +5,22 @@ use std::{future::Future, sync::Arc};
 use anyhow::{Context as _, bail};
 use fanfare_bridge::Bridge;
 use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
-use fanfare_server::{Limits, PresenceConfig, Retention, Server, Upstreams};
+use fanfare_server::{
+    Ack, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Server, Store, Upstreams,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     files, identity,
-    settings::{BridgeArgs, PeerArgs, ServerArgs, ServerCommand},
+    settings::{BridgeArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, Size},
 };
+
+fn byte_rate(per_second: Size, burst: Size) -> Rate {
+    let number = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
+    Rate { per_second: number(per_second), burst: number(burst) }
+}
 
 /// The server's configuration.
 pub(crate) fn server_config(
@@ -23,8 +30,9 @@ pub(crate) fn server_config(
 ) -> anyhow::Result<fanfare_server::Config> {
     let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
+    config.name.clone_from(&args.server_name);
     config.cors_origins = cors_origins;
-    config.data_dir.clone_from(&args.data_dir);
+    config.store = store(args)?;
     config.retention = Retention {
         events_max: args.retention_events,
         bytes_max: args.retention_bytes.0,
@@ -41,6 +49,14 @@ pub(crate) fn server_config(
         connections_per_address_max: args.grpc_connections_per_address_max,
         request_timeout: args.grpc_request_timeout,
         idle_timeout: args.grpc_idle_timeout,
+        subscriptions_per_user_max: args.subscriptions_per_user_max,
+        subscriptions_per_service_max: args.subscriptions_per_service_max,
+        rooms_per_user_max: args.rooms_per_user_max,
+        publish_bytes_per_user: byte_rate(args.publish_bytes_per_user, args.publish_bytes_per_user_burst),
+        publish_bytes_per_tenant: byte_rate(
+            args.publish_bytes_per_tenant,
+            args.publish_bytes_per_tenant_burst,
+        ),
         ..Limits::default()
     };
     config.presence = PresenceConfig {
@@ -57,6 +73,31 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
+/// Where the server keeps logs and sessions.
+fn store(args: &ServerArgs) -> anyhow::Result<Store> {
+    if let Some(url) = &args.redis {
+        let mut config = RedisConfig::parse(url)?;
+        config.ack = match args.redis_ack {
+            RedisAck::Memory => Ack::Memory,
+            RedisAck::Replica => Ack::Replica,
+        };
+        config.prefix.clone_from(&args.redis_prefix);
+        config.ca_file.clone_from(&args.redis_ca_file);
+        config.credentials.password_file.clone_from(&args.redis_password_file);
+        return Ok(Store::Redis(Box::new(config)));
+    }
+    if !args.nats.is_empty() {
+        let mut config = NatsConfig::new(args.nats.clone());
+        config.credentials.clone_from(&args.nats_credentials);
+        config.root_certificates.clone_from(&args.nats_ca_file);
+        config.prefix.clone_from(&args.nats_prefix);
+        config.replicas = args.nats_replicas;
+        config.partitions = args.nats_partitions;
+        return Ok(Store::Nats(Box::new(config)));
+    }
+    Ok(args.data_dir.clone().map_or(Store::Memory, Store::Disk))
+}
+
 /// The bridge's configuration.
 pub(crate) fn bridge_config(
     args: &BridgeArgs,
@@ -66,6 +107,7 @@ pub(crate) fn bridge_config(
     cors_origins: Vec<String>,
 ) -> fanfare_bridge::Config {
     let mut config = fanfare_bridge::Config::new(args.http_listen, servers, token, tokens);
+    config.name.clone_from(&args.bridge_name);
     config.cors_origins = cors_origins;
     config.path.clone_from(&args.socketio_path);
     config.ping_interval = args.ping_interval;

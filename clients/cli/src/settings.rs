@@ -13,9 +13,10 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use args::{
-    BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs,
+    BridgeArgs, CheckArgs, ClientArgs, Command, DevArgs, LogArgs, LogFormat, NotifyArgs, PeerArgs, RedisAck,
     ServerArgs, ServerCommand, SubscribeArgs, TokenArgs, TokenSettings, TypesArgs, TypesFormat,
 };
+pub(crate) use duration::Size;
 
 /// Fanfare delivers typed realtime events from gRPC producers to browsers.
 ///

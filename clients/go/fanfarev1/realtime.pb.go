@@ -426,7 +426,7 @@ type Event struct {
 	// Unique. For stored events it is the cursor just after the event, to be given
 	// as `after`; opaque.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Counts 1, 2, 3 … without holes in a tenant's log; 0 for ephemeral events.
+	// Grows along a tenant's log; 0 for ephemeral events. The next event may have any higher number.
 	Seq    uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	Tenant string `protobuf:"bytes,3,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// All rooms it was sent to.

@@ -1,5 +1,7 @@
 //! The bridge's side of `fanfare.v1.Edge`.
 
+use std::net::SocketAddr;
+
 use fanfare_proto::v1::{
     CallRequest, CallResponse, LinkRequest, LinkResponse, RecoverRequest, RecoverResponse, ReplayRequest,
     ReplayResponse, edge_client,
@@ -12,7 +14,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel};
+use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel, channel_at};
 
 /// Requests that wait for the network, at most.
 const REQUESTS_WAITING_MAX: usize = 64;
@@ -46,10 +48,20 @@ impl EdgeClient {
         Ok(Self { url: url.to_owned(), client, passing, bearer: bearer(token)? })
     }
 
-    /// The same over connections of its own: one that has died may not know it for long.
-    pub fn renewed(&self) -> Result<Self, Error> {
-        let (client, passing) = (over(channel(&self.url)?), channel(&self.url)?);
-        Ok(Self { client, passing, ..self.clone() })
+    /// The same over connections of its own, to this address of the host if one is given: a
+    /// connection that has died may not know it for long.
+    pub fn at(&self, address: Option<SocketAddr>) -> Result<Self, Error> {
+        let client = over(channel_at(&self.url, address)?);
+        Ok(Self { client, passing: channel_at(&self.url, address)?, ..self.clone() })
+    }
+
+    /// Host and port of the URL, to look up the host's addresses.
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let uri: http::Uri = self.url.parse().ok()?;
+        let port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        // An IPv6 address stands in brackets in a URL.
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), uri.port_u16().unwrap_or(port)))
     }
 
     /// Opens a link.

@@ -32,6 +32,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the server shuts down.
+    pub const fn is_shutdown(&self) -> bool {
+        matches!(self, Self::Refused { reason: Reason::Shutdown, .. })
+    }
+
     /// Whether the same request may succeed later.
     pub const fn is_retry(&self) -> bool {
         match self {

@@ -8,7 +8,7 @@ mod publisher;
 mod realtime;
 mod web;
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tonic::{
     metadata::{Ascii, MetadataValue},
@@ -29,7 +29,19 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A channel that connects when it is first used, and again when it was cut.
 fn channel(url: &str) -> Result<Channel, Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| Error::Url(url.to_owned()))?;
+    channel_at(url, None)
+}
+
+/// The same to one address of the URL's host. Requests and certificates still go by the name.
+fn channel_at(url: &str, address: Option<SocketAddr>) -> Result<Channel, Error> {
+    let wrong = || Error::Url(url.to_owned());
+    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
+    if let Some(address) = address {
+        let named = endpoint.uri().clone();
+        let scheme = named.scheme_str().ok_or_else(wrong)?;
+        let numbered = format!("{scheme}://{address}");
+        endpoint = Endpoint::from_shared(numbered).map_err(|_| wrong())?.origin(named);
+    }
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

@@ -165,7 +165,7 @@ fn template(
     }
     let template =
         RoomTemplate::parse(&text, shape).map_err(|problem| refuse(format!("{option}: {problem}")))?;
-    if let Some(stamped) = template.fields().find(|path| is_stamped(request, path)) {
+    if let Some(stamped) = template.fields().map(ToString::to_string).find(|path| is_stamped(request, path)) {
         return Err(refuse(format!(
             "{option}: room template {text:?} names {stamped}, which the server fills and browsers cannot send; name a field of {} without `fill`",
             request.full_name()

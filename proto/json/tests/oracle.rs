@@ -1,6 +1,8 @@
 //! Messages that prost-reflect made, so that the bytes do not come from the reader under test.
 
-use prost_reflect::{FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
+use prost_reflect::{
+    EnumValueDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
+};
 use serde::Serialize as _;
 
 use super::*;
@@ -9,7 +11,7 @@ use super::*;
 pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
 
 impl Choices<'_> {
-    fn byte(&mut self) -> u8 {
+    pub(super) fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         *first
@@ -98,8 +100,9 @@ pub(crate) fn random(
     }
     for field in descriptor.fields() {
         let is_deep = depth > 6 && matches!(field.kind(), Kind::Message(_));
-        // The colour of Ours has no default that browsers could see.
-        if field.full_name() != "t.Ours.color" && (choices.byte() % 3 != 1 || is_deep) {
+        // An enum whose zero says "unset" has no default that browsers could see.
+        let has_default = field.supports_presence() || field.is_list() || unset(&field).is_none();
+        if has_default && (choices.byte() % 3 != 1 || is_deep) {
             continue;
         }
         let count = usize::from(choices.byte() % 4);
@@ -120,18 +123,27 @@ pub(crate) fn random(
     message
 }
 
-fn key(field: &FieldDescriptor, choices: &mut Choices<'_>) -> MapKey {
+/// The value of an enum field that says "unset".
+fn unset(field: &FieldDescriptor) -> Option<EnumValueDescriptor> {
+    let Kind::Enum(kind) = field.kind() else { return None };
+    kind.get_value(0).filter(|zero| zero.name().ends_with("_UNSPECIFIED"))
+}
+
+pub(super) fn key(field: &FieldDescriptor, choices: &mut Choices<'_>) -> MapKey {
     match field.kind() {
         Kind::Bool => MapKey::Bool(choices.byte() & 1 == 0),
-        Kind::Int32 => MapKey::I32(choices.word() as i32),
-        Kind::Uint64 => MapKey::U64(choices.word()),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => MapKey::I32(choices.word() as i32),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => MapKey::I64(choices.word().cast_signed()),
+        Kind::Uint32 | Kind::Fixed32 => MapKey::U32(choices.word() as u32),
+        Kind::Uint64 | Kind::Fixed64 => MapKey::U64(choices.word()),
         _ => MapKey::String(choices.text()),
     }
 }
 
 #[allow(clippy::cast_possible_wrap)]
 fn value(field: &FieldDescriptor, choices: &mut Choices<'_>, depth: usize, times: Times) -> Value {
-    let js_number = field.full_name().starts_with("t.Ours.");
+    let jstype = field.options().get_field_by_name("jstype").and_then(|v| v.as_enum_number());
+    let js_number = jstype == Some(2);
     match field.kind() {
         Kind::Double => Value::F64(choices.double()),
         Kind::Float => {
@@ -151,8 +163,12 @@ fn value(field: &FieldDescriptor, choices: &mut Choices<'_>, depth: usize, times
         Kind::Bytes => {
             Value::Bytes((0..choices.byte() % 9).map(|_| choices.byte()).collect::<Vec<_>>().into())
         }
-        Kind::Enum(kind) if kind.name() == "Color" => Value::EnumNumber(1 + i32::from(choices.byte() & 1)),
-        Kind::Enum(kind) => Value::EnumNumber(i32::from(choices.byte()) % kind.values().len() as i32),
+        Kind::Enum(kind) => {
+            let unset = unset(field);
+            let numbers: Vec<i32> =
+                kind.values().filter(|v| Some(v) != unset.as_ref()).map(|v| v.number()).collect();
+            Value::EnumNumber(numbers[usize::from(choices.byte()) % numbers.len()])
+        }
         Kind::Message(kind) => Value::Message(random(kind, choices, depth, times)),
     }
 }
@@ -172,7 +188,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<DynamicMessage, prost::DecodeError
 }
 
 /// One edit that a hostile or broken producer may make.
-fn mutate(bytes: &mut Vec<u8>, (kind, at, byte): &(u8, prop::sample::Index, u8)) {
+pub(super) fn mutate(bytes: &mut Vec<u8>, (kind, at, byte): &(u8, prop::sample::Index, u8)) {
     if bytes.is_empty() {
         return bytes.push(*byte);
     }

@@ -34,7 +34,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::config::NatsConfig;
+pub use self::config::NatsConfig;
 use self::{
     logs::Logs,
     names::Names,

@@ -32,11 +32,12 @@ use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::config::{Address, Layout};
 use self::{
     append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
 };
-pub(crate) use self::{
-    config::{Ack, Address, Layout, RedisConfig},
+pub use self::{
+    config::{Ack, RedisConfig},
     credentials::Credentials,
 };
 use super::{Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space};

@@ -35,6 +35,9 @@ impl From<Refusal> for Status {
             | Refusal::TooManySessions(_)
             | Refusal::TooManyReaders(_)
             | Refusal::StoreFull
+            | Refusal::TooManySubscriptions { .. }
+            | Refusal::TooManyRooms { .. }
+            | Refusal::TooManyBytes { .. }
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,

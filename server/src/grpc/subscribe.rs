@@ -21,8 +21,9 @@ use crate::{
     auth,
     error::Refusal,
     event::Event,
-    hub::{Inbox, Subscription},
+    hub::{Batch, Inbox, Subscription},
     stats::Counted,
+    subscribers::Place,
 };
 
 /// The farthest expiry that is waited for; longer ones are looked at again then.
@@ -72,6 +73,7 @@ struct Reader {
     inbox: Arc<Inbox>,
     form: Form,
     identity: Arc<Identity>,
+    place: Place,
     pending: VecDeque<Frame>,
     more: bool,
     heartbeat: Interval,
@@ -89,6 +91,7 @@ pub(super) async fn open(
     let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
     auth::may_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
+    let place = services.subscribers.admit(&identity, rooms.len())?;
     let inbox = Arc::new(Inbox::default());
     let subscription = Subscription::open(&services.hub, &tenant, rooms, after, &inbox, 0).await?;
     let pending = VecDeque::from([form.position(subscription.cursor())]);
@@ -101,6 +104,7 @@ pub(super) async fn open(
         inbox,
         form,
         identity,
+        place,
         pending,
         more: false,
         heartbeat,
@@ -129,13 +133,21 @@ impl Reader {
     async fn finish(&mut self) -> Result<(), Refusal> {
         self.services.ingest.finished().await;
         self.services.hub.catch_up().await;
-        let batch = self.subscription.next().await?;
+        let batch = self.next().await?;
         if batch.events.is_empty() {
             return Err(Refusal::Shutdown);
         }
         self.more = batch.more;
         self.take(batch.events);
         Ok(())
+    }
+
+    /// The next events; those of the log when it is the caller's turn.
+    async fn next(&mut self) -> Result<Batch, Refusal> {
+        let turn = if self.subscription.reads_log() { Some(self.place.scan().await) } else { None };
+        let batch = self.subscription.next().await;
+        drop(turn);
+        batch
     }
 
     fn take(&mut self, events: Vec<Arc<Event>>) {
@@ -161,7 +173,7 @@ impl Reader {
                 _ = self.heartbeat.tick() => beat = true,
             }
         }
-        let batch = self.subscription.next().await?;
+        let batch = self.next().await?;
         self.more = batch.more;
         self.take(batch.events);
         if self.pending.is_empty() && beat {

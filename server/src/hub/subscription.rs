@@ -153,6 +153,11 @@ impl Subscription {
         cursor
     }
 
+    /// Whether the next events come from the log, which may take a long scan.
+    pub(crate) const fn reads_log(&self) -> bool {
+        matches!(self.place, Place::Log(_))
+    }
+
     /// The next events. Call when the inbox has given the key, and again while `more` is set.
     /// [`Refusal::Reset`] when what comes next is lost; after that it goes on from the present.
     pub(crate) async fn next(&mut self) -> Result<Batch, Refusal> {

@@ -57,7 +57,8 @@ pub(crate) struct PeerArgs {
     pub(crate) bridge: BridgeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
-    /// A server to link to; repeat for several, of which one is used at a time.
+    /// A server to link to; repeatable. Each address of the URL's host is a server too. The bridge
+    /// links to a random one, and to another when that one is lost or shuts down.
     #[arg(
         long,
         env = "FANFARE_SERVER",
@@ -100,6 +101,9 @@ pub(crate) struct ServerArgs {
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+    /// What this server calls itself, in logs and towards bridges and operators.
+    #[arg(long, env = "FANFARE_SERVER_NAME", value_name = "TEXT", default_value = "server")]
+    pub(crate) server_name: String,
     /// The catalogs that clients of the Socket.IO namespace `/`, `/ws`, `/events` and `/poll` get, by package; absent: all. Each
     /// catalog has a namespace of its own besides, e.g. `/messenger`.
     #[arg(long, env = "FANFARE_DEFAULT_CATALOGS", value_name = "PACKAGE", value_delimiter = ',')]
@@ -107,6 +111,55 @@ pub(crate) struct ServerArgs {
     /// Where the log is kept, on a disk of this machine; absent: in memory, gone with the process.
     #[arg(long, env = "FANFARE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Keeps logs and sessions on Redis 7.0 or Valkey 7.2 and later, shared by any number of servers:
+    /// redis://, rediss://, redis+sentinel://HOST,HOST/NAME or redis+cluster://HOST,HOST.
+    #[arg(long, env = "FANFARE_REDIS", value_name = "URL", conflicts_with_all = ["data_dir", "nats"], hide_env_values = true)]
+    pub(crate) redis: Option<String>,
+    /// When Notify answers: once the primary has the event in memory, or once a replica has it too.
+    #[arg(
+        long,
+        env = "FANFARE_REDIS_ACK",
+        value_name = "WHEN",
+        value_enum,
+        default_value = "memory",
+        requires = "redis"
+    )]
+    pub(crate) redis_ack: RedisAck,
+    /// The first part of all keys and channels on Redis.
+    #[arg(long, env = "FANFARE_REDIS_PREFIX", value_name = "TEXT", default_value = "ff")]
+    pub(crate) redis_prefix: String,
+    /// A file with certificates (PEM) that Redis servers are trusted by, instead of the system's.
+    #[arg(long, env = "FANFARE_REDIS_CA_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_ca_file: Option<PathBuf>,
+    /// A file with the password of the user that the URL names.
+    #[arg(long, env = "FANFARE_REDIS_PASSWORD_FILE", value_name = "FILE", requires = "redis")]
+    pub(crate) redis_password_file: Option<PathBuf>,
+    /// Keeps logs and sessions on NATS JetStream (2.11 or later), shared by any number of servers; give
+    /// several servers of one cluster with commas between.
+    #[arg(
+        long,
+        env = "FANFARE_NATS",
+        value_name = "URL",
+        value_delimiter = ',',
+        conflicts_with = "data_dir",
+        hide_env_values = true
+    )]
+    pub(crate) nats: Vec<String>,
+    /// A file with a NATS user's JWT and seed.
+    #[arg(long, env = "FANFARE_NATS_CREDENTIALS", value_name = "FILE", requires = "nats")]
+    pub(crate) nats_credentials: Option<PathBuf>,
+    /// A file with certificates (PEM) that NATS servers are trusted by, beside the system's.
+    #[arg(long, env = "FANFARE_NATS_CA_FILE", value_name = "FILE", requires = "nats")]
+    pub(crate) nats_ca_file: Option<PathBuf>,
+    /// The first token of all subjects on NATS: a-z, 0-9 and "-".
+    #[arg(long, env = "FANFARE_NATS_PREFIX", value_name = "TEXT", default_value = "ff")]
+    pub(crate) nats_prefix: String,
+    /// Copies of each stream: 1, 3 or 5. Notify answers when more than half have the event.
+    #[arg(long, env = "FANFARE_NATS_REPLICAS", value_name = "COUNT", default_value_t = 3)]
+    pub(crate) nats_replicas: usize,
+    /// Streams over which tenants are spread. Fixed once they exist.
+    #[arg(long, env = "FANFARE_NATS_PARTITIONS", value_name = "COUNT", default_value_t = 16)]
+    pub(crate) nats_partitions: u32,
     /// Answers publishers before the disk has their events, by at most so long: what was answered in that time is lost when the
     /// machine or the server crashes, and then all clients read current state anew. 0s: answers when the disk has them.
     #[arg(long, env = "FANFARE_LOSE_IN_A_CRASH", value_name = "TIME", value_parser = duration, default_value = "0s")]
@@ -146,6 +199,37 @@ pub(crate) struct ServerArgs {
         default_value_t = 5_000
     )]
     pub(crate) grpc_connections_per_address_max: usize,
+    /// Subscribe streams of one user at once.
+    #[arg(long, env = "FANFARE_SUBSCRIPTIONS_PER_USER_MAX", value_name = "COUNT", default_value_t = 100)]
+    pub(crate) subscriptions_per_user_max: usize,
+    /// Subscribe streams of one service at once. A service is known by its token's subject.
+    #[arg(
+        long,
+        env = "FANFARE_SUBSCRIPTIONS_PER_SERVICE_MAX",
+        value_name = "COUNT",
+        default_value_t = 1_000
+    )]
+    pub(crate) subscriptions_per_service_max: usize,
+    /// Rooms of all Subscribe streams of one user or service.
+    #[arg(long, env = "FANFARE_ROOMS_PER_USER_MAX", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) rooms_per_user_max: usize,
+    /// Bytes that a user may publish per second, by what browsers emit and call.
+    #[arg(long, env = "FANFARE_PUBLISH_BYTES_PER_USER", value_name = "SIZE", default_value = "256KiB")]
+    pub(crate) publish_bytes_per_user: Size,
+    /// Likewise, at once.
+    #[arg(long, env = "FANFARE_PUBLISH_BYTES_PER_USER_BURST", value_name = "SIZE", default_value = "1MiB")]
+    pub(crate) publish_bytes_per_user_burst: Size,
+    /// Bytes that all users of a tenant may publish per second, by what browsers emit and call.
+    #[arg(long, env = "FANFARE_PUBLISH_BYTES_PER_TENANT", value_name = "SIZE", default_value = "8MiB")]
+    pub(crate) publish_bytes_per_tenant: Size,
+    /// Likewise, at once.
+    #[arg(
+        long,
+        env = "FANFARE_PUBLISH_BYTES_PER_TENANT_BURST",
+        value_name = "SIZE",
+        default_value = "32MiB"
+    )]
+    pub(crate) publish_bytes_per_tenant_burst: Size,
     /// How long a connection may take to its first request, and a message of a request from its first byte to its last.
     #[arg(long, env = "FANFARE_GRPC_REQUEST_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) grpc_request_timeout: Duration,
@@ -209,6 +293,9 @@ pub(crate) struct CatalogArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Bridge")]
 pub(crate) struct BridgeArgs {
+    /// What this bridge calls itself, in logs and towards servers and operators.
+    #[arg(long, env = "FANFARE_BRIDGE_NAME", value_name = "TEXT", default_value = "bridge")]
+    pub(crate) bridge_name: String,
     /// Where browsers connect; port 0 chooses one.
     #[arg(long, env = "FANFARE_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub(crate) http_listen: SocketAddr,
@@ -394,6 +481,15 @@ pub(crate) struct LogArgs {
     /// How it is written.
     #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
+}
+
+/// When an append on Redis is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RedisAck {
+    /// Once the primary has it in memory.
+    Memory,
+    /// Once a replica has it too.
+    Replica,
 }
 
 /// How logs are written.

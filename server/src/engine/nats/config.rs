@@ -4,38 +4,38 @@ use std::{path::PathBuf, time::Duration};
 
 /// The settings of the engine.
 #[derive(Debug, Clone)]
-pub(crate) struct NatsConfig {
+pub struct NatsConfig {
     /// URLs of servers of one cluster, e.g. `nats://10.0.0.7:4222` or `tls://…`; any that answers
     /// is used, and it names the others.
-    pub(crate) servers: Vec<String>,
+    pub servers: Vec<String>,
     /// A file with a user's JWT and seed; it decides the account.
-    pub(crate) credentials: Option<PathBuf>,
+    pub credentials: Option<PathBuf>,
     /// Certificates of authorities that servers are trusted by, beside those of the system.
-    pub(crate) root_certificates: Option<PathBuf>,
+    pub root_certificates: Option<PathBuf>,
     /// The certificate and key by which this client is known.
-    pub(crate) client_certificate: Option<(PathBuf, PathBuf)>,
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Refuses connections without TLS.
-    pub(crate) require_tls: bool,
+    pub require_tls: bool,
     /// The JetStream domain, where there are several.
-    pub(crate) domain: Option<String>,
+    pub domain: Option<String>,
     /// The first token of every subject, in capitals of every stream: 1 to 32 of a-z, 0-9 and `-`.
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// Copies of each stream. An acknowledgement means that more than half have the event.
-    pub(crate) replicas: usize,
+    pub replicas: usize,
     /// Streams over which tenants are spread. Cannot be changed later.
-    pub(crate) partitions: u32,
+    pub partitions: u32,
     /// The bytes of one partition's stream at most; appends beyond are refused. Absent: no bound
     /// but that of the account and the disk.
-    pub(crate) partition_bytes_max: Option<u64>,
+    pub partition_bytes_max: Option<u64>,
     /// How long an append, read or replacement may take in all.
-    pub(crate) deadline: Duration,
+    pub deadline: Duration,
     /// How long one request may take before the engine looks at what became of it.
-    pub(crate) request_timeout: Duration,
+    pub request_timeout: Duration,
 }
 
 impl NatsConfig {
     /// The defaults for everything that has one.
-    pub(crate) fn new(servers: Vec<String>) -> Self {
+    pub fn new(servers: Vec<String>) -> Self {
         Self {
             servers,
             credentials: None,

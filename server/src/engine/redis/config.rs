@@ -12,20 +12,22 @@ const SENTINEL_PORT: u16 = 26_379;
 
 /// Everything that the engine needs to know.
 #[derive(Clone)]
-pub(crate) struct RedisConfig {
+pub struct RedisConfig {
     pub(crate) layout: Layout,
     /// Connections use TLS.
     pub(crate) tls: bool,
     /// A file with certificates (PEM) that are trusted instead of the system's.
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) credentials: Credentials,
+    pub ca_file: Option<PathBuf>,
+    /// Those of the URL, unless files are named.
+    pub credentials: Credentials,
     /// Those that sentinels ask for; empty where they ask for none.
-    pub(crate) sentinel_credentials: Credentials,
+    pub sentinel_credentials: Credentials,
     /// The number of the database. Clusters have only 0.
     pub(crate) database: i64,
     /// What all keys and channels begin with.
-    pub(crate) prefix: String,
-    pub(crate) ack: Ack,
+    pub prefix: String,
+    /// When an append is acknowledged.
+    pub ack: Ack,
     /// From the beginning of a connection to its first answer.
     pub(crate) connect_timeout: Duration,
     /// From a command to its answer.
@@ -36,7 +38,7 @@ pub(crate) struct RedisConfig {
 
 /// When an append is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ack {
+pub enum Ack {
     /// When the primary has it in memory.
     Memory,
     /// When a replica has it too.
@@ -88,7 +90,7 @@ impl RedisConfig {
     /// Reads a URL, e.g. `redis://10.0.0.7:6379/0`, `rediss+cluster://a:6379,b:6379`, or
     /// `redis+sentinel://a:26379,b:26379/primary-name`. `user:password@` may come before the hosts;
     /// characters such as `@`, `/` and `%` are written as `%XX` there.
-    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+    pub fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |problem: &str| Error::Redis { problem: format!("{}: {problem}", shown(url)) };
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| wrong("want e.g. redis://127.0.0.1:6379"))?;

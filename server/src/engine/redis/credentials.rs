@@ -11,12 +11,15 @@ const FILE_BYTES_MAX: usize = 4096;
 
 /// A user and a password. What a file has counts more than what a URL has.
 #[derive(Clone, Default)]
-pub(crate) struct Credentials {
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
-    /// Files with nothing but the user's name, and nothing but the password.
-    pub(crate) username_file: Option<PathBuf>,
-    pub(crate) password_file: Option<PathBuf>,
+pub struct Credentials {
+    /// The user; absent for the default one.
+    pub username: Option<String>,
+    /// The password, where one is needed.
+    pub password: Option<String>,
+    /// A file with nothing but the user's name.
+    pub username_file: Option<PathBuf>,
+    /// A file with nothing but the password.
+    pub password_file: Option<PathBuf>,
 }
 
 impl fmt::Debug for Credentials {

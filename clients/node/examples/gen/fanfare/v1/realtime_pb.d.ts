@@ -215,7 +215,7 @@ export declare type Event = Message<"fanfare.v1.Event"> & {
   id: string;
 
   /**
-   * Counts 1, 2, 3 … without holes in a tenant's log; 0 for ephemeral events.
+   * Grows along a tenant's log; 0 for ephemeral events. The next event may have any higher number.
    *
    * @generated from field: uint64 seq = 2;
    */
