@@ -15,7 +15,7 @@ use super::{
     channel::{Channel, Inbox, Listener},
 };
 use crate::{
-    engine::ReadLimits,
+    engine::{Page, ReadLimits},
     error::Refusal,
     event::Event,
     interest::{Interest, Since},
@@ -58,6 +58,8 @@ pub(crate) struct Subscription {
     place: Place,
     /// The history that the place belongs to.
     generation: u64,
+    /// Events that are read from the log at once: fewer where they are large.
+    page_events: usize,
 }
 
 impl Subscription {
@@ -83,8 +85,15 @@ impl Subscription {
         };
         let generation = channel.lock().generation;
         let (hub, place) = (hub.clone(), Place::Log(start));
-        let mut subscription =
-            Self { hub, channel, listener, interest: Interest::default(), place, generation };
+        let mut subscription = Self {
+            hub,
+            channel,
+            listener,
+            interest: Interest::default(),
+            place,
+            generation,
+            page_events: BATCH_EVENTS_MAX,
+        };
         if after.is_none() {
             subscription.skip_to(start);
         }
@@ -179,20 +188,37 @@ impl Subscription {
                         continue;
                     }
                     let engine = self.hub.engine();
-                    let page = engine.read(self.channel.tenant(), &self.interest, cursor, READ).await?;
+                    let limits = ReadLimits { events_max: self.page_events, ..READ };
+                    let page = engine.read(self.channel.tenant(), &self.interest, cursor, limits).await?;
+                    let page = self.bound(page);
                     self.place = Place::Log(page.cursor);
                     if !page.events.is_empty() {
                         return Ok(Batch { events: page.events, cursor: page.cursor, more: true });
-                    }
-                    if page.cursor.seq == cursor.seq {
-                        // The log has nothing more, and the window does not reach back to its end:
-                        // it is about to.
-                        self.channel.reaches(cursor).await;
                     }
                     tokio::task::yield_now().await;
                 }
             }
         }
+    }
+
+    /// Cuts a page to the bytes of a batch, and adapts how much the next one reads.
+    fn bound(&mut self, mut page: Page) -> Page {
+        let mut bytes = 0;
+        let fits = page.events.iter().take_while(|event| {
+            bytes += event.cost_bytes();
+            bytes <= BATCH_BYTES_MAX
+        });
+        let count = fits.count().max(1);
+        if count < page.events.len() {
+            page.events.truncate(count);
+            if let Some(last) = page.events.last() {
+                page.cursor = Cursor { seq: last.seq, tag: last.tag, ..page.cursor };
+            }
+            self.page_events = count + 1;
+        } else {
+            self.page_events = (self.page_events * 2).min(BATCH_EVENTS_MAX);
+        }
+        page
     }
 
     /// Ends the reading once, when the history that it belongs to is lost.

@@ -263,6 +263,24 @@ async fn a_batch_is_bounded_and_says_that_there_is_more() {
 }
 
 #[tokio::test]
+async fn large_events_of_the_log_come_in_batches_of_bounded_bytes() {
+    let world = World::new(1, 1000);
+    let start = world.head();
+    let batch = (0..100).map(|_| Draft { rooms: rooms(1), ..draft("1", "", 40_000) }).collect();
+    world.engine.append(&world.tenant, batch).await.unwrap();
+    let mut subscription = world.open(rooms(1), Some(start), &Arc::default()).unwrap();
+    let mut seqs = Vec::new();
+    while seqs.len() < 100 {
+        let batch = subscription.next().await.unwrap();
+        let bytes: usize = batch.events.iter().map(|event| event.cost_bytes()).sum();
+        assert!(bytes <= 256 << 10, "{bytes} bytes");
+        seqs.extend(batch.events.iter().map(|event| event.seq));
+        assert_eq!(batch.cursor.seq, *seqs.last().unwrap());
+    }
+    assert_eq!(seqs, (1..=100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn all_windows_together_are_bounded_and_those_that_nobody_follows_are_freed() {
     let limits = Limits { window_total_bytes_max: 60_000, ..Limits::default() };
     let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new(Retention::default(), limits));
