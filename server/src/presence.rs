@@ -300,11 +300,8 @@ impl Presence {
         let (server, link) = (self.engine.server().clone(), link.number());
         self.insist_on_session(session_id, move |user, cx| {
             // It may have gone on over another bridge.
-            if !user.session(&id).is_some_and(|session| session.is_of(&server, link)) {
-            } else if left {
-                user.end(&id, cx);
-            } else {
-                user.close(&id, cx);
+            if user.session(&id).is_some_and(|session| session.is_of(&server, link)) {
+                if left { user.end(&id, cx) } else { user.close(&id, cx) }
             }
         })
         .await;

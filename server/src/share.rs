@@ -21,6 +21,12 @@ pub(crate) fn level(sizes: &mut [usize], max: usize) -> Option<usize> {
     None
 }
 
+/// By how many bytes a store has grown. Stores are far smaller than what these numbers hold.
+pub(crate) fn growth(before: usize, after: usize) -> isize {
+    let number = |size| isize::try_from(size).unwrap_or(isize::MAX);
+    number(after) - number(before)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -28,7 +28,7 @@ use crate::{
     error::Refusal,
     event::{Draft, Event},
     interest::Interest,
-    share,
+    share::{self, growth},
 };
 
 /// A server's handle on the store.
@@ -96,7 +96,7 @@ impl Store {
             let mut log = locked(&log);
             let before = log.bytes();
             let answers = log.append(batch, &self.retention, &self.limits);
-            (answers, difference(before, log.bytes()))
+            (answers, growth(before, log.bytes()))
         };
         self.grow(growth);
         Ok(answers)
@@ -128,7 +128,7 @@ impl Store {
         let mut log = locked(log);
         let before = log.bytes();
         log.trim(Instant::now(), retention);
-        self.bytes.fetch_add(difference(before, log.bytes()), Ordering::Relaxed);
+        self.bytes.fetch_add(growth(before, log.bytes()), Ordering::Relaxed);
     }
 
     fn sweep(&self) {
@@ -161,11 +161,6 @@ impl Store {
             logs.remove(tenant);
         }
     }
-}
-
-fn difference(before: usize, after: usize) -> isize {
-    let number = |size| isize::try_from(size).unwrap_or(isize::MAX);
-    number(after) - number(before)
 }
 
 /// Nothing here ever waits.

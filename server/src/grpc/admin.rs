@@ -186,10 +186,8 @@ pub(super) async fn get_server(
     let own = services.info();
     // Servers and bridges are everybody's: who administers one tenant learns nothing of them.
     let is_for_all = identity.tenant == TenantScope::Any;
-    let others = match is_for_all {
-        true => services.peers.others(services.presence.servers()).await,
-        false => Others::default(),
-    };
+    let others =
+        if is_for_all { services.peers.others(services.presence.servers()).await } else { Others::default() };
     let mut servers: Vec<ServerInfo> =
         others.known.into_iter().filter_map(|description| description.info).chain([own.clone()]).collect();
     servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));

@@ -20,7 +20,7 @@ use super::{
     listeners::{Listeners, Part},
     window::Window,
 };
-use crate::{config::Limits, event::Event};
+use crate::{config::Limits, event::Event, share::growth};
 
 /// The lock is short: never held while waking, encoding or awaiting.
 #[derive(Debug)]
@@ -176,12 +176,6 @@ impl Channel {
         state.window.shrink(bytes_max);
         growth(before, state.window.bytes())
     }
-}
-
-/// Windows are far smaller than what these numbers hold.
-fn growth(before: usize, after: usize) -> isize {
-    let number = |size| isize::try_from(size).unwrap_or(isize::MAX);
-    number(after) - number(before)
 }
 
 impl State {

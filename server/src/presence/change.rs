@@ -70,7 +70,7 @@ impl Presence {
         for tries in 0..TRIES_MAX {
             let before = known.as_ref().map(|known| known.user.clone()).unwrap_or_default();
             let mut user = (*before).clone();
-            let result = self.apply(key, &mut user, &mut change)?;
+            let result = self.apply(&mut user, &mut change)?;
             if user == *before {
                 return Ok(result);
             }
@@ -116,11 +116,9 @@ impl Presence {
 
     fn apply<R>(
         &self,
-        key: &UserKey,
         user: &mut User,
         change: &mut impl FnMut(&mut User, Context<'_>) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
-        let _ = key;
         let is_published = |room: &_, catalog: &_, came| self.announcements.is_published(room, catalog, came);
         change(
             user,
@@ -158,8 +156,7 @@ impl Presence {
         if !is_newest {
             return;
         }
-        let (grace, window) = (millis(self.config.grace), millis(self.config.recovery_window));
-        let expiry = user.as_ref().and_then(|user| user.next_expiry(self.engine.server(), grace, window));
+        let expiry = user.as_ref().and_then(|user| self.next_expiry(user));
         self.timers.lock().unwrap_or_else(PoisonError::into_inner).set(key, expiry);
         if expiry.is_some() {
             self.changed.notify_one();
@@ -169,19 +166,27 @@ impl Presence {
         }
     }
 
+    /// When a user's record must be looked at next.
+    fn next_expiry(&self, user: &User) -> Option<u64> {
+        let (grace, window) = (millis(self.config.grace), millis(self.config.recovery_window));
+        user.next_expiry(self.engine.server(), grace, window)
+    }
+
     /// Makes a change that must happen: if the store refuses, it is tried again later.
     pub(super) async fn insist(self: &Arc<Self>, key: UserKey, change: Change) {
-        if !self.backlog.has(&key) {
-            let made = self.change(&key, |user, cx| {
-                change(user, cx);
-                Ok(())
-            });
-            if made.await.is_ok() {
-                return;
-            }
+        if !self.backlog.has(&key) && self.try_change(&key, &change).await.is_ok() {
+            return;
         }
         self.backlog.push(key, change);
         self.changed.notify_one();
+    }
+
+    async fn try_change(self: &Arc<Self>, key: &UserKey, change: &Change) -> Result<(), Refusal> {
+        let change = |user: &mut User, cx: Context<'_>| {
+            change(user, cx);
+            Ok(())
+        };
+        self.change(key, change).await
     }
 
     /// The number of what bridges have reported so far, for [`Self::stored`].
@@ -245,11 +250,7 @@ impl Presence {
     pub(super) async fn work_off(self: &Arc<Self>) -> bool {
         let waiting = stream::iter(self.backlog.by_user()).map(|changes| async move {
             for (number, Waiting { key, change }) in changes {
-                let made = self.change(&key, |user, cx| {
-                    change(user, cx);
-                    Ok(())
-                });
-                if made.await.is_err() {
+                if self.try_change(&key, &change).await.is_err() {
                     return false;
                 }
                 self.backlog.finish(number);
@@ -270,8 +271,7 @@ impl Presence {
             let is_stored = expired.await.is_ok();
             // When nothing was over yet, nothing has set the next time.
             let known = self.index().get(&key);
-            let (grace, window) = (millis(self.config.grace), millis(self.config.recovery_window));
-            let next = known.and_then(|k| k.user.next_expiry(self.engine.server(), grace, window));
+            let next = known.and_then(|known| self.next_expiry(&known.user));
             self.timers.lock().unwrap_or_else(PoisonError::into_inner).set(&key, next);
             is_stored
         });

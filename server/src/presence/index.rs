@@ -187,9 +187,9 @@ impl Index {
     /// Whether this server has anything to do with a tenant's users.
     pub(super) fn is_occupied(&self, tenant: &Tenant) -> bool {
         let own = |known: &Known| {
-            let waits = known.user.announced.iter().filter_map(|announced| announced.gone.as_ref());
+            let waits = || known.user.announced.iter().filter_map(|announced| announced.gone.as_ref());
             known.user.sessions.iter().any(|session| session.owner.server == self.server)
-                || waits.into_iter().any(|(_, server)| *server == self.server)
+                || waits().any(|(_, server)| *server == self.server)
                 || !known.user.pending.is_empty()
         };
         self.tenants.get(tenant).is_some_and(|of_tenant| of_tenant.users.values().any(own))
