@@ -3,13 +3,13 @@
 //! All requests that are ready are one batch per tenant: they share what it costs to write. While a
 //! batch is written, the next one gathers in the transport.
 
-use std::{collections::VecDeque, sync::Arc, task::Poll};
+use std::{collections::VecDeque, sync::Arc};
 
 use fanfare_proto::{
     token::Identity,
     v1::{NotifyRequest, NotifyResponse},
 };
-use futures_util::{FutureExt as _, Stream as _, stream};
+use futures_util::{FutureExt as _, stream};
 use http::Response;
 use prost::Message as _;
 use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
@@ -97,13 +97,7 @@ impl Producer {
         };
         let mut bytes = self.check(first);
         while self.end.is_none() && self.drafts.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let ready = std::future::poll_fn(|cx| {
-                Poll::Ready(match std::pin::Pin::new(&mut self.requests).poll_next(cx) {
-                    Poll::Ready(next) => Some(next.transpose()),
-                    Poll::Pending => None,
-                })
-            });
-            let Some(next) = ready.await else { return };
+            let Some(next) = self.requests.message().now_or_never() else { return };
             bytes += self.check(next);
         }
     }
@@ -112,12 +106,8 @@ impl Producer {
     fn check(&mut self, next: Result<Option<NotifyRequest>, Status>) -> usize {
         let request = match next {
             Ok(Some(request)) => request,
-            Ok(None) => {
-                self.end = Some(Ok(()));
-                return 0;
-            }
-            Err(status) => {
-                self.end = Some(Err(status));
+            end => {
+                self.end = Some(end.map(drop));
                 return 0;
             }
         };
