@@ -229,13 +229,37 @@ impl Event {
     }
 }
 
+/// The built-in catalogs, for tests. Compiled once: that takes longer than many appends.
+#[cfg(test)]
+pub(crate) fn builtin_catalogs() -> &'static Arc<fanfare_proto::catalog::Catalogs> {
+    use std::sync::LazyLock;
+
+    use fanfare_proto::catalog::Catalogs;
+    static CATALOGS: LazyLock<Arc<Catalogs>> = LazyLock::new(|| Arc::new(Catalogs::builtin().unwrap()));
+    &CATALOGS
+}
+
 /// An event type of the built-in catalogs, for tests.
 #[cfg(test)]
 pub(crate) fn builtin_kind(name: &str) -> Arc<EventType> {
-    use fanfare_proto::catalog::Catalogs;
-    static CATALOGS: std::sync::LazyLock<Catalogs> =
-        std::sync::LazyLock::new(|| Catalogs::builtin().unwrap());
-    CATALOGS.event(name).unwrap().clone()
+    builtin_catalogs().event(name).unwrap().clone()
+}
+
+/// A catalog that only a newer server has, with the event `newer.v1.Thing`, for tests. It is
+/// written to a file.
+#[cfg(test)]
+pub(crate) fn newer_catalogs(file: std::path::PathBuf) -> Arc<fanfare_proto::catalog::Catalogs> {
+    const NEWER: &str = r#"
+        syntax = "proto3";
+        package newer.v1;
+        import "fanfare/v1/catalog.proto";
+        message Thing {
+          option (fanfare.v1.event) = { name: "thing" rooms: "org" };
+          string name = 1;
+        }
+    "#;
+    std::fs::write(&file, NEWER).unwrap();
+    Arc::new(fanfare_proto::catalog::Catalogs::load(&[file]).unwrap())
 }
 
 /// A draft for tests: an event for everybody in the tenant, with a payload of so many bytes.

@@ -12,18 +12,8 @@ use crate::{
     config::{Limits, Retention},
     engine::{Engine, disk::DiskEngine},
     error::Refusal,
-    event::{Draft, draft},
+    event::{Draft, builtin_catalogs, draft, newer_catalogs},
 };
-
-const NEWER: &str = r#"
-    syntax = "proto3";
-    package newer.v1;
-    import "fanfare/v1/catalog.proto";
-    message Thing {
-      option (fanfare.v1.event) = { name: "thing" rooms: "org" };
-      string name = 1;
-    }
-"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_an_unknown_type_ends_only_the_reading_of_its_tenant() {
@@ -31,8 +21,7 @@ async fn an_event_of_an_unknown_type_ends_only_the_reading_of_its_tenant() {
     let _fresh = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     let (file, data) = (folder.join("newer.proto"), folder.join("data"));
-    fs::write(&file, NEWER).unwrap();
-    let newer = Arc::new(Catalogs::load(&[file]).unwrap());
+    let newer = newer_catalogs(file);
     let limits = Limits::default();
     let opened = |catalogs: Arc<Catalogs>| -> Arc<dyn Engine> {
         Arc::new(DiskEngine::open(&data, catalogs, Retention::default(), limits).unwrap())
@@ -46,7 +35,7 @@ async fn an_event_of_an_unknown_type_ends_only_the_reading_of_its_tenant() {
     engine.close().await;
     drop(engine);
 
-    let engine = opened(Arc::new(Catalogs::builtin().unwrap()));
+    let engine = opened(builtin_catalogs().clone());
     let hub = Arc::new(Hub::new(limits, engine.clone()));
     let inbox = Arc::new(Inbox::default());
     let org = || vec![Room::org()];

@@ -7,14 +7,14 @@ mod newer;
 mod order;
 mod servers;
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::collections::HashSet;
 
 use fanfare_proto::room::Room;
 use prost_types::Timestamp;
 
 use self::servers::Servers;
 use super::*;
-use crate::interest::Since;
+use crate::{event::builtin_catalogs, interest::Since};
 
 const LIMITS: ReadLimits = ReadLimits { events_max: 1000, scan_max: 10_000 };
 
@@ -33,13 +33,7 @@ async fn open_with(
     retention: Retention,
     limits: Limits,
 ) -> Result<NatsEngine, Error> {
-    NatsEngine::connect(config.clone(), name.into(), catalogs().clone(), retention, limits).await
-}
-
-/// Compiled once: that takes longer than many appends.
-fn catalogs() -> &'static Arc<Catalogs> {
-    static CATALOGS: LazyLock<Arc<Catalogs>> = LazyLock::new(|| Arc::new(Catalogs::builtin().unwrap()));
-    &CATALOGS
+    NatsEngine::connect(config.clone(), name.into(), builtin_catalogs().clone(), retention, limits).await
 }
 
 /// Two handles on one store.
@@ -70,7 +64,7 @@ fn typed(tenant: &Tenant, type_name: &str, key: &str, payload: &[u8]) -> Draft {
         rooms: vec![Room::org()],
         time: Timestamp { seconds: 1, nanos: 2 },
         sender: "s".into(),
-        kind: catalogs().event(type_name).unwrap().clone(),
+        kind: builtin_catalogs().event(type_name).unwrap().clone(),
         payload: Bytes::copy_from_slice(payload),
         except_sessions: Vec::new(),
         idempotency_key: key.to_owned(),

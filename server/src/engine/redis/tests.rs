@@ -6,24 +6,11 @@ mod failures;
 mod links;
 mod server;
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
 use self::server::Server;
 use super::{super::*, *};
-
-static CATALOGS: LazyLock<Arc<Catalogs>> = LazyLock::new(|| Arc::new(Catalogs::builtin().unwrap()));
-
-fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
-    let stored = StoredEvent {
-        type_name: "messenger.v1.NewMessage".to_owned(),
-        payload: Bytes::from(vec![0; payload]),
-        rooms: vec!["org".to_owned()],
-        ..StoredEvent::default()
-    };
-    let mut draft = stored.draft(&Tenant::new(tenant).unwrap(), &CATALOGS).unwrap();
-    key.clone_into(&mut draft.idempotency_key);
-    draft
-}
+use crate::event::{builtin_catalogs, draft};
 
 /// A handle on a server.
 async fn engine(server: &Server) -> RedisEngine {
@@ -31,7 +18,9 @@ async fn engine(server: &Server) -> RedisEngine {
 }
 
 async fn engine_with(config: RedisConfig, retention: Retention, limits: Limits) -> RedisEngine {
-    RedisEngine::connect(config, ServerId::random(), CATALOGS.clone(), retention, limits).await.unwrap()
+    RedisEngine::connect(config, ServerId::random(), builtin_catalogs().clone(), retention, limits)
+        .await
+        .unwrap()
 }
 
 /// Two handles on a store of their own, for the conformance suite.

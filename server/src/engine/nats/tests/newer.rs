@@ -1,23 +1,13 @@
 //! Events that a server with a newer catalog has appended.
 
 use super::*;
-
-const NEWER: &str = r#"
-    syntax = "proto3";
-    package newer.v1;
-    import "fanfare/v1/catalog.proto";
-    message Thing {
-      option (fanfare.v1.event) = { name: "thing" rooms: "org" };
-      string name = 1;
-    }
-"#;
+use crate::event::newer_catalogs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_an_unknown_type_ends_the_read_and_the_feed() {
     let Some(servers) = Servers::start(1) else { return };
     let file = servers.store(0).with_extension("proto");
-    std::fs::write(&file, NEWER).unwrap();
-    let newer = Arc::new(Catalogs::load(&[file]).unwrap());
+    let newer = newer_catalogs(file);
     let kind = newer.event("newer.v1.Thing").unwrap().clone();
     let (config, limits) = (settings(&servers, 1), Limits::default());
     let a = NatsEngine::connect(config.clone(), "a".into(), newer, Retention::default(), limits).await;

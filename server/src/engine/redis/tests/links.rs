@@ -59,7 +59,7 @@ async fn sentinels_have_credentials_of_their_own() {
     config.call_timeout = Duration::from_millis(300);
     let connect = |config| {
         let (retention, limits) = (Retention::default(), Limits::default());
-        RedisEngine::connect(config, ServerId::random(), CATALOGS.clone(), retention, limits)
+        RedisEngine::connect(config, ServerId::random(), builtin_catalogs().clone(), retention, limits)
     };
     let refused = connect(config.clone()).await.unwrap_err().to_string();
     assert!(refused.contains("sentinel"), "{refused}");
