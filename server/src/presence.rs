@@ -283,39 +283,41 @@ impl Presence {
         left: Vec<Room>,
         catalog: &str,
     ) {
-        let (id, catalog): (Arc<str>, Arc<str>) = (session_id.into(), catalog.into());
-        let (server, link) = (self.engine.server().clone(), link.number());
-        self.insist_on_session(session_id, move |user, cx| {
-            if user.session(&id).is_some_and(|session| session.is_of(&server, link)) {
-                user.leave(&id, &left, cx);
-                user.enter(&id, &entered, &catalog, cx);
-            }
+        let catalog: Arc<str> = catalog.into();
+        self.insist_on_session(link, session_id, move |user, id, cx| {
+            user.leave(id, &left, cx);
+            user.enter(id, &entered, &catalog, cx);
         })
         .await;
     }
 
     /// A session is gone; `left`: its client ended it.
     pub(crate) async fn close(self: &Arc<Self>, link: &Link, session_id: &str, left: bool) {
-        let id: Arc<str> = session_id.into();
-        let (server, link) = (self.engine.server().clone(), link.number());
-        self.insist_on_session(session_id, move |user, cx| {
-            // It may have gone on over another bridge.
-            if user.session(&id).is_some_and(|session| session.is_of(&server, link)) {
-                if left { user.end(&id, cx) } else { user.close(&id, cx) }
-            }
-        })
+        self.insist_on_session(
+            link,
+            session_id,
+            move |user, id, cx| {
+                if left { user.end(id, cx) } else { user.close(id, cx) }
+            },
+        )
         .await;
     }
 
+    /// Changes the record of a session's user, unless the session has moved to another link.
     async fn insist_on_session(
         self: &Arc<Self>,
+        link: &Link,
         session_id: &str,
-        change: impl Fn(&mut user::User, user::Context<'_>) + Send + Sync + 'static,
+        change: impl Fn(&mut user::User, &str, user::Context<'_>) + Send + Sync + 'static,
     ) {
-        let key = self.index().owner(session_id).cloned();
-        if let Some(key) = key {
-            self.insist(key, Arc::new(change)).await;
-        }
+        let Some(key) = self.index().owner(session_id).cloned() else { return };
+        let (id, link) = (session_id.to_owned(), link.number());
+        let change = move |user: &mut user::User, cx: user::Context<'_>| {
+            if user.session(&id).is_some_and(|session| session.is_of(cx.server, link)) {
+                change(user, &id, cx);
+            }
+        };
+        self.insist(key, Arc::new(change)).await;
     }
 
     /// Has the bridges end sessions; gives how many are connected.

@@ -106,8 +106,7 @@ impl Channel {
             state.used_at = Instant::now();
             growth(before, state.window.bytes())
         };
-        parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
-        self.grown.notify_waiters();
+        self.wake(&parts);
         growth
     }
 
@@ -120,10 +119,9 @@ impl Channel {
                 return;
             }
             state.blocked_by = type_name;
-            state.listeners.values().flat_map(|listeners| listeners.parts().to_vec()).collect()
+            state.all_parts()
         };
-        parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
-        self.grown.notify_waiters();
+        self.wake(&parts);
     }
 
     /// History was lost: every subscription ends where it is, and the window begins anew.
@@ -133,12 +131,16 @@ impl Channel {
             let before = state.window.bytes();
             state.window.reset(cursor);
             state.generation += 1;
-            let parts = state.listeners.values().flat_map(|listeners| listeners.parts().to_vec());
-            (parts.collect::<Vec<Part>>(), growth(before, state.window.bytes()))
+            (state.all_parts(), growth(before, state.window.bytes()))
         };
+        self.wake(&parts);
+        growth
+    }
+
+    /// Wakes listeners, and those who wait for the window. Called without the lock.
+    fn wake(&self, parts: &[Part]) {
         parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
         self.grown.notify_waiters();
-        growth
     }
 
     /// Resolves when the window has everything up to here, or another history.
@@ -189,6 +191,11 @@ impl State {
         if listeners.is_empty() {
             self.listeners.remove(room);
         }
+    }
+
+    /// The listeners of all rooms.
+    fn all_parts(&self) -> Vec<Part> {
+        self.listeners.values().flat_map(|listeners| listeners.parts().to_vec()).collect()
     }
 
     #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     user::{Context, User},
 };
 use crate::{
-    engine::{Replaced, Replacement, Space},
+    engine::{Record, Replaced, Replacement, Space},
     error::Refusal,
     ingest::Ingest,
 };
@@ -84,21 +84,17 @@ impl Presence {
             match self.engine.replace(&space, &key.user_id, replacement).await? {
                 Replaced::Revision(revision) => {
                     self.accept(key, user, revision, false);
-                    if !self.group.is_occupied(&key.tenant) {
-                        self.occupy(&key.tenant).await?;
-                    }
+                    // The tenant may have been vacated meanwhile.
+                    self.occupy(&key.tenant).await?;
                     return Ok(result);
                 }
                 Replaced::Conflict => {
-                    let found = self.engine.record(&space, &key.user_id).await?;
-                    let decoded =
-                        |value: bytes::Bytes| record::decode(&value).ok_or(Refusal::Storage("read"));
-                    known = match found {
-                        Some(found) => {
-                            let user = found.value.map(decoded).transpose()?.map(Arc::new);
-                            user.map(|user| Known { user, revision: found.revision })
+                    known = match self.engine.record(&space, &key.user_id).await? {
+                        Some(Record { value: Some(value), revision, .. }) => {
+                            let user = record::decode(&value).ok_or(Refusal::Storage("read"))?;
+                            Some(Known { user: Arc::new(user), revision })
                         }
-                        None => None,
+                        _ => None,
                     };
                     if tries > 0 {
                         let pause = CONFLICT_PAUSE_MAX.mul_f64(rand::random::<f64>());

@@ -47,7 +47,7 @@ pub(super) struct Link {
     identity: Arc<Identity>,
     requests: Streaming<LinkRequest>,
     sessions: Arc<Sessions>,
-    /// A report of the bridge that is being taken over. No other request is taken before.
+    /// A report of the bridge that is being applied. No other request is read until it is.
     applying: Option<BoxFuture<'static, (u64, Result<SessionsApplied, Refusal>)>>,
     linked: Linked,
     inbox: Arc<Inbox>,
@@ -108,7 +108,7 @@ pub(super) fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
     Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
-/// Resolves when a report was taken over; never when there is none.
+/// Resolves when a report is applied; never when there is none.
 async fn applied<T>(applying: &mut Option<BoxFuture<'static, T>>) -> T {
     match applying {
         Some(applying) => applying.await,
