@@ -1,8 +1,10 @@
 //! One connection: HTTP/2 or HTTP/1.1, with a deadline for everything that a peer may leave undone.
 
+mod requests;
+
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -16,7 +18,7 @@ use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -25,6 +27,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+
+use requests::{Driver, Requests};
 
 /// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -130,14 +134,16 @@ where
         let (open, answered) = (activity.begin(), answer(request));
         async move { Ok::<_, Infallible>(answered.await.map(|body| Answer { body, _open: open })) }
     });
-    let builder = builder(rules);
+    let requests = Requests::default();
+    let builder = builder(rules, requests.clone());
+    let mut driver = Driver::new(requests);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let (mut closes, mut is_idle) = (false, false);
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
+            ended = poll_fn(|cx| driver.poll(connection.as_mut(), cx)) => {
                 if let Err(error) = ended {
                     tracing::debug!(error, "a connection ended");
                 }
@@ -162,8 +168,8 @@ where
     }
 }
 
-fn builder(rules: Rules) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(rules: Rules, requests: Requests) -> auto::Builder<Requests> {
+    let mut builder = auto::Builder::new(requests);
     builder
         .http1()
         .timer(TokioTimer::new())
