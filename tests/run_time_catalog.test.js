@@ -51,11 +51,13 @@ test("a typed stub goes in, a Socket.IO event comes out, and a typed stream", as
 test("reflection and health list the catalog", async () => {
   for (const special of ["services", "services_v1"]) {
     const services = await python.send({ special });
-    for (const wanted of ["orders.v1.Orders", "orders.v1.OrdersClient", "messenger.v1.Messenger", "fanfare.v1.Realtime"]) {
+    for (const wanted of ["orders.v1.Orders", "orders.v1.OrdersClient", "messenger.v1.Messenger", "fanfare.v1.Realtime", "grpc.health.v1.Health"]) {
       assert.ok(services.includes(wanted), `${special}: ${wanted} in ${services}`);
     }
   }
   assert.equal(await python.send({ special: "file", symbol: "orders.v1.OrderPlaced" }), "orders/v1/orders.proto");
+  // Tools decode refusals by it.
+  assert.match(await python.send({ special: "file", symbol: "google.rpc.ErrorInfo" }), /error_details\.proto$/);
   assert.equal(await python.send({ special: "health", service: "orders.v1.Orders" }), "SERVING");
   assert.equal(await python.send({ special: "health", service: "fanfare.v1.Realtime" }), "SERVING");
 });

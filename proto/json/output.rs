@@ -11,6 +11,11 @@ pub(super) trait Output: Write {
     fn write_bytes(&mut self, value: &[u8]) -> Result<()> {
         write!(self, "\"{}\"", base64::engine::general_purpose::STANDARD.encode(value))
     }
+
+    /// Whether it is for gRPC callers: enum values have their protobuf names, and internal fields are shown.
+    fn is_canonical(&self) -> bool {
+        false
+    }
 }
 
 impl Output for Vec<u8> {}
@@ -18,6 +23,25 @@ impl Output for Vec<u8> {}
 impl Output for Sink {
     fn write_bytes(&mut self, _: &[u8]) -> Result<()> {
         Ok(())
+    }
+}
+
+/// JSON for gRPC callers.
+pub(super) struct Canonical<'a>(pub(super) &'a mut Vec<u8>);
+
+impl Write for Canonical<'_> {
+    fn write(&mut self, text: &[u8]) -> Result<usize> {
+        self.0.write(text)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for Canonical<'_> {
+    fn is_canonical(&self) -> bool {
+        true
     }
 }
 

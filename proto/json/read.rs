@@ -1,8 +1,12 @@
 //! From browser JSON to protobuf bytes, in one pass over the text.
 
+mod any;
 mod field;
 
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use base64::{
     Engine as _, alphabet,
@@ -17,12 +21,32 @@ use super::{
     special::{read_duration, read_timestamp, snake},
 };
 
+/// Who wrote the JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    Browsers,
+    /// Those who may also call over gRPC.
+    Callers,
+}
+
 /// Reads one JSON value as a message.
-pub(super) fn message(table: &Table, index: usize, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
+pub(super) fn message(
+    table: &Table,
+    index: usize,
+    json: &[u8],
+    audience: Audience,
+) -> Result<Vec<u8>, PayloadError> {
     if json.is_empty() {
         return Ok(Vec::new());
     }
-    let context = Context { table, path: RefCell::default(), refusal: RefCell::default() };
+    let is_browser = audience == Audience::Browsers;
+    let context = Context {
+        table,
+        is_browser,
+        takes_any: Cell::new(!is_browser),
+        path: RefCell::default(),
+        refusal: RefCell::default(),
+    };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let seed = MessageSeed { context: &context, index, depth: 0 };
     let read = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
@@ -40,6 +64,9 @@ use field::{FieldSeed, Simple};
 
 struct Context<'t> {
     table: &'t Table,
+    is_browser: bool,
+    /// Whether a `google.protobuf.Any` may come; not within another.
+    takes_any: Cell<bool>,
     /// Where the walk is; left as it is when something is refused.
     path: RefCell<Vec<Step>>,
     refusal: RefCell<Option<String>>,
@@ -56,6 +83,16 @@ impl Context<'_> {
         let error = E::custom(&message);
         self.refusal.replace(Some(message));
         error
+    }
+
+    const fn shows(&self, field: &FieldShape) -> bool {
+        !(self.is_browser && field.internal)
+    }
+
+    fn unknown(&self, shape: &MessageShape, key: &str) -> String {
+        let visible = shape.fields.iter().filter(|f| self.shows(f)).map(|f| f.json_name.as_str());
+        let near = closest(key, visible).map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
+        format!("{} has no field {:?}{near}", shape.full_name, shown(key))
     }
 
     fn check_depth<E: serde::de::Error>(&self, depth: usize) -> Result<(), E> {
@@ -114,6 +151,7 @@ impl<'c, 't> MessageSeed<'c, 't> {
             Special::Duration => "a duration such as \"1.5s\"",
             Special::FieldMask => "field names in lowerCamelCase, separated by commas",
             Special::Value => "a JSON value",
+            Special::Any if self.context.takes_any.get() => "an object with \"@type\"",
             Special::Any => "nothing: google.protobuf.Any has no browser JSON",
             Special::Transparent => match self.shape().fields[0].repetition {
                 Repetition::Map => "an object",
@@ -223,6 +261,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
         let shape = self.shape();
         match shape.special {
             Special::None => self.object(map).map(Some),
+            Special::Any if self.context.takes_any.get() => self.any(map).map(Some),
             Special::Transparent if shape.fields[0].repetition == Repetition::Map => {
                 self.field(&shape.fields[0]).visit_map(map).map(Some)
             }
@@ -244,10 +283,10 @@ impl MessageSeed<'_, '_> {
         let mut members: Vec<Option<usize>> = vec![None; shape.oneofs];
         let mut out = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            let known = shape.by_name.get(&key).copied().filter(|i| !shape.fields[*i].internal);
+            let known = shape.by_name.get(&key).copied().filter(|i| context.shows(&shape.fields[*i]));
             let Some(index) = known else {
                 return context
-                    .within(Step::Field(shown(&key)), || Err(context.refuse(unknown(shape, &key))));
+                    .within(Step::Field(shown(&key)), || Err(context.refuse(context.unknown(shape, &key))));
             };
             let field = &shape.fields[index];
             if std::mem::replace(&mut seen[index], true) {
@@ -270,12 +309,6 @@ impl MessageSeed<'_, '_> {
         }
         Ok(out)
     }
-}
-
-fn unknown(shape: &MessageShape, key: &str) -> String {
-    let visible = shape.fields.iter().filter(|f| !f.internal).map(|f| f.json_name.as_str());
-    let near = closest(key, visible).map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default();
-    format!("{} has no field {:?}{near}", shape.full_name, shown(key))
 }
 
 fn shown(key: &str) -> String {

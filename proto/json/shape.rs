@@ -12,9 +12,10 @@ use prost_reflect::{
 
 use super::{
     Attached, FieldPath, PathError, PayloadError,
-    output::Both,
+    output::{Both, Canonical},
     plan::{self, MessagePlan, Selection, Values},
-    read, write,
+    read::{self, Audience},
+    write,
 };
 
 /// All shapes of a descriptor pool.
@@ -44,7 +45,7 @@ pub(crate) struct Table {
     pub(crate) with_bytes: Vec<bool>,
     /// By message: how its bytes are checked.
     pub(super) plans: Vec<MessagePlan>,
-    by_name: HashMap<String, usize>,
+    pub(super) by_name: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
@@ -125,6 +126,8 @@ pub(crate) struct EnumShape {
     pub(crate) full_name: String,
     /// Number → its text, without quotes.
     pub(crate) texts: BTreeMap<i32, String>,
+    /// Number → its protobuf name.
+    pub(super) names: BTreeMap<i32, String>,
     /// Text or protobuf name → number.
     pub(crate) numbers: HashMap<String, i32>,
     /// The zero value says "unset": it has no text, others have.
@@ -165,6 +168,11 @@ impl Shapes {
 }
 
 impl Shape {
+    /// The message's full name.
+    pub fn full_name(&self) -> &str {
+        &self.table.messages[self.index].full_name
+    }
+
     /// Checks bytes received from a producer: valid protobuf, and every value has browser JSON.
     /// Unknown fields are no error; they stay in the bytes and do not appear in JSON.
     pub fn validate(&self, bytes: &[u8]) -> Result<(), PayloadError> {
@@ -212,7 +220,21 @@ impl Shape {
     /// Reads browser JSON into protobuf bytes. Refuses unknown and repeated keys, wrong types, values out of range and
     /// several members of a oneof; `null` is unset, and empty input the empty message.
     pub fn read_json(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
-        read::message(&self.table, self.index, json)
+        read::message(&self.table, self.index, json, Audience::Browsers)
+    }
+
+    /// Reads JSON of those who call over gRPC otherwise. It may also set internal fields, and a `google.protobuf.Any`
+    /// is an object with its type's URL under `@type`.
+    pub fn read_canonical(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
+        read::message(&self.table, self.index, json, Audience::Callers)
+    }
+
+    /// The JSON of the bytes for those who call over gRPC otherwise. It shows internal fields, and enum values have
+    /// their protobuf names, so that generated code can read it.
+    pub fn write_canonical(&self, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
+        let mut out = Vec::new();
+        write::message(&self.table, self.index, bytes, &mut Canonical(&mut out), 0)?;
+        Ok(out)
     }
 
     /// Resolves a path of field names such as `chat_id` or `message.chat_id`, ending at a string, integer or enum.
@@ -367,13 +389,14 @@ fn kind(kind: &Kind, js_number: bool, names: &Names) -> FieldKind {
 }
 
 fn enum_shape(descriptor: &EnumDescriptor, text: Option<&ExtensionDescriptor>) -> EnumShape {
-    let (mut texts, mut numbers) = (BTreeMap::new(), HashMap::new());
+    let (mut texts, mut names, mut numbers) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
     let mut with_text = Vec::new();
     // Of several names of one number the first that is declared is written, as protobuf has it.
     let mut values: Vec<_> = descriptor.values().collect();
     values.sort_by(|a, b| a.path().cmp(b.path()));
     for value in values {
         numbers.entry(value.name().to_owned()).or_insert(value.number());
+        names.entry(value.number()).or_insert_with(|| value.name().to_owned());
         let own = text.filter(|e| value.options().has_extension(e));
         let own = own.and_then(|e| value.options().get_extension(e).as_str().map(str::to_owned));
         if let Some(own) = &own {
@@ -387,6 +410,7 @@ fn enum_shape(descriptor: &EnumDescriptor, text: Option<&ExtensionDescriptor>) -
         zero_is_unset: !with_text.is_empty() && !with_text.contains(&0),
         is_null: descriptor.full_name() == "google.protobuf.NullValue",
         texts,
+        names,
         numbers,
     }
 }

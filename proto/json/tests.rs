@@ -1,3 +1,4 @@
+mod canonical;
 pub(crate) mod oracle;
 mod plan;
 

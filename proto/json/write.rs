@@ -63,7 +63,7 @@ fn field<W: Output>(
     if !present && field.repetition == (Repetition::Singular { presence: true }) {
         return Ok(());
     }
-    if field.internal {
+    if field.internal && !out.is_canonical() {
         // Not for browsers, but it must be valid.
         return content(table, (index, field), found, &mut std::io::sink(), depth);
     }
@@ -389,7 +389,20 @@ fn enumeration<W: Output>(
     if table.enums[index].is_null {
         return out.write_all(b"null").map_err(io);
     }
+    if out.is_canonical() {
+        return enum_name(table, index, value, out);
+    }
     serde_json::to_writer(out, enum_text(table, index, value, implicit)?).map_err(|e| io(e.into()))
+}
+
+/// The protobuf name of an enum number; the number itself where it has none.
+#[allow(clippy::cast_possible_truncation)]
+fn enum_name<W: Output>(table: &Table, index: usize, value: u64, out: &mut W) -> Result<()> {
+    let number = (value as u32).cast_signed();
+    match table.enums[index].names.get(&number) {
+        Some(name) => write!(out, "\"{name}\"").map_err(io),
+        None => write!(out, "{number}").map_err(io),
+    }
 }
 
 /// google.protobuf.Value: null 1, number 2, string 3, bool 4, struct 5, list 6.

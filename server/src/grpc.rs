@@ -4,6 +4,7 @@
 mod admin;
 mod catalog;
 mod codec;
+mod connect;
 mod edge;
 mod front;
 mod message;
@@ -25,7 +26,9 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, header};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, body::Body, metadata::MetadataMap, server::Grpc};
+use tonic::{
+    Status, body::Body, codec::Codec, codec::CompressionEncoding, metadata::MetadataMap, server::Grpc,
+};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
@@ -128,6 +131,17 @@ fn scope(path: &str) -> Option<Scope> {
     path.starts_with("/fanfare.v1.Admin/").then_some(Scope::Admin)
 }
 
+/// Refuses callers who may not call a method, before anything of the body is read.
+fn admit(services: &Services, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    let identity = services.identify_head(headers)?;
+    scope(path).map_or(Ok(()), |scope| auth::require(&identity, scope))
+}
+
+/// How a method reads requests: within a bound, compressed or not.
+fn grpc<C: Codec>(codec: C, bytes_max: usize) -> Grpc<C> {
+    Grpc::new(codec).max_decoding_message_size(bytes_max).accept_compressed(CompressionEncoding::Gzip)
+}
+
 /// Serves a request by its path.
 async fn dispatch<B>(services: Arc<Services>, request: Request<B>, budget: Budget) -> Response<Body>
 where
@@ -135,12 +149,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let path = request.uri().path();
-    let identity = services.identify_head(request.headers());
-    let admitted = identity.and_then(|identity| match scope(path) {
-        Some(scope) => auth::require(&identity, scope),
-        None => Ok(()),
-    });
-    if let Err(refusal) = admitted {
+    if let Err(refusal) = admit(&services, path, request.headers()) {
         return Status::from(refusal).into_http();
     }
     let is_link = path == "/fanfare.v1.Edge/Link";
@@ -206,8 +215,7 @@ where
         }
         .boxed()
     });
-    let codec = ProstCodec::<A, Q>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+    grpc(ProstCodec::<A, Q>::default(), REQUEST_BYTES_MAX).unary(method, request).await
 }
 
 /// The names of the contract's services.

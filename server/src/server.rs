@@ -230,6 +230,8 @@ fn cors(origins: &[String]) -> Result<CorsLayer, Error> {
         "x-user-agent",
         "grpc-timeout",
         "connect-protocol-version",
+        "connect-timeout-ms",
+        "content-encoding",
     ];
     let response = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
     Ok(CorsLayer::new()

@@ -95,7 +95,7 @@ pub(crate) fn bridge_token(settings: &TokenSettings, secret: &str) -> anyhow::Re
 }
 
 /// The token of a tool: as given, or made.
-pub(crate) fn tool_token(args: &ClientArgs) -> anyhow::Result<String> {
+pub(crate) fn tool_token(args: &ClientArgs, scopes: &[&str]) -> anyhow::Result<String> {
     if let Some(token) = &args.token {
         return Ok(token.clone());
     }
@@ -104,11 +104,9 @@ pub(crate) fn tool_token(args: &ClientArgs) -> anyhow::Result<String> {
         None if is_local(&args.server) => DEVELOPMENT_SECRET,
         None => bail!("no token for {}: give --token, or --jwt-secret to make one", args.server),
     };
-    token(
-        secret,
-        TOOL_TOKEN_AGE,
-        json!({ "sub": "fanfare-cli", "tenant": args.tenant, "scopes": ["notify", "subscribe"] }),
-    )
+    // Without the claim, the server takes its default tenant.
+    let tenant = Some(args.tenant.as_str()).filter(|tenant| !tenant.is_empty());
+    token(secret, TOOL_TOKEN_AGE, json!({ "sub": "fanfare-cli", "tenant": tenant, "scopes": scopes }))
 }
 
 fn is_local(url: &str) -> bool {

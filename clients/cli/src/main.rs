@@ -6,7 +6,9 @@ mod dev;
 mod files;
 mod identity;
 mod logging;
+mod manual;
 mod notify;
+mod reach;
 mod run;
 mod settings;
 mod subscribe;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
             Command::Token(args) => token::token(&args),
             Command::Types(args) => types::types(&args),
             Command::Check(args) => check::check(&args),
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
         }
     });
     // Not to wait for a thread that waits for standard input.

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{identity, settings::NotifyArgs};
+use crate::{identity, reach::Reach, settings::NotifyArgs};
 
 /// Events read ahead of the network.
 const READ_AHEAD_MAX: usize = 1024;
@@ -26,7 +26,7 @@ const READ_AHEAD_MAX: usize = 1024;
 pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
     let catalogs = Catalogs::load(&args.client.catalogs.catalog)?;
     let kind = find(&catalogs, &args.kind)?.clone();
-    let token = identity::tool_token(&args.client)?;
+    let token = identity::tool_token(&args.client, &["notify"])?;
     let client = Client::new(&args.client.server, &token)?.retry_for(args.retry_for);
     let target = Target {
         tenant: args.client.tenant.clone(),
@@ -34,10 +34,15 @@ pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
         idempotency_key: args.idempotency_key.clone(),
         except_sessions: args.except_session.clone(),
     };
+    let reach = Reach::new(&catalogs);
     if args.json == "-" {
-        return stream(&client, &kind, &target).await;
+        return stream(&client, &kind, &target, reach).await;
     }
-    let response = client.notify(request(&kind, &target, args.json.as_bytes())?).await?;
+    let request = request(&kind, &target, args.json.as_bytes())?;
+    if let Some(warning) = warning(&reach, &kind, &request) {
+        eprintln!("fanfare: warning: {warning}");
+    }
+    let response = client.notify(request).await?;
     print(&response);
     Ok(())
 }
@@ -65,16 +70,22 @@ fn find<'c>(catalogs: &'c Catalogs, name: &str) -> anyhow::Result<&'c Arc<EventT
 
 fn request(kind: &EventType, target: &Target, json: &[u8]) -> anyhow::Result<NotifyRequest> {
     let value =
-        kind.shape.read_json(json).with_context(|| format!("the payload is no {}", kind.full_name))?;
+        kind.shape.read_canonical(json).with_context(|| format!("the payload is no {}", kind.full_name))?;
     let event = Some(Any { type_url: kind.type_url.clone(), value });
     Ok(NotifyRequest { target: Some(target.clone()), event })
 }
 
-async fn stream(client: &Client, kind: &Arc<EventType>, target: &Target) -> anyhow::Result<()> {
+fn warning(reach: &Reach, kind: &EventType, request: &NotifyRequest) -> Option<String> {
+    let payload = request.event.as_ref().map_or(&[][..], |event| &event.value);
+    reach.warning(kind, payload, request.target.as_ref().map_or(&[], |target| &target.rooms))
+}
+
+async fn stream(client: &Client, kind: &Arc<EventType>, target: &Target, reach: Reach) -> anyhow::Result<()> {
     let (requests, outgoing) = mpsc::channel(READ_AHEAD_MAX);
     let problem = Arc::new(Mutex::new(None));
     let (kind, target, noted) = (kind.clone(), target.clone(), problem.clone());
     let reader = tokio::task::spawn_blocking(move || {
+        let mut is_warned = false;
         for (number, line) in std::io::stdin().lock().lines().enumerate() {
             let made = line.map_err(anyhow::Error::from).and_then(|line| {
                 if line.trim().is_empty() {
@@ -86,6 +97,11 @@ async fn stream(client: &Client, kind: &Arc<EventType>, target: &Target) -> anyh
             match made {
                 Ok(None) => {}
                 Ok(Some(request)) => {
+                    // Once is enough.
+                    if let Some(warning) = warning(&reach, &kind, &request).filter(|_| !is_warned) {
+                        eprintln!("fanfare: warning: line {}: {warning}", number + 1);
+                        is_warned = true;
+                    }
                     if requests.blocking_send(request).is_err() {
                         return;
                     }

@@ -2,20 +2,26 @@
 
 use std::io::Write as _;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, SecondsFormat};
-use fanfare_client::Client;
+use fanfare_client::{Client, Tail, Tailed};
 use fanfare_proto::{
     catalog::Catalogs,
-    v1::{Event, SubscribeRequest},
+    v1::{Event, SubscribeRequest, TailRequest},
 };
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{identity, run::stop_signal, settings::SubscribeArgs};
 
+/// All rooms.
+const ALL: &str = "*";
+
 pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
     let catalogs = Catalogs::load(&args.client.catalogs.catalog)?;
-    let client = Client::new(&args.client.server, &identity::tool_token(&args.client)?)?;
+    if args.rooms.iter().any(|room| room == ALL) {
+        return tail(&catalogs, args).await;
+    }
+    let client = Client::new(&args.client.server, &identity::tool_token(&args.client, &["subscribe"])?)?;
     let mut subscription = client.subscribe(SubscribeRequest {
         tenant: args.client.tenant,
         rooms: args.rooms,
@@ -28,12 +34,45 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
             () = &mut stop => return Ok(()),
             event = subscription.next() => event?,
         };
-        let line = line(&catalogs, &event)?;
-        if writeln!(std::io::stdout(), "{line}").is_err() {
-            // Whoever read has gone.
+        if !print(&line(&catalogs, &event)?) {
             return Ok(());
         }
     }
+}
+
+/// All rooms, for those who administer.
+async fn tail(catalogs: &Catalogs, args: SubscribeArgs) -> anyhow::Result<()> {
+    if args.rooms.len() > 1 {
+        bail!("{ALL:?} is all rooms: give it alone");
+    }
+    if !args.after.is_empty() {
+        bail!("{ALL:?} begins now: --after is for named rooms");
+    }
+    let token = identity::tool_token(&args.client, &["admin"])?;
+    let tenant = Some(args.client.tenant).filter(|tenant| tenant != ALL).unwrap_or_default();
+    let request = TailRequest { tenant, ..TailRequest::default() };
+    let mut tail = Tail::open(&args.client.server, &token, request).await?;
+    let stop = stop_signal()?;
+    tokio::pin!(stop);
+    loop {
+        let tailed = tokio::select! {
+            () = &mut stop => return Ok(()),
+            tailed = tail.next() => tailed?,
+        };
+        match tailed {
+            Tailed::Event(tailed) => {
+                if !print(&line(catalogs, &tailed.event.unwrap_or_default())?) {
+                    return Ok(());
+                }
+            }
+            Tailed::Missed(count) => eprintln!("fanfare: warning: {count} events are missing here"),
+        }
+    }
+}
+
+/// Whether the line was printed: a reader that has gone is no fault.
+fn print(line: &str) -> bool {
+    writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
 /// An event as one line of JSON; the payload as browsers see it, or as base64 when no loaded catalog has its type.

@@ -6,6 +6,7 @@ pub mod edge;
 mod error;
 mod publisher;
 mod realtime;
+mod tail;
 mod web;
 
 use std::{net::SocketAddr, time::Duration};
@@ -17,6 +18,7 @@ use tonic::{
 
 pub use error::Error;
 pub use realtime::{Client, Subscription};
+pub use tail::{Tail, Tailed};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

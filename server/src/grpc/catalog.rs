@@ -13,7 +13,7 @@ use prost::{
     Message as _,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
-use tonic::{Request, Status, body::Body, server::Grpc};
+use tonic::{Request, Status, body::Body};
 use tower::service_fn;
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) async fn notify(
         }
         .boxed()
     });
-    Grpc::new(RawCodec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+    super::grpc(RawCodec, REQUEST_BYTES_MAX).unary(method, request).await
 }
 
 /// A client method, called by a user without a session.
@@ -63,7 +63,7 @@ pub(super) async fn client(
         }
         .boxed()
     });
-    Grpc::new(RawCodec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+    super::grpc(RawCodec, REQUEST_BYTES_MAX).unary(method, request).await
 }
 
 pub(super) async fn subscribe(
@@ -83,7 +83,7 @@ pub(super) async fn subscribe(
         .boxed()
     });
     let codec = FrameCodec::<SubscribeRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).server_streaming(method, request).await
+    super::grpc(codec, REQUEST_BYTES_MAX).server_streaming(method, request).await
 }
 
 /// Takes a typed Notify request apart: its target, its event's type, and the event's bytes as they are. A message

@@ -17,7 +17,7 @@ use fanfare_proto::{
 };
 use futures_util::{FutureExt as _, stream};
 use http::Response;
-use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
+use tonic::{Request, Status, Streaming, body::Body};
 use tower::service_fn;
 
 use super::{
@@ -68,7 +68,7 @@ pub(super) async fn replay(services: Arc<Services>, request: http::Request<Body>
         .boxed()
     });
     let codec = FrameCodec::<ReplayRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).unary(method, request).await
+    super::grpc(codec, REQUEST_BYTES_MAX).unary(method, request).await
 }
 
 pub(super) async fn recover(
@@ -124,5 +124,5 @@ pub(super) async fn link(services: Arc<Services>, request: http::Request<Body>) 
         .boxed()
     });
     let codec = FrameCodec::<LinkRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(LINK_REQUEST_BYTES_MAX).streaming(method, request).await
+    super::grpc(codec, LINK_REQUEST_BYTES_MAX).streaming(method, request).await
 }

@@ -21,7 +21,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::CorsLayer;
 
 use super::{
-    CONTRACT_SERVICES, Services,
+    CONTRACT_SERVICES, Services, connect,
     message::{self, Budget, Messages},
     status,
 };
@@ -45,8 +45,18 @@ pub(crate) struct Front {
 impl Front {
     /// `pages` are plain HTTP.
     pub(crate) async fn new(services: Arc<Services>, pages: Router, cors: CorsLayer) -> Result<Self, Error> {
-        let others =
-            Router::new().fallback_service(cors.layer(pages.fallback_service(web(&services).await?)));
+        let (web, all) = (web(&services).await?, services.clone());
+        let split = service_fn(move |mut request: Request<axum::body::Body>| {
+            let (services, web) = (all.clone(), web.clone());
+            async move {
+                if !connect::is_connect(&request) {
+                    return web.oneshot(request).await;
+                }
+                let budget = request.extensions_mut().remove().unwrap_or_else(Budget::new);
+                Ok(connect::answer(services, request, budget).await.map(axum::body::Body::new))
+            }
+        });
+        let others = Router::new().fallback_service(cors.layer(pages.fallback_service(split)));
         Ok(Self { services, others })
     }
 
@@ -166,8 +176,12 @@ impl http_body::Body for Watched {
 }
 
 fn reflection(descriptors: &[u8]) -> Result<Router, Error> {
-    let build =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(descriptors);
+    let build = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
     Ok(Routes::new(build().build_v1()?).add_service(build().build_v1alpha()?).into_axum_router())
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     error::Error,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -21,7 +22,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 /// The prefix of a message: a flag and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 /// Bytes of unfinished messages of one connection.
 const CONNECTION_BYTES_MAX: usize = 16 << 20;
 /// Bytes of unfinished messages of all connections; beyond it only those go on that hold little.
@@ -143,15 +144,49 @@ impl<B> Messages<B> {
     }
 }
 
+/// A status for a message beyond the bound.
+pub(super) fn too_large(size: &str, bytes_max: usize) -> Status {
+    Status::out_of_range(format!("the message has {size}; the limit is {bytes_max}"))
+}
+
+/// A body that is one message without a prefix.
+pub(super) async fn whole_body<B>(mut body: B, rules: Rules, budget: Budget) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let announced = body.size_hint().lower();
+    if announced > rules.bytes_max as u64 {
+        return Err(too_large(&format!("{announced} bytes"), rules.bytes_max));
+    }
+    let (mut held, mut message) = (Held { budget, bytes: 0 }, BytesMut::new());
+    let read = async {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| Status::from_error(error.into()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let size = message.len() + data.len();
+            if size > rules.bytes_max {
+                return Err(too_large("more than the limit", rules.bytes_max));
+            }
+            held.set(size)?;
+            message.extend_from_slice(&data);
+        }
+        Ok(message.freeze())
+    };
+    tokio::time::timeout(rules.timeout, read).await.unwrap_or_else(|_| Err(late(rules.timeout)))
+}
+
+fn late(timeout: Duration) -> Status {
+    Status::deadline_exceeded(format!("the message did not come within {timeout:?}"))
+}
+
 /// How many bytes from the beginning are whole messages.
 fn whole(data: &[u8], bytes_max: usize) -> Result<usize, Status> {
     let mut at = 0;
     while let Some(&[_, a, b, c, d]) = data.get(at..at + PREFIX) {
         let size = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         if size > bytes_max {
-            return Err(Status::out_of_range(format!(
-                "the message has {size} bytes; the limit is {bytes_max}"
-            )));
+            return Err(too_large(&format!("{size} bytes"), bytes_max));
         }
         if data.len() - at - PREFIX < size {
             break;
@@ -177,9 +212,7 @@ where
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 if let Some(deadline) = &mut self.deadline {
                     ready!(deadline.as_mut().poll(cx));
-                    let timeout = self.rules.timeout;
-                    let late = format!("the message did not come within {timeout:?}");
-                    return Poll::Ready(Some(Err(Status::deadline_exceeded(late))));
+                    return Poll::Ready(Some(Err(late(self.rules.timeout))));
                 }
                 return Poll::Pending;
             };

@@ -12,7 +12,7 @@ use fanfare_proto::{
 use futures_util::{FutureExt as _, stream};
 use http::Response;
 use prost::Message as _;
-use tonic::{Request, Status, Streaming, body::Body, server::Grpc};
+use tonic::{Request, Status, Streaming, body::Body};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
@@ -53,7 +53,7 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
         .boxed()
     });
     let codec = ProstCodec::<NotifyResponse, NotifyRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).streaming(method, request).await
+    super::grpc(codec, REQUEST_BYTES_MAX).streaming(method, request).await
 }
 
 impl Producer {

@@ -12,7 +12,7 @@ use fanfare_proto::{
 };
 use futures_util::{FutureExt as _, Stream};
 use http::Response;
-use tonic::{Request, Status, body::Body, server::Grpc};
+use tonic::{Request, Status, body::Body};
 use tower::service_fn;
 
 use super::{
@@ -116,5 +116,5 @@ pub(super) async fn subscribe(services: Arc<Services>, request: http::Request<Bo
         .boxed()
     });
     let codec = FrameCodec::<SubscribeRequest>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).server_streaming(method, request).await
+    super::grpc(codec, REQUEST_BYTES_MAX).server_streaming(method, request).await
 }

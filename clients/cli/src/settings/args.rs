@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Types(TypesArgs),
     /// Checks catalogs and configuration.
     Check(CheckArgs),
+    /// Prints the script by which a shell completes commands and flags.
+    Completions(CompletionsArgs),
+    /// Prints a page for `man`.
+    Man(ManArgs),
 }
 
 /// `fanfare bridge`.
@@ -96,7 +100,7 @@ pub(crate) struct CommonArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
-    /// Where gRPC, gRPC-Web, reflection and health are served; port 0 chooses one.
+    /// Where gRPC, gRPC-Web, Connect, reflection and health are served; port 0 chooses one.
     #[arg(long, env = "FANFARE_GRPC_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     pub(crate) grpc_listen: SocketAddr,
     #[command(flatten)]
@@ -522,11 +526,31 @@ pub(crate) struct ClientArgs {
     /// The secret to make a token from.
     #[arg(long, env = "FANFARE_JWT_SECRET", value_name = "TEXT", hide_env_values = true)]
     pub(crate) jwt_secret: Option<String>,
-    /// The tenant.
-    #[arg(long, env = "FANFARE_TENANT", value_name = "NAME", default_value = "1")]
+    /// The tenant; `*` is all. Absent: the token's, or the server's default tenant, as for all tokens that name none.
+    #[arg(long, env = "FANFARE_TENANT", value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) tenant: String,
     #[command(flatten)]
     pub(crate) catalogs: CatalogArgs,
+}
+
+/// `fanfare completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  fanfare completions bash > /etc/bash_completion.d/fanfare")]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `fanfare man`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  fanfare man > /usr/local/share/man/man1/fanfare.1\n  fanfare man server | man -l -"
+)]
+pub(crate) struct ManArgs {
+    /// The command that the page is about; absent: the program.
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// `fanfare notify`.
@@ -540,7 +564,8 @@ pub(crate) struct NotifyArgs {
     /// The event: its full name (messenger.v1.NewMessage), or its browser name where only one catalog has it.
     #[arg(value_name = "TYPE")]
     pub(crate) kind: String,
-    /// The payload as browser JSON; `-` reads one a line from standard input and streams them.
+    /// The payload as JSON, as browsers see it; internal fields may be set too. `-` reads one per line from standard
+    /// input and streams them.
     #[arg(value_name = "JSON", default_value = "{}")]
     pub(crate) json: String,
     /// A room, instead of those the event declares; repeatable.
@@ -559,11 +584,11 @@ pub(crate) struct NotifyArgs {
 
 /// `fanfare subscribe`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  fanfare subscribe org chat:7")]
+#[command(after_help = "Example:\n  fanfare subscribe org chat:7\n  fanfare subscribe '*' --tenant '*'")]
 pub(crate) struct SubscribeArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Rooms, e.g. org or chat:7.
+    /// Rooms, e.g. org or chat:7. `*` is all rooms from now on; it needs the scope `admin`.
     #[arg(value_name = "ROOM", required = true)]
     pub(crate) rooms: Vec<String>,
     /// Resume after this cursor (an event's id).

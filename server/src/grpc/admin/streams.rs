@@ -15,7 +15,7 @@ use futures_util::{FutureExt as _, Stream, stream};
 use http::Response;
 use prost::Message;
 use tokio::time::{Interval, MissedTickBehavior};
-use tonic::{Request, Status, body::Body, server::Grpc};
+use tonic::{Request, Status, body::Body};
 use tower::service_fn;
 
 use super::super::{
@@ -110,7 +110,7 @@ where
         .boxed()
     });
     let codec = FrameCodec::<Q>::default();
-    Grpc::new(codec).max_decoding_message_size(REQUEST_BYTES_MAX).server_streaming(method, request).await
+    super::super::grpc(codec, REQUEST_BYTES_MAX).server_streaming(method, request).await
 }
 
 fn frames<S: Source>(session: Session<S>) -> impl Stream<Item = Result<Frame, Status>> + Send {

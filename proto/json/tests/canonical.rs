@@ -1,0 +1,66 @@
+//! JSON of those who call over gRPC otherwise: what generated code writes is read, and what is written it can read.
+
+use prost_reflect::{DeserializeOptions, DynamicMessage};
+
+use super::{pool, shape};
+use crate::json::PayloadError;
+
+/// The bytes that prost-reflect makes of canonical JSON.
+fn theirs(name: &str, json: &str) -> DynamicMessage {
+    let descriptor = pool().get_message_by_name(name).unwrap();
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, &options).unwrap()
+}
+
+fn ours(name: &str, json: &str) -> Result<DynamicMessage, PayloadError> {
+    let bytes = shape(name).read_canonical(json.as_bytes())?;
+    Ok(DynamicMessage::decode(pool().get_message_by_name(name).unwrap(), &bytes[..]).unwrap())
+}
+
+const OURS: &str =
+    r#"{"id":"7","color":"COLOR_RED","secret":"s","more":[{"id":8,"color":"COLOR_RED"}],"left":"l"}"#;
+
+#[test]
+fn what_is_written_is_what_others_read() {
+    let read = shape("t.Ours").read_canonical(OURS.as_bytes()).unwrap();
+    let written = String::from_utf8(shape("t.Ours").write_canonical(&read).unwrap()).unwrap();
+    assert_eq!(theirs("t.Ours", &written), theirs("t.Ours", OURS));
+    assert!(written.contains(r#""color":"COLOR_RED""#) && written.contains(r#""secret":"s""#), "{written}");
+    // An enum that is unset has no browser JSON.
+    let unset = String::from_utf8(shape("t.Ours").write_canonical(&[]).unwrap()).unwrap();
+    assert_eq!(theirs("t.Ours", &unset), theirs("t.Ours", "{}"));
+    assert!(shape("t.Ours").read_json(br#"{"secret":"s"}"#).is_err(), "browsers do not set it");
+}
+
+#[test]
+fn an_any_is_read_wherever_its_type_stands() {
+    let first = r#"{"any":{"@type":"type.googleapis.com/t.Ours","id":"7","secret":"s","color":"COLOR_RED"}}"#;
+    let last = r#"{"any":{"id":7,"secret":"s","color":"COLOR_RED","@type":"type.googleapis.com/t.Ours"}}"#;
+    for json in [first, last, "{}"] {
+        assert_eq!(ours("t.Holds", json).unwrap(), theirs("t.Holds", json), "{json}");
+    }
+}
+
+#[test]
+fn a_wrong_any_is_refused_where_it_is_wrong() {
+    let refusal = |json: &str| ours("t.Holds", json).unwrap_err().to_string();
+    assert_eq!(
+        refusal(r#"{"any":{"id":1}}"#),
+        r#"any: want "@type", e.g. "type.googleapis.com/messenger.v1.NewMessage""#
+    );
+    let wrong = r#"{"any":{"more":[{"id":"x"}],"@type":"type.googleapis.com/t.Ours"}}"#;
+    assert_eq!(refusal(wrong), r#"any.more[0].id: want an integer, got the string "x""#);
+    assert_eq!(refusal(r#"{"any":{"@type":"a/t.None"}}"#), r#"any: no catalog has the type "t.None""#);
+    let twice = r#"{"any":{"@type":"a/t.Ours","id":1,"id":2}}"#;
+    assert_eq!(refusal(twice), r#"any: the field "id" is there twice"#);
+    let nested = r#"{"any":{"@type":"a/t.Holds","any":{"@type":"a/t.Ours"}}}"#;
+    assert!(refusal(nested).starts_with("any.any: "), "{}", refusal(nested));
+    // The bound of one holds for what follows it.
+    assert!(ours("t.Holds", first_of_two()).is_ok());
+    assert!(shape("t.Holds").read_json(br#"{"any":{}}"#).is_err(), "browsers send none");
+}
+
+fn first_of_two() -> &'static str {
+    r#"{"any":{"@type":"type.googleapis.com/t.Ours"},"null":null}"#
+}
