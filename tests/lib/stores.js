@@ -18,7 +18,7 @@ const PROGRAMS = {
 /** Why tests on a store are skipped; false when its program is installed. */
 export const missing = (kind) => (spawnSync(PROGRAMS[kind], ["--version"]).error ? `${PROGRAMS[kind]} is not installed` : false);
 
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();
