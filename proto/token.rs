@@ -147,7 +147,8 @@ impl Scope {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The scope of a text.
+    pub fn parse(text: &str) -> Option<Self> {
         [Self::Notify, Self::Subscribe, Self::Admin, Self::Bridge].into_iter().find(|s| s.as_str() == text)
     }
 }

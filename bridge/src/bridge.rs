@@ -3,6 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_proto::token::Verifier;
+use fanfare_trust::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -40,7 +41,10 @@ impl Bridge {
         let sessions = Sessions::new(config, verifier, link);
         let engine = Engine::new(SocketIo { sessions: sessions.clone() }, sessions.clone());
         let router = http::router(&sessions, &engine)?;
-        let listener = Listener::new(sessions.clone(), router, http::reserve_router(&sessions));
+        let tls =
+            sessions.config.tls.clone().map(|files| ServerTls::load(files, &["http/1.1"])).transpose()?;
+        let reserve_router = http::reserve_router(&sessions);
+        let listener = Listener::new(sessions.clone(), router, reserve_router, tls);
         let failed = |source| Error::Listen { address: listen, source };
         let socket = listener::listen(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -81,6 +85,9 @@ impl Bridge {
     fn start(&self) {
         let sessions = self.sessions.clone();
         self.sessions.spawn(async move { sessions.link.run(&*sessions).await });
+        if let Some(tls) = &self.listener.tls {
+            self.sessions.spawn(tls.clone().watch());
+        }
         let clock = self.sessions.clock.clone();
         self.sessions.spawn(async move { clock.run().await });
         for shard in &self.sessions.rooms.shards {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use fanfare_proto::{rate::Rate, signer::Signer, token::TokenConfig};
+use fanfare_trust::{ClientTls, TlsFiles};
 use ipnet::IpNet;
 
 /// Everything a bridge needs to know.
@@ -10,12 +11,16 @@ use ipnet::IpNet;
 pub struct Config {
     /// Where browsers connect. Port 0 chooses one.
     pub listen: SocketAddr,
+    /// Present: connections of browsers are secure. Absent: plain.
+    pub tls: Option<TlsFiles>,
     /// The name in logs and towards the server.
     pub name: String,
     /// Servers, as URLs. Each address of a URL's host is a server. The link goes to a random one,
     /// and to another when it is lost.
     pub servers: Vec<String>,
-    /// The bridge's own token, with the scope `bridge`.
+    /// What is trusted and presented where a server's URL is `https`.
+    pub server_tls: ClientTls,
+    /// The bridge's own token, with the scope `bridge`. Empty: its certificate says who it is.
     pub token: String,
     /// How users' tokens are verified.
     pub tokens: TokenConfig,
@@ -90,8 +95,10 @@ impl Config {
     pub fn new(listen: SocketAddr, servers: Vec<String>, token: String, tokens: TokenConfig) -> Self {
         Self {
             listen,
+            tls: None,
             name: "bridge".into(),
             servers,
+            server_tls: ClientTls::default(),
             token,
             tokens,
             cors_origins: Vec::new(),

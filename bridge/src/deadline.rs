@@ -9,19 +9,20 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
+
+use crate::socket::Socket;
 
 /// A peer that takes this many bytes within the timeout is read on for.
 const PROGRESS_BYTES: usize = 64 << 10;
 
-/// A TCP stream whose writes fail when the peer does not take what is offered, or at least
+/// A connection whose writes fail when the peer does not take what is offered, or at least
 /// [`PROGRESS_BYTES`] of it, within `timeout`. Without it a stalled peer would hold its connection,
 /// and what is queued for it, for ever; and so would one that takes a byte now and then.
 #[derive(Debug)]
 pub(crate) struct DeadlineStream {
-    stream: TcpStream,
+    stream: Socket,
     timeout: Duration,
     /// Runs while something that was offered was not taken, with the bytes taken since.
     stalled: Option<(Pin<Box<Sleep>>, usize)>,
@@ -31,12 +32,12 @@ pub(crate) struct DeadlineStream {
 }
 
 impl DeadlineStream {
-    pub(crate) const fn new(stream: TcpStream, timeout: Duration) -> Self {
+    pub(crate) const fn new(stream: Socket, timeout: Duration) -> Self {
         Self { stream, timeout, stalled: None, has_failed: false, reader: None }
     }
 
     /// The stream itself.
-    pub(crate) fn into_inner(self) -> TcpStream {
+    pub(crate) fn into_inner(self) -> Socket {
         self.stream
     }
 

@@ -17,6 +17,9 @@ pub enum Error {
     /// The keys cannot be used.
     #[error("token keys")]
     Keys(#[from] KeyError),
+    /// A certificate or its key cannot be used.
+    #[error("TLS")]
+    Tls(#[from] fanfare_trust::TlsError),
     /// A server's URL or the bridge's token cannot be used.
     #[error("the link to the server")]
     Link(#[from] fanfare_client::Error),

@@ -6,7 +6,7 @@
 //! 1. `config`, `error`, `refusal`, `client`, `limits`, `clock`: settings, reasons and
 //!    bounds.
 //! 2. `event`: an event and the bytes that transports make of it, once.
-//! 3. `outbox`, `session`: what one connection is sent, and one browser.
+//! 3. `socket`, `outbox`, `session`: one connection's bytes, what it is sent, and one browser.
 //! 4. `stats`, `shard`, `rooms`: who is in which room, and the fan-out to them.
 //! 5. `downstream`, `link`: the stream from a server, and what it drives.
 //! 6. `sessions`, `replay`: admission, calls, and what a session has missed.
@@ -34,6 +34,7 @@ mod rooms;
 mod session;
 mod sessions;
 mod shard;
+mod socket;
 mod stats;
 mod transport;
 

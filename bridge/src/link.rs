@@ -117,7 +117,7 @@ impl Link {
         Ok(Self {
             name: config.name.clone(),
             instance: format!("{:032x}", rand::random::<u128>()),
-            servers: Servers::new(&config.servers, &config.token)?,
+            servers: Servers::new(&config.servers, &config.token, &config.server_tls)?,
             up: AtomicBool::new(false),
             interests: Interests::new(config.interest_linger, config.rooms_per_tenant_max),
             reports: Reports::new(),

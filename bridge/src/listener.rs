@@ -12,6 +12,7 @@ use std::{
 };
 
 use axum::{Router, body::Body};
+use fanfare_trust::ServerTls;
 use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +21,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -29,6 +31,7 @@ use crate::{
     limits::{Kind, Place},
     refusal::Refusal,
     sessions::Sessions,
+    socket::Socket,
     transport::upgrade::{Continuation, UpgradeSlot},
 };
 
@@ -53,6 +56,7 @@ pub(crate) struct Listener {
     pub(crate) router: Router,
     pub(crate) reserve_router: Router,
     pub(crate) connections: TaskTracker,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     reserve: Arc<Semaphore>,
 }
 
@@ -74,9 +78,15 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Listener {
-    pub(crate) fn new(sessions: Arc<Sessions>, router: Router, reserve_router: Router) -> Arc<Self> {
-        let reserve = Arc::new(Semaphore::new(RESERVE));
-        Arc::new(Self { sessions, router, reserve_router, connections: TaskTracker::new(), reserve })
+    pub(crate) fn new(
+        sessions: Arc<Sessions>,
+        router: Router,
+        reserve_router: Router,
+        tls: Option<ServerTls>,
+    ) -> Arc<Self> {
+        let (connections, reserve) = (TaskTracker::new(), Arc::new(Semaphore::new(RESERVE)));
+        let tls = tls.map(Arc::new);
+        Arc::new(Self { sessions, router, reserve_router, connections, tls, reserve })
     }
 
     /// Accepts for ever.
@@ -122,6 +132,26 @@ impl Listener {
         }
     }
 
+    /// Shakes hands for TLS, within the bounds of handshakes; `None` when that fails.
+    async fn secure(&self, tls: &ServerTls, stream: TcpStream, address: Option<IpAddr>) -> Option<Socket> {
+        let Ok(_shaking) = self.sessions.addresses.take(address, Kind::Handshake) else {
+            tracing::debug!("a TLS handshake was refused: there are too many");
+            return None;
+        };
+        let shaking = TlsAcceptor::from(tls.config()).accept(stream);
+        match tokio::time::timeout(self.sessions.config.request_timeout, shaking).await {
+            Ok(Ok(stream)) => Some(stream.into()),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                None
+            }
+        }
+    }
+
     /// Serves HTTP; returns what goes on with the connection when it leaves HTTP, and its right.
     async fn serve(
         self: Arc<Self>,
@@ -143,14 +173,18 @@ impl Listener {
             }
         }
         let client = ClientAddress { address, must_count: is_proxy, since };
-        let continuation = self.serve_http(stream, client, is_proxy, &right).await?;
+        let socket = match &self.tls {
+            None => stream.into(),
+            Some(tls) => self.secure(tls, stream, (!is_proxy).then_some(address)).await?,
+        };
+        let continuation = self.serve_http(socket, client, is_proxy, &right).await?;
         Some((continuation, right))
     }
 
     /// Serves HTTP; returns what goes on with the connection when it leaves HTTP.
     async fn serve_http(
         self: &Arc<Self>,
-        stream: TcpStream,
+        socket: Socket,
         client: ClientAddress,
         is_proxy: bool,
         right: &Right,
@@ -199,7 +233,7 @@ impl Listener {
             Right::Full(_) => config.request_timeout,
             Right::Reserve(..) => RESERVE_TIMEOUT,
         };
-        let io = TokioIo::new(DeadlineStream::new(stream, config.write_timeout));
+        let io = TokioIo::new(DeadlineStream::new(socket, config.write_timeout));
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(HEAD_BYTES_MAX);
         let mut connection = builder.serve_connection(io, service);

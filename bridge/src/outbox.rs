@@ -11,12 +11,13 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::sync::Notify;
 
 use crate::{
     clock::{Alarm, Clock, Timed},
     event::{Event, Run},
     refusal::Refusal,
+    socket::Socket,
 };
 
 /// What a queued entry costs besides its bytes.
@@ -63,7 +64,7 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
-    socket: Option<Arc<TcpStream>>,
+    socket: Option<Arc<Socket>>,
     queue: VecDeque<Entry>,
     queued_bytes: usize,
     /// Bytes that left the queue since the start.
@@ -103,7 +104,7 @@ impl Outbox {
     }
 
     /// From now on everything is written to this socket, what waits first.
-    pub(crate) fn attach(self: &Arc<Self>, socket: Arc<TcpStream>) {
+    pub(crate) fn attach(self: &Arc<Self>, socket: Arc<Socket>) {
         let mut state = self.lock();
         state.socket = Some(socket);
         self.write(&mut state);

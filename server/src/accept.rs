@@ -28,8 +28,9 @@ pub(crate) struct Acceptor {
     places: Arc<Places>,
 }
 
+/// Places of connections or of what comes before them, by address.
 #[derive(Debug)]
-struct Places {
+pub(crate) struct Places {
     bounds: Bounds,
     taken: Mutex<Taken>,
 }
@@ -60,7 +61,12 @@ const fn network(address: IpAddr) -> IpAddr {
 }
 
 impl Places {
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { bounds, taken: Mutex::default() })
+    }
+
+    /// A place for an address; `None` when there is none left.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = network(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
@@ -70,6 +76,13 @@ impl Places {
         taken.all += 1;
         taken.by_address.insert(address, of_address + 1);
         Some(Place { places: self.clone(), address })
+    }
+}
+
+impl Place {
+    /// Whose place it is: an address, or the network that counts as one.
+    pub(crate) const fn address(&self) -> IpAddr {
+        self.address
     }
 }
 
@@ -88,7 +101,7 @@ impl Drop for Place {
 
 impl Acceptor {
     pub(crate) fn new(listener: TcpListener, bounds: Bounds) -> Self {
-        Self { listener, places: Arc::new(Places { bounds, taken: Mutex::default() }) }
+        Self { listener, places: Places::new(bounds) }
     }
 
     /// The next connection that has a place. Those that have none are closed at once.
@@ -129,7 +142,7 @@ mod tests {
     #[test]
     fn places_are_bounded_in_all_and_by_address_and_come_back() {
         let bounds = Bounds { connections_max: 3, per_address_max: 2 };
-        let places = Arc::new(Places { bounds, taken: Mutex::default() });
+        let places = Places::new(bounds);
         let take = |address: &str| places.take(address.parse().unwrap());
         let one = take("2001:db8::1");
         let _two = take("2001:db8::2").unwrap();

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fanfare_proto::{catalog::Catalogs, rate::Rate, signer::Signer, token::TokenConfig};
+use fanfare_trust::{ClientTls, TlsFiles, Workload};
 
 pub use crate::engine::{
     nats::NatsConfig,
@@ -18,6 +19,8 @@ pub struct Config {
     pub name: String,
     /// The catalogs that are served.
     pub catalogs: Arc<Catalogs>,
+    /// Present: connections are secure. Absent: plain.
+    pub tls: Option<Tls>,
     /// How tokens are verified.
     pub tokens: TokenConfig,
     /// Signs tokens for whoever administers; only for development, with the key that everybody knows.
@@ -36,6 +39,15 @@ pub struct Config {
     pub upstreams: Upstreams,
     /// How often a silent Subscribe or Link stream says that it is alive.
     pub heartbeat_interval: Duration,
+}
+
+/// TLS of the listener.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificate, key, and the authorities of client certificates.
+    pub files: TlsFiles,
+    /// What the bearers of client certificates may do without a token.
+    pub workloads: Vec<Workload>,
 }
 
 /// Where logs and sessions are kept.
@@ -189,11 +201,13 @@ pub struct Upstreams {
     pub urls: Vec<(String, String)>,
     /// How long an upstream may take to answer.
     pub timeout: Duration,
+    /// What is trusted and presented where a URL is `https`.
+    pub tls: ClientTls,
 }
 
 impl Default for Upstreams {
     fn default() -> Self {
-        Self { urls: Vec::new(), timeout: Duration::from_secs(5) }
+        Self { urls: Vec::new(), timeout: Duration::from_secs(5), tls: ClientTls::default() }
     }
 }
 
@@ -204,6 +218,7 @@ impl Config {
             listen,
             name: "server".into(),
             catalogs,
+            tls: None,
             tokens,
             signer: None,
             cors_origins: Vec::new(),

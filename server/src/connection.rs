@@ -22,7 +22,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -119,8 +119,9 @@ impl http_body::Body for Answer {
 }
 
 /// Serves a connection to its end: the peer's, its deadline, or, after what is under way, the server's.
-pub(crate) async fn serve<F, A>(stream: TcpStream, rules: Rules, closing: CancellationToken, answer: F)
+pub(crate) async fn serve<S, F, A>(stream: S, rules: Rules, closing: CancellationToken, answer: F)
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {

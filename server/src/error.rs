@@ -26,6 +26,9 @@ pub enum Error {
     /// The keys cannot be used.
     #[error("token keys")]
     Keys(#[from] KeyError),
+    /// A certificate or its key cannot be used.
+    #[error("TLS")]
+    Tls(#[from] fanfare_trust::TlsError),
     /// Reflection cannot be built from the catalogs' descriptors.
     #[error("reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -33,7 +36,9 @@ pub enum Error {
     #[error("{0:?} is no origin: want e.g. \"https://app.example.com\" or \"*\"")]
     Origin(String),
     /// An upstream's URL is not one.
-    #[error("upstream {name:?}: {url:?} is no URL: want e.g. \"http://127.0.0.1:50052\"")]
+    #[error(
+        "upstream {name:?}: {url:?} is no URL: want e.g. \"http://127.0.0.1:50052\" or \"https://billing:443\""
+    )]
     UpstreamUrl {
         /// The upstream.
         name: String,

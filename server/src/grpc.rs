@@ -23,12 +23,10 @@ use fanfare_proto::{
     token::{Identity, Scope, TokenError},
 };
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request, Response, header};
+use http::{Extensions, HeaderMap, Request, Response, header};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status, body::Body, codec::Codec, codec::CompressionEncoding, metadata::MetadataMap, server::Grpc,
-};
+use tonic::{Status, body::Body, codec::Codec, codec::CompressionEncoding, server::Grpc};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
@@ -57,6 +55,10 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Rooms of one subscription.
 const ROOMS_MAX: usize = 256;
 
+/// Whom the client certificate of a connection stands for; in the extensions of its requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer(pub(crate) Arc<Identity>);
+
 /// What the methods work with.
 #[derive(Debug)]
 pub(crate) struct Services {
@@ -82,15 +84,21 @@ pub(crate) struct Services {
 
 impl Services {
     /// The caller's verified identity.
-    fn identify(&self, metadata: &MetadataMap) -> Result<Arc<Identity>, Refusal> {
-        let header = metadata.get("authorization").ok_or(TokenError::Missing)?;
-        let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
-        Ok(self.auth.identify(token)?)
+    fn identify<T>(&self, request: &tonic::Request<T>) -> Result<Arc<Identity>, Refusal> {
+        self.identify_by(request.metadata().as_ref(), request.extensions())
     }
 
     /// The same, before anything of the body is read.
-    fn identify_head(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Refusal> {
-        let header = headers.get(header::AUTHORIZATION).ok_or(TokenError::Missing)?;
+    fn identify_head<T>(&self, request: &Request<T>) -> Result<Arc<Identity>, Refusal> {
+        self.identify_by(request.headers(), request.extensions())
+    }
+
+    /// By the token or, where there is none, by the certificate of the connection.
+    fn identify_by(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Arc<Identity>, Refusal> {
+        let Some(header) = headers.get(header::AUTHORIZATION) else {
+            let Peer(identity) = extensions.get().ok_or(TokenError::Missing)?;
+            return Ok(identity.clone());
+        };
         let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
         Ok(self.auth.identify(token)?)
     }
@@ -132,8 +140,13 @@ fn scope(path: &str) -> Option<Scope> {
 }
 
 /// Refuses callers who may not call a method, before anything of the body is read.
-fn admit(services: &Services, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-    let identity = services.identify_head(headers)?;
+fn admit(
+    services: &Services,
+    path: &str,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<(), Refusal> {
+    let identity = services.identify_by(headers, extensions)?;
     scope(path).map_or(Ok(()), |scope| auth::require(&identity, scope))
 }
 
@@ -149,7 +162,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let path = request.uri().path();
-    if let Err(refusal) = admit(&services, path, request.headers()) {
+    if let Err(refusal) = admit(&services, path, request.headers(), request.extensions()) {
         return Status::from(refusal).into_http();
     }
     let is_link = path == "/fanfare.v1.Edge/Link";
@@ -209,7 +222,7 @@ where
     let method = service_fn(move |request: tonic::Request<Q>| {
         let services = services.clone();
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             let answer = run(services, identity, request.into_inner()).await?;
             Ok::<_, Status>(tonic::Response::new(answer))
         }

@@ -22,13 +22,15 @@ mod interest;
 mod peers;
 mod presence;
 mod probe;
+mod secure;
 mod server;
 mod share;
 mod stats;
 mod subscribers;
 
 pub use config::{
-    Ack, Config, Credentials, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Store, Upstreams,
+    Ack, Config, Credentials, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Store, Tls,
+    Upstreams,
 };
 pub use error::Error;
 pub use server::Server;

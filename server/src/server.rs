@@ -3,8 +3,10 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use fanfare_proto::rate::KeyedLimiter;
-use http::{HeaderName, HeaderValue, Method};
+use fanfare_proto::{rate::KeyedLimiter, token::Identity};
+use fanfare_trust::{ServerTls, Workloads};
+use http::{HeaderName, HeaderValue, Method, Request};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -14,18 +16,19 @@ use crate::{
     auth::Auth,
     bridges::Bridges,
     call::Calls,
-    config::{Config, NatsConfig, RedisConfig, Store},
+    config::{Config, NatsConfig, RedisConfig, Store, Tls},
     connection,
     engine::{
         Engine, ServerId, disk::DiskEngine, memory::MemoryEngine, nats::NatsEngine, redis::RedisEngine,
     },
     error::Error,
-    grpc::{About, Budget, Front, Services, upstream::Upstreams},
+    grpc::{About, Budget, Front, Peer, Services, upstream::Upstreams},
     hub::Hub,
     ingest::Ingest,
     peers::Peers,
     presence::Presence,
     probe::Probe,
+    secure::Secure,
     stats::Stats,
     subscribers::Subscribers,
 };
@@ -38,6 +41,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Server {
     acceptor: Acceptor,
     rules: connection::Rules,
+    secure: Option<Arc<Secure>>,
     address: SocketAddr,
     services: Arc<Services>,
     probe: Arc<Probe>,
@@ -69,6 +73,7 @@ impl Server {
         let hub = Arc::new(Hub::new(config.limits, engine.clone()));
         let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
         let auth = Auth::new(&config.tokens)?;
+        let secure = config.tls.map(|tls| secure(tls, limits.request_timeout)).transpose()?;
         let catalogs = config.catalogs;
         let stats = Arc::new(Stats::default());
         let size_max = config.limits.event_bytes_max;
@@ -104,7 +109,7 @@ impl Server {
             subscribers: Arc::new(Subscribers::new(limits)),
             bridges: Arc::new(Bridges::default()),
             about: About::new(
-                address,
+                url(address, secure.is_some()),
                 match config.store {
                     Store::Memory => "memory",
                     Store::Disk(_) => "disk",
@@ -130,7 +135,7 @@ impl Server {
             idle_timeout: limits.idle_timeout,
         };
         let acceptor = Acceptor::new(listener, bounds);
-        Ok(Self { acceptor, rules, address, services, probe, cors })
+        Ok(Self { acceptor, rules, secure, address, services, probe, cors })
     }
 
     /// Where it listens.
@@ -163,6 +168,9 @@ impl Server {
         });
         let services = self.services.clone();
         tasks.spawn(async move { services.peers.run(services.clone(), &services.closing).await });
+        if let Some(secure) = &self.secure {
+            tasks.spawn(closing.clone().run_until_cancelled_owned(secure.tls.clone().watch()));
+        }
         let pages = pages(self.services.clone(), self.probe.clone());
         let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
         let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), Budget::new());
@@ -170,13 +178,26 @@ impl Server {
             loop {
                 let (stream, place) = self.acceptor.accept().await;
                 let (front, budget) = (front.clone(), budget.of_connection());
-                let answer = move |request| {
-                    let (front, budget) = (front.clone(), budget.clone());
-                    async move { front.answer(request, budget).await }
+                let answer = move |peer: Option<Arc<Identity>>| {
+                    move |mut request: Request<Incoming>| {
+                        let (front, budget) = (front.clone(), budget.clone());
+                        if let Some(peer) = &peer {
+                            request.extensions_mut().insert(Peer(peer.clone()));
+                        }
+                        async move { front.answer(request, budget).await }
+                    }
                 };
-                let served = connection::serve(stream, self.rules, closing.clone(), answer);
+                let (rules, closing, secure) = (self.rules, closing.clone(), self.secure.clone());
                 connections.spawn(cut.clone().run_until_cancelled_owned(async move {
-                    served.await;
+                    match secure {
+                        None => connection::serve(stream, rules, closing, answer(None)).await,
+                        Some(secure) => {
+                            let secured = secure.handshake(stream, &place);
+                            if let Some(Some((stream, peer))) = closing.run_until_cancelled(secured).await {
+                                connection::serve(stream, rules, closing, answer(peer)).await;
+                            }
+                        }
+                    }
                     drop(place);
                 }));
             }
@@ -195,6 +216,20 @@ impl Server {
         self.services.engine.close().await;
         Ok(clean)
     }
+}
+
+/// Where a server is reached; empty when only others know, because it listens everywhere.
+fn url(address: SocketAddr, is_secure: bool) -> String {
+    match address.ip().is_unspecified() {
+        true => String::new(),
+        false => format!("{}://{address}", if is_secure { "https" } else { "http" }),
+    }
+}
+
+/// TLS of the listener: gRPC speaks HTTP/2, gRPC-Web and health checks may speak HTTP/1.1.
+fn secure(tls: Tls, timeout: Duration) -> Result<Arc<Secure>, Error> {
+    let listener = ServerTls::load(tls.files, &["h2", "http/1.1"])?;
+    Ok(Arc::new(Secure::new(listener, Workloads::new(tls.workloads), timeout)))
 }
 
 /// The pages of health.

@@ -24,12 +24,14 @@ export function generateStubs() {
 }
 
 export class Producer {
-  constructor(target) {
+  /** `tls` names files of PEM: `ca`, and perhaps `cert` and `key`. */
+  constructor(target, tls = {}) {
+    const files = Object.entries(tls).map(([name, file]) => [`PRODUCER_${name.toUpperCase()}`, file]);
     this.target = target;
     this.pending = new Map();
     this.next = 1;
     this.child = spawn(PYTHON, [path.join(ROOT, "tests/python/producer.py")], {
-      env: { ...process.env, PYTHONPATH: STUBS },
+      env: { ...process.env, PYTHONPATH: STUBS, ...Object.fromEntries(files) },
       stdio: ["pipe", "pipe", "inherit"],
     });
     createInterface({ input: this.child.stdout }).on("line", (line) => {

@@ -60,9 +60,11 @@ class Store {
 
   /** What a server of the group is started with. */
   get serverArgs() {
+    const [scheme, ca] = this.tls ? [{ redis: "rediss", nats: "tls" }, [`--${this.kind}-ca-file`, this.tls.ca]] : [{ redis: "redis", nats: "nats" }, []];
+    const url = `${scheme[this.kind]}://127.0.0.1:${this.port}`;
     return this.kind === "redis"
-      ? ["--redis", `redis://127.0.0.1:${this.port}`, "--redis-prefix", this.prefix]
-      : ["--nats", `nats://127.0.0.1:${this.port}`, "--nats-prefix", this.prefix, "--nats-replicas", "1", "--nats-partitions", "4"];
+      ? ["--redis", url, "--redis-prefix", this.prefix, ...ca]
+      : ["--nats", url, "--nats-prefix", this.prefix, "--nats-replicas", "1", "--nats-partitions", "4", ...ca];
   }
 
   /** Ends it as a crash would. */
@@ -77,19 +79,24 @@ class Store {
   }
 }
 
-/** Starts a store of its own for a group of servers. */
-export async function startStore(kind) {
+/** Starts a store of its own for a group of servers; with TLS when `tls` names the files `cert`, `key` and `ca`. */
+export async function startStore(kind, tls) {
   const folder = mkdtempSync(path.join(tmpdir(), `fanfare-${kind}-`));
   const port = await freePort();
   let args;
   if (kind === "redis") {
-    args = ["--port", String(port), "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"];
+    const listen = tls
+      ? ["--port", "0", "--tls-port", String(port), "--tls-cert-file", tls.cert, "--tls-key-file", tls.key, "--tls-ca-cert-file", tls.ca, "--tls-auth-clients", "no"]
+      : ["--port", String(port)];
+    args = [...listen, "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"];
   } else {
     const config = path.join(folder, "nats.conf");
-    writeFileSync(config, `server_name: n0\nlisten: "127.0.0.1:${port}"\njetstream {\n  store_dir: "${folder}"\n}\n`);
+    const secure = tls ? `tls {\n  cert_file: "${tls.cert}"\n  key_file: "${tls.key}"\n}\n` : "";
+    writeFileSync(config, `server_name: n0\nlisten: "127.0.0.1:${port}"\njetstream {\n  store_dir: "${folder}"\n}\n${secure}`);
     args = ["-c", config];
   }
   const store = new Store(kind, port, folder, args);
+  store.tls = tls;
   await store.start();
   return store;
 }

@@ -8,6 +8,7 @@ of the named functions. The answer holds "ok" or "error" with "code", "message",
 import base64
 import importlib
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,9 +22,17 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 channels = {}
 
 
+def credentials():
+    """With TLS, the files that the environment names: authorities, and perhaps a certificate and its key."""
+    files = [os.environ.get(f"PRODUCER_{name}") for name in ("CA", "KEY", "CERT")]
+    return grpc.ssl_channel_credentials(*(file and Path(file).read_bytes() for file in files))
+
+
 def channel(target):
     if target not in channels:
-        channels[target] = grpc.insecure_channel(target, [("grpc.max_send_message_length", 64 << 20)])
+        options = [("grpc.max_send_message_length", 64 << 20)]
+        secure = "PRODUCER_CA" in os.environ
+        channels[target] = grpc.secure_channel(target, credentials(), options) if secure else grpc.insecure_channel(target, options)
     return channels[target]
 
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use fanfare_client::edge::EdgeClient;
+use fanfare_trust::ClientTls;
 use futures_util::future::join_all;
 use rand::seq::IndexedRandom as _;
 
@@ -40,8 +41,9 @@ struct State {
 }
 
 impl Servers {
-    pub(super) fn new(urls: &[String], token: &str) -> Result<Self, Error> {
-        let urls: Vec<_> = urls.iter().map(|url| EdgeClient::new(url, token)).collect::<Result<_, _>>()?;
+    pub(super) fn new(urls: &[String], token: &str, tls: &ClientTls) -> Result<Self, Error> {
+        let made = urls.iter().map(|url| EdgeClient::new(url, token, tls.clone()));
+        let urls: Vec<_> = made.collect::<Result<_, _>>()?;
         let client = urls.first().ok_or(Error::NoServer)?.clone();
         let state = State { client, current: None, left: Vec::new() };
         Ok(Self { urls, state: Mutex::new(state) })
@@ -129,7 +131,7 @@ mod tests {
 
     fn servers(urls: &[&str]) -> Servers {
         let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
-        Servers::new(&urls, "token").unwrap()
+        Servers::new(&urls, "token", &ClientTls::default()).unwrap()
     }
 
     #[tokio::test]

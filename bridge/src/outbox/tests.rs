@@ -10,11 +10,11 @@ fn limits(bytes_max: usize, write_timeout: Duration) -> Arc<OutboxLimits> {
     Arc::new(OutboxLimits { bytes_max, write_timeout, clock: Clock::default() })
 }
 
-async fn pair() -> (Arc<TcpStream>, TcpStream) {
+async fn pair() -> (Arc<Socket>, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
-    (Arc::new(accepted.unwrap().0), connected.unwrap())
+    (Arc::new(accepted.unwrap().0.into()), connected.unwrap())
 }
 
 /// Sends frames of 64 KiB until the socket takes no more; returns their number.
@@ -42,7 +42,7 @@ async fn what_a_socket_refuses_waits_and_is_written_when_it_accepts_again() {
             socket.writable().await.unwrap();
             outbox.flush();
         }
-        rustix::net::shutdown(&*socket, rustix::net::Shutdown::Write).unwrap();
+        socket.shutdown_write().unwrap();
     };
     let mut read = Vec::new();
     let (_, count) = tokio::join!(flushing, peer.read_to_end(&mut read));

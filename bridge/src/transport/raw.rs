@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use fanfare_proto::v1::{CallOk, Delivery, Reason, Transport};
 use http::StatusCode;
 use serde_json::{json, value::RawValue};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     message, places,
@@ -42,6 +42,7 @@ use crate::{
     replay::{Page, Replay},
     session::{Emission, Session, Writer},
     sessions::{Attendance, Sessions, Terminal, calls::Pause, shutdown},
+    socket::Socket,
 };
 
 /// Close codes from 4000 are applications' own; from here on they are final.
@@ -96,7 +97,7 @@ struct Incoming {
 }
 
 impl Connection {
-    async fn serve(mut self: Box<Self>, socket: TcpStream, first: Bytes, place: Place) {
+    async fn serve(mut self: Box<Self>, socket: Socket, first: Bytes, place: Place) {
         let socket = Arc::new(socket);
         self.outbox.attach(socket.clone());
         // Somewhat more than is accepted, so that a client that sends too much is told so.
@@ -126,7 +127,7 @@ impl Connection {
     /// that is a call, and bytes that were not read.
     async fn open(
         &mut self,
-        socket: &TcpStream,
+        socket: &Socket,
         mut first: Bytes,
         decoder: &mut Decoder,
     ) -> Result<(Attendance, Option<Emission>, Bytes), Option<Refusal>> {
@@ -201,7 +202,7 @@ impl Connection {
     /// Runs what is emitted until either side ends the connection.
     async fn converse(
         attendance: &Attendance,
-        socket: &TcpStream,
+        socket: &Socket,
         first: &[u8],
         mut decoder: Decoder,
         call: Option<Emission>,
@@ -221,7 +222,7 @@ impl Connection {
     /// Waits for the message that brings the token.
     async fn first_message(
         &self,
-        socket: &TcpStream,
+        socket: &Socket,
         first: &[u8],
         decoder: &mut Decoder,
     ) -> Result<Incoming, Option<Refusal>> {

@@ -9,11 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+
+use crate::socket::Socket;
 
 /// What goes on with a socket.
 pub(crate) type Continuation = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Start = Box<dyn FnOnce(TcpStream, Bytes) -> Continuation + Send>;
+type Start = Box<dyn FnOnce(Socket, Bytes) -> Continuation + Send>;
 
 /// Where a handler leaves what goes on with the socket. Each connection has one, in the extensions
 /// of its requests.
@@ -28,7 +29,7 @@ impl fmt::Debug for UpgradeSlot {
 
 impl UpgradeSlot {
     /// Leaves what goes on with the socket, and with bytes that the peer has sent already.
-    pub(crate) fn put<F>(&self, start: impl FnOnce(TcpStream, Bytes) -> F + Send + 'static)
+    pub(crate) fn put<F>(&self, start: impl FnOnce(Socket, Bytes) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -37,7 +38,7 @@ impl UpgradeSlot {
     }
 
     /// Goes on with the socket, if a handler wanted to.
-    pub(crate) fn start(&self, socket: TcpStream, first: &[u8]) -> Option<Continuation> {
+    pub(crate) fn start(&self, socket: Socket, first: &[u8]) -> Option<Continuation> {
         let start = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A copy: what HTTP has read is a slice that would keep its whole buffer.
         start.map(|start| start(socket, Bytes::copy_from_slice(first)))

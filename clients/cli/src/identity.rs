@@ -101,6 +101,7 @@ pub(crate) fn tool_token(args: &ClientArgs, scopes: &[&str]) -> anyhow::Result<S
     }
     let secret = match &args.jwt_secret {
         Some(secret) => secret,
+        None if args.server_tls.server_cert.is_some() => return Ok(String::new()),
         None if is_local(&args.server) => DEVELOPMENT_SECRET,
         None => bail!("no token for {}: give --token, or --jwt-secret to make one", args.server),
     };

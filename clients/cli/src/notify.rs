@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{identity, reach::Reach, settings::NotifyArgs};
+use crate::{identity, reach::Reach, run::client_tls, settings::NotifyArgs};
 
 /// Events read ahead of the network.
 const READ_AHEAD_MAX: usize = 1024;
@@ -27,7 +27,8 @@ pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
     let catalogs = Catalogs::load(&args.client.catalogs.catalog)?;
     let kind = find(&catalogs, &args.kind)?.clone();
     let token = identity::tool_token(&args.client, &["notify"])?;
-    let client = Client::new(&args.client.server, &token)?.retry_for(args.retry_for);
+    let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?
+        .retry_for(args.retry_for);
     let target = Target {
         tenant: args.client.tenant.clone(),
         rooms: args.room.clone(),

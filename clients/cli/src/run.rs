@@ -1,20 +1,24 @@
 //! `fanfare server` and `fanfare bridge`: from settings to running programs.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use fanfare_bridge::Bridge;
 use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
 use fanfare_server::{
-    Ack, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Server, Store, Upstreams,
+    Ack, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Server, Store, Tls, Upstreams,
 };
+use fanfare_trust::{ClientTls, TlsError, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     files, identity,
-    settings::{BridgeArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, Size},
+    settings::{
+        BridgeArgs, ClientCertificateArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, ServerTlsArgs,
+        Size, TlsArgs,
+    },
 };
 
 fn byte_rate(per_second: Size, burst: Size) -> Rate {
@@ -68,7 +72,13 @@ pub(crate) fn server_config(
         recoverable_per_user_max: args.recoverable_per_user_max,
         catalogs: args.presence_catalog.clone(),
     };
-    config.upstreams = Upstreams { urls: args.upstream.clone(), timeout: args.upstream_timeout };
+    let (ca, cert, key) = (&args.upstream_ca, &args.upstream_cert, &args.upstream_key);
+    let names = ["upstream-cert", "upstream-key"];
+    config.upstreams = Upstreams {
+        urls: args.upstream.clone(),
+        timeout: args.upstream_timeout,
+        tls: ClientTls::new(ca.clone(), cert.clone(), key.clone(), names)?,
+    };
     config.heartbeat_interval = args.heartbeat_interval;
     Ok(config)
 }
@@ -143,12 +153,31 @@ pub(crate) fn bridge_config(
     config
 }
 
+/// The files of a listener; `None`: no TLS.
+fn tls_files(args: &TlsArgs, client_ca: Option<PathBuf>) -> Option<TlsFiles> {
+    let (certificate, key) = (args.tls_cert.clone()?, args.tls_key.clone()?);
+    Some(TlsFiles { certificate, key, client_ca })
+}
+
+/// TLS of the server's listener.
+fn server_tls(args: &TlsArgs, clients: &ClientCertificateArgs) -> Option<Tls> {
+    let files = tls_files(args, clients.tls_client_ca.clone())?;
+    Some(Tls { files, workloads: clients.tls_identity.clone() })
+}
+
+/// TLS towards a server.
+pub(crate) fn client_tls(args: &ServerTlsArgs) -> Result<ClientTls, TlsError> {
+    let ServerTlsArgs { server_ca, server_cert, server_key } = args;
+    ClientTls::new(server_ca.clone(), server_cert.clone(), server_key.clone(), ["server-cert", "server-key"])
+}
+
 /// Runs a server until it is told to stop.
 pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
     // First, so that it is heard whenever it comes.
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
-    let config = server_config(&args.server, tokens, args.common.cors_origin)?;
+    let mut config = server_config(&args.server, tokens, args.common.cors_origin)?;
+    config.tls = server_tls(&args.tls, &args.clients);
     files::allow(args.server.grpc_connections_max);
     let server = Server::bind(config).await?;
     info!(address = %server.local_addr(), "server listening");
@@ -162,12 +191,17 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
     let tokens = identity::config(&args.common.tokens, false)?;
     let token = match (args.bridge_token, &args.common.tokens.jwt_secret) {
         (Some(token), _) => token,
+        (None, _) if args.server_tls.server_cert.is_some() => String::new(),
         (None, Some(secret)) => identity::bridge_token(&args.common.tokens, secret)?,
         (None, None) => {
-            bail!("no token towards the server: give --bridge-token (or --jwt-secret to make one)")
+            bail!(
+                "no token towards the server: give --bridge-token, or --jwt-secret to make one, or --server-cert"
+            )
         }
     };
-    let config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
+    let mut config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
+    config.tls = tls_files(&args.tls, None);
+    config.server_tls = client_tls(&args.server_tls)?;
     files::allow(args.bridge.connections_max);
     let bridge = Bridge::bind(config)?;
     info!(address = %bridge.local_addr(), "bridge listening");

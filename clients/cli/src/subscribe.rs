@@ -11,7 +11,11 @@ use fanfare_proto::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{identity, run::stop_signal, settings::SubscribeArgs};
+use crate::{
+    identity,
+    run::{client_tls, stop_signal},
+    settings::SubscribeArgs,
+};
 
 /// All rooms.
 const ALL: &str = "*";
@@ -21,7 +25,8 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
     if args.rooms.iter().any(|room| room == ALL) {
         return tail(&catalogs, args).await;
     }
-    let client = Client::new(&args.client.server, &identity::tool_token(&args.client, &["subscribe"])?)?;
+    let token = identity::tool_token(&args.client, &["subscribe"])?;
+    let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?;
     let mut subscription = client.subscribe(SubscribeRequest {
         tenant: args.client.tenant,
         rooms: args.rooms,
@@ -51,7 +56,8 @@ async fn tail(catalogs: &Catalogs, args: SubscribeArgs) -> anyhow::Result<()> {
     let token = identity::tool_token(&args.client, &["admin"])?;
     let tenant = Some(args.client.tenant).filter(|tenant| tenant != ALL).unwrap_or_default();
     let request = TailRequest { tenant, ..TailRequest::default() };
-    let mut tail = Tail::open(&args.client.server, &token, request).await?;
+    let mut tail =
+        Tail::open(&args.client.server, &token, &client_tls(&args.client.server_tls)?, request).await?;
     let stop = stop_signal()?;
     tokio::pin!(stop);
     loop {

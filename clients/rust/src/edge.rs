@@ -8,13 +8,9 @@ use fanfare_proto::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Streaming,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::{Streaming, transport::Channel};
 
-use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel, channel_at};
+use crate::{Bearer, ClientTls, Error, MESSAGE_BYTES_MAX, authorized, bearer, channel, channel_at};
 
 /// Requests that wait for the network, at most.
 const REQUESTS_WAITING_MAX: usize = 64;
@@ -23,10 +19,11 @@ const REQUESTS_WAITING_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct EdgeClient {
     url: String,
+    tls: ClientTls,
     client: edge_client::EdgeClient<Channel>,
     /// For what others call through this client, apart from its own calls: whoever does not read their answers must not hold these up.
     pub(crate) passing: Channel,
-    bearer: MetadataValue<Ascii>,
+    bearer: Bearer,
 }
 
 /// The two directions of a link.
@@ -43,16 +40,16 @@ fn over(channel: Channel) -> edge_client::EdgeClient<Channel> {
 
 impl EdgeClient {
     /// Prepares a connection; it is made when it is first used.
-    pub fn new(url: &str, token: &str) -> Result<Self, Error> {
-        let (client, passing) = (over(channel(url)?), channel(url)?);
-        Ok(Self { url: url.to_owned(), client, passing, bearer: bearer(token)? })
+    pub fn new(url: &str, token: &str, tls: ClientTls) -> Result<Self, Error> {
+        let (client, passing) = (over(channel(url, &tls)?), channel(url, &tls)?);
+        Ok(Self { url: url.to_owned(), tls, client, passing, bearer: bearer(token)? })
     }
 
     /// The same over connections of its own, to this address of the host if one is given: a
     /// connection that has died may not know it for long.
     pub fn at(&self, address: Option<SocketAddr>) -> Result<Self, Error> {
-        let client = over(channel_at(&self.url, address)?);
-        Ok(Self { client, passing: channel_at(&self.url, address)?, ..self.clone() })
+        let client = over(channel_at(&self.url, &self.tls, address)?);
+        Ok(Self { client, passing: channel_at(&self.url, &self.tls, address)?, ..self.clone() })
     }
 
     /// Host and port of the URL, to look up the host's addresses.

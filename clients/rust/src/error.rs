@@ -13,6 +13,9 @@ pub enum Error {
     /// The token cannot stand in a header.
     #[error("the token holds characters that cannot be sent")]
     TokenText,
+    /// Certificates or keys cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The server cannot be reached, or the connection broke.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
@@ -42,7 +45,7 @@ impl Error {
         match self {
             Self::Unreachable(_) => true,
             Self::Refused { reason, .. } => reason.is_retry() && !matches!(reason, Reason::Reset),
-            Self::Url(_) | Self::TokenText | Self::Unexpected(_) => false,
+            Self::Url(_) | Self::TokenText | Self::Tls(_) | Self::Unexpected(_) => false,
         }
     }
 }

@@ -13,10 +13,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use tonic::{
     metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 pub use error::Error;
+pub use fanfare_trust::ClientTls;
 pub use realtime::{Client, Subscription};
 pub use tail::{Tail, Tailed};
 
@@ -30,19 +31,25 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A channel that connects when it is first used, and again when it was cut.
-fn channel(url: &str) -> Result<Channel, Error> {
-    channel_at(url, None)
+fn channel(url: &str, tls: &ClientTls) -> Result<Channel, Error> {
+    channel_at(url, tls, None)
 }
 
 /// The same to one address of the URL's host. Requests and certificates still go by the name.
-fn channel_at(url: &str, address: Option<SocketAddr>) -> Result<Channel, Error> {
+fn channel_at(url: &str, tls: &ClientTls, address: Option<SocketAddr>) -> Result<Channel, Error> {
     let wrong = || Error::Url(url.to_owned());
     let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
+    let secure = endpoint.uri().scheme_str() == Some("https");
+    let host = endpoint.uri().host().map(|host| host.trim_matches(['[', ']']).to_owned());
     if let Some(address) = address {
         let named = endpoint.uri().clone();
         let scheme = named.scheme_str().ok_or_else(wrong)?;
         let numbered = format!("{scheme}://{address}");
         endpoint = Endpoint::from_shared(numbered).map_err(|_| wrong())?.origin(named);
+    }
+    if let (true, Some(host)) = (secure, host) {
+        let config = transport_tls(tls)?.domain_name(host);
+        endpoint = endpoint.tls_config(config).map_err(|e| Error::Tls(e.to_string()))?;
     }
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
@@ -55,13 +62,37 @@ fn channel_at(url: &str, address: Option<SocketAddr>) -> Result<Channel, Error> 
         .connect_lazy())
 }
 
-/// The `authorization` header's value.
-fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Error> {
-    format!("Bearer {token}").parse().map_err(|_| Error::TokenText)
+fn transport_tls(tls: &ClientTls) -> Result<ClientTlsConfig, Error> {
+    let pem = tls.read().map_err(|error| Error::Tls(chain(&error)))?;
+    let config = match pem.ca {
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    Ok(match pem.identity {
+        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+        None => config,
+    })
 }
 
-fn authorized<T>(message: T, bearer: &MetadataValue<Ascii>) -> tonic::Request<T> {
+fn chain(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+/// The `authorization` header's value. Absent without a token: a client certificate says who calls.
+type Bearer = Option<MetadataValue<Ascii>>;
+
+fn bearer(token: &str) -> Result<Bearer, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    format!("Bearer {token}").parse().map(Some).map_err(|_| Error::TokenText)
+}
+
+fn authorized<T>(message: T, bearer: &Bearer) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.metadata_mut().insert("authorization", bearer.clone());
+    if let Some(bearer) = bearer {
+        request.metadata_mut().insert("authorization", bearer.clone());
+    }
     request
 }

@@ -8,14 +8,10 @@ use fanfare_proto::v1::{
 };
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use tokio::time::Instant;
-use tonic::{
-    Streaming,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    Error, MESSAGE_BYTES_MAX, authorized, bearer, channel,
+    Bearer, ClientTls, Error, MESSAGE_BYTES_MAX, authorized, bearer, channel,
     publisher::{Publisher, set_key},
 };
 
@@ -29,14 +25,20 @@ const RETRY_FOR: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) client: RealtimeClient<Channel>,
-    pub(crate) bearer: MetadataValue<Ascii>,
+    pub(crate) bearer: Bearer,
     pub(crate) retry_for: Duration,
 }
 
 impl Client {
     /// Prepares a connection to e.g. `http://127.0.0.1:50051`; it is made when it is first used.
     pub fn new(url: &str, token: &str) -> Result<Self, Error> {
-        let client = RealtimeClient::new(channel(url)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Self::with_tls(url, token, &ClientTls::default())
+    }
+
+    /// The same with authorities and a certificate of its own, for an `https` URL. An empty token is
+    /// none: the certificate says who calls.
+    pub fn with_tls(url: &str, token: &str, tls: &ClientTls) -> Result<Self, Error> {
+        let client = RealtimeClient::new(channel(url, tls)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Self { client, bearer: bearer(token)?, retry_for: RETRY_FOR })
     }
 

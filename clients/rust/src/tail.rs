@@ -5,7 +5,7 @@ use fanfare_proto::v1::{
 };
 use tonic::Streaming;
 
-use crate::{Error, MESSAGE_BYTES_MAX, authorized, bearer, channel};
+use crate::{ClientTls, Error, MESSAGE_BYTES_MAX, authorized, bearer, channel};
 
 /// What a tail gives.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub struct Tail {
 
 impl Tail {
     /// Opens it at a server. The token needs the scope `admin`.
-    pub async fn open(url: &str, token: &str, request: TailRequest) -> Result<Self, Error> {
-        let mut client = AdminClient::new(channel(url)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    pub async fn open(url: &str, token: &str, tls: &ClientTls, request: TailRequest) -> Result<Self, Error> {
+        let mut client = AdminClient::new(channel(url, tls)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let stream = client.tail(authorized(request, &bearer(token)?)).await?.into_inner();
         Ok(Self { stream })
     }

@@ -4,7 +4,6 @@ mod streams;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -57,7 +56,8 @@ const GAUGES_AGE_MAX: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct About {
     started_at: Timestamp,
-    address: SocketAddr,
+    /// Where the server is reached; empty when only others know.
+    url: String,
     engine: &'static str,
     signer: Option<Signer>,
     default_tenant: Option<Tenant>,
@@ -76,7 +76,7 @@ struct Gauges {
 
 impl About {
     pub(crate) fn new(
-        address: SocketAddr,
+        url: String,
         engine: &'static str,
         signer: Option<Signer>,
         default_tenant: Option<Tenant>,
@@ -84,7 +84,7 @@ impl About {
     ) -> Self {
         Self {
             started_at: ingest::now(),
-            address,
+            url,
             engine,
             signer,
             default_tenant,
@@ -123,15 +123,13 @@ impl Services {
     /// What this server says of itself to other servers.
     fn info(&self) -> ServerInfo {
         let about = &self.about;
-        // Where a machine is reached whose server listens everywhere, only others know.
-        let is_known = !about.address.ip().is_unspecified();
         let id = self.engine.server().as_str().to_owned();
         let bridges = self.bridges.infos().into_iter();
         ServerInfo {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(about.started_at),
-            grpc_url: if is_known { format!("http://{}", about.address) } else { String::new() },
+            grpc_url: about.url.clone(),
             bridges: bridges.map(|bridge| BridgeInfo { server: id.clone(), ..bridge }).collect(),
             id,
         }

@@ -33,7 +33,7 @@ pub(super) async fn notify(
     let method = service_fn(move |request: Request<Bytes>| {
         let (services, method) = (services.clone(), method.clone());
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             let (target, kind, event) = split(request.into_inner(), &method)?;
             let response = services.ingest.publish(&identity, kind, &method.rooms, target, event).await?;
             Ok::<_, Status>(tonic::Response::new(Frame::message(&response)))
@@ -52,7 +52,7 @@ pub(super) async fn client(
     let method = service_fn(move |request: Request<Bytes>| {
         let (services, method) = (services.clone(), method.clone());
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             if method.needs_session() {
                 let message = format!("{} needs a session: browsers emit {:?}", method.path, method.on);
                 return Err(Status::failed_precondition(message));
@@ -74,7 +74,7 @@ pub(super) async fn subscribe(
     let method = service_fn(move |request: Request<SubscribeRequest>| {
         let (services, method) = (services.clone(), method.clone());
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             let stream =
                 subscribe::open(services, identity, request.into_inner(), Form::Typed(method)).await?;
             let stream: ResponseStream<Frame> = Box::pin(stream);

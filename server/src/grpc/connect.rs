@@ -91,7 +91,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    super::admit(&services, head.uri.path(), &head.headers)?;
+    super::admit(&services, head.uri.path(), &head.headers, &head.extensions)?;
     if head.headers.get(VERSION).is_some_and(|version| version != "1") {
         return Err(malformed("connect-protocol-version is not known: want 1"));
     }

@@ -60,7 +60,7 @@ pub(super) async fn replay(services: Arc<Services>, request: http::Request<Body>
     let method = service_fn(move |request: Request<ReplayRequest>| {
         let services = services.clone();
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             auth::require(&identity, Scope::Bridge)?;
             let page = page(&services, &identity, request.into_inner()).await?;
             Ok::<_, Status>(tonic::Response::new(page))
@@ -115,7 +115,7 @@ pub(super) async fn link(services: Arc<Services>, request: http::Request<Body>) 
     let method = service_fn(move |request: Request<Streaming<LinkRequest>>| {
         let services = services.clone();
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             auth::require(&identity, Scope::Bridge)?;
             let link = Link::new(services, identity, request.into_inner());
             let responses: ResponseStream<Frame> = Box::pin(stream::unfold(link, Link::step));

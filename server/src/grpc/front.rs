@@ -131,7 +131,7 @@ async fn web(services: &Arc<Services>) -> Result<Router, Error> {
             let watch = (path == "/grpc.health.v1.Health/Watch").then(|| watches.try_acquire_owned());
             let service = match () {
                 () if !path.starts_with("/grpc.reflection.") => health,
-                () if services.identify_head(request.headers()).is_ok() => all,
+                () if services.identify_head(&request).is_ok() => all,
                 () => public,
             };
             let Ok(permit) = watch.transpose() else {

@@ -42,7 +42,7 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
     let method = service_fn(move |request: Request<Streaming<NotifyRequest>>| {
         let services = services.clone();
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             let (drafts, answers) = Default::default();
             let requests = request.into_inner();
             let producer = Producer { services, identity, requests, drafts, answers, end: None };

@@ -108,7 +108,7 @@ pub(super) async fn subscribe(services: Arc<Services>, request: http::Request<Bo
     let method = service_fn(move |request: Request<SubscribeRequest>| {
         let services = services.clone();
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             let stream = subscribe::open(services, identity, request.into_inner(), Form::Generic).await?;
             let stream: ResponseStream<Frame> = Box::pin(stream);
             Ok::<_, Status>(tonic::Response::new(stream))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fanfare_proto::v1::Reason;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{Application, Engine};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     outbox::Outbox,
     refusal::Refusal,
     sessions::calls::Pause,
+    socket::Socket,
     transport::websocket::frame,
 };
 
@@ -290,7 +291,7 @@ impl<A: Application> Connection<A> {
     }
 
     /// From now on the WebSocket carries the connection; false when it has ended meanwhile.
-    pub(super) fn carry_by(self: &Arc<Self>, socket: Arc<TcpStream>) -> bool {
+    pub(super) fn carry_by(self: &Arc<Self>, socket: Arc<Socket>) -> bool {
         {
             let mut state = self.state();
             if state.carrier == Carrier::Closed {

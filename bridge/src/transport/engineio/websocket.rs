@@ -3,12 +3,12 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use super::{Application, connection::Connection};
 use crate::{
     outbox::Outbox,
     refusal::Refusal,
+    socket::Socket,
     transport::websocket::{
         decoder::{Decoder, Message},
         frame,
@@ -23,7 +23,7 @@ const UPGRADE: &str = "5";
 /// Serves a connection that begins as a WebSocket.
 pub(super) fn serve<A: Application>(
     connection: Arc<Connection<A>>,
-    socket: TcpStream,
+    socket: Socket,
     first: Bytes,
     compression: bool,
     greeting: &str,
@@ -43,7 +43,7 @@ pub(super) fn serve<A: Application>(
 /// Serves a connection that is carried by this socket.
 async fn carry<A: Application>(
     connection: Arc<Connection<A>>,
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     first: Bytes,
     mut decoder: Decoder,
 ) {
@@ -69,7 +69,7 @@ async fn carry<A: Application>(
 /// Tries a WebSocket for a connection that is polled.
 pub(super) async fn probe<A: Application>(
     connection: Arc<Connection<A>>,
-    socket: TcpStream,
+    socket: Socket,
     first: Bytes,
     compression: bool,
 ) {

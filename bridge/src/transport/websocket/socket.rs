@@ -3,14 +3,13 @@
 
 use std::{cell::RefCell, io, pin::Pin, sync::Arc, time::Duration};
 
-use rustix::net::Shutdown;
-use tokio::{io::Interest, net::TcpStream, time::Sleep};
+use tokio::{io::Interest, time::Sleep};
 
 use super::{
     decoder::{Decoder, Message, Violation},
     frame,
 };
-use crate::{outbox::Outbox, refusal::Refusal};
+use crate::{outbox::Outbox, refusal::Refusal, socket::Socket};
 
 /// Bytes that are read at once. The buffer is shared by all connections of a thread.
 const READ_BYTES: usize = 16 << 10;
@@ -55,7 +54,7 @@ pub(crate) enum End {
 
 /// Serves a socket until either side ends it. The first bytes were read already.
 pub(crate) async fn serve(
-    socket: &TcpStream,
+    socket: &Socket,
     first: &[u8],
     decoder: &mut Decoder,
     outbox: &Arc<Outbox>,
@@ -114,7 +113,7 @@ enum Step {
 }
 
 fn read_socket(
-    socket: &TcpStream,
+    socket: &Socket,
     decoder: &mut Decoder,
     outbox: &Arc<Outbox>,
     receive: &mut impl FnMut(Message) -> Flow,
@@ -179,7 +178,7 @@ pub(crate) fn answer(end: &End, outbox: &Arc<Outbox>) {
 /// Closes a connection: sends what its ended outbox still holds, as far as the peer takes it, and
 /// discards what the peer sends, so that the system does not cut off what was sent last. A peer that
 /// was told of the end is waited for, so that it may close first.
-pub(crate) async fn close(socket: &TcpStream, outbox: &Arc<Outbox>, end: &End) {
+pub(crate) async fn close(socket: &Socket, outbox: &Arc<Outbox>, end: &End) {
     let cut = !outbox.has_farewell() || matches!(end, End::Closed(_) | End::Gone | End::Violated(_));
     while !outbox.is_finished() {
         tokio::select! {
@@ -193,13 +192,13 @@ pub(crate) async fn close(socket: &TcpStream, outbox: &Arc<Outbox>, end: &End) {
     if !cut {
         let _late = tokio::time::timeout(FAREWELL, discard(socket)).await;
     }
-    if rustix::net::shutdown(socket, Shutdown::Write).is_ok() && cut {
+    if socket.shutdown_write().is_ok() && cut {
         let _late = tokio::time::timeout(CUT, discard(socket)).await;
     }
 }
 
 /// Reads until the peer closes.
-async fn discard(socket: &TcpStream) {
+async fn discard(socket: &Socket) {
     while socket.readable().await.is_ok() {
         let count = BUFFER.with_borrow_mut(|buffer| socket.try_read(buffer));
         match count {

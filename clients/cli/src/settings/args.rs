@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum, value_parser};
 
+use fanfare_trust::Workload;
+
 use super::duration::{Size, duration};
 
 /// What `fanfare` does.
@@ -51,6 +53,10 @@ pub(crate) struct ServerCommand {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) clients: ClientCertificateArgs,
+    #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
 
@@ -59,6 +65,10 @@ pub(crate) struct ServerCommand {
 pub(crate) struct PeerArgs {
     #[command(flatten)]
     pub(crate) bridge: BridgeArgs,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) server_tls: ServerTlsArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
     /// A server to link to; repeatable. Each address of the URL's host is a server too. The bridge
@@ -72,7 +82,8 @@ pub(crate) struct PeerArgs {
         help_heading = "Bridge"
     )]
     pub(crate) server: Vec<String>,
-    /// The bridge's own token, with the scope `bridge`; made from --jwt-secret when absent.
+    /// The bridge's own token, with the scope `bridge`; made from --jwt-secret when absent, unless
+    /// --server-cert says who the bridge is.
     #[arg(
         long,
         env = "FANFARE_BRIDGE_TOKEN",
@@ -81,6 +92,54 @@ pub(crate) struct PeerArgs {
         help_heading = "Bridge"
     )]
     pub(crate) bridge_token: Option<String>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsArgs {
+    /// A file with the certificate (PEM), intermediate ones after it. The files are read again when
+    /// they change. Absent: no TLS.
+    #[arg(long, env = "FANFARE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// A file with the certificate's private key (PEM).
+    #[arg(long, env = "FANFARE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// Certificates that clients of the server present.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct ClientCertificateArgs {
+    /// A file with the authorities (PEM) of client certificates. Clients without one are refused.
+    #[arg(long, env = "FANFARE_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// What a client may do without a token: a URI or DNS name in its certificate, scopes, and
+    /// perhaps a tenant, e.g. `spiffe://example.org/orders=notify+subscribe@acme`; repeatable.
+    #[arg(
+        long,
+        env = "FANFARE_TLS_IDENTITY",
+        value_name = "NAME=SCOPES[@TENANT]",
+        value_delimiter = ',',
+        requires = "tls_client_ca"
+    )]
+    pub(crate) tls_identity: Vec<Workload>,
+}
+
+/// TLS towards a server.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct ServerTlsArgs {
+    /// A file with the authorities (PEM) that an `https` server is trusted by, instead of the
+    /// system's.
+    #[arg(long, env = "FANFARE_SERVER_CA", value_name = "FILE")]
+    pub(crate) server_ca: Option<PathBuf>,
+    /// A file with the certificate (PEM) that is presented to the server.
+    #[arg(long, env = "FANFARE_SERVER_CERT", value_name = "FILE", requires = "server_key")]
+    pub(crate) server_cert: Option<PathBuf>,
+    /// A file with that certificate's private key (PEM).
+    #[arg(long, env = "FANFARE_SERVER_KEY", value_name = "FILE", requires = "server_cert")]
+    pub(crate) server_key: Option<PathBuf>,
 }
 
 /// What server, bridge and dev have in common.
@@ -273,6 +332,15 @@ pub(crate) struct ServerArgs {
     /// An internal gRPC service that catalogs pass browsers' calls to; repeatable.
     #[arg(long, env = "FANFARE_UPSTREAM", value_name = "NAME=URL", value_parser = upstream, value_delimiter = ',')]
     pub(crate) upstream: Vec<(String, String)>,
+    /// A file with the authorities (PEM) that `https` upstreams are trusted by, instead of the system's.
+    #[arg(long, env = "FANFARE_UPSTREAM_CA", value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
+    /// A file with the certificate (PEM) that is presented to upstreams.
+    #[arg(long, env = "FANFARE_UPSTREAM_CERT", value_name = "FILE", requires = "upstream_key")]
+    pub(crate) upstream_cert: Option<PathBuf>,
+    /// A file with that certificate's private key (PEM).
+    #[arg(long, env = "FANFARE_UPSTREAM_KEY", value_name = "FILE", requires = "upstream_cert")]
+    pub(crate) upstream_key: Option<PathBuf>,
     /// How long an upstream may take to answer.
     #[arg(long, env = "FANFARE_UPSTREAM_TIMEOUT", value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) upstream_timeout: Duration,
@@ -520,6 +588,8 @@ pub(crate) struct ClientArgs {
     /// The server.
     #[arg(long, env = "FANFARE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:50051")]
     pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) server_tls: ServerTlsArgs,
     /// The token; made from --jwt-secret, or for a server on this machine from the development key, when absent.
     #[arg(long, env = "FANFARE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,

@@ -100,7 +100,7 @@ where
     let method = service_fn(move |request: Request<Q>| {
         let services = services.clone();
         async move {
-            let identity = services.identify(request.metadata())?;
+            let identity = services.identify(&request)?;
             auth::require(&identity, Scope::Admin)?;
             let source = open(&services, &identity, request.into_inner())?;
             let session = Session { services, identity, source, ended: false };

@@ -1,0 +1,102 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client};
+
+use super::*;
+use crate::{
+    clock::Clock,
+    outbox::{Outbox, OutboxLimits},
+    refusal::Refusal,
+};
+
+/// A secure connection: our end and the peer's.
+async fn pair() -> (Socket, client::TlsStream<TcpStream>) {
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tests/certificate.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tests/key.pem")).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone());
+    let server = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let server = server.with_single_cert(vec![certificate.clone()], key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let client = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = async {
+        let stream = listener.accept().await.unwrap().0;
+        TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap()
+    };
+    let connecting = async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    };
+    let (accepted, connected) = tokio::join!(accepting, connecting);
+    (accepted.into(), connected)
+}
+
+#[tokio::test]
+async fn an_outbox_writes_through_tls_and_what_waits_is_neither_lost_nor_repeated() {
+    let (socket, mut peer) = pair().await;
+    let socket = Arc::new(socket);
+    let write_timeout = Duration::from_secs(60);
+    let limits = OutboxLimits { bytes_max: 64 << 20, write_timeout, clock: Clock::default() };
+    let outbox = Outbox::new(&Arc::new(limits));
+    outbox.attach(socket.clone());
+    let mut expected = Vec::new();
+    let mut frames = 0_u8;
+    // Frames of all sizes until the socket is full, and some more that wait.
+    while !outbox.is_stalled() || frames.is_multiple_of(7) {
+        frames = frames.wrapping_add(1);
+        let frame = Bytes::from(vec![frames; usize::from(frames) * 700 + 1]);
+        expected.extend_from_slice(&frame);
+        outbox.send(&frame).unwrap();
+    }
+    outbox.end(Refusal::gone(), Some(Bytes::from_static(b"bye")));
+    expected.extend_from_slice(b"bye");
+    let flushing = async {
+        while !outbox.is_finished() {
+            socket.writable().await.unwrap();
+            outbox.flush();
+        }
+        socket.shutdown_write().unwrap();
+    };
+    let mut read = Vec::new();
+    let (_, count) = tokio::join!(flushing, peer.read_to_end(&mut read));
+    count.unwrap();
+    assert!(read == expected, "{} of {} bytes", read.len(), expected.len());
+}
+
+#[tokio::test]
+async fn plain_bytes_that_a_read_leaves_are_ready_at_once() {
+    let (socket, mut peer) = pair().await;
+    peer.write_all(&[7; 10_000]).await.unwrap();
+    peer.flush().await.unwrap();
+    let (mut read, mut buffer) = (0, [0; 100]);
+    while read < 10_000 {
+        socket.readable().await.unwrap();
+        match socket.try_read(&mut buffer) {
+            Ok(count) => read += count,
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+    }
+    peer.shutdown().await.unwrap();
+    loop {
+        socket.readable().await.unwrap();
+        match socket.try_read(&mut buffer) {
+            Ok(count) => return assert_eq!(count, 0),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+    }
+}

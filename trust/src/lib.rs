@@ -1,0 +1,15 @@
+//! What server and bridge trust, and how they prove who they are: certificates of TLS that are
+//! reloaded when their files change, and keys of tokens that are fetched by URL.
+//!
+//! Knows no protocol above TLS and HTTP, and no settings: callers bring paths and URLs.
+
+mod client;
+mod error;
+mod files;
+mod server;
+mod workload;
+
+pub use client::{ClientPem, ClientTls};
+pub use error::TlsError;
+pub use server::{ServerTls, TlsFiles};
+pub use workload::{InvalidWorkload, Workload, Workloads};

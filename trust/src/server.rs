@@ -1,0 +1,125 @@
+//! TLS of a listener. Its certificate, key and authorities are read again when their files change;
+//! connections that are open keep what they began with.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustls::{ServerConfig, crypto::ring, server::WebPkiClientVerifier};
+use tokio::time::MissedTickBehavior;
+
+use crate::{
+    TlsError,
+    files::{self, Stamp},
+};
+
+/// How often the files are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The files of a listener, all PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificate, with intermediate ones after it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of client certificates; `None`: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What a listener presents and demands now.
+#[derive(Debug)]
+pub struct ServerTls {
+    files: TlsFiles,
+    protocols: Vec<Vec<u8>>,
+    current: RwLock<Arc<ServerConfig>>,
+    /// The versions of the files that were read last, whether or not they could be used.
+    seen: Mutex<Vec<Stamp>>,
+}
+
+impl ServerTls {
+    /// Reads the files. `protocols` are those of ALPN, the preferred one first.
+    pub fn load(files: TlsFiles, protocols: &[&str]) -> Result<Self, TlsError> {
+        let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let seen = Mutex::new(files.stamps());
+        let current = RwLock::new(files.config(&protocols)?);
+        Ok(Self { files, protocols, current, seen })
+    }
+
+    /// What new connections begin with.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files again if they have changed. What cannot be used is logged, and what was used
+    /// before stays.
+    fn refresh(&self) {
+        let stamps = self.files.stamps();
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if *seen == stamps {
+                return;
+            }
+            *seen = stamps;
+        }
+        let certificate = self.files.certificate.display();
+        match self.files.config(&self.protocols) {
+            Ok(config) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                tracing::info!(%certificate, "TLS certificate reloaded");
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(%certificate, error, "the new TLS certificate cannot be used; the old one stays");
+            }
+        }
+    }
+
+    /// Keeps up with the files, for ever.
+    pub async fn watch(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let tls = self.clone();
+            // Files may be on a slow disk.
+            if tokio::task::spawn_blocking(move || tls.refresh()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+impl TlsFiles {
+    fn stamps(&self) -> Vec<Stamp> {
+        let paths = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
+        paths.into_iter().flatten().map(|path| files::stamp(path)).collect()
+    }
+
+    fn config(&self, protocols: &[Vec<u8>]) -> Result<Arc<ServerConfig>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Pair)?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(files::roots("tls-client-ca", path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|e| TlsError::Verifier(e.to_string()))?)
+            }
+        };
+        let certificates = files::certificates("tls-cert", &self.certificate)?;
+        let key = files::key("tls-key", &self.key)?;
+        let mut config = builder.with_single_cert(certificates, key).map_err(TlsError::Pair)?;
+        config.alpn_protocols = protocols.to_vec();
+        Ok(Arc::new(config))
+    }
+}
