@@ -22,21 +22,25 @@ const BUCKETS: usize = (BITS_MAX - STEP_BITS + 1) as usize * STEPS;
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
+    sum_micros: AtomicU64,
 }
 
 /// The counts at some moment.
 #[derive(Debug, Clone)]
-pub struct Snapshot(Box<[u64; BUCKETS]>);
+pub struct Snapshot {
+    buckets: Box<[u64; BUCKETS]>,
+    sum_micros: u64,
+}
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS] }
+        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], sum_micros: AtomicU64::new(0) }
     }
 }
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self(Box::new([0; BUCKETS]))
+        Self { buckets: Box::new([0; BUCKETS]), sum_micros: 0 }
     }
 }
 
@@ -63,7 +67,7 @@ const fn longest(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    /// Counts a time: one atomic addition.
+    /// Counts a time: two atomic additions.
     pub fn record(&self, time: Duration) {
         self.record_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
@@ -71,21 +75,24 @@ impl Histogram {
     /// Counts a time in microseconds.
     pub fn record_micros(&self, micros: u64) {
         self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// The counts of this moment.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        for (to, from) in snapshot.0.iter_mut().zip(&self.buckets) {
+        for (to, from) in snapshot.buckets.iter_mut().zip(&self.buckets) {
             *to = from.load(Ordering::Relaxed);
         }
+        snapshot.sum_micros = self.sum_micros.load(Ordering::Relaxed);
         snapshot
     }
 
     /// What was counted since `last`, which becomes the snapshot of this moment.
     pub fn since(&self, last: &mut Snapshot) -> Latency {
         let now = self.snapshot();
-        let counts: Vec<u64> = now.0.iter().zip(last.0.iter()).map(|(now, last)| now - last).collect();
+        let counts: Vec<u64> =
+            now.buckets.iter().zip(last.buckets.iter()).map(|(now, last)| now - last).collect();
         *last = now;
         let count: u64 = counts.iter().sum();
         if count == 0 {
@@ -108,6 +115,25 @@ impl Histogram {
             p99_micros: percentile(99),
             max_micros: longest(highest),
         }
+    }
+}
+
+impl Snapshot {
+    /// How many times were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The sum of all times, in microseconds.
+    pub const fn sum_micros(&self) -> u64 {
+        self.sum_micros
+    }
+
+    /// How many times are below a number of microseconds: exact for powers of two, else those of
+    /// whole buckets.
+    pub fn count_below(&self, micros: u64) -> u64 {
+        let whole = self.buckets.iter().enumerate().take_while(|(at, _)| longest(*at) < micros);
+        whole.map(|(_, count)| count).sum()
     }
 }
 
@@ -149,6 +175,15 @@ mod tests {
             assert_eq!((bucket(longest(at)), bucket(longest(at) + 1)), (at, at + 1));
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn counts_below_a_power_of_two_are_exact() {
+        let histogram = Histogram::default();
+        [0, 7, 8, 63, 64, 1023, 1024].into_iter().for_each(|micros| histogram.record_micros(micros));
+        let snapshot = histogram.snapshot();
+        assert_eq!([8, 64, 1024, 2048].map(|below| snapshot.count_below(below)), [2, 4, 6, 7]);
+        assert_eq!((snapshot.count(), snapshot.sum_micros()), (7, 2189));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_proto::token::Verifier;
+use fanfare_telemetry::Source;
 use fanfare_trust::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -13,6 +14,7 @@ use crate::{
     http,
     link::Link,
     listener::{self, Listener},
+    metrics::BridgeMetrics,
     sessions::{Sessions, shutdown},
     transport::{engineio::Engine, socketio::SocketIo},
 };
@@ -49,6 +51,12 @@ impl Bridge {
         let socket = listener::listen(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, address, listener, sessions, engine })
+    }
+
+    /// Its values for those who observe it.
+    pub fn metrics(&self) -> Arc<dyn Source> {
+        let (sessions, listener) = (self.sessions.clone(), Some(self.listener.clone()));
+        Arc::new(BridgeMetrics { sessions, listener })
     }
 
     /// Where it listens.

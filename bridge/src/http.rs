@@ -6,22 +6,24 @@ use axum::{
     Extension, Router,
     extract::{Request, State},
     middleware::{self, Next},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
     routing::{any, get},
 };
-use http::{HeaderValue, Method, StatusCode, header};
+use fanfare_telemetry::{Exposition, Metrics};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
     bundle, console,
     error::Error,
+    metrics::BridgeMetrics,
     refusal::Refusal,
     sessions::Sessions,
     transport::{
         engineio::{self, Engine},
         poll, raw,
-        request::unavailable,
+        request::{refuse, unavailable},
         socketio::SocketIo,
         sse,
     },
@@ -66,7 +68,11 @@ pub(crate) fn reserve_router(sessions: &Arc<Sessions>) -> Router {
 }
 
 fn health(sessions: &Arc<Sessions>) -> Router {
+    let source = BridgeMetrics { sessions: sessions.clone(), listener: None };
+    let metrics = Metrics::new(vec![Arc::new(source)]);
+    let scraped = get(scrape).with_state((sessions.clone(), metrics));
     Router::new()
+        .route("/metrics", scraped)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(sessions.clone())
@@ -81,6 +87,17 @@ async fn readyz(State(sessions): State<Arc<Sessions>>) -> (StatusCode, &'static 
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no server is linked\n")
     }
+}
+
+/// The metrics, for those with an administrator's token of all tenants.
+async fn scrape(
+    State((sessions, metrics)): State<(Arc<Sessions>, Arc<Metrics>)>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Response> {
+    sessions.check_operator(&headers).map_err(|refusal| refuse(&refusal))?;
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Exposition { content_type, text } = metrics.expose(accept).await;
+    Ok(([(header::CONTENT_TYPE, content_type)], text))
 }
 
 fn origins(origins: &[String]) -> Result<Origins, Error> {

@@ -13,6 +13,7 @@
 //! 7. `transport`: the protocols that browsers speak.
 //! 8. `http`, `console`, `deadline`, `listener`, `bridge`: the ways in.
 
+mod access;
 mod bridge;
 mod bundle;
 mod client;
@@ -27,6 +28,7 @@ mod http;
 mod limits;
 mod link;
 mod listener;
+mod metrics;
 mod outbox;
 mod refusal;
 mod replay;

@@ -45,13 +45,15 @@ impl UserLimits {
     /// Counts a call.
     pub(crate) fn count_call(&self, tenant: &Tenant, user_id: &str) -> Result<(), Refusal> {
         let key = (tenant.clone(), user_id.to_owned());
-        self.calls.check(&key).map_err(Refusal::too_many_calls)
+        let refuse = |wait| Refusal::too_many_calls(wait).over("user-calls-per-second");
+        self.calls.check(&key).map_err(refuse)
     }
 
     /// Counts a new session.
     pub(crate) fn count_connect(&self, tenant: &Tenant, user_id: &str) -> Result<(), Refusal> {
         let key = (tenant.clone(), user_id.to_owned());
-        let refuse = |wait| Refusal::too_fast(wait, "the user connects too often; wait".into());
+        let message = "the user connects too often; wait";
+        let refuse = |wait| Refusal::too_fast(wait, message.into()).over("user-connects-per-second");
         self.connects.check(&key).map_err(refuse)
     }
 
@@ -96,7 +98,8 @@ impl SessionLimits {
 
     /// Counts a call.
     pub(crate) fn count_call(&self) -> Result<(), Refusal> {
-        self.calls.check().map_err(Refusal::too_many_calls)
+        let refuse = |wait| Refusal::too_many_calls(wait).over("calls-per-second");
+        self.calls.check().map_err(refuse)
     }
 
     /// Counts a refusal.
@@ -140,6 +143,23 @@ impl Kind {
             Self::Connection => "connections",
             Self::Handshake => "handshakes",
             Self::Session => "sessions",
+        }
+    }
+
+    /// The setting that bounds all of them; sessions are bounded by their connections.
+    const fn limit(self) -> &'static str {
+        match self {
+            Self::Connection | Self::Session => "connections-max",
+            Self::Handshake => "handshakes-max",
+        }
+    }
+
+    /// The setting that bounds those of one address.
+    const fn limit_per_address(self) -> &'static str {
+        match self {
+            Self::Connection => "connections-per-address-max",
+            Self::Handshake => "handshakes-per-address-max",
+            Self::Session => "sessions-per-address-max",
         }
     }
 }
@@ -193,6 +213,16 @@ impl Addresses {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many places of each kind are taken, in all and of the address with the most.
+    pub(crate) fn usage(&self) -> [(Kind, usize, usize); KINDS] {
+        let used = self.lock();
+        [Kind::Connection, Kind::Handshake, Kind::Session].map(|kind| {
+            let fullest = used.values().map(|of_address| of_address[kind as usize]).max();
+            let total = self.totals[kind as usize].load(Ordering::Acquire);
+            (kind, total, fullest.unwrap_or_default() as usize)
+        })
+    }
+
     /// Takes a place for a client, or for a proxy, which counts in all only.
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>, kind: Kind) -> Result<Place, Refusal> {
         let index = kind as usize;
@@ -201,7 +231,9 @@ impl Addresses {
         let mut place = Place { addresses: self.clone(), address: None, kind };
         if total >= self.max[index] {
             let (max, name) = (self.max[index], kind.name());
-            return Err(full(format!("the bridge has {max} {name}, as many as it may; try again")));
+            return Err(
+                full(format!("the bridge has {max} {name}, as many as it may; try again")).over(kind.limit())
+            );
         }
         let Some(address) = address.map(client) else { return Ok(place) };
         let mut used = self.lock();
@@ -210,7 +242,8 @@ impl Addresses {
         if of_address[index] as usize >= max {
             let name = kind.name();
             drop(used);
-            return Err(full(format!("your address has {max} {name}, as many as it may; try again")));
+            let message = format!("your address has {max} {name}, as many as it may; try again");
+            return Err(full(message).over(kind.limit_per_address()));
         }
         of_address[index] += 1;
         drop(used);
@@ -220,7 +253,8 @@ impl Addresses {
 
     /// Counts a new connection or handshake of an address.
     pub(crate) fn count_connect(&self, address: IpAddr) -> Result<(), Refusal> {
-        let refuse = |wait| Refusal::too_fast(wait, "your address connects too often; wait".into());
+        let message = "your address connects too often; wait";
+        let refuse = |wait| Refusal::too_fast(wait, message.into()).over("connects-per-second");
         self.connects.check(&client(address)).map_err(refuse)
     }
 

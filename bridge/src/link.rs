@@ -14,7 +14,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -76,10 +76,26 @@ pub(crate) struct Link {
     instance: String,
     servers: Servers,
     up: AtomicBool,
+    /// Links that were made since the start.
+    links: AtomicU64,
     interests: Interests,
     reports: Reports,
     call_bytes: Semaphore,
     round_bytes_max: usize,
+}
+
+/// What a link uses of its limits, each with the limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) rooms: (usize, usize),
+    /// Of the tenant with the most.
+    pub(crate) rooms_of_tenant: usize,
+    /// Bytes of calls that wait for the server's answers.
+    pub(crate) call_bytes: (usize, usize),
+    /// Changes of sessions that the server has not been told.
+    pub(crate) changes: (usize, usize),
+    /// Links that were made since the start.
+    pub(crate) links: u64,
 }
 
 /// Why a link is lost.
@@ -119,11 +135,21 @@ impl Link {
             instance: format!("{:032x}", rand::random::<u128>()),
             servers: Servers::new(&config.servers, &config.token, &config.server_tls)?,
             up: AtomicBool::new(false),
+            links: AtomicU64::new(0),
             interests: Interests::new(config.interest_linger, config.rooms_per_tenant_max),
             reports: Reports::new(),
             call_bytes: Semaphore::new(CALL_BYTES_MAX),
             round_bytes_max: config.queue_bytes_max / ROUND_SHARE,
         })
+    }
+
+    /// What is used of its limits.
+    pub(crate) fn usage(&self) -> Usage {
+        let (rooms, rooms_of_tenant) = self.interests.usage();
+        let call_bytes = CALL_BYTES_MAX - self.call_bytes.available_permits();
+        let changes = self.reports.usage();
+        let links = self.links.load(Ordering::Relaxed);
+        Usage { rooms, rooms_of_tenant, call_bytes: (call_bytes, CALL_BYTES_MAX), changes, links }
     }
 
     /// Whether a server is linked.
@@ -220,7 +246,7 @@ impl Link {
         let cost = u32::try_from(request.encoded_len() + CALL_BYTES).unwrap_or(u32::MAX);
         let Ok(_place) = self.call_bytes.try_acquire_many(cost) else {
             let message = "the server is slow, and too many calls wait for it; try again";
-            return Err(Refusal::new(Reason::Unavailable, message));
+            return Err(Refusal::new(Reason::Unavailable, message).over("call-bytes"));
         };
         let server = self.server();
         match tokio::time::timeout(CALL_TIMEOUT, server.call(request)).await {
@@ -316,6 +342,7 @@ impl Link {
         let (mut link, silence_max) = self.connect(downstream).await?;
         let mut outgoing = self.introduction(downstream);
         self.up.store(true, Ordering::Release);
+        self.links.fetch_add(1, Ordering::Relaxed);
         let requests = link.requests.clone();
         let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -89,6 +89,11 @@ impl Listener {
         Arc::new(Self { sessions, router, reserve_router, connections, tls, reserve })
     }
 
+    /// Connections beyond the limits that are served, and how many may be.
+    pub(crate) fn reserve_usage(&self) -> (usize, usize) {
+        (RESERVE - self.reserve.available_permits(), RESERVE)
+    }
+
     /// Accepts for ever.
     pub(crate) async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE_MIN;
@@ -127,8 +132,14 @@ impl Listener {
         let counted = if is_proxy { Ok(()) } else { addresses.count_connect(address) };
         let place = counted.and_then(|()| addresses.take((!is_proxy).then_some(address), Kind::Connection));
         match place {
-            Ok(place) => Some(Right::Full(place)),
-            Err(refusal) => Some(Right::Reserve(self.reserve.clone().try_acquire_owned().ok()?, refusal)),
+            Ok(place) => {
+                self.sessions.stats.count_accepted();
+                Some(Right::Full(place))
+            }
+            Err(refusal) => {
+                self.sessions.refuse_connect(&refusal, Some(address), None);
+                Some(Right::Reserve(self.reserve.clone().try_acquire_owned().ok()?, refusal))
+            }
         }
     }
 

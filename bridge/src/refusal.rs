@@ -20,11 +20,38 @@ pub(crate) struct Refusal {
     pub(crate) path: String,
     /// When the same may be tried again, where that is known.
     pub(crate) retry_after: Option<Duration>,
+    /// The limit that was exceeded, where it is one of this bridge: of [`Self::LIMITS`].
+    pub(crate) limit: Option<&'static str>,
 }
 
 impl Refusal {
+    /// The limits that refusals name, by their settings where they are settings.
+    pub(crate) const LIMITS: [&str; 16] = [
+        "connections-max",
+        "connections-per-address-max",
+        "connects-per-second",
+        "handshakes-max",
+        "handshakes-per-address-max",
+        "sessions-per-address-max",
+        "user-connects-per-second",
+        "calls-per-second",
+        "user-calls-per-second",
+        "calls-waiting",
+        "call-bytes",
+        "payload-bytes-max",
+        "queue-bytes-max",
+        "rooms-per-session-max",
+        "rooms-per-tenant-max",
+        "rooms",
+    ];
+
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), path: String::new(), retry_after: None }
+        Self { reason, message: message.into(), path: String::new(), retry_after: None, limit: None }
+    }
+
+    /// The same refusal, because a limit was exceeded.
+    pub(crate) fn over(self, limit: &'static str) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// The same refusal, about one field.
@@ -39,7 +66,7 @@ impl Refusal {
 
     /// The session does not read fast enough.
     pub(crate) fn slow() -> Self {
-        Self::new(Reason::Slow, "the session did not read fast enough")
+        Self::new(Reason::Slow, "the session did not read fast enough").over("queue-bytes-max")
     }
 
     /// The peer is gone; nobody is told.
@@ -80,7 +107,7 @@ impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
         let wait = error.retry_after_millis;
         let retry_after = (wait > 0).then(|| Duration::from_millis(wait));
-        Self { reason: error.reason(), message: error.message, path: error.path, retry_after }
+        Self { reason: error.reason(), message: error.message, path: error.path, retry_after, limit: None }
     }
 }
 

@@ -3,11 +3,12 @@
 use std::{
     collections::VecDeque,
     fmt,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fanfare_proto::{
@@ -90,6 +91,19 @@ pub(crate) struct SessionParts {
     pub(crate) place: Place,
     /// It gets what it missed first; live events and calls wait until then.
     pub(crate) replays: bool,
+    /// The client's address, where it is known.
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The bridge ended it.
+    Closed(Reason),
+    /// Its client ended it.
+    Left,
+    /// Its connection was lost.
+    Lost,
 }
 
 /// A session.
@@ -115,6 +129,10 @@ pub(crate) struct Session {
     calls: Mutex<Calls>,
     expiry: Mutex<Option<Alarm>>,
     _place: Place,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) opened_at: Instant,
+    /// The number of the reason for which the bridge ended it; 0: it did not.
+    closed_for: AtomicI32,
     /// The number of the last change that the server was told of.
     report: AtomicU64,
     /// The last run that it was part of.
@@ -182,6 +200,9 @@ impl Session {
             calls: Mutex::new(Calls { waiting: VecDeque::new(), running: parts.replays }),
             expiry: Mutex::default(),
             _place: parts.place,
+            address: parts.address,
+            opened_at: Instant::now(),
+            closed_for: AtomicI32::new(0),
             report: AtomicU64::new(0),
             stamp: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -327,8 +348,17 @@ impl Session {
     /// Ends the session, once; later calls do nothing.
     pub(crate) fn close(&self, why: &Refusal) {
         if !self.is_closed.swap(true, Ordering::AcqRel) {
-            tracing::debug!(session = self.id(), reason = why.reason.as_str_name(), "session closed");
+            self.closed_for.store(why.reason.into(), Ordering::Release);
             self.writer.end(&self.outbox, why);
+        }
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn ending(&self) -> Ending {
+        match Reason::try_from(self.closed_for.load(Ordering::Acquire)) {
+            Ok(reason) if reason != Reason::Unspecified => Ending::Closed(reason),
+            _ if self.has_left() => Ending::Left,
+            _ => Ending::Lost,
         }
     }
 

@@ -23,9 +23,11 @@ use fanfare_proto::{
     token::{Identity, Scope, TenantScope, TokenError, Verifier},
     v1::{Caller, Delivery, Reason, SessionOpened, Transport},
 };
+use http::{HeaderMap, header};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access,
     client::ClientAddress,
     clock::Clock,
     config::Config,
@@ -177,7 +179,7 @@ impl Admission {
         }
         if self.rooms.len() > rooms_max + OWN_ROOMS {
             let message = format!("a session can be in {rooms_max} rooms at once");
-            return Err(Refusal::new(Reason::Limit, message));
+            return Err(Refusal::new(Reason::Limit, message).over("rooms-per-session-max"));
         }
         Ok(())
     }
@@ -214,13 +216,26 @@ impl Sessions {
 
     /// A place for a connection that is no session yet.
     pub(crate) fn admit_handshake(&self, client: Option<ClientAddress>) -> Result<Place, Refusal> {
-        if self.draining.is_cancelled() {
-            return Err(shutdown());
-        }
-        if let Some(client) = client.filter(|client| client.must_count) {
-            self.addresses.count_connect(client.address)?;
-        }
-        self.addresses.take(client.map(|client| client.address), Kind::Handshake)
+        let address = client.map(|client| client.address);
+        let admitted = if self.draining.is_cancelled() {
+            Err(shutdown())
+        } else {
+            let counted = client.filter(|client| client.must_count);
+            let counted = counted.map_or(Ok(()), |client| self.addresses.count_connect(client.address));
+            counted.and_then(|()| self.addresses.take(address, Kind::Handshake))
+        };
+        admitted.inspect_err(|refusal| self.refuse_connect(refusal, address, None))
+    }
+
+    /// Counts and logs that a connection or a session was refused.
+    pub(crate) fn refuse_connect(
+        &self,
+        refusal: &Refusal,
+        address: Option<IpAddr>,
+        user: Option<(&Tenant, &str)>,
+    ) {
+        self.stats.refuse_connect(refusal);
+        access::connect_refused(refusal, address, user);
     }
 
     /// Whether lost sessions can be recovered.
@@ -234,16 +249,39 @@ impl Sessions {
     }
 
     /// Who a token stands for, in the main namespace.
-    pub(crate) fn identify(&self, token: Option<&str>) -> Result<Admission, Refusal> {
-        self.identify_in(self.namespace(MAIN_NAMESPACE).ok_or_else(Refusal::unavailable)?, token)
+    pub(crate) fn identify(
+        &self,
+        token: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Result<Admission, Refusal> {
+        let namespace = self.namespace(MAIN_NAMESPACE).ok_or_else(Refusal::unavailable)?;
+        self.identify_in(namespace, token, address)
     }
 
-    /// Who a token stands for.
+    /// Who a token stands for that came from an address.
     pub(crate) fn identify_in(
         &self,
         namespace: Arc<Namespace>,
         token: Option<&str>,
+        address: Option<IpAddr>,
     ) -> Result<Admission, Refusal> {
+        let admission = self.verify(namespace, token);
+        admission.inspect_err(|refusal| self.refuse_connect(refusal, address, None))
+    }
+
+    /// Refuses all but administrators of all tenants.
+    pub(crate) fn check_operator(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let header = headers.get(header::AUTHORIZATION).ok_or(TokenError::Missing)?;
+        let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
+        let identity = self.verifier.verify(token)?;
+        if identity.allows(Scope::Admin) && identity.tenant == TenantScope::Any {
+            return Ok(());
+        }
+        let message = "this needs a token with the scope \"admin\" for all tenants";
+        Err(Refusal::new(Reason::Forbidden, message))
+    }
+
+    fn verify(&self, namespace: Arc<Namespace>, token: Option<&str>) -> Result<Admission, Refusal> {
         let identity = self.verifier.verify(token.ok_or(TokenError::Missing)?)?;
         let invalid = |why: &str| Refusal::from(TokenError::Invalid(why.to_owned()));
         let TenantScope::One(tenant) = identity.tenant.clone() else {
@@ -263,6 +301,28 @@ impl Sessions {
     /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and
     /// `start` greets it before any event of its rooms. May be dropped while waiting.
     pub(crate) async fn open(
+        &self,
+        admission: Admission,
+        terminal: Terminal,
+        accept: impl FnOnce(&Arc<Session>) -> bool,
+        start: impl FnOnce(&Session, Vec<Delivery>),
+    ) -> Result<Arc<Session>, Refusal> {
+        let (tenant, user_id) = (admission.tenant.clone(), admission.user_id.clone());
+        let (address, is_recovered) = (terminal.address, admission.recovery.is_some());
+        match self.open_unless_refused(admission, terminal, accept, start).await {
+            Ok(session) => {
+                self.stats.count_opened(is_recovered);
+                access::opened(&session, is_recovered);
+                Ok(session)
+            }
+            Err(refusal) => {
+                self.refuse_connect(&refusal, address, Some((&tenant, &user_id)));
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn open_unless_refused(
         &self,
         mut admission: Admission,
         terminal: Terminal,
@@ -323,6 +383,7 @@ impl Sessions {
             limits: SessionLimits::new(&self.config),
             place,
             replays: terminal.replays,
+            address: terminal.address,
         };
         Ok((Arc::new(Session::new(parts)), rooms))
     }
@@ -374,6 +435,8 @@ impl Sessions {
         let left = self.rooms.remove(session);
         self.link.release(&session.tenant, &left);
         if is_first {
+            self.stats.count_ended(session.ending());
+            access::ended(session);
             self.link.closed(session.id(), session.has_left());
         }
     }

@@ -194,6 +194,11 @@ impl Shard {
         }
     }
 
+    /// Jobs that wait, and how many may before the link waits too.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        (self.queue().jobs.len(), JOBS_MAX)
+    }
+
     /// Resolves when few jobs wait.
     pub(crate) async fn settle(&self) {
         loop {

@@ -14,17 +14,59 @@ use fanfare_proto::{
     v1::{BridgeStats, TransportSessions},
 };
 
-use crate::event::Event;
+use fanfare_telemetry::{LimitTally, Page, ReasonTally};
+
+use crate::{event::Event, refusal::Refusal, session::Ending};
 
 /// The counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stats {
     events: AtomicU64,
     deliveries: AtomicU64,
     overflows: AtomicU64,
     /// From the server's acceptance of an event until all sessions were handed it.
     delivery: Histogram,
+    calls: AtomicU64,
+    /// From the turn of a call to its answer.
+    call: Histogram,
+    /// Sessions that were opened, and of these the recovered ones.
+    opened: AtomicU64,
+    recovered: AtomicU64,
+    /// Sessions that the bridge ended, by reason, and those that their clients left or lost.
+    closed: ReasonTally,
+    left: AtomicU64,
+    lost: AtomicU64,
+    connect_refusals: ReasonTally,
+    call_refusals: ReasonTally,
+    limits: LimitTally,
+    accepted: AtomicU64,
     report: Mutex<Report>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let (events, deliveries, overflows, delivery, calls, call) = Default::default();
+        let (opened, recovered, closed, left, lost) = Default::default();
+        let (connect_refusals, call_refusals, accepted, report) = Default::default();
+        Self {
+            events,
+            deliveries,
+            overflows,
+            delivery,
+            calls,
+            call,
+            opened,
+            recovered,
+            closed,
+            left,
+            lost,
+            connect_refusals,
+            call_refusals,
+            limits: LimitTally::new(&Refusal::LIMITS),
+            accepted,
+            report,
+        }
+    }
 }
 
 /// The last report.
@@ -45,6 +87,10 @@ impl Default for Report {
 pub(crate) struct Census {
     pub(crate) sessions: Vec<TransportSessions>,
     pub(crate) queued_bytes: u64,
+    /// Of the session with the most.
+    pub(crate) fullest_bytes: u64,
+    /// Sessions for which something waits.
+    pub(crate) waiting: u64,
 }
 
 fn add(counter: &AtomicU64, count: usize) {
@@ -78,6 +124,50 @@ impl Stats {
         add(&self.overflows, sessions);
     }
 
+    /// A call was answered.
+    pub(crate) fn count_call(&self, took: Duration) {
+        add(&self.calls, 1);
+        self.call.record(took);
+    }
+
+    /// A session was opened.
+    pub(crate) fn count_opened(&self, is_recovered: bool) {
+        add(&self.opened, 1);
+        add(&self.recovered, is_recovered.into());
+    }
+
+    /// A session has ended.
+    pub(crate) fn count_ended(&self, how: Ending) {
+        match how {
+            Ending::Closed(reason) => self.closed.count(reason),
+            Ending::Left => add(&self.left, 1),
+            Ending::Lost => add(&self.lost, 1),
+        }
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn count_accepted(&self) {
+        add(&self.accepted, 1);
+    }
+
+    /// A connection or a session was refused.
+    pub(crate) fn refuse_connect(&self, refusal: &Refusal) {
+        self.connect_refusals.count(refusal.reason);
+        self.note_limit(refusal);
+    }
+
+    /// A call was refused.
+    pub(crate) fn refuse_call(&self, refusal: &Refusal) {
+        self.call_refusals.count(refusal.reason);
+        self.note_limit(refusal);
+    }
+
+    fn note_limit(&self, refusal: &Refusal) {
+        if let Some(limit) = refusal.limit {
+            self.limits.count(limit);
+        }
+    }
+
     /// When the server is to be told next.
     pub(crate) fn due(&self) -> Instant {
         self.report().next
@@ -101,5 +191,68 @@ impl Stats {
             delivery: Some(self.delivery.since(&mut report.snapshot)),
             ..BridgeStats::default()
         }
+    }
+}
+
+impl Stats {
+    /// Writes the values of this moment.
+    pub(crate) fn fill(&self, page: &mut Page) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        page.counter("fanfare_bridge_events_total", "Events that came over the link", read(&self.events));
+        page.counter(
+            "fanfare_bridge_deliveries_total",
+            "Events that were handed to sessions, counted once per session",
+            read(&self.deliveries),
+        );
+        page.times(
+            "fanfare_bridge_delivery_seconds",
+            "Time from the acceptance of an event until it was written to the sockets of all its sessions, or \
+             queued for those that are full",
+            &self.delivery.snapshot(),
+        );
+        page.counter(
+            "fanfare_bridge_overflows_total",
+            "Sessions that were closed because they did not read fast enough",
+            read(&self.overflows),
+        );
+        page.counter("fanfare_bridge_calls_total", "Calls that were answered", read(&self.calls));
+        page.times("fanfare_bridge_call_seconds", "Time that calls took", &self.call.snapshot());
+        page.counter("fanfare_bridge_sessions_opened_total", "Sessions that were opened", read(&self.opened));
+        page.counter(
+            "fanfare_bridge_sessions_recovered_total",
+            "Sessions that were opened and went on after a lost connection",
+            read(&self.recovered),
+        );
+        let by_client = [("left", &self.left), ("lost", &self.lost)];
+        let by_client = by_client.map(|(reason, counter)| (reason.to_owned(), read(counter)));
+        page.counters(
+            "fanfare_bridge_sessions_closed_total",
+            "Sessions that ended; `left`: by the client, `lost`: with the connection",
+            "reason",
+            self.closed.counts().chain(by_client),
+        );
+        page.counter(
+            "fanfare_bridge_connections_total",
+            "Connections that were accepted",
+            read(&self.accepted),
+        );
+        page.counters(
+            "fanfare_bridge_connect_refusals_total",
+            "Connections and sessions that were refused",
+            "reason",
+            self.connect_refusals.counts(),
+        );
+        page.counters(
+            "fanfare_bridge_call_refusals_total",
+            "Calls that were refused, by the bridge or the server",
+            "reason",
+            self.call_refusals.counts(),
+        );
+        page.counters(
+            "fanfare_bridge_limit_refusals_total",
+            "Refusals because a limit was exceeded",
+            "limit",
+            self.limits.counts(),
+        );
     }
 }

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,20 @@ pub(crate) struct Acceptor {
 pub(crate) struct Places {
     bounds: Bounds,
     taken: Mutex<Taken>,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// How many connections there are and were.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) open: usize,
+    /// Of the address with the most.
+    pub(crate) of_one_address: usize,
+    /// Since the start.
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) bounds: Bounds,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +79,19 @@ const fn network(address: IpAddr) -> IpAddr {
 
 impl Places {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { bounds, taken: Mutex::default() })
+        let (taken, accepted, refused) = Default::default();
+        Arc::new(Self { bounds, taken, accepted, refused })
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        Usage {
+            open: taken.all,
+            of_one_address: taken.by_address.values().copied().max().unwrap_or_default(),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            bounds: self.bounds,
+        }
     }
 
     /// A place for an address; `None` when there is none left.
@@ -71,8 +100,10 @@ impl Places {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
         if taken.all >= self.bounds.connections_max || of_address >= self.bounds.per_address_max {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         taken.all += 1;
         taken.by_address.insert(address, of_address + 1);
         Some(Place { places: self.clone(), address })
@@ -102,6 +133,11 @@ impl Drop for Place {
 impl Acceptor {
     pub(crate) fn new(listener: TcpListener, bounds: Bounds) -> Self {
         Self { listener, places: Places::new(bounds) }
+    }
+
+    /// The connections that there are.
+    pub(crate) fn places(&self) -> Arc<Places> {
+        self.places.clone()
     }
 
     /// The next connection that has a place. Those that have none are closed at once.

@@ -99,6 +99,11 @@ impl Bridges {
         newest.into_values().collect()
     }
 
+    /// How many links there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Who is linked, by name.
     pub(crate) fn infos(&self) -> Vec<BridgeInfo> {
         self.known().into_iter().map(|(info, _)| info).collect()

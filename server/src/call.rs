@@ -1,6 +1,6 @@
 //! What browsers call, run as the catalogs declare it: nothing here is special to any product.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use fanfare_proto::{
@@ -71,7 +71,13 @@ impl From<&Refusal> for CallError {
 impl Calls {
     /// Runs what a session emitted. Its identity comes from the bridge, which has verified it.
     pub(crate) async fn emitted(&self, request: &CallRequest) -> Result<CallOk, Refusal> {
-        self.stats.called();
+        let since = Instant::now();
+        let outcome = self.answer(request).await;
+        self.stats.called(&outcome, since);
+        outcome
+    }
+
+    async fn answer(&self, request: &CallRequest) -> Result<CallOk, Refusal> {
         let missing = || Refusal::Invalid("the call names no caller".into());
         let caller = request.caller.as_ref().ok_or_else(missing)?;
         let found = |name: &str| self.catalogs.call(name, caller.transport(), &caller.namespace);
@@ -99,12 +105,15 @@ impl Calls {
         caller: &Caller,
         request: Bytes,
     ) -> Result<Vec<u8>, Refusal> {
-        self.stats.called();
+        let since = Instant::now();
         let user = (Tenant::new(&caller.tenant)?, caller.user_id.clone());
         self.per_user.check(&user).map_err(Refusal::TooFast)?;
         let valid = method.request.validate(&request);
         valid.map_err(|source| payload(&method.request_descriptor, source))?;
-        Ok(self.run(method, caller, request).await?.response)
+        let response = self.run(method, caller, request).await?.response;
+        // Those that are refused are counted as requests.
+        self.stats.called::<()>(&Ok(()), since);
+        Ok(response)
     }
 
     async fn run(&self, method: &ClientMethod, caller: &Caller, request: Bytes) -> Result<Outcome, Refusal> {

@@ -153,6 +153,15 @@ pub(crate) enum Replaced {
     Conflict,
 }
 
+/// What is used of an engine's limits; absent where the store has the limit, not this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// Bytes of all logs.
+    pub(crate) log_bytes: Option<usize>,
+    /// What waits to be written, and how much may: of limits per tenant the fullest one.
+    pub(crate) waiting: Option<(usize, usize)>,
+}
+
 /// The end of a log, and what comes after it.
 pub(crate) type Followed = (Cursor, Feed<Arc<Event>>);
 /// The records of a space, and what becomes of them.
@@ -221,6 +230,11 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// The signals to this server from now on. When the feed ends, some were missed: ask again.
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>>;
+
+    /// What is used of its limits.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
 
     /// Removes what is too old. Called every few seconds.
     fn sweep(&self) -> BoxFuture<'_, ()>;

@@ -178,6 +178,37 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Refusal {
+    /// The limits that refusals name, by their settings where they are settings.
+    pub(crate) const LIMITS: [&str; 12] = [
+        "event-bytes-max",
+        "tenants-max",
+        "sessions-per-user-max",
+        "tail-readers",
+        "store",
+        "subscriptions-per-user-max",
+        "subscriptions-per-service-max",
+        "rooms-per-user-max",
+        "publish-bytes-per-user",
+        "publish-bytes-per-tenant",
+        "calls-per-user",
+        "grpc-connections-max",
+    ];
+
+    /// The limit that was exceeded, where it is one: of [`Self::LIMITS`].
+    pub(crate) const fn limit(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::TooLarge { .. } => "event-bytes-max",
+            Self::TooManyTenants(_) => "tenants-max",
+            Self::TooManySessions(_) => "sessions-per-user-max",
+            Self::TooManyReaders(_) => "tail-readers",
+            Self::StoreFull => "store",
+            Self::TooManySubscriptions { setting, .. } | Self::TooManyBytes { setting, .. } => setting,
+            Self::TooManyRooms { .. } => "rooms-per-user-max",
+            Self::TooFast(_) => "calls-per-user",
+            _ => return None,
+        })
+    }
+
     /// When the same may be tried again, where that is known.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -1,8 +1,11 @@
 //! Events as the server keeps them: once, shared, with the encoded forms that recipients share.
 
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -26,6 +29,13 @@ const ENCODED_SHARE: usize = 2;
 /// The id of an event that is in no log.
 pub(crate) fn ephemeral_id() -> String {
     format!("~{:016x}", rand::random::<u64>())
+}
+
+impl Event {
+    /// When a server accepted it; `None`: before 1970.
+    pub(crate) fn accepted_at(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_micros(micros(self.draft.time)))
+    }
 }
 
 /// A time in microseconds since 1970.

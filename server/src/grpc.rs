@@ -20,11 +20,15 @@ use bytes::Bytes;
 use fanfare_proto::{
     catalog::{Catalogs, Method},
     room::{Room, shown},
-    token::{Identity, Scope, TokenError},
+    token::{Identity, Scope, TenantScope, TokenError},
+    v1::Reason,
 };
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, Stream, TryStreamExt as _};
 use http::{Extensions, HeaderMap, Request, Response, header};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, Interval, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, codec::Codec, codec::CompressionEncoding, server::Grpc};
 use tonic_prost::ProstCodec;
@@ -44,9 +48,10 @@ use crate::{
     subscribers::Subscribers,
 };
 pub(crate) use admin::About;
-pub(crate) use front::Front;
+pub(crate) use front::{Front, WATCHES_MAX};
 pub(crate) use message::Budget;
 use message::Messages;
+use realtime::ResponseStream;
 
 /// The largest request message that is decoded; larger ones get OUT_OF_RANGE from the transport. Events have a
 /// bound of their own, which is lower.
@@ -74,6 +79,8 @@ pub(crate) struct Services {
     pub(crate) stats: Arc<Stats>,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) bridges: Arc<Bridges>,
+    /// The places of Health/Watch streams.
+    pub(crate) watches: Arc<Semaphore>,
     pub(crate) about: About,
     pub(crate) heartbeat_interval: Duration,
     /// How long a request's message may take to come.
@@ -101,6 +108,27 @@ impl Services {
         };
         let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
         Ok(self.auth.identify(token)?)
+    }
+
+    /// Refuses all but administrators of all tenants.
+    pub(crate) fn check_operator<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
+        let identity = self.identify_head(request)?;
+        auth::require(&identity, Scope::Admin)?;
+        if identity.tenant == TenantScope::Any { Ok(()) } else { Err(Refusal::AllTenants) }
+    }
+
+    /// The stream of a response; how it ends is counted.
+    fn watched<T: Send + 'static>(
+        self: &Arc<Self>,
+        stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> ResponseStream<T> {
+        let services = self.clone();
+        Box::pin(stream.inspect_err(move |status| _ = services.refuse(status)))
+    }
+
+    /// Counts a refusal; gives its reason.
+    fn refuse(&self, status: &Status) -> Reason {
+        self.stats.refuse_with(status, status::reason(status.code()))
     }
 
     /// The clock by which a silent stream says that it is alive.
@@ -145,9 +173,17 @@ fn admit(
     path: &str,
     headers: &HeaderMap,
     extensions: &Extensions,
-) -> Result<(), Refusal> {
-    let identity = services.identify_by(headers, extensions)?;
-    scope(path).map_or(Ok(()), |scope| auth::require(&identity, scope))
+) -> Result<(), Status> {
+    let identity = services.identify_by(headers, extensions);
+    let admitted = identity.and_then(|identity| match scope(path) {
+        Some(scope) => auth::require(&identity, scope),
+        None => Ok(()),
+    });
+    admitted.map_err(|refusal| {
+        let status = Status::from(refusal);
+        services.refuse(&status);
+        status
+    })
 }
 
 /// How a method reads requests: within a bound, compressed or not.
@@ -162,8 +198,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let path = request.uri().path();
-    if let Err(refusal) = admit(&services, path, request.headers(), request.extensions()) {
-        return Status::from(refusal).into_http();
+    if let Err(status) = admit(&services, path, request.headers(), request.extensions()) {
+        return status.into_http();
     }
     let is_link = path == "/fanfare.v1.Edge/Link";
     let rules = message::Rules {
@@ -173,7 +209,12 @@ where
     };
     // Bridges ask for all rooms of a tenant at once.
     let budget = if is_link { Budget::boundless() } else { budget };
-    method(services, request.map(|body| Body::new(Messages::new(body, rules, budget)))).await
+    let request = request.map(|body| Body::new(Messages::new(body, rules, budget)));
+    let response = method(services.clone(), request).await;
+    if let Some(status) = response.extensions().get::<Status>() {
+        services.refuse(status);
+    }
+    response
 }
 
 async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Body> {

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use fanfare_proto::room::Tenant;
+use fanfare_proto::{latency::Histogram, room::Tenant};
 use tokio_util::task::TaskTracker;
 
 use crate::{config::Limits, engine::Engine, error::Refusal, share};
@@ -52,14 +52,16 @@ pub(crate) struct Hub {
     shrinking: Mutex<()>,
     /// The tasks that follow logs; each ends with its channel.
     followers: TaskTracker,
+    /// From the acceptance of an event, on any server, until subscriptions can read it here.
+    pub(crate) lag: Histogram,
     /// Who reads along.
     pub(crate) taps: Arc<Taps>,
 }
 
 impl Hub {
     pub(crate) fn new(limits: Limits, engine: Arc<dyn Engine>) -> Self {
-        let (channels, bytes, shrinking, followers, taps) = Default::default();
-        Self { engine, channels, limits, bytes, shrinking, followers, taps }
+        let (channels, bytes, shrinking, followers, lag, taps) = Default::default();
+        Self { engine, channels, limits, bytes, shrinking, followers, lag, taps }
     }
 
     pub(crate) fn engine(&self) -> &dyn Engine {
@@ -99,6 +101,12 @@ impl Hub {
 
     fn channels(&self) -> Vec<Arc<Channel>> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many windows there are, and their bytes.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        (self.channels().len(), usize::try_from(bytes).unwrap_or_default())
     }
 
     /// Frees the windows that nobody follows and that get no events. Called now and then.

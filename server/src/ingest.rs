@@ -71,6 +71,11 @@ impl Ingest {
         self.under_way.close();
     }
 
+    /// Appends that are not answered yet.
+    pub(crate) fn appends_under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
     /// Resolves when it is closed and every append is answered, or some time after the close.
     pub(crate) async fn finished(&self) {
         let since = *self.closed_at.get_or_init(Instant::now);

@@ -19,6 +19,7 @@ mod grpc;
 mod hub;
 mod ingest;
 mod interest;
+mod metrics;
 mod peers;
 mod presence;
 mod probe;

@@ -2,12 +2,13 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use fanfare_proto::{rate::KeyedLimiter, token::Identity};
+use fanfare_telemetry::{Exposition, Metrics, Source};
 use fanfare_trust::{ServerTls, Workloads};
-use http::{HeaderName, HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -21,10 +22,11 @@ use crate::{
     engine::{
         Engine, ServerId, disk::DiskEngine, memory::MemoryEngine, nats::NatsEngine, redis::RedisEngine,
     },
-    error::Error,
-    grpc::{About, Budget, Front, Peer, Services, upstream::Upstreams},
+    error::{Error, Refusal},
+    grpc::{About, Budget, Front, Peer, Services, WATCHES_MAX, upstream::Upstreams},
     hub::Hub,
     ingest::Ingest,
+    metrics::ServerMetrics,
     peers::Peers,
     presence::Presence,
     probe::Probe,
@@ -46,6 +48,8 @@ pub struct Server {
     services: Arc<Services>,
     probe: Arc<Probe>,
     cors: CorsLayer,
+    budget: Budget,
+    source: Arc<ServerMetrics>,
 }
 
 impl Server {
@@ -108,6 +112,7 @@ impl Server {
             stats,
             subscribers: Arc::new(Subscribers::new(limits)),
             bridges: Arc::new(Bridges::default()),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             about: About::new(
                 url(address, secure.is_some()),
                 match config.store {
@@ -135,7 +140,16 @@ impl Server {
             idle_timeout: limits.idle_timeout,
         };
         let acceptor = Acceptor::new(listener, bounds);
-        Ok(Self { acceptor, rules, secure, address, services, probe, cors })
+        let (budget, retention) = (Budget::new(), config.retention);
+        let (places, limits) = (acceptor.places(), config.limits);
+        let source =
+            ServerMetrics { services: services.clone(), places, budget: budget.clone(), limits, retention };
+        Ok(Self { acceptor, rules, secure, address, services, probe, cors, budget, source: Arc::new(source) })
+    }
+
+    /// Its values for those who observe it.
+    pub fn metrics(&self) -> Arc<dyn Source> {
+        self.source.clone()
     }
 
     /// Where it listens.
@@ -171,9 +185,10 @@ impl Server {
         if let Some(secure) = &self.secure {
             tasks.spawn(closing.clone().run_until_cancelled_owned(secure.tls.clone().watch()));
         }
-        let pages = pages(self.services.clone(), self.probe.clone());
+        let metrics = Metrics::new(vec![self.source.clone()]);
+        let pages = pages(self.services.clone(), self.probe.clone(), metrics);
         let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
-        let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), Budget::new());
+        let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), self.budget.clone());
         let accepting = async {
             loop {
                 let (stream, place) = self.acceptor.accept().await;
@@ -233,8 +248,10 @@ fn secure(tls: Tls, timeout: Duration) -> Result<Arc<Secure>, Error> {
 }
 
 /// The pages of health.
-fn pages(services: Arc<Services>, probe: Arc<Probe>) -> Router {
+fn pages(services: Arc<Services>, probe: Arc<Probe>, metrics: Arc<Metrics>) -> Router {
+    let scraped = get(scrape).with_state((services.clone(), metrics));
     Router::new()
+        .route("/metrics", scraped)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state((services, probe))
@@ -249,6 +266,24 @@ async fn readyz(State((services, probe)): State<(Arc<Services>, Arc<Probe>)>) ->
         Ok(()) => (StatusCode::OK, "ok\n".into()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not delivering: {why}\n")),
     }
+}
+
+/// The metrics, for those with an administrator's token of all tenants.
+async fn scrape(
+    State((services, metrics)): State<(Arc<Services>, Arc<Metrics>)>,
+    request: axum::extract::Request,
+) -> Result<impl IntoResponse, (StatusCode, String)> {
+    services.check_operator(&request).map_err(|refusal| {
+        let status = if matches!(refusal, Refusal::Token(_)) {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::FORBIDDEN
+        };
+        (status, format!("{refusal}\n"))
+    })?;
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Exposition { content_type, text } = metrics.expose(accept).await;
+    Ok(([(header::CONTENT_TYPE, content_type)], text))
 }
 
 fn cors(origins: &[String]) -> Result<CorsLayer, Error> {

@@ -8,12 +8,14 @@ use std::{
     time::Instant,
 };
 
-use fanfare_proto::latency::Histogram;
+use fanfare_proto::{latency::Histogram, v1::Reason};
+use fanfare_telemetry::{LimitTally, ReasonTally};
+use tonic::Status;
 
-use crate::engine::Appended;
+use crate::{engine::Appended, error::Refusal};
 
 /// The counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stats {
     stored: AtomicU64,
     ephemeral: AtomicU64,
@@ -24,6 +26,33 @@ pub(crate) struct Stats {
     subscription_events: AtomicU64,
     /// From a checked request to its answer.
     pub(crate) append: Histogram,
+    /// From a call to its answer.
+    pub(crate) call: Histogram,
+    /// Requests that were refused, and streams that ended with an error.
+    pub(crate) refusals: ReasonTally,
+    /// Those that exceeded a limit.
+    pub(crate) limits: LimitTally,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        let (stored, ephemeral, refused, duplicate, calls) = Default::default();
+        let (subscriptions, subscription_events, append, call, refusals) = Default::default();
+        let limits = LimitTally::new(&Refusal::LIMITS);
+        Self {
+            stored,
+            ephemeral,
+            refused,
+            duplicate,
+            calls,
+            subscriptions,
+            subscription_events,
+            append,
+            call,
+            refusals,
+            limits,
+        }
+    }
 }
 
 /// The counters at some moment.
@@ -63,9 +92,32 @@ impl Stats {
         self.append.record(since.elapsed());
     }
 
-    /// A browser has called.
-    pub(crate) fn called(&self) {
+    /// A browser's call, which began at `since`, is answered.
+    pub(crate) fn called<T>(&self, outcome: &Result<T, Refusal>, since: Instant) {
         add(&self.calls, 1);
+        self.call.record(since.elapsed());
+        if let Err(refusal) = outcome {
+            self.refuse(refusal);
+        }
+    }
+
+    /// Something was refused.
+    pub(crate) fn refuse(&self, refusal: &Refusal) {
+        self.refusals.count(refusal.reason());
+        if let Some(limit) = refusal.limit() {
+            self.limits.count(limit);
+        }
+    }
+
+    /// A request was refused, or a stream ended, with a status; gives the reason.
+    pub(crate) fn refuse_with(&self, status: &Status, otherwise: Reason) -> Reason {
+        let source = std::error::Error::source(status);
+        if let Some(refusal) = source.and_then(|source| source.downcast_ref::<Refusal>()) {
+            self.refuse(refusal);
+            return refusal.reason();
+        }
+        self.refusals.count(otherwise);
+        otherwise
     }
 
     /// A subscription is open.

@@ -82,6 +82,17 @@ impl Subscribers {
         Ok(Place { subscribers: self.clone(), caller, rooms, scans })
     }
 
+    /// The most that one user has and that one service has, each of subscriptions and rooms.
+    pub(crate) fn fullest(&self) -> [(usize, usize); 2] {
+        let by_caller = self.lock();
+        [true, false].map(|is_user| {
+            let of_kind = by_caller.iter().filter(|((_, _, user), _)| *user == is_user);
+            of_kind.fold((0, 0), |(streams, rooms), (_, usage)| {
+                (usage.subscriptions.max(streams), usage.rooms.max(rooms))
+            })
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Caller, Usage>> {
         self.by_caller.lock().unwrap_or_else(PoisonError::into_inner)
     }

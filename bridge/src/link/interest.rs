@@ -280,6 +280,13 @@ impl Interests {
         outcome.err().filter(|_| was_followed).map(|why| (tenant, why))
     }
 
+    /// Rooms that are followed, and how many may be; and those of the tenant with the most.
+    pub(super) fn usage(&self) -> ((usize, usize), usize) {
+        let state = self.lock();
+        let fullest = state.tenants.values().map(|followed| followed.rooms.len()).max();
+        ((state.size.rooms, ROOMS_MAX), fullest.unwrap_or_default())
+    }
+
     /// A tenant's events have been delivered up to the cursor.
     pub(super) fn reach(&self, tenant: &Tenant, cursor: String) {
         if let Some(followed) = self.lock().tenants.get_mut(tenant) {
@@ -298,7 +305,7 @@ impl State {
         if known.map_or(0, |followed| followed.rooms.len()) + new.len() > per_tenant_max {
             let message =
                 format!("the tenant is in {per_tenant_max} rooms on this bridge, as many as it may");
-            return Err(Refusal::new(Reason::Limit, message));
+            return Err(Refusal::new(Reason::Limit, message).over("rooms-per-tenant-max"));
         }
         let size = Size {
             rooms: self.size.rooms + new.len(),
@@ -306,7 +313,7 @@ impl State {
         };
         if size.rooms > ROOMS_MAX || size.bytes > ROOM_BYTES_MAX {
             let message = "the bridge has as many rooms as it can follow; try another one";
-            return Err(Refusal::new(Reason::Limit, message));
+            return Err(Refusal::new(Reason::Limit, message).over("rooms"));
         }
         self.size = size;
         Ok(())

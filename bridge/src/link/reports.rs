@@ -148,6 +148,11 @@ impl Reports {
         self.lock().take()
     }
 
+    /// Changes that wait for a server, and how many may.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        (self.lock().changes.len(), WAITING_MAX)
+    }
+
     /// Whether the server does not take what it is told.
     pub(super) fn are_too_many(&self) -> bool {
         self.lock().changes.len() > WAITING_MAX

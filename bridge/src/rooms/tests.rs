@@ -62,6 +62,7 @@ pub(crate) fn session(id: &str, bytes_max: usize, replays: bool) -> (Arc<Session
     let outbox = Outbox::new(&Arc::new(limits));
     let endings: Arc<Mutex<Vec<Reason>>> = Arc::default();
     let parts = SessionParts {
+        address: None,
         tenant: Tenant::new("1").unwrap(),
         caller: Caller { session_id: id.to_owned(), ..Caller::default() },
         pid: String::new(),

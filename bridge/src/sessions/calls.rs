@@ -1,6 +1,9 @@
 //! What browsers emit: counted, run by the server one after the other, and acknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fanfare_proto::{
     room::Room,
@@ -9,6 +12,7 @@ use fanfare_proto::{
 
 use super::{OWN_ROOMS, Sessions};
 use crate::{
+    access,
     limits::Consequence,
     refusal::Refusal,
     session::{Emission, EnqueueOutcome, Session},
@@ -34,7 +38,7 @@ impl Sessions {
             EnqueueOutcome::Full => {
                 let max = self.config.calls_waiting_max;
                 let message = format!("more than {max} calls wait; wait for acknowledgements");
-                self.refuse(session, ack, &Refusal::new(Reason::Limit, message))
+                self.refuse(session, ack, &Refusal::new(Reason::Limit, message).over("calls-waiting"))
             }
         }
     }
@@ -60,6 +64,8 @@ impl Sessions {
         if session.is_closed() {
             return None;
         }
+        self.stats.refuse_call(refusal);
+        access::call_refused(session, None, refusal);
         match session.limits.count_refusal() {
             Consequence::End => {
                 let message = "the session stayed over a limit although it was refused again and again";
@@ -83,14 +89,21 @@ impl Sessions {
             if session.is_closed() {
                 continue;
             }
-            let ack = call.ack;
-            match self.run_call(session, call).await {
+            let (ack, name, since) = (call.ack, call.name.clone(), Instant::now());
+            let outcome = self.run_call(session, call).await;
+            self.stats.count_call(since.elapsed());
+            match outcome {
                 Ok(answer) => {
+                    access::called(session, &name, since.elapsed());
                     if let Some(id) = ack {
                         session.acknowledge(id, &answer);
                     }
                 }
-                Err(refusal) => session.fail(ack, &refusal),
+                Err(refusal) => {
+                    self.stats.refuse_call(&refusal);
+                    access::call_refused(session, Some(&name), &refusal);
+                    session.fail(ack, &refusal);
+                }
             }
         }
     }
@@ -150,7 +163,7 @@ impl Sessions {
         let max = self.config.rooms_per_session_max;
         if own.len() + new > max + OWN_ROOMS {
             let message = format!("a session can be in {max} rooms at once; leave one first");
-            return Err(Refusal::new(Reason::Limit, message));
+            return Err(Refusal::new(Reason::Limit, message).over("rooms-per-session-max"));
         }
         let certain = self.link.want(&session.tenant, rooms)?;
         if let Err(refusal) = self.in_time(certain).await.and_then(|certain| certain) {

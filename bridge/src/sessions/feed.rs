@@ -69,12 +69,23 @@ impl Downstream for Sessions {
 
     async fn report(&self) -> BridgeStats {
         tokio::time::sleep_until(self.stats.due().into()).await;
+        self.stats.next_report(self.census().await, REPORT_INTERVAL)
+    }
+}
+
+impl Sessions {
+    /// Counts the sessions.
+    pub(crate) async fn census(&self) -> Census {
         let (mut sessions, mut queued_bytes) = (BTreeMap::new(), 0);
+        let (mut fullest_bytes, mut waiting) = (0, 0);
         for members in self.rooms.everybody(None) {
             for some in members.chunks(SESSIONS_AT_ONCE) {
                 for session in some {
                     *sessions.entry(session.caller.transport).or_default() += 1;
-                    queued_bytes += session.outbox.queued_bytes() as u64;
+                    let bytes = session.outbox.queued_bytes() as u64;
+                    queued_bytes += bytes;
+                    fullest_bytes = bytes.max(fullest_bytes);
+                    waiting += u64::from(bytes > 0);
                 }
                 tokio::task::yield_now().await;
             }
@@ -82,6 +93,6 @@ impl Downstream for Sessions {
         let by_transport = sessions.into_iter();
         let sessions =
             by_transport.map(|(transport, count)| TransportSessions { transport, count }).collect();
-        self.stats.next_report(Census { sessions, queued_bytes }, REPORT_INTERVAL)
+        Census { sessions, queued_bytes, fullest_bytes, waiting }
     }
 }

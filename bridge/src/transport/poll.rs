@@ -42,7 +42,7 @@ async fn answer(
     credentials: &Credentials,
     client: Option<ClientAddress>,
 ) -> Result<String, Refusal> {
-    let admission = credentials.admission(sessions)?;
+    let admission = credentials.admission(sessions, client.map(|client| client.address))?;
     sessions.user_limits.count_call(&admission.tenant, &admission.user_id)?;
     credentials.check_cursor()?;
     let outbox = Outbox::new(&sessions.outbox_limits);

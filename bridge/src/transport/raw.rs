@@ -154,7 +154,7 @@ impl Connection {
             address: self.address,
             replays: after.is_some(),
         };
-        let admission = self.credentials.admission(&self.sessions)?;
+        let admission = self.credentials.admission(&self.sessions, self.address)?;
         self.credentials.check_cursor()?;
         let mut greetings = Vec::new();
         let start = |_: &Session, events: Vec<Delivery>| match after {

@@ -1,6 +1,6 @@
 //! What HTTP requests carry, and how they are refused.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Json,
@@ -45,12 +45,23 @@ impl Credentials {
     }
 
     /// Who comes, and into which rooms.
-    pub(crate) fn admission(&self, sessions: &Sessions) -> Result<Admission, Refusal> {
-        let mut admission = sessions.identify(self.token.as_deref())?;
+    pub(crate) fn admission(
+        &self,
+        sessions: &Sessions,
+        address: Option<IpAddr>,
+    ) -> Result<Admission, Refusal> {
+        let mut admission = sessions.identify(self.token.as_deref(), address)?;
+        let entered = self.enter(&mut admission, sessions.config.rooms_per_session_max);
+        entered.inspect_err(|refusal| {
+            sessions.refuse_connect(refusal, address, Some((&admission.tenant, &admission.user_id)));
+        })?;
+        Ok(admission)
+    }
+
+    fn enter(&self, admission: &mut Admission, rooms_max: usize) -> Result<(), Refusal> {
         let rooms = self.rooms.iter().map(|room| Room::new(room)).collect::<Result<Vec<_>, _>>();
         let rooms = rooms.map_err(|e| Refusal::new(Reason::InvalidArgument, e.to_string()).at("room"))?;
-        admission.add_rooms(rooms, sessions.config.rooms_per_session_max)?;
-        Ok(admission)
+        admission.add_rooms(rooms, rooms_max)
     }
 
     /// Checks the cursor, where there is one.

@@ -65,7 +65,7 @@ async fn open(
     credentials: &Credentials,
     client: Option<ClientAddress>,
 ) -> Result<Stream, Refusal> {
-    let admission = credentials.admission(sessions)?;
+    let admission = credentials.admission(sessions, client.map(|client| client.address))?;
     credentials.check_cursor()?;
     let after = credentials.after.clone().unwrap_or_default();
     let outbox = Outbox::new(&sessions.outbox_limits);

@@ -11,6 +11,7 @@ use tracing::info;
 
 use crate::{
     banner, files, identity,
+    metrics::Scrapes,
     run::{bridge_config, ended, server_config, stop_signal},
     settings::DevArgs,
 };
@@ -54,6 +55,8 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let http = bridge.local_addr();
     info!(address = %http, "bridge listening");
 
+    let sources = vec![server.metrics(), bridge.metrics()];
+    let scrapes = Scrapes::bind(args.common.metrics_listen, sources).await?;
     let (stop_bridge, stop_server) = (CancellationToken::new(), CancellationToken::new());
     let grace = args.common.shutdown_grace;
     banner::print(grpc, http, secret, args.bridge.console)?;
@@ -68,7 +71,8 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
         stop.await;
         stop_bridge.cancel();
     };
-    let (server_clean, bridge_clean, ()) = tokio::join!(serving, bridge_then_server, stopping);
+    let all = async { tokio::join!(serving, bridge_then_server, stopping) };
+    let (server_clean, bridge_clean, ()) = scrapes.serve_during(all).await;
     ended("dev", server_clean? && bridge_clean?)
 }
 

@@ -7,6 +7,7 @@ mod files;
 mod identity;
 mod logging;
 mod manual;
+mod metrics;
 mod notify;
 mod reach;
 mod run;

@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::{
     files, identity,
+    metrics::Scrapes,
     settings::{
         BridgeArgs, ClientCertificateArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, ServerTlsArgs,
         Size, TlsArgs,
@@ -181,7 +182,8 @@ pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
     files::allow(args.server.grpc_connections_max);
     let server = Server::bind(config).await?;
     info!(address = %server.local_addr(), "server listening");
-    let clean = server.run(stop, args.common.shutdown_grace).await?;
+    let scrapes = Scrapes::bind(args.common.metrics_listen, vec![server.metrics()]).await?;
+    let clean = scrapes.serve_during(server.run(stop, args.common.shutdown_grace)).await?;
     ended("server", clean)
 }
 
@@ -205,7 +207,8 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
     files::allow(args.bridge.connections_max);
     let bridge = Bridge::bind(config)?;
     info!(address = %bridge.local_addr(), "bridge listening");
-    let clean = bridge.run(stop, args.common.shutdown_grace).await?;
+    let scrapes = Scrapes::bind(args.common.metrics_listen, vec![bridge.metrics()]).await?;
+    let clean = scrapes.serve_during(bridge.run(stop, args.common.shutdown_grace)).await?;
     ended("bridge", clean)
 }
 

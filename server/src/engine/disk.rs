@@ -17,7 +17,10 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -37,7 +40,7 @@ use self::{
 };
 use super::{
     Appended, Engine, Feed, Followed, Page, ReadLimits, Record, Records, Replaced, Replacement, ServerId,
-    Signals, Space, StoredEvent, Unreadable, Watched,
+    Signals, Space, StoredEvent, Unreadable, Usage, Watched,
 };
 use crate::{
     config::{Limits, Retention},
@@ -70,6 +73,8 @@ struct Shared {
     signals: Signals,
     retention: Retention,
     limits: Limits,
+    /// Bytes of all logs, as the writer last counted them.
+    bytes: AtomicU64,
 }
 
 impl DiskEngine {
@@ -93,6 +98,7 @@ impl DiskEngine {
             signals: Signals::default(),
             retention,
             limits,
+            bytes: AtomicU64::new(0),
         });
         let writer = Writer::new(shared.clone(), lag, Clock::new(contents.clock), contents);
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
@@ -277,6 +283,13 @@ impl Engine for DiskEngine {
 
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
         std::future::ready(Ok(self.shared.signals.listen(&self.server))).boxed()
+    }
+
+    fn usage(&self) -> Usage {
+        let waiting = self.commands.max_capacity() - self.commands.capacity();
+        let bytes = self.shared.bytes.load(Ordering::Relaxed);
+        let log_bytes = usize::try_from(bytes).ok();
+        Usage { log_bytes, waiting: Some((waiting, self.commands.max_capacity())) }
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

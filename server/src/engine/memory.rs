@@ -21,7 +21,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use self::log::Log;
 use super::{
     Appended, Engine, Feed, Followed, OWN_TENANT, Page, ReadLimits, Record, Records, Replaced, Replacement,
-    ServerId, Signals, Space, Watched,
+    ServerId, Signals, Space, Usage, Watched,
 };
 use crate::{
     config::{Limits, Retention},
@@ -232,6 +232,11 @@ impl Engine for MemoryEngine {
 
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
         ready(Ok(self.store.signals.listen(&self.server)))
+    }
+
+    fn usage(&self) -> Usage {
+        let bytes = self.store.bytes.load(Ordering::Relaxed);
+        Usage { log_bytes: usize::try_from(bytes).ok(), waiting: None }
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

@@ -55,7 +55,9 @@ use self::{
     store::Store,
     sweep::Sweeper,
 };
-use super::{Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space};
+use super::{
+    Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space, Usage,
+};
 use crate::{
     config::{Limits, Retention},
     error::{Error, Refusal},
@@ -307,6 +309,10 @@ impl Engine for NatsEngine {
 
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
         self.in_time("read", signals::follow(&self.shared, &self.shared.tasks)).boxed()
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { log_bytes: None, waiting: Some(self.shared.logs.waiting_bytes()) }
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

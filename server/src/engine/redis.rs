@@ -40,7 +40,9 @@ pub use self::{
     config::{Ack, RedisConfig},
     credentials::Credentials,
 };
-use super::{Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space};
+use super::{
+    Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space, Usage,
+};
 use crate::{
     config::{Limits, Retention},
     error::{Error, Refusal},
@@ -268,6 +270,10 @@ impl Engine for RedisEngine {
 
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
         Box::pin(async { self.shared.signals().await.map_err(|fault| fault.refusal("read")) })
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { log_bytes: None, waiting: Some(self.shared.appends.fullest()) }
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

@@ -19,7 +19,6 @@ use tower::service_fn;
 use super::{
     REQUEST_BYTES_MAX, Services,
     codec::{Frame, FrameCodec, RawCodec},
-    realtime::ResponseStream,
     status::malformed,
     subscribe::{self, Form},
 };
@@ -75,10 +74,9 @@ pub(super) async fn subscribe(
         let (services, method) = (services.clone(), method.clone());
         async move {
             let identity = services.identify(&request)?;
-            let stream =
-                subscribe::open(services, identity, request.into_inner(), Form::Typed(method)).await?;
-            let stream: ResponseStream<Frame> = Box::pin(stream);
-            Ok::<_, Status>(tonic::Response::new(stream))
+            let request = request.into_inner();
+            let stream = subscribe::open(services.clone(), identity, request, Form::Typed(method)).await?;
+            Ok::<_, Status>(tonic::Response::new(services.watched(stream)))
         }
         .boxed()
     });

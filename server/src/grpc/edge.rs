@@ -23,7 +23,6 @@ use tower::service_fn;
 use super::{
     REQUEST_BYTES_MAX, Services,
     codec::{Frame, FrameCodec},
-    realtime::ResponseStream,
 };
 use crate::{
     auth,
@@ -117,9 +116,8 @@ pub(super) async fn link(services: Arc<Services>, request: http::Request<Body>) 
         async move {
             let identity = services.identify(&request)?;
             auth::require(&identity, Scope::Bridge)?;
-            let link = Link::new(services, identity, request.into_inner());
-            let responses: ResponseStream<Frame> = Box::pin(stream::unfold(link, Link::step));
-            Ok::<_, Status>(tonic::Response::new(responses))
+            let link = Link::new(services.clone(), identity, request.into_inner());
+            Ok::<_, Status>(tonic::Response::new(services.watched(stream::unfold(link, Link::step))))
         }
         .boxed()
     });

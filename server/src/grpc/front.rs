@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use prost_reflect::DescriptorPool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body, service::Routes};
 use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -30,7 +30,7 @@ use crate::error::Error;
 /// The largest request of a caller without a token, in bytes.
 const ANONYMOUS_BYTES_MAX: usize = 64 << 10;
 /// Streams of Health/Watch, in all: they need no token.
-const WATCHES_MAX: usize = 256;
+pub(crate) const WATCHES_MAX: usize = 256;
 /// What only those with a token learn of by reflection.
 const INTERNAL_FILES: [&str; 2] = ["fanfare/v1/edge.proto", "fanfare/v1/admin.proto"];
 
@@ -116,7 +116,7 @@ async fn web(services: &Arc<Services>) -> Result<Router, Error> {
     }
     let pool = catalogs.pool();
     let (all, public) = (reflection(&encoded(pool, |_| true))?, reflection(&encoded(pool, is_public))?);
-    let (health, watches) = (Routes::new(health).into_axum_router(), Arc::new(Semaphore::new(WATCHES_MAX)));
+    let (health, watches) = (Routes::new(health).into_axum_router(), services.watches.clone());
     let services = services.clone();
     let methods = service_fn(move |mut request: Request<axum::body::Body>| {
         let (services, watches) = (services.clone(), watches.clone());

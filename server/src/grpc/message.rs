@@ -48,6 +48,11 @@ impl Budget {
         Self { bytes_max: usize::MAX, ..Self::new() }
     }
 
+    /// Bytes of unfinished messages of all connections, and how many there should be at most.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        (self.all.load(Ordering::Relaxed), ALL_BYTES_MAX)
+    }
+
     /// The budget of another connection.
     pub(crate) fn of_connection(&self) -> Self {
         Self { connection: Arc::default(), ..self.clone() }

@@ -16,7 +16,7 @@ use tonic::{Request, Status, Streaming, body::Body};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use super::{REQUEST_BYTES_MAX, Services, realtime::ResponseStream};
+use super::{REQUEST_BYTES_MAX, Services};
 use crate::{error::Refusal, event::Draft, ingest};
 
 /// Requests of one batch.
@@ -45,10 +45,10 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
             let identity = services.identify(&request)?;
             let (drafts, answers) = Default::default();
             let requests = request.into_inner();
-            let producer = Producer { services, identity, requests, drafts, answers, end: None };
-            let responses: ResponseStream<NotifyResponse> =
-                Box::pin(stream::unfold(Some(producer), |producer| async { producer?.step().await }));
-            Ok::<_, Status>(tonic::Response::new(responses))
+            let producer =
+                Producer { services: services.clone(), identity, requests, drafts, answers, end: None };
+            let responses = stream::unfold(Some(producer), |producer| async { producer?.step().await });
+            Ok::<_, Status>(tonic::Response::new(services.watched(responses)))
         }
         .boxed()
     });

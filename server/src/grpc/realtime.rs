@@ -17,7 +17,7 @@ use tower::service_fn;
 
 use super::{
     REQUEST_BYTES_MAX, Services,
-    codec::{Frame, FrameCodec},
+    codec::FrameCodec,
     subscribe::{self, Form},
 };
 use crate::{auth, error::Refusal, presence::Whom};
@@ -109,9 +109,9 @@ pub(super) async fn subscribe(services: Arc<Services>, request: http::Request<Bo
         let services = services.clone();
         async move {
             let identity = services.identify(&request)?;
-            let stream = subscribe::open(services, identity, request.into_inner(), Form::Generic).await?;
-            let stream: ResponseStream<Frame> = Box::pin(stream);
-            Ok::<_, Status>(tonic::Response::new(stream))
+            let request = request.into_inner();
+            let stream = subscribe::open(services.clone(), identity, request, Form::Generic).await?;
+            Ok::<_, Status>(tonic::Response::new(services.watched(stream)))
         }
         .boxed()
     });

@@ -1,6 +1,6 @@
 //! Refusals as gRPC statuses, with a google.rpc.ErrorInfo.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use fanfare_proto::{token::TokenError, v1::Reason};
 use tonic::{Code, Status};
@@ -65,7 +65,10 @@ impl From<Refusal> for Status {
             other => other.to_string(),
         };
         let details = ErrorDetails::with_error_info(refusal.reason().as_str_name(), "fanfare", metadata);
-        Self::with_error_details(code, message, details)
+        let mut status = Self::with_error_details(code, message, details);
+        // For those who count refusals.
+        status.set_source(Arc::new(refusal));
+        status
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use fanfare_proto::cursor::Cursor;
@@ -39,6 +39,11 @@ async fn consume(hub: &Weak<Hub>, channel: &Weak<Channel>, mut feed: Feed<Arc<Ev
     while let Some(events) = feed.next().await
         && let (Some(hub), Some(channel)) = (hub.upgrade(), channel.upgrade())
     {
+        let now = SystemTime::now();
+        events
+            .iter()
+            .filter_map(|event| now.duration_since(event.accepted_at()?).ok())
+            .for_each(|lag| hub.lag.record(lag));
         hub.grow(channel.publish(events));
     }
 }

@@ -78,6 +78,11 @@ impl Wanted {
 }
 
 impl Taps {
+    /// How many read along.
+    pub(crate) fn len(&self) -> usize {
+        self.readers.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Reads along from now on; `None` when too many do.
     pub(crate) fn open(self: &Arc<Self>, wanted: Wanted) -> Option<Tap> {
         let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);

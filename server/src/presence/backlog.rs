@@ -72,6 +72,11 @@ impl Backlog {
         }
     }
 
+    /// How many changes wait, and how many may.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        (self.lock().waiting.len(), WAITING_MAX)
+    }
+
     /// Whether changes of a user wait: later ones must wait behind them.
     pub(super) fn has(&self, key: &UserKey) -> bool {
         self.lock().of_user.contains_key(key)

@@ -61,6 +61,12 @@ impl Index {
         Self { server, tenants, owners, own_sessions, lost, lost_of_tenant }
     }
 
+    /// How many lost sessions this server waits for, and how many of the tenant with the most.
+    pub(super) fn lost_counts(&self) -> (usize, usize) {
+        let of_tenant = self.lost_of_tenant.values().map(BTreeSet::len).max();
+        (self.lost.len(), of_tenant.unwrap_or_default())
+    }
+
     /// A user, if there is something to know.
     pub(super) fn get(&self, key: &UserKey) -> Option<Known> {
         self.tenants.get(&key.tenant)?.users.get(&key.user_id).cloned()

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use fanfare_proto::{
@@ -16,7 +16,7 @@ use super::{
     index::UserKey,
     user::{Session, User},
 };
-use crate::{engine::ServerId, error::Refusal};
+use crate::{config::PresenceConfig, engine::ServerId, error::Refusal};
 
 /// Users that a query lists at most.
 const MEMBERS_MAX: usize = 1000;
@@ -43,7 +43,38 @@ pub(crate) struct Tally {
     pub(crate) rooms: usize,
 }
 
+/// What presence holds of its limits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Lost sessions that can be recovered, in all and of the tenant with the most.
+    pub(crate) recoverable: usize,
+    pub(crate) recoverable_of_tenant: usize,
+    /// Changes that wait for the store, and how many may.
+    pub(crate) backlog: (usize, usize),
+    /// Users whose events are not published yet.
+    pub(crate) unpublished: usize,
+    /// The store refuses at the moment.
+    pub(crate) is_failing: bool,
+}
+
 impl Presence {
+    /// What is used of its limits.
+    pub(crate) fn usage(&self) -> Usage {
+        let (recoverable, recoverable_of_tenant) = self.index().lost_counts();
+        Usage {
+            recoverable,
+            recoverable_of_tenant,
+            backlog: self.backlog.usage(),
+            unpublished: self.unpublished.len(),
+            is_failing: self.is_failing.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How lost sessions are bounded.
+    pub(crate) const fn config(&self) -> &PresenceConfig {
+        &self.config
+    }
+
     /// The members of a room, for a query of a catalog.
     pub(crate) async fn members(
         self: &Arc<Self>,

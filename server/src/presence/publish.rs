@@ -39,6 +39,11 @@ impl Unpublished {
         self.lock().order.is_empty()
     }
 
+    /// How many users wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().order.len()
+    }
+
     fn push(&self, key: &UserKey) {
         let mut queue = self.lock();
         if queue.members.insert(key.clone()) {

@@ -51,7 +51,7 @@ impl SocketIo {
     ) -> Result<(), Refusal> {
         let auth = Auth::read(auth.as_deref());
         let token = auth.token.as_deref().or(connection.token.as_deref());
-        let mut admission = self.sessions.identify_in(namespace.clone(), token)?;
+        let mut admission = self.sessions.identify_in(namespace.clone(), token, connection.address)?;
         let after = match &auth.pid {
             Some(pid) => self.sessions.recover(&mut admission, pid, &auth.offset).await?,
             None => None,

@@ -150,6 +150,10 @@ pub(crate) struct CommonArgs {
     /// Origin whose pages may connect, e.g. `https://app.example.com`; repeatable; `*` is any. Absent: no CORS (`dev`: any).
     #[arg(long, env = "FANFARE_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) cors_origin: Vec<String>,
+    /// Where metrics are served at `/metrics`, without a token: an address that only the monitoring
+    /// reaches; port 0 chooses one. Absent: only on the main port, for an administrator's token.
+    #[arg(long, env = "FANFARE_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// How long to wait for what is under way when told to stop.
     #[arg(long, env = "FANFARE_SHUTDOWN_GRACE", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) shutdown_grace: Duration,

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -149,6 +149,7 @@ impl Writer {
                 }
                 batch.push(next);
             }
+            self.shared.bytes.store(self.bytes, Ordering::Relaxed);
             let is_closed = self.shared.store().is_none();
             if let Some(done) = if is_closed { self.refuse(batch) } else { self.process(batch) } {
                 self.conclude();

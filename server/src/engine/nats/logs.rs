@@ -42,6 +42,12 @@ impl Logs {
         Self { tasks: Mutex::default(), queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)) }
     }
 
+    /// Bytes of drafts that wait, and how many may.
+    pub(super) fn waiting_bytes(&self) -> (usize, usize) {
+        let max = QUEUE_BYTES_MAX as usize;
+        (max - self.queue.available_permits().min(max), max)
+    }
+
     /// The tenants that have a task.
     pub(super) fn tenants(&self) -> Vec<Tenant> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -81,6 +81,13 @@ impl Appends {
         lock(&self.in_flight).contains(&tag)
     }
 
+    /// Drafts that wait of the tenant with the most, and how many may.
+    pub(super) fn fullest(&self) -> (usize, usize) {
+        let queues: Vec<_> = lock(&self.queues).values().cloned().collect();
+        let waiting = queues.iter().map(|queue| lock(queue).drafts).max();
+        (waiting.unwrap_or_default(), WAITING_MAX)
+    }
+
     /// Frees what belongs to tenants that append nothing; gives all others and them.
     pub(super) fn sweep(&self) -> Vec<Tenant> {
         let mut queues = lock(&self.queues);

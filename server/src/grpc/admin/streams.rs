@@ -21,7 +21,6 @@ use tower::service_fn;
 use super::super::{
     REQUEST_BYTES_MAX, Services,
     codec::{Frame, FrameCodec},
-    realtime::ResponseStream,
 };
 use crate::{
     auth,
@@ -103,9 +102,8 @@ where
             let identity = services.identify(&request)?;
             auth::require(&identity, Scope::Admin)?;
             let source = open(&services, &identity, request.into_inner())?;
-            let session = Session { services, identity, source, ended: false };
-            let stream: ResponseStream<Frame> = Box::pin(frames(session));
-            Ok::<_, Status>(tonic::Response::new(stream))
+            let session = Session { services: services.clone(), identity, source, ended: false };
+            Ok::<_, Status>(tonic::Response::new(services.watched(frames(session))))
         }
         .boxed()
     });
@@ -175,7 +173,7 @@ impl Source for Watch {
 
 impl Services {
     /// What happens on this server, apart from how long appending took.
-    pub(super) async fn stats(&self) -> Stats {
+    pub(crate) async fn stats(&self) -> Stats {
         let (counts, gauges) = (self.stats.counts(), self.gauges().await);
         Stats {
             time: Some(ingest::now()),

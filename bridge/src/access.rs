@@ -1,0 +1,110 @@
+//! The access log: one line per session that opens, ends or is refused, and per call. Never a token,
+//! and never what an event or a call holds.
+
+use std::{net::IpAddr, time::Duration};
+
+use fanfare_proto::{
+    room::{Tenant, shown},
+    v1::Transport,
+};
+
+use crate::{
+    metrics::transport_name,
+    refusal::Refusal,
+    session::{Ending, Session},
+};
+
+/// An address as a field; empty where it is not known.
+fn text(address: Option<IpAddr>) -> String {
+    address.map(|address| address.to_string()).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Writes a line at `info`, or at `debug` for a poll: each is a session of its own.
+macro_rules! line {
+    ($session:expr, $($fields:tt)*) => {
+        if $session.caller.transport() == Transport::Poll {
+            tracing::debug!(target: "access", $($fields)*);
+        } else {
+            tracing::info!(target: "access", $($fields)*);
+        }
+    };
+}
+
+/// A session has opened.
+pub(crate) fn opened(session: &Session, is_recovered: bool) {
+    line!(
+        session,
+        tenant = session.tenant.as_str(),
+        user.id = session.caller.user_id,
+        session.id = session.id(),
+        client.address = text(session.address),
+        transport = transport_name(session.caller.transport),
+        recovered = is_recovered,
+        "session opened"
+    );
+}
+
+/// A session has ended.
+pub(crate) fn ended(session: &Session) {
+    let reason = || match session.ending() {
+        Ending::Closed(reason) => reason.code(),
+        Ending::Left => "left".to_owned(),
+        Ending::Lost => "lost".to_owned(),
+    };
+    line!(
+        session,
+        tenant = session.tenant.as_str(),
+        user.id = session.caller.user_id,
+        session.id = session.id(),
+        client.address = text(session.address),
+        reason = reason(),
+        duration_ms = millis(session.opened_at.elapsed()),
+        "session closed"
+    );
+}
+
+/// A connection or a session was refused; `user`: whose, where that is known.
+pub(crate) fn connect_refused(refusal: &Refusal, address: Option<IpAddr>, user: Option<(&Tenant, &str)>) {
+    let (tenant, user_id) = user.map(|(tenant, user_id)| (tenant.as_str(), user_id)).unwrap_or_default();
+    tracing::info!(
+        target: "access",
+        tenant,
+        user.id = user_id,
+        client.address = text(address),
+        reason = refusal.reason.code(),
+        detail = refusal.message,
+        "connection refused"
+    );
+}
+
+/// A call was answered.
+pub(crate) fn called(session: &Session, name: &str, took: Duration) {
+    tracing::debug!(
+        target: "access",
+        tenant = session.tenant.as_str(),
+        user.id = session.caller.user_id,
+        session.id = session.id(),
+        call = name,
+        duration_ms = millis(took),
+        "call answered"
+    );
+}
+
+/// A call was refused; `name` is absent where it was not looked at.
+pub(crate) fn call_refused(session: &Session, name: Option<&str>, refusal: &Refusal) {
+    tracing::info!(
+        target: "access",
+        tenant = session.tenant.as_str(),
+        user.id = session.caller.user_id,
+        session.id = session.id(),
+        client.address = text(session.address),
+        call = name.map(shown),
+        reason = refusal.reason.code(),
+        detail = refusal.message,
+        "call refused"
+    );
+}

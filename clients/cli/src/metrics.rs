@@ -1,0 +1,36 @@
+//! `--metrics-listen`: the process's metrics on an address of their own.
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use fanfare_telemetry::{Metrics, MetricsListener, Source};
+use futures_util::future::Either;
+use tracing::info;
+
+/// Serves scrapes, if that is wanted.
+#[derive(Debug)]
+pub(crate) struct Scrapes(Option<(MetricsListener, Arc<Metrics>)>);
+
+impl Scrapes {
+    /// Listens where the setting says.
+    pub(crate) async fn bind(
+        address: Option<SocketAddr>,
+        sources: Vec<Arc<dyn Source>>,
+    ) -> anyhow::Result<Self> {
+        let Some(address) = address else { return Ok(Self(None)) };
+        let listener = MetricsListener::bind(address).await;
+        let listener = listener.with_context(|| format!("metrics-listen: cannot listen on {address}"))?;
+        info!(address = %listener.local_addr(), "metrics listening");
+        Ok(Self(Some((listener, Metrics::new(sources)))))
+    }
+
+    /// Serves scrapes until the work is done.
+    pub(crate) async fn serve_during<T>(self, work: impl Future<Output = T>) -> T {
+        let Some((listener, metrics)) = self.0 else { return work.await };
+        let (serving, work) = (listener.run(metrics), std::pin::pin!(work));
+        match futures_util::future::select(work, std::pin::pin!(serving)).await {
+            Either::Left((done, _)) => done,
+            Either::Right(((), work)) => work.await,
+        }
+    }
+}

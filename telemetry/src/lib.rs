@@ -1,0 +1,20 @@
+//! How the processes are observed. Knows neither server nor bridge: each gives its values as a
+//! [`Source`] when somebody asks.
+//!
+//! 1. `page`: the values of one moment.
+//! 2. `tally`: counts of refusals.
+//! 3. `process`: what the system says of the process.
+//! 4. `metrics`: all sources of a process, in the formats that Prometheus reads.
+//! 5. `listener`: serves them on an address of their own.
+
+mod listener;
+mod metrics;
+mod page;
+mod process;
+mod tally;
+
+pub use listener::MetricsListener;
+pub use metrics::{Exposition, Metrics, Source};
+pub use page::{Bound, Page};
+pub use process::Process;
+pub use tally::{LimitTally, ReasonTally};
