@@ -15,6 +15,7 @@ pub(crate) mod nats;
 mod records;
 pub(crate) mod redis;
 mod signals;
+pub(crate) mod state;
 mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,7 +23,7 @@ pub(crate) mod tests;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fanfare_proto::{cursor::Cursor, room::Tenant};
+use fanfare_proto::{cursor::Cursor, room::Tenant, v1::EngineState};
 use futures_util::future::BoxFuture;
 use prost_types::Timestamp;
 
@@ -235,6 +236,10 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn usage(&self) -> Usage {
         Usage::default()
     }
+
+    /// How the store is, as far as the engine can tell within about a second; it says nothing of
+    /// the feed. Called once a second at most.
+    fn state(&self) -> BoxFuture<'_, EngineState>;
 
     /// Removes what is too old. Called every few seconds.
     fn sweep(&self) -> BoxFuture<'_, ()>;

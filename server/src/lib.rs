@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod event;
 mod grpc;
+mod health;
 mod hub;
 mod ingest;
 mod interest;

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long the other servers may take to answer. A bridge has 2 seconds for what it is asked.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How long a message of this server to itself may take through the store.
+const ECHO_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 400 } else { 1000 });
 /// How old an answer about the whole group may be.
 const GROUP_AGE_MAX: Duration = Duration::from_secs(1);
 /// Questions of other servers that are worked on at once; more are not answered.
@@ -61,6 +63,9 @@ pub(crate) enum Question {
     /// About the server itself.
     #[prost(message, tag = "3")]
     Describe(Describe),
+    /// Whether a message arrives; a server asks itself.
+    #[prost(message, tag = "4")]
+    Echo(Echo),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -73,6 +78,9 @@ pub(crate) struct LinkInspect {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Describe {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Echo {}
 
 /// What a server answers.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -96,7 +104,7 @@ pub(crate) struct Description {
 struct Ask {
     #[prost(uint64, tag = "1")]
     number: u64,
-    #[prost(oneof = "Question", tags = "2, 3")]
+    #[prost(oneof = "Question", tags = "2, 3, 4")]
     question: Option<Question>,
 }
 
@@ -139,6 +147,19 @@ impl Peers {
     pub(crate) async fn ask(&self, server: &ServerId, question: Question) -> Option<Reply> {
         let mut answers = self.send(Some(server), question).await.ok()?;
         tokio::time::timeout(ANSWER_TIMEOUT, answers.receiver.recv()).await.ok()??.reply
+    }
+
+    /// How long a message takes from this server through the store back to it; `None` when it does not
+    /// arrive in time.
+    pub(crate) async fn echo(&self) -> Option<Duration> {
+        let since = Instant::now();
+        let echo = async {
+            let own = self.engine.server();
+            let mut answers = self.send(Some(own), Question::Echo(Echo {})).await.ok()?;
+            answers.receiver.recv().await
+        };
+        tokio::time::timeout(ECHO_TIMEOUT, echo).await.ok()??;
+        Some(since.elapsed())
     }
 
     /// What the others say of themselves; `servers` are those that hold a lease.
@@ -214,6 +235,14 @@ impl Peers {
             let _gone = asker.try_send(answer);
         }
         let Some(Ask { number, question: Some(question) }) = signal.ask else { return };
+        if matches!(question, Question::Echo(_)) {
+            if signal.from == self.engine.server().as_str()
+                && let Some(asker) = self.asked().get(&number)
+            {
+                let _gone = asker.try_send(Answer { number, reply: None });
+            }
+            return;
+        }
         let Ok(place) = places.clone().try_acquire_owned() else { return };
         let (peers, respond, from) = (self.clone(), respond.clone(), ServerId::from(signal.from.as_str()));
         self.tasks.spawn(async move {

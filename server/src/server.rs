@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, Refusal},
     grpc::{About, Budget, Front, Peer, Services, WATCHES_MAX, upstream::Upstreams},
+    health::Health,
     hub::Hub,
     ingest::Ingest,
     metrics::ServerMetrics,
@@ -46,7 +47,6 @@ pub struct Server {
     secure: Option<Arc<Secure>>,
     address: SocketAddr,
     services: Arc<Services>,
-    probe: Arc<Probe>,
     cors: CorsLayer,
     budget: Budget,
     source: Arc<ServerMetrics>,
@@ -99,12 +99,14 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let probed = Probe::tenant();
         let probe = Probe::new(probed.clone(), &catalogs, hub.clone(), engine.clone());
+        let peers = Arc::new(Peers::new(engine.clone()));
         let services = Arc::new(Services {
             name: config.name,
             auth,
             ingest,
             presence,
-            peers: Arc::new(Peers::new(engine.clone())),
+            health: Health::new(engine.clone(), peers.clone(), probe),
+            peers,
             calls,
             catalogs,
             engine,
@@ -129,7 +131,6 @@ impl Server {
             request_timeout: limits.request_timeout,
             closing: CancellationToken::new(),
         });
-        let probe = Arc::new(probe);
         let bounds = Bounds {
             connections_max: limits.connections_max,
             per_address_max: limits.connections_per_address_max,
@@ -144,7 +145,7 @@ impl Server {
         let (places, limits) = (acceptor.places(), config.limits);
         let source =
             ServerMetrics { services: services.clone(), places, budget: budget.clone(), limits, retention };
-        Ok(Self { acceptor, rules, secure, address, services, probe, cors, budget, source: Arc::new(source) })
+        Ok(Self { acceptor, rules, secure, address, services, cors, budget, source: Arc::new(source) })
     }
 
     /// Its values for those who observe it.
@@ -186,7 +187,7 @@ impl Server {
             tasks.spawn(closing.clone().run_until_cancelled_owned(secure.tls.clone().watch()));
         }
         let metrics = Metrics::new(vec![self.source.clone()]);
-        let pages = pages(self.services.clone(), self.probe.clone(), metrics);
+        let pages = pages(self.services.clone(), metrics);
         let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
         let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), self.budget.clone());
         let accepting = async {
@@ -248,22 +249,23 @@ fn secure(tls: Tls, timeout: Duration) -> Result<Arc<Secure>, Error> {
 }
 
 /// The pages of health.
-fn pages(services: Arc<Services>, probe: Arc<Probe>, metrics: Arc<Metrics>) -> Router {
+fn pages(services: Arc<Services>, metrics: Arc<Metrics>) -> Router {
     let scraped = get(scrape).with_state((services.clone(), metrics));
     Router::new()
         .route("/metrics", scraped)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state((services, probe))
+        .with_state(services)
 }
 
-/// Ready is who delivers: an event goes through the engine and the hub, and comes out.
-async fn readyz(State((services, probe)): State<(Arc<Services>, Arc<Probe>)>) -> (StatusCode, String) {
+/// Ready means that an event can be delivered: one goes through the engine and the hub and comes out, and
+/// messages of other servers arrive.
+async fn readyz(State(services): State<Arc<Services>>) -> (StatusCode, String) {
     if services.closing.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
-    match probe.run().await {
-        Ok(()) => (StatusCode::OK, "ok\n".into()),
+    match services.health.ready().await {
+        Ok(details) => (StatusCode::OK, format!("ok\n{details}")),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not delivering: {why}\n")),
     }
 }

@@ -28,6 +28,7 @@ use fanfare_proto::{
     catalog::Catalogs,
     cursor::{Cursor, Epoch},
     room::Tenant,
+    v1::EngineState,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +42,7 @@ use self::{
 use super::{
     Appended, Engine, Feed, Followed, Page, ReadLimits, Record, Records, Replaced, Replacement, ServerId,
     Signals, Space, StoredEvent, Unreadable, Usage, Watched,
+    state::{Meter, outage},
 };
 use crate::{
     config::{Limits, Retention},
@@ -71,6 +73,8 @@ struct Shared {
     places: Places,
     records: Records,
     signals: Signals,
+    /// Commands to the writer, waiting included.
+    commands: Meter,
     retention: Retention,
     limits: Limits,
     /// Bytes of all logs, as the writer last counted them.
@@ -96,6 +100,7 @@ impl DiskEngine {
             places: Places::new(contents.floor),
             records: Records::default(),
             signals: Signals::default(),
+            commands: Meter::default(),
             retention,
             limits,
             bytes: AtomicU64::new(0),
@@ -122,8 +127,11 @@ impl DiskEngine {
         command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
     ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| Refusal::Storage("written"))?;
-        answered.await.map_err(|_| Refusal::Storage("written"))?
+        let asked = async {
+            self.commands.send(command(answer)).await.map_err(|_| Refusal::Storage("written"))?;
+            answered.await.map_err(|_| Refusal::Storage("written"))?
+        };
+        self.shared.commands.measure(asked).await
     }
 }
 
@@ -290,6 +298,22 @@ impl Engine for DiskEngine {
         let bytes = self.shared.bytes.load(Ordering::Relaxed);
         let log_bytes = usize::try_from(bytes).ok();
         Usage { log_bytes, waiting: Some((waiting, self.commands.max_capacity())) }
+    }
+
+    fn state(&self) -> BoxFuture<'_, EngineState> {
+        let shared = &self.shared;
+        let file = store::path(&shared.folder);
+        let mut state = EngineState {
+            kind: "disk".to_owned(),
+            commands: Some(shared.commands.read()),
+            bytes_used: std::fs::metadata(&file).map_or(0, |file| file.len()),
+            ..EngineState::default()
+        };
+        if shared.store().is_none() {
+            let text = format!("{} cannot be written; it is opened again and again", file.display());
+            state.problems.push(outage(text));
+        }
+        std::future::ready(state).boxed()
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

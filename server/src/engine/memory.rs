@@ -15,6 +15,7 @@ use bytes::Bytes;
 use fanfare_proto::{
     cursor::{Cursor, Epoch},
     room::Tenant,
+    v1::EngineState,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
 
@@ -237,6 +238,16 @@ impl Engine for MemoryEngine {
     fn usage(&self) -> Usage {
         let bytes = self.store.bytes.load(Ordering::Relaxed);
         Usage { log_bytes: usize::try_from(bytes).ok(), waiting: None }
+    }
+
+    fn state(&self) -> BoxFuture<'_, EngineState> {
+        let bytes = self.store.bytes.load(Ordering::Relaxed);
+        ready(EngineState {
+            kind: "memory".to_owned(),
+            bytes_used: u64::try_from(bytes).unwrap_or_default(),
+            bytes_max: self.store.retention.total_bytes_max as u64,
+            ..EngineState::default()
+        })
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

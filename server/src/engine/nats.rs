@@ -29,6 +29,7 @@ mod records;
 mod setup;
 mod shared;
 mod signals;
+mod state;
 mod store;
 mod sweep;
 #[cfg(test)]
@@ -41,7 +42,7 @@ use std::{
 
 use async_nats::{ConnectOptions, jetstream};
 use bytes::Bytes;
-use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant};
+use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant, v1::EngineState};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -112,7 +113,8 @@ impl NatsEngine {
         };
         context.set_timeout(config.request_timeout);
         let names = Names::new(&config.prefix, config.partitions, config.domain.as_deref());
-        let store = Store { client, context, names, request_timeout: config.request_timeout };
+        let (request_timeout, commands) = (config.request_timeout, Arc::default());
+        let store = Store { client, context, names, request_timeout, commands };
         setup::run(&store, &config).await.map_err(failed)?;
         let shared = Arc::new(Shared {
             server,
@@ -313,6 +315,10 @@ impl Engine for NatsEngine {
 
     fn usage(&self) -> Usage {
         Usage { log_bytes: None, waiting: Some(self.shared.logs.waiting_bytes()) }
+    }
+
+    fn state(&self) -> BoxFuture<'_, EngineState> {
+        self.shared.state().boxed()
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

@@ -20,6 +20,7 @@ mod record;
 mod request;
 mod script;
 mod signal;
+mod state;
 mod subscriptions;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,7 +28,7 @@ pub(crate) mod tests;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant};
+use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant, v1::EngineState};
 use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -274,6 +275,10 @@ impl Engine for RedisEngine {
 
     fn usage(&self) -> Usage {
         Usage { log_bytes: None, waiting: Some(self.shared.appends.fullest()) }
+    }
+
+    fn state(&self) -> BoxFuture<'_, EngineState> {
+        Box::pin(self.shared.state())
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

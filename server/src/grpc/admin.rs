@@ -51,6 +51,8 @@ const TTL_DEFAULT: u32 = 3600;
 const TTL_MAX: u32 = 86_400;
 /// How old a count may be that takes a walk through everything.
 const GAUGES_AGE_MAX: Duration = Duration::from_millis(500);
+/// How long such a count may take.
+const GAUGES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the server says of itself.
 #[derive(Debug)]
@@ -110,7 +112,8 @@ impl Services {
             last => {
                 // When the store does not answer, the last count stands.
                 let known = last.map_or(0, |(_, gauges)| gauges.tenants);
-                let tenants = self.tenants().await.map_or(known, |tenants| tenants.len());
+                let tenants = tokio::time::timeout(GAUGES_TIMEOUT, self.tenants()).await;
+                let tenants = tenants.ok().and_then(Result::ok).map_or(known, |tenants| tenants.len());
                 let counted = Gauges { tenants, users: self.presence.user_count() };
                 *gauges = Some((Instant::now(), counted));
                 counted
@@ -147,6 +150,8 @@ impl Respond for Services {
             Question::Inspect(LinkInspect { link, inspect }) => {
                 Some(Reply::Inspected(self.inspect(link, inspect?).await?))
             }
+            // A server asks only itself this.
+            Question::Echo(_) => None,
             Question::Describe(_) => {
                 let stats = Some(self.stats().await);
                 let description = Description { info: Some(self.info()), stats };
@@ -184,8 +189,13 @@ pub(super) async fn get_server(
     let own = services.info();
     // Servers and bridges are everybody's: who administers one tenant learns nothing of them.
     let is_for_all = identity.tenant == TenantScope::Any;
-    let others =
-        if is_for_all { services.peers.others(services.presence.servers()).await } else { Others::default() };
+    let (others, engine_state) = if is_for_all {
+        let others = services.peers.others(services.presence.servers());
+        let (others, state) = tokio::join!(others, services.health.state());
+        (others, Some(state))
+    } else {
+        (Others::default(), None)
+    };
     let mut servers: Vec<ServerInfo> =
         others.known.into_iter().filter_map(|description| description.info).chain([own.clone()]).collect();
     servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
@@ -201,6 +211,7 @@ pub(super) async fn get_server(
         bridges: if is_for_all { bridges } else { Vec::new() },
         servers: if is_for_all { servers } else { Vec::new() },
         silent_servers: others.silent,
+        engine_state,
     })
 }
 

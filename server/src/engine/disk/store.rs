@@ -148,7 +148,7 @@ pub(super) struct Store {
     suspicion: Suspicion,
 }
 
-fn path(folder: &Path) -> PathBuf {
+pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join("log.redb")
 }
 

@@ -1,7 +1,7 @@
 //! Requests to JetStream, with a time limit for each, and what their answers mean. Knows nothing of
 //! logs and records.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Client, HeaderMap, Message, Request, StatusCode, Subscriber,
@@ -12,7 +12,7 @@ use async_nats::{
         message::StreamMessage,
         publish::PublishAck,
         response::Response,
-        stream::{LastRawMessageErrorKind, State},
+        stream::{Info, LastRawMessageErrorKind, State},
     },
 };
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::names::Names;
-use crate::error::Refusal;
+use crate::{engine::state::Meter, error::Refusal};
 
 /// JetStream's numbers for a write that is refused because another came first.
 const CONFLICTS: [u64; 2] = [10_071, 10_164];
@@ -139,6 +139,8 @@ pub(super) struct Store {
     pub(super) context: Context,
     pub(super) names: Names,
     pub(super) request_timeout: Duration,
+    /// Writes, and reads of the end of logs.
+    pub(super) commands: Arc<Meter>,
 }
 
 impl Store {
@@ -160,7 +162,7 @@ impl Store {
             headers.insert(header::NATS_MESSAGE_TTL, format!("{seconds}s"));
         }
         let request = Request::new().payload(payload).headers(headers).timeout(Some(self.request_timeout));
-        let answer = self.client.send_request(subject, request).await?;
+        let answer = self.commands.measure(self.client.send_request(subject, request)).await?;
         if let Some(status) = answer.status {
             return Err(StoreError::Unavailable(status.to_string()));
         }
@@ -176,7 +178,8 @@ impl Store {
         let unavailable = |error: String| StoreError::Unavailable(error);
         let stream =
             self.context.get_stream_no_info(stream).await.map_err(|error| unavailable(error.to_string()))?;
-        let answer = timeout(self.request_timeout, stream.get_last_raw_message_by_subject(subject)).await;
+        let last = stream.get_last_raw_message_by_subject(subject);
+        let answer = timeout(self.request_timeout, self.commands.measure(last)).await;
         match answer.map_err(|_| unavailable("timed out".into()))? {
             Ok(message) => Ok(Some(Entry::of_stream(message))),
             Err(error) => match error.kind() {
@@ -233,10 +236,15 @@ impl Store {
 
     /// What a stream holds.
     pub(super) async fn state(&self, stream: &str) -> Result<State, StoreError> {
+        self.info(stream).await.map(|info| info.state)
+    }
+
+    /// What its leader says of a stream.
+    pub(super) async fn info(&self, stream: &str) -> Result<Info, StoreError> {
         let unavailable = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
         let answer = timeout(self.request_timeout, self.context.get_stream(stream)).await;
         let stream = answer.map_err(|error| unavailable(&error))?.map_err(|error| unavailable(&error))?;
-        Ok(stream.cached_info().state.clone())
+        Ok(stream.cached_info().clone())
     }
 
     /// Up to so many subjects of a stream that a filter matches.

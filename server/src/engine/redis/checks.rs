@@ -68,11 +68,8 @@ impl Shared {
     async fn info(&self, section: &str) -> Result<String, Fault> {
         let mut cmd = redis::cmd("INFO");
         cmd.arg(section);
-        match self.nodes.run(&self.keys.index(), &cmd, true).await?.value {
-            Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Value::VerbatimString { text, .. } => Ok(text),
-            other => Err(Fault::unexpected(&other)),
-        }
+        let answer = self.nodes.run(&self.keys.index(), &cmd, true).await?.value;
+        info_text(answer).map_err(|other| Fault::unexpected(&other))
     }
 
     /// A setting, where the user may read it.
@@ -83,6 +80,15 @@ impl Shared {
         redis::from_redis_value::<std::collections::HashMap<String, String>>(answered.value)
             .ok()?
             .remove(name)
+    }
+}
+
+/// The text of the answer to INFO.
+pub(super) fn info_text(answer: Value) -> Result<String, Value> {
+    match answer {
+        Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::VerbatimString { text, .. } => Ok(text),
+        other => Err(other),
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    super::state::Meter,
     checks::field,
     config::{Address, RedisConfig},
     fault::Fault,
@@ -43,6 +44,8 @@ pub(super) struct Connector {
     ca: Option<Vec<u8>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// How long the commands of all nodes take.
+    pub(super) commands: Meter,
 }
 
 /// A node.
@@ -83,7 +86,7 @@ impl Connector {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { config, ca, tasks, stop }
+        Self { config, ca, tasks, stop, commands: Meter::default() }
     }
 
     /// A connection to a node, whose pushes go to `pushes`.
@@ -222,7 +225,7 @@ impl Node {
                 .and_then(Value::extract_error)
                 .map_err(Fault::from)
         };
-        match answer.await {
+        match self.connector.commands.measure(answer).await {
             Ok(value) => Ok((value, link)),
             Err(fault) => {
                 self.judge(&link, &fault);

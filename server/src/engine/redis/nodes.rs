@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use fanfare_proto::v1::Latency;
 use redis::{Cmd, Value};
 
 use super::{
@@ -84,6 +85,26 @@ impl Nodes {
     /// All nodes that have slots.
     pub(super) fn all(&self) -> Vec<Arc<Node>> {
         self.lock().by_address.values().cloned().collect()
+    }
+
+    /// The nodes that have the slots, each once.
+    pub(super) async fn primaries(&self) -> Result<Vec<Arc<Node>>, Fault> {
+        for _ in 0..2 {
+            let mut addresses: Vec<Address> =
+                self.lock().slots.iter().map(|(_, address)| address.clone()).collect();
+            if !addresses.is_empty() {
+                addresses.sort_unstable_by_key(ToString::to_string);
+                addresses.dedup();
+                return Ok(addresses.iter().map(|address| self.at(address)).collect());
+            }
+            self.refresh().await?;
+        }
+        Err(Fault::NotRun("no node is known".to_owned()))
+    }
+
+    /// How long commands took since the last call.
+    pub(super) fn commands(&self) -> Latency {
+        self.connector.commands.read()
     }
 
     /// Asks which node has which slots.

@@ -157,7 +157,8 @@ impl Source for Watch {
 
     async fn next(&mut self, services: &Services) -> Stats {
         self.ticks.tick().await;
-        let others = services.peers.others(services.presence.servers()).await;
+        let others = services.peers.others(services.presence.servers());
+        let (others, own) = tokio::join!(others, services.stats());
         let other = |description: Description| {
             let (info, stats) = (description.info?, description.stats);
             Some(ServerStats { id: info.id, name: info.name, stats })
@@ -166,7 +167,7 @@ impl Source for Watch {
             append: Some(services.stats.append.since(&mut self.append)),
             others: others.known.into_iter().filter_map(other).collect(),
             silent_servers: others.silent,
-            ..services.stats().await
+            ..own
         }
     }
 }
@@ -174,7 +175,8 @@ impl Source for Watch {
 impl Services {
     /// What happens on this server, apart from how long appending took.
     pub(crate) async fn stats(&self) -> Stats {
-        let (counts, gauges) = (self.stats.counts(), self.gauges().await);
+        let (gauges, engine) = tokio::join!(self.gauges(), self.health.state());
+        let counts = self.stats.counts();
         Stats {
             time: Some(ingest::now()),
             events_stored: counts.stored,
@@ -188,6 +190,7 @@ impl Services {
             subscriptions: counts.subscriptions,
             subscription_events: counts.subscription_events,
             bridges: self.bridges.stats(),
+            engine: Some(engine),
             ..Stats::default()
         }
     }

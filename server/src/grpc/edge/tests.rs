@@ -16,7 +16,7 @@ use fanfare_proto::{
     signer::{Bearer, Signer},
     token::{KeySource, TokenConfig},
     v1::{
-        self, Caller, Interest, InterestApplied, LinkRequest, LinkResponse, LinkWelcome, Reason,
+        self, Caller, EngineState, Interest, InterestApplied, LinkRequest, LinkResponse, LinkWelcome, Reason,
         SessionChange, SessionChanges, SessionOpened, edge_client::EdgeClient, link_request, link_response,
         session_change,
     },
@@ -121,6 +121,10 @@ impl Engine for Flaky {
 
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>> {
         self.inner.signals()
+    }
+
+    fn state(&self) -> BoxFuture<'_, EngineState> {
+        self.inner.state()
     }
 
     fn sweep(&self) -> BoxFuture<'_, ()> {

@@ -152,8 +152,17 @@ async fn without_a_quorum_appends_are_refused_in_time_and_nothing_acknowledged_i
     let t = tenant("1");
     let start = a.head(&t).await.unwrap();
     let before = write(a.clone(), t.clone(), "before".into(), 50).await;
+    let state = a.state().await;
+    assert_eq!((state.nodes.len(), state.partitions.len()), (3, config.partitions as usize), "{state:?}");
+    assert!(state.partitions.iter().all(|one| one.replicas == 3 && !one.leader.is_empty()), "{state:?}");
     servers.kill(0);
     servers.kill(1);
+    let (end, is_out) = (Instant::now() + PATIENCE, |state: &EngineState| {
+        state.problems.iter().any(|one| one.stops_publishing)
+    });
+    while !is_out(&a.state().await) {
+        assert!(Instant::now() < end, "the state does not tell");
+    }
     let limit = config.deadline + Duration::from_secs(1);
     for what in ["append", "head", "read"] {
         let asked = Instant::now();
@@ -172,6 +181,9 @@ async fn without_a_quorum_appends_are_refused_in_time_and_nothing_acknowledged_i
     let after = write(a.clone(), t.clone(), "after".into(), 50).await;
     let repeated = write(a.clone(), t.clone(), "before".into(), 50).await;
     assert_eq!(repeated, before, "the keys are known still");
+    while is_out(&a.state().await) {
+        assert!(Instant::now() < end + PATIENCE, "the state does not recover");
+    }
     let log: HashSet<String> = ids(&read_all(&a, &t, start).await).into_iter().collect();
     assert!(before.iter().chain(&after).all(|id| log.contains(id)));
     assert!((100..=101).contains(&log.len()), "{}", log.len());
