@@ -79,6 +79,7 @@ test("tenants, rooms and sessions are listed, searched and bounded", async () =>
   assert.deepStrictEqual(await rooms({}), [["chat:7 2 2", "chat:70 1 1", "org 2 3", "user:1 1 1", "user:2 1 2"], 5]);
   assert.deepStrictEqual(await rooms({ search: "chat:7", limit: 1 }), [["chat:7 2 2"], 2]);
   assert.deepStrictEqual(await rooms({ search: "nothing" }), [[], 0]);
+  assert.deepStrictEqual(await rooms({ order: 1, limit: 3 }), [["org 2 3", "chat:7 2 2", "user:2 1 2"], 5], "those with the most sessions first");
 
   const sessions = async (request) => {
     const { sessions, total } = await all.listSessions({ tenant: "list", ...request });
@@ -120,6 +121,7 @@ test("a session is inspected with its claims and its queue, and is gone once it 
   const { queuedBytes, queueBytesMax, eventsDelivered, calls, expiresAt } = found.connection;
   assert.deepStrictEqual([queuedBytes, queueBytesMax, eventsDelivered, calls], [0n, 256n << 20n, 1n, 1n]);
   assert.equal(Number(expiresAt.seconds), JSON.parse(found.claimsJson).exp);
+  assert.deepStrictEqual([found.connection.address, found.connection.carrier], ["127.0.0.1", ""]);
 
   // One that does not read: what is sent to it waits.
   raw.socket.pause();
@@ -264,7 +266,9 @@ test("events are tailed as they are published, stored and ephemeral, with the JS
   const ofTail = ["tail 1 message:new 1", "tail 0 typing:start -", "tail 2 message:new 3", "tail 0 typing:start -"];
   const events = await seen(one, 4);
   assert.deepStrictEqual(shown(events), ofTail);
-  assert.deepStrictEqual(shown(await seen(everything, 5)), [...ofTail.slice(0, 2), "other 1 message:new 2", ...ofTail.slice(2)]);
+  // The order is that of each tenant's log.
+  const ofAll = shown(await seen(everything, 5));
+  assert.deepStrictEqual([ofAll.filter((line) => line.startsWith("tail ")), ofAll.filter((line) => line.startsWith("other "))], [ofTail, ["other 1 message:new 2"]]);
   assert.deepStrictEqual(shown(await seen(filtered, 1)), [ofTail[2]]);
   const { event, json } = events[0];
   assert.deepStrictEqual([event.id, event.rooms, event.sender, event.payload.typeUrl], [first.id, ["chat:7"], "producer", "type.googleapis.com/messenger.v1.NewMessage"]);
@@ -311,6 +315,52 @@ test("a reader along that is too slow is told what it missed, and nobody waits f
   await message("stall", { content: "after" });
   assert.equal(JSON.parse((await stalled.next(isEvent)).kind.value.json).content, "after");
   await stalled.close();
+});
+
+test("a session says where its client is, what it is and what carries it", async () => {
+  for (const transports of [["websocket"], ["polling"]]) {
+    const tenant = `where-${transports[0]}`;
+    const socket = await connect(url, user(1, tenant), { transports, extraHeaders: { "user-agent": `tests/${transports[0]} ${"x".repeat(300)}` } });
+    await until(async () => (await all.listSessions({ tenant })).total === 1n, "the session");
+    const { connection } = await all.getSession({ tenant, sessionId: socket.id });
+    assert.deepStrictEqual([connection.address, connection.carrier], ["127.0.0.1", transports[0]]);
+    assert.match(connection.userAgent, new RegExp(`^tests/${transports[0]} x+$`));
+    assert.equal(connection.userAgent.length, 256, "it is bounded");
+    socket.close();
+  }
+});
+
+test("stored events are listed from the newest to the oldest, a part at a time", async () => {
+  for (let id = 1; id <= 7; id++) await message("stored", { id, chatId: id }, { rooms: [id % 2 ? "org" : `chat:${id}`] });
+  const list = async (request, bearer = admin("stored")) => {
+    const { events, next } = await client(Admin, fanfare.server.url, bearer).listEvents(request);
+    return [events.map((one) => `${one.event.seq} ${one.name} ${JSON.parse(one.json).id}`), Number(next)];
+  };
+  const line = (id) => `${id} message:new ${id}`;
+  assert.deepStrictEqual(await list({ limit: 3 }), [[7, 6, 5].map(line), 4]);
+  assert.deepStrictEqual(await list({ limit: 3, until: 4n }), [[4, 3, 2].map(line), 1]);
+  assert.deepStrictEqual(await list({ limit: 3, until: 1n }), [[1].map(line), 0]);
+  assert.deepStrictEqual(await list({ rooms: ["chat:2", "chat:6"], names: ["messenger.v1.NewMessage"] }), [[6, 2].map(line), 0]);
+  assert.deepStrictEqual(await list({ tenant: "stored" }, admin()), [[7, 6, 5, 4, 3, 2, 1].map(line), 0]);
+  assert.deepStrictEqual(await list({ names: ["message:none"] }), [[], 0]);
+  assert.match((await refused(all.listEvents({ tenant: "stored", limit: 201 }))).message, /limit is 201: want 1 to 200/);
+  assert.equal((await refused(client(Admin, fanfare.server.url, admin("other")).listEvents({ tenant: "stored" }))).code, "PermissionDenied");
+});
+
+test("refusals are counted by reason with what was told, and events by type", async () => {
+  const stats = new Stream((options) => all.watchStats({ intervalMillis: 250 }, options));
+  const before = await stats.next();
+  const count = (of, reason) => Number(of.refusals.find((one) => one.reason === reason)?.count ?? 0);
+  await assert.rejects(message("refusals", {}, { rooms: ["Not a room"] }));
+  await message("refusals");
+  const INVALID = 2005;
+  const now = await stats.next((of) => count(of, INVALID) > count(before, INVALID), "the refusal");
+  const refusal = now.refusals.find((one) => one.reason === INVALID);
+  assert.match(refusal.lastMessage, /Not a room/);
+  assert.ok(Math.abs(web.timestampDate(refusal.lastAt) - Date.now()) < 60_000);
+  const counted = (of) => Number(of.events.find((one) => one.type === "messenger.v1.NewMessage" && one.name === "message:new")?.count ?? 0);
+  await stats.next((of) => counted(of) > counted(before), "the event");
+  await stats.close();
 });
 
 test("so many may read along and no more, until one leaves", async () => {

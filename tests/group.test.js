@@ -2,7 +2,7 @@
 
 import { after, before, describe, test } from "node:test";
 import assert from "node:assert/strict";
-import { admin, client, web } from "./lib/admin.js";
+import { admin, client, Stream, web } from "./lib/admin.js";
 import { call, connect } from "./lib/clients.js";
 import { startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { generateStubs, Producer } from "./lib/producer.js";
@@ -113,6 +113,29 @@ for (const kind of ["redis", "nats"]) {
       assert.equal(session.userId, "1");
       assert.ok(connection, "its bridge has answered through the other server");
       socket.close();
+    });
+
+    test("what the other server takes is tailed too, of one tenant and of all, in the order of the log", async () => {
+      const tail = (at, request) => new Stream((options) => client(Admin, servers[at].url, admin()).tail(request, options));
+      const seqs = async (stream, tenant, count) => {
+        const seen = [];
+        while (seen.length < count) {
+          const { kind } = await stream.next(({ kind }) => kind.case === "event" && kind.value.event.tenant === tenant, `events of ${tenant}`);
+          seen.push([Number(kind.value.event.seq), Number(JSON.parse(kind.value.json).id)]);
+        }
+        return seen;
+      };
+      await notify(0, "known", 1);
+      const streams = [tail(0, { tenant: "known" }), tail(0, {}), tail(1, {})];
+      for (const stream of streams) assert.equal((await stream.next()).kind.case, "heartbeat");
+      await Promise.all(Array.from({ length: 20 }, (_, id) => notify(id % 2, "known", id + 2)));
+      const [first, ...others] = await Promise.all(streams.map((stream) => seqs(stream, "known", 20)));
+      assert.deepStrictEqual(first.map(([seq]) => seq), Array.from({ length: 20 }, (_, n) => n + 2));
+      for (const other of others) assert.deepStrictEqual(other, first);
+      // A tenant that is new: at the server itself, and at the other one.
+      for (let id = 1; id <= 3; id++) await notify(1, "new", id);
+      for (const stream of streams.slice(1)) assert.deepStrictEqual(await seqs(stream, "new", 3), [[1, 1], [2, 2], [3, 3]]);
+      for (const stream of streams) await stream.close();
     });
 
     test("when a server is killed its sessions go on elsewhere, and who is really gone is told gone once", async () => {

@@ -2,8 +2,10 @@
 //! protocol header, version 2).
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use http::HeaderMap;
@@ -19,6 +21,9 @@ const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
+/// The longest user agent that is kept, in bytes, and how many are shared.
+const USER_AGENT_BYTES_MAX: usize = 256;
+const USER_AGENTS_MAX: usize = 1024;
 /// Bytes of addresses and extensions that are read.
 const REST_BYTES_MAX: usize = 2048;
 
@@ -32,6 +37,36 @@ pub(crate) struct ClientAddress {
     /// When the client came: when its connection was accepted, or when its request arrived on one
     /// that has had others.
     pub(crate) since: Instant,
+}
+
+/// What a client says of itself (`User-Agent`), at most 256 bytes of it; empty when it says nothing.
+pub(crate) fn user_agent(headers: &HeaderMap) -> &str {
+    let text =
+        headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // A header that is a text is ASCII.
+    text.get(..USER_AGENT_BYTES_MAX).unwrap_or(text)
+}
+
+/// The texts that clients say of themselves, each once: many say the same.
+#[derive(Debug, Default)]
+pub(crate) struct UserAgents(Mutex<HashSet<Arc<str>>>);
+
+impl UserAgents {
+    /// The shared copy of a text.
+    pub(crate) fn share(&self, text: &str) -> Arc<str> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = known.get(text) {
+            return shared.clone();
+        }
+        if known.len() >= USER_AGENTS_MAX {
+            known.retain(|shared| Arc::strong_count(shared) > 1);
+        }
+        let shared: Arc<str> = text.into();
+        if known.len() < USER_AGENTS_MAX {
+            known.insert(shared.clone());
+        }
+        shared
+    }
 }
 
 /// Whether an address is one of the proxies.

@@ -38,6 +38,10 @@ pub(crate) trait Writer: Send + Sync {
     fn fail(&self, outbox: &Arc<Outbox>, id: Option<i64>, refusal: &Refusal);
     /// Ends the session and, where nothing else lives on it, the connection.
     fn end(&self, outbox: &Arc<Outbox>, why: &Refusal);
+    /// What carries the connection now, where that can change; else empty.
+    fn carrier(&self) -> &'static str {
+        ""
+    }
 }
 
 /// Something that a browser emitted.
@@ -91,8 +95,9 @@ pub(crate) struct SessionParts {
     pub(crate) place: Place,
     /// It gets what it missed first; live events and calls wait until then.
     pub(crate) replays: bool,
-    /// The client's address, where it is known.
+    /// The client's address, where it is known, and what the client says of itself.
     pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Arc<str>,
 }
 
 /// How a session ends.
@@ -117,6 +122,7 @@ pub(crate) struct Session {
     pub(crate) expires_at: Option<u64>,
     pub(crate) limits: SessionLimits,
     pub(crate) outbox: Arc<Outbox>,
+    user_agent: Arc<str>,
     namespace: Arc<Namespace>,
     /// `None`: the transport pulls events.
     form: Option<Form>,
@@ -191,6 +197,7 @@ impl Session {
             expires_at: parts.expires_at,
             limits: parts.limits,
             outbox: parts.outbox,
+            user_agent: parts.user_agent,
             namespace: parts.namespace,
             form: parts.form,
             writer: parts.writer,
@@ -404,6 +411,9 @@ impl Session {
             events_delivered: self.delivered.load(Ordering::Relaxed),
             calls: self.emitted.load(Ordering::Relaxed),
             expires_at: seconds.map(|seconds| Timestamp { seconds, nanos: 0 }),
+            address: self.address.map(|address| address.to_canonical().to_string()).unwrap_or_default(),
+            user_agent: self.user_agent.to_string(),
+            carrier: self.writer.carrier().to_owned(),
         }
     }
 

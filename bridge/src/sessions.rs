@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access,
-    client::ClientAddress,
+    client::{ClientAddress, UserAgents},
     clock::Clock,
     config::Config,
     event::Form,
@@ -57,6 +57,7 @@ pub(crate) struct Sessions {
     pub(crate) clock: Clock,
     pub(crate) stats: Stats,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) user_agents: UserAgents,
     pub(crate) user_limits: UserLimits,
     pub(crate) outbox_limits: Arc<OutboxLimits>,
     pub(crate) replays: Replays,
@@ -77,6 +78,8 @@ pub(crate) struct Admission {
     pub(crate) identity: Identity,
     pub(crate) tenant: Tenant,
     pub(crate) user_id: String,
+    /// What the client says of itself.
+    pub(crate) user_agent: Arc<str>,
     namespace: Arc<Namespace>,
     rooms: Vec<Room>,
     recovery: Option<Recovery>,
@@ -203,6 +206,7 @@ impl Sessions {
                 clock: clock.clone(),
             }),
             clock,
+            user_agents: UserAgents::default(),
             replays: Replays::default(),
             recoveries: Arc::default(),
             namespaces: RwLock::new(HashMap::from([(MAIN_NAMESPACE.to_owned(), Arc::new(main))])),
@@ -295,7 +299,7 @@ impl Sessions {
             return Err(Refusal::new(Reason::Forbidden, message));
         }
         let rooms = vec![Room::org(), own];
-        Ok(Admission { identity, tenant, user_id, namespace, rooms, recovery: None })
+        Ok(Admission { identity, tenant, user_id, user_agent: "".into(), namespace, rooms, recovery: None })
     }
 
     /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and
@@ -361,7 +365,7 @@ impl Sessions {
         recovery: Option<&Recovery>,
         terminal: Terminal,
     ) -> Result<(Arc<Session>, Vec<Room>), Refusal> {
-        let Admission { identity, tenant, rooms, user_id, namespace, .. } = admission;
+        let Admission { identity, tenant, rooms, user_id, user_agent, namespace, .. } = admission;
         self.user_limits.count_connect(&tenant, &user_id)?;
         let place = self.addresses.take(terminal.address, Kind::Session)?;
         let recovers = terminal.transport == Transport::Socketio && self.can_recover();
@@ -384,6 +388,7 @@ impl Sessions {
             place,
             replays: terminal.replays,
             address: terminal.address,
+            user_agent,
         };
         Ok((Arc::new(Session::new(parts)), rooms))
     }

@@ -201,6 +201,10 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The end of the tenant's log. Sees everything that was acknowledged anywhere before the call.
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>>;
 
+    /// The cursor of the event with a seq: from there on the log can be read. The oldest cursor that can be
+    /// read from when that one is later, and the end of the log when it is earlier.
+    fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>>;
+
     /// Follows a tenant's log: every event after the cursor, in order, without a gap or a repeat,
     /// whichever server appended it. Ephemeral events are among them. The feed ends when the
     /// engine cannot promise that any longer; then the follower reads the log and follows again.

@@ -233,6 +233,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
         "/fanfare.v1.Admin/ListRooms" => unary(services, request, admin::list_rooms).await,
         "/fanfare.v1.Admin/ListSessions" => unary(services, request, admin::list_sessions).await,
         "/fanfare.v1.Admin/GetSession" => unary(services, request, admin::get_session).await,
+        "/fanfare.v1.Admin/ListEvents" => unary(services, request, admin::list_events).await,
         "/fanfare.v1.Admin/Tail" => admin::tail(services, request).await,
         "/fanfare.v1.Admin/ListCatalogs" => unary(services, request, admin::list_catalogs).await,
         "/fanfare.v1.Admin/SignToken" => unary(services, request, admin::sign_token).await,

@@ -65,6 +65,7 @@ impl Health {
         let state = tokio::time::timeout(STATE_TIMEOUT, self.engine.state());
         let (state, echo) = tokio::join!(state, self.peers.echo());
         let mut state = state.unwrap_or_else(|_| EngineState {
+            kind: last.found.as_ref().map(|(_, state)| state.kind.clone()).unwrap_or_default(),
             problems: vec![outage("the store does not tell its state")],
             ..EngineState::default()
         });

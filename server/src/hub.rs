@@ -7,6 +7,7 @@
 //! per subscriber to overflow, and one that falls behind the window reads the log instead and
 //! returns without a gap or a repeat. Knows nothing of protocols.
 
+mod all_tenants;
 mod channel;
 mod follower;
 mod listeners;
@@ -21,21 +22,23 @@ mod window;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicIsize, Ordering},
     },
     time::Duration,
 };
 
-use fanfare_proto::{latency::Histogram, room::Tenant};
+use fanfare_proto::{cursor::Cursor, latency::Histogram, room::Tenant};
 use tokio_util::task::TaskTracker;
 
-use crate::{config::Limits, engine::Engine, error::Refusal, share};
+use crate::{config::Limits, engine::Engine, error::Refusal, event::Event, share};
 
+use all_tenants::AllTenants;
 use channel::Channel;
 pub(crate) use channel::Inbox;
 pub(crate) use subscription::{Batch, Subscription};
-pub(crate) use tap::{READERS_MAX as TAP_READERS_MAX, Tap, Taps, Wanted};
+use tap::Taps;
+pub(crate) use tap::{READERS_MAX as TAP_READERS_MAX, Tap, Wanted};
 
 /// How long a window is kept that nobody follows and that gets no events.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(60);
@@ -56,24 +59,68 @@ pub(crate) struct Hub {
     pub(crate) lag: Histogram,
     /// Who reads along.
     pub(crate) taps: Arc<Taps>,
+    /// Absent while nobody reads along of all tenants.
+    all_tenants: tokio::sync::Mutex<Weak<AllTenants>>,
 }
 
 impl Hub {
     pub(crate) fn new(limits: Limits, engine: Arc<dyn Engine>) -> Self {
-        let (channels, bytes, shrinking, followers, lag, taps) = Default::default();
-        Self { engine, channels, limits, bytes, shrinking, followers, lag, taps }
+        let (channels, bytes, shrinking, followers, lag, taps, all_tenants) = Default::default();
+        Self { engine, channels, limits, bytes, shrinking, followers, lag, taps, all_tenants }
     }
 
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.engine
     }
 
+    /// Reads along what is published from now on, whichever server takes it.
+    pub(crate) async fn tap(self: &Arc<Self>, wanted: Wanted) -> Result<Tap, Refusal> {
+        let (channel, all) = match &wanted.tenant {
+            Some(tenant) => (Some(self.channel(tenant).await?), None),
+            None => (None, Some(self.all_tenants().await?)),
+        };
+        self.taps.open(wanted, channel, all).ok_or(Refusal::TooManyReaders(tap::READERS_MAX))
+    }
+
+    async fn all_tenants(self: &Arc<Self>) -> Result<Arc<AllTenants>, Refusal> {
+        let mut all_tenants = self.all_tenants.lock().await;
+        if let Some(all) = all_tenants.upgrade() {
+            return Ok(all);
+        }
+        let all = AllTenants::open(self).await?;
+        *all_tenants = Arc::downgrade(&all);
+        Ok(all)
+    }
+
+    /// An event of a tenant is about to be appended here: those who read along of all tenants are to
+    /// get it, also when it is the tenant's first one.
+    pub(crate) async fn announce(self: &Arc<Self>, tenant: &Tenant) {
+        if let Some(all) = self.taps.all_tenants() {
+            all.follow(self, tenant).await;
+        }
+    }
+
     /// The tenant's channel, which is followed from now on.
     async fn channel(self: &Arc<Self>, tenant: &Tenant) -> Result<Arc<Channel>, Refusal> {
+        self.channel_from(tenant, None).await
+    }
+
+    /// Likewise; a channel that is new has everything after `start`.
+    async fn channel_from(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        start: Option<Cursor>,
+    ) -> Result<Arc<Channel>, Refusal> {
         if let Some(channel) = self.channels.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
             return Ok(channel.clone());
         }
-        let (cursor, feed) = self.engine.follow(tenant).await?;
+        let (cursor, feed) = match start {
+            Some(start) => (start, None),
+            None => {
+                let (head, feed) = self.engine.follow(tenant).await?;
+                (head, Some(feed))
+            }
+        };
         let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(tenant) {
             return Ok(channel.clone());
@@ -82,6 +129,11 @@ impl Hub {
         follower::spawn(self, &channel, feed);
         channels.insert(tenant.clone(), channel.clone());
         Ok(channel)
+    }
+
+    /// Takes events of a tenant's log over, and gives them to those who read along.
+    fn publish(&self, channel: &Channel, events: impl IntoIterator<Item = Arc<Event>>) {
+        self.grow(channel.publish(events, &self.taps));
     }
 
     /// Accounts for what a window grew; all shrink when they have become too large together.

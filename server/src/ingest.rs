@@ -21,7 +21,7 @@ use crate::{
     engine::{Appended, Engine, Receipt},
     error::Refusal,
     event::Draft,
-    hub::{Hub, Taps},
+    hub::Hub,
     stats::Stats,
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Ingest {
     engine: Arc<dyn Engine>,
     event_bytes_max: usize,
     stats: Arc<Stats>,
-    taps: Arc<Taps>,
+    hub: Arc<Hub>,
     /// Closed when the server shuts down; then empty once every append is answered.
     under_way: TaskTracker,
     closed_at: OnceLock<Instant>,
@@ -49,7 +49,7 @@ pub(crate) struct Ingest {
 impl Ingest {
     pub(crate) fn new(
         catalogs: Arc<Catalogs>,
-        hub: &Hub,
+        hub: &Arc<Hub>,
         engine: Arc<dyn Engine>,
         event_bytes_max: usize,
         stats: Arc<Stats>,
@@ -59,7 +59,7 @@ impl Ingest {
             engine,
             event_bytes_max,
             stats,
-            taps: hub.taps.clone(),
+            hub: hub.clone(),
             under_way: TaskTracker::new(),
             closed_at: OnceLock::new(),
         }
@@ -188,13 +188,11 @@ impl Ingest {
         if self.under_way.is_closed() {
             return Err(Refusal::Shutdown);
         }
+        self.hub.announce(tenant).await;
         let answers = self.engine.append(tenant, batch).await;
         let answers = answers.inspect_err(|_| self.stats.refused(count))?;
         for answer in &answers {
             self.stats.appended(answer, since);
-            if let Appended::Event(event) = answer {
-                self.taps.offer(event);
-            }
         }
         Ok(answers)
     }
@@ -324,8 +322,14 @@ mod tests {
     async fn a_closed_ingest_takes_nothing_and_is_finished() {
         let (limits, catalogs) = (Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
         let engine = Arc::new(MemoryEngine::new(Retention::default(), limits));
-        let hub = Hub::new(limits, engine.clone());
-        let ingest = Ingest::new(catalogs.clone(), &hub, engine, limits.event_bytes_max, Arc::default());
+        let hub = Arc::new(Hub::new(limits, engine.clone()));
+        let ingest = Ingest::new(
+            catalogs.clone(),
+            &hub,
+            engine,
+            limits.event_bytes_max,
+            Arc::new(Stats::new(&catalogs)),
+        );
         let kind = catalogs.event("messenger.v1.UserOnline").unwrap();
         let draft = || {
             let tenant = Tenant::new("1").unwrap();

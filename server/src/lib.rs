@@ -24,6 +24,7 @@ mod metrics;
 mod peers;
 mod presence;
 mod probe;
+mod refusals;
 mod secure;
 mod server;
 mod share;

@@ -80,7 +80,7 @@ impl ServerMetrics {
             "fanfare_server_refusals_total",
             "Requests that were refused, and streams that ended with an error",
             "reason",
-            stats.refusals.counts(),
+            stats.reasons.counts(),
         );
         let of_connections =
             |(limit, count)| (limit, if limit == "grpc-connections-max" { usage.refused } else { count });

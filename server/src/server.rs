@@ -79,7 +79,7 @@ impl Server {
         let auth = Auth::new(&config.tokens)?;
         let secure = config.tls.map(|tls| secure(tls, limits.request_timeout)).transpose()?;
         let catalogs = config.catalogs;
-        let stats = Arc::new(Stats::default());
+        let stats = Arc::new(Stats::new(&catalogs));
         let size_max = config.limits.event_bytes_max;
         let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), size_max, stats.clone());
         let ingest = Arc::new(ingest);

@@ -1,6 +1,7 @@
 //! What the server has done since its start, for those who administer it: counters that cost an atomic addition, and no lock.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,11 +9,18 @@ use std::{
     time::Instant,
 };
 
-use fanfare_proto::{latency::Histogram, v1::Reason};
+use fanfare_proto::{
+    catalog::Catalogs,
+    latency::Histogram,
+    v1::{EventCount, Reason},
+};
 use fanfare_telemetry::{LimitTally, ReasonTally};
 use tonic::Status;
 
-use crate::{engine::Appended, error::Refusal};
+use crate::{engine::Appended, error::Refusal, refusals::Refusals};
+
+/// Types of events that are told.
+const TOP_EVENTS_MAX: usize = 20;
 
 /// The counters.
 #[derive(Debug)]
@@ -29,30 +37,20 @@ pub(crate) struct Stats {
     /// From a call to its answer.
     pub(crate) call: Histogram,
     /// Requests that were refused, and streams that ended with an error.
-    pub(crate) refusals: ReasonTally,
+    pub(crate) refusals: Refusals,
+    /// The same by reason alone, with those that no [`Refusal`] explains.
+    pub(crate) reasons: ReasonTally,
     /// Those that exceeded a limit.
     pub(crate) limits: LimitTally,
+    /// Accepted events by the full name of their type; those of all catalogs that were loaded.
+    by_type: HashMap<String, OfType>,
 }
 
-impl Default for Stats {
-    fn default() -> Self {
-        let (stored, ephemeral, refused, duplicate, calls) = Default::default();
-        let (subscriptions, subscription_events, append, call, refusals) = Default::default();
-        let limits = LimitTally::new(&Refusal::LIMITS);
-        Self {
-            stored,
-            ephemeral,
-            refused,
-            duplicate,
-            calls,
-            subscriptions,
-            subscription_events,
-            append,
-            call,
-            refusals,
-            limits,
-        }
-    }
+/// Events of one type.
+#[derive(Debug)]
+struct OfType {
+    name: String,
+    count: AtomicU64,
 }
 
 /// The counters at some moment.
@@ -76,9 +74,48 @@ fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl Stats {
+    pub(crate) fn new(catalogs: &Catalogs) -> Self {
+        let of_type = |name: &str| OfType { name: name.to_owned(), count: AtomicU64::new(0) };
+        let by_type =
+            catalogs.events().map(|event| (event.full_name.clone(), of_type(&event.name))).collect();
+        let (stored, ephemeral, refused, duplicate, calls) = Default::default();
+        let (subscriptions, subscription_events, append, call) = Default::default();
+        let (refusals, reasons) = Default::default();
+        let limits = LimitTally::new(&Refusal::LIMITS);
+        Self {
+            stored,
+            ephemeral,
+            refused,
+            duplicate,
+            calls,
+            subscriptions,
+            subscription_events,
+            append,
+            call,
+            refusals,
+            reasons,
+            limits,
+            by_type,
+        }
+    }
+
     /// So many requests to publish were refused.
     pub(crate) fn refused(&self, count: usize) {
         add(&self.refused, count as u64);
+    }
+
+    /// The types with the most accepted events, those with the most first.
+    pub(crate) fn top_events(&self) -> Vec<EventCount> {
+        let count = |(full_name, of_type): (&String, &OfType)| EventCount {
+            name: of_type.name.clone(),
+            r#type: full_name.clone(),
+            count: of_type.count.load(Ordering::Relaxed),
+        };
+        let mut counts: Vec<EventCount> =
+            self.by_type.iter().map(count).filter(|one| one.count > 0).collect();
+        counts.sort_unstable_by(|a, b| (b.count, &a.r#type).cmp(&(a.count, &b.r#type)));
+        counts.truncate(TOP_EVENTS_MAX);
+        counts
     }
 
     /// An event that was checked at `since` is in the log, or was there already, or was handed to those present.
@@ -89,6 +126,11 @@ impl Stats {
             Appended::Event(_) => &self.stored,
         };
         add(counter, 1);
+        if let Appended::Event(event) = appended
+            && let Some(of_type) = self.by_type.get(&event.draft.kind.full_name)
+        {
+            add(&of_type.count, 1);
+        }
         self.append.record(since.elapsed());
     }
 
@@ -103,7 +145,8 @@ impl Stats {
 
     /// Something was refused.
     pub(crate) fn refuse(&self, refusal: &Refusal) {
-        self.refusals.count(refusal.reason());
+        self.refusals.add(refusal);
+        self.reasons.count(refusal.reason());
         if let Some(limit) = refusal.limit() {
             self.limits.count(limit);
         }
@@ -116,7 +159,7 @@ impl Stats {
             self.refuse(refusal);
             return refusal.reason();
         }
-        self.refusals.count(otherwise);
+        self.reasons.count(otherwise);
         otherwise
     }
 

@@ -14,7 +14,7 @@ async function load() {
   const out = path.join(ROOT, "target/tests/web");
   mkdirSync(out, { recursive: true });
   const plugin = path.join(ROOT, "tests/node_modules/.bin/protoc-gen-es");
-  const protos = ["fanfare/v1/admin.proto", "fanfare/v1/realtime.proto", "fanfare/v1/catalog.proto", "messenger/v1/messenger.proto"];
+  const protos = ["fanfare/v1/admin.proto", "fanfare/v1/reason.proto", "fanfare/v1/realtime.proto", "fanfare/v1/catalog.proto", "messenger/v1/messenger.proto"];
   execFileSync(PYTHON, [
     "-m", "grpc_tools.protoc", `-I${ROOT}/proto`, `--plugin=protoc-gen-es=${plugin}`, `--es_out=${out}`, "--es_opt=target=js", ...protos,
   ], { timeout: DEADLINE });

@@ -74,6 +74,7 @@ pub(crate) fn session(id: &str, bytes_max: usize, replays: bool) -> (Arc<Session
         limits: SessionLimits::new(&config),
         place: Addresses::new(&config).take(None, Kind::Session).unwrap(),
         replays,
+        user_agent: "".into(),
     };
     (Arc::new(Session::new(parts)), Witness { outbox, endings })
 }

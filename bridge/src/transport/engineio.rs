@@ -180,10 +180,11 @@ impl<A: Application> Engine<A> {
         let client = request.extensions().get::<ClientAddress>().copied();
         let address: Option<IpAddr> = client.map(|client| client.address);
         let place = self.sessions.admit_handshake(client)?;
-        let token = Credentials::read(request.uri(), request.headers()).token;
+        let Credentials { token, user_agent, .. } = Credentials::read(request.uri(), request.headers());
+        let user_agent = self.sessions.user_agents.share(&user_agent);
         let begin = client.map_or_else(Instant::now, |client| client.since);
         let outbox = Outbox::new(&self.sessions.outbox_limits);
-        let origin = connection::Origin { token, address, place, begin };
+        let origin = connection::Origin { token, address, user_agent, place, begin };
         let connection = Connection::open(self, random_id(), outbox, origin);
         self.registry().insert(connection.sid.clone(), connection.clone());
         Ok(connection)

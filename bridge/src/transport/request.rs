@@ -13,6 +13,7 @@ use fanfare_proto::{cursor::Cursor, room::Room, v1::Reason};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
+    client,
     refusal::Refusal,
     sessions::{Admission, Sessions},
 };
@@ -23,13 +24,14 @@ pub(crate) struct Credentials {
     /// Of the query or, when it has none, the header.
     pub(crate) token: Option<String>,
     pub(crate) after: Option<String>,
+    pub(crate) user_agent: String,
     rooms: Vec<String>,
 }
 
 impl Credentials {
     /// Reads a request.
     pub(crate) fn read(uri: &Uri, headers: &HeaderMap) -> Self {
-        let mut read = Self::default();
+        let mut read = Self { user_agent: client::user_agent(headers).to_owned(), ..Self::default() };
         let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
         for (name, value) in query.map(|query| query.0).unwrap_or_default() {
             match name.as_str() {
@@ -51,17 +53,18 @@ impl Credentials {
         address: Option<IpAddr>,
     ) -> Result<Admission, Refusal> {
         let mut admission = sessions.identify(self.token.as_deref(), address)?;
-        let entered = self.enter(&mut admission, sessions.config.rooms_per_session_max);
+        let entered = self.enter(&mut admission, sessions);
         entered.inspect_err(|refusal| {
             sessions.refuse_connect(refusal, address, Some((&admission.tenant, &admission.user_id)));
         })?;
         Ok(admission)
     }
 
-    fn enter(&self, admission: &mut Admission, rooms_max: usize) -> Result<(), Refusal> {
+    fn enter(&self, admission: &mut Admission, sessions: &Sessions) -> Result<(), Refusal> {
         let rooms = self.rooms.iter().map(|room| Room::new(room)).collect::<Result<Vec<_>, _>>();
         let rooms = rooms.map_err(|e| Refusal::new(Reason::InvalidArgument, e.to_string()).at("room"))?;
-        admission.add_rooms(rooms, rooms_max)
+        admission.user_agent = sessions.user_agents.share(&self.user_agent);
+        admission.add_rooms(rooms, sessions.config.rooms_per_session_max)
     }
 
     /// Checks the cursor, where there is one.

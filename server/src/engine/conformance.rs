@@ -35,6 +35,7 @@ macro_rules! conformance {
             ephemeral_events_come_in_order_with_stored_ones
             a_read_is_bounded_by_what_it_scans
             what_is_not_retained_is_refused
+            a_log_can_be_read_from_any_seq_that_it_has
             another_history_is_refused
             a_feed_that_was_cut_is_followed_again_without_loss
             a_race_for_a_record_is_won_once
@@ -269,6 +270,45 @@ pub(crate) async fn a_read_is_bounded_by_what_it_scans(open: &impl AsyncFn(Reten
     let mut later = Interest::default();
     later.add(Room::org(), Since { position: 0, seq: start.seq + 98 });
     assert_eq!(read(&b, &one, &later, start).await.0.len(), 2);
+}
+
+pub(crate) async fn a_log_can_be_read_from_any_seq_that_it_has(
+    open: &impl AsyncFn(Retention, Limits) -> Pair,
+) {
+    let retention = Retention { events_max: 20, ..Retention::default() };
+    let Some((a, b, _store)) = open(retention, Limits::default()).await else { return };
+    let tenant = tenant("1");
+    let start = a.head(&tenant).await.unwrap();
+    assert_eq!(b.cursor_at(&tenant, 0).await.unwrap(), start, "the beginning of a log without events");
+    for _ in 0..5 {
+        a.append(&tenant, (0..3).map(|_| draft("1", "", 8)).collect()).await.unwrap();
+    }
+    let head = b.head(&tenant).await.unwrap();
+    assert_eq!(b.cursor_at(&tenant, u64::MAX).await.unwrap(), head);
+    for seq in start.seq..head.seq {
+        let cursor = b.cursor_at(&tenant, seq).await.unwrap();
+        assert_eq!(cursor.seq, seq);
+        let page = b.read(&tenant, &Interest::everything(), cursor, LIMITS).await.unwrap();
+        assert_eq!(page.events.first().map(|event| event.seq), Some(seq + 1), "after {seq}");
+    }
+    // Of a log that was trimmed it is the oldest place that can be read from.
+    for _ in 0..20 {
+        a.append(&tenant, (0..3).map(|_| draft("1", "", 8)).collect()).await.unwrap();
+    }
+    a.sweep().await;
+    loop {
+        let oldest = b.cursor_at(&tenant, start.seq + 1).await.unwrap();
+        match b.read(&tenant, &Interest::everything(), oldest, LIMITS).await {
+            Ok(page) => {
+                assert_eq!(page.events.first().map(|event| event.seq), Some(oldest.seq + 1));
+                assert!(oldest.seq > start.seq + 1, "{oldest} is trimmed");
+                break;
+            }
+            // It was trimmed in between.
+            Err(Refusal::Reset(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
 }
 
 pub(crate) async fn what_is_not_retained_is_refused(open: &impl AsyncFn(Retention, Limits) -> Pair) {

@@ -252,6 +252,11 @@ impl Engine for DiskEngine {
         std::future::ready(Ok(self.shared.cursor(self.shared.places.ends(tenant).head))).boxed()
     }
 
+    fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        let Ends { base, head, .. } = self.shared.places.ends(tenant);
+        std::future::ready(Ok(self.shared.cursor(seq.max(base).min(head)))).boxed()
+    }
+
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {
         let max = self.shared.limits.tenants_max;
         let followed = self.shared.places.follow(tenant, max);

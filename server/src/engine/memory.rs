@@ -196,6 +196,10 @@ impl Engine for MemoryEngine {
         ready(self.store.log(tenant).map(|log| locked(&log).cursor()))
     }
 
+    fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        ready(self.store.log(tenant).map(|log| locked(&log).cursor_at(seq)))
+    }
+
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {
         ready(self.store.log(tenant).map(|log| locked(&log).follow()))
     }

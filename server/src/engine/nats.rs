@@ -266,6 +266,10 @@ impl Engine for NatsEngine {
         self.in_time("read", self.head_of(tenant)).boxed()
     }
 
+    fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        self.in_time("read", self.shared.cursor_at(tenant, seq)).boxed()
+    }
+
     fn follow<'a>(
         &'a self,
         tenant: &'a Tenant,

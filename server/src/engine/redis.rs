@@ -225,6 +225,13 @@ impl Engine for RedisEngine {
         Box::pin(async { self.shared.head(tenant).await.map_err(|fault| fault.refusal("read")) })
     }
 
+    fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        Box::pin(async move {
+            let cursor = self.shared.cursor_at(tenant, seq).await;
+            cursor.map_err(|fault| fault.refusal("read"))
+        })
+    }
+
     fn follow<'a>(
         &'a self,
         tenant: &'a Tenant,

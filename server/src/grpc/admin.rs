@@ -1,5 +1,6 @@
 //! `fanfare.v1.Admin`: what operators see and do.
 
+mod events;
 mod streams;
 
 use std::{
@@ -31,6 +32,7 @@ use crate::{
     peers::{Description, LinkInspect, Others, Question, Reply, Respond},
 };
 
+pub(super) use events::list_events;
 pub(super) use streams::{tail, watch_stats};
 
 /// Tenants in one answer.
@@ -248,8 +250,8 @@ pub(super) async fn list_rooms(
 ) -> Result<ListRoomsResponse, Refusal> {
     auth::require(&identity, Scope::Admin)?;
     let tenant = auth::tenant(&identity, &request.tenant)?;
-    let (search, limit) = (search(&request.search)?, limit(request.limit)?);
-    let (rooms, total) = services.presence.find_rooms(&tenant, search, limit).await?;
+    let (order, search, limit) = (request.order(), search(&request.search)?, limit(request.limit)?);
+    let (rooms, total) = services.presence.find_rooms(&tenant, search, limit, order).await?;
     Ok(ListRoomsResponse { rooms, total: total as u64 })
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     listeners::{Listeners, Part},
+    tap::Taps,
     window::Window,
 };
 use crate::{config::Limits, event::Event, share::growth};
@@ -87,9 +88,11 @@ impl Channel {
     }
 
     /// Takes events over, in the log's order; those that the window has already are left out. Wakes
-    /// each listener of their rooms once. Gives by how many bytes the window has grown.
-    pub(super) fn publish(&self, events: impl IntoIterator<Item = Arc<Event>>) -> isize {
-        let mut parts: Vec<Part> = Vec::new();
+    /// each listener of their rooms once, and offers them to taps. Gives by how many bytes the window
+    /// has grown. One task calls it.
+    pub(super) fn publish(&self, events: impl IntoIterator<Item = Arc<Event>>, taps: &Taps) -> isize {
+        let (mut parts, mut tapped): (Vec<Part>, Vec<Arc<Event>>) = Default::default();
+        let has_taps = taps.any();
         let growth = {
             let mut state = self.lock();
             let state = &mut *state;
@@ -101,12 +104,16 @@ impl Channel {
                 for listeners in event.rooms().iter().filter_map(|room| state.listeners.get(room)) {
                     parts.extend_from_slice(listeners.parts());
                 }
+                if has_taps {
+                    tapped.push(event.clone());
+                }
                 state.window.push(event);
             }
             state.used_at = Instant::now();
             growth(before, state.window.bytes())
         };
         self.wake(&parts);
+        tapped.iter().for_each(|event| taps.offer(event));
         growth
     }
 

@@ -21,12 +21,15 @@ const GAP: ReadLimits = ReadLimits { events_max: 1024, scan_max: 1024 };
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows a feed into a channel, and the log again whenever the feed is lost, until the channel is
-/// freed.
-pub(super) fn spawn(hub: &Arc<Hub>, channel: &Arc<Channel>, feed: Feed<Arc<Event>>) {
+/// freed. Without a feed the log is read first.
+pub(super) fn spawn(hub: &Arc<Hub>, channel: &Arc<Channel>, feed: Option<Feed<Arc<Event>>>) {
     let (end, channel, tasks) = (channel.end.clone(), Arc::downgrade(channel), &hub.followers);
     let hub = Arc::downgrade(hub);
     tasks.spawn(end.run_until_cancelled_owned(async move {
-        let mut feed = Some(feed);
+        let mut feed = match feed {
+            Some(feed) => Some(feed),
+            None => follow_again(&hub, &channel).await,
+        };
         while let Some(followed) = feed {
             consume(&hub, &channel, followed).await;
             feed = follow_again(&hub, &channel).await;
@@ -44,7 +47,7 @@ async fn consume(hub: &Weak<Hub>, channel: &Weak<Channel>, mut feed: Feed<Arc<Ev
             .iter()
             .filter_map(|event| now.duration_since(event.accepted_at()?).ok())
             .for_each(|lag| hub.lag.record(lag));
-        hub.grow(channel.publish(events));
+        hub.publish(&channel, events);
     }
 }
 
@@ -82,7 +85,7 @@ async fn try_follow(hub: &Hub, channel: &Channel) -> Result<Feed<Arc<Event>>, Re
         }
         match hub.engine().read(channel.tenant(), &everything, known, GAP).await {
             Ok(page) if page.events.is_empty() && !page.more => return Ok(feed),
-            Ok(page) => hub.grow(channel.publish(page.events)),
+            Ok(page) => hub.publish(channel, page.events),
             Err(Refusal::Reset(_)) => {
                 hub.grow(channel.reset(head));
                 return Ok(feed);

@@ -1,7 +1,8 @@
 //! Taps: readers along of everything that is published, for those who administer.
 //!
-//! Publishing never waits for them: each has a bounded queue, and what does not fit is counted instead. While nobody reads along
-//! an event costs one look at an atomic.
+//! What they want is followed like everything else in the hub, so that they get it whichever server published it. Nobody waits for
+//! them: each has a bounded queue, and what does not fit is counted instead. While nobody reads along an event costs one look at an
+//! atomic.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -14,6 +15,7 @@ use std::{
 use fanfare_proto::room::{Room, Tenant};
 use tokio::sync::Notify;
 
+use super::{AllTenants, Channel};
 use crate::event::Event;
 
 /// Readers along at once.
@@ -28,6 +30,8 @@ const BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Taps {
     /// There are some.
     any: AtomicBool,
+    /// Some of them read along of all tenants.
+    any_of_all: AtomicBool,
     /// Written only when readers come and go; publishers share it.
     readers: RwLock<Vec<Arc<Reader>>>,
 }
@@ -46,6 +50,9 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 struct Reader {
     wanted: Wanted,
+    /// Followed as long as it reads along: the tenant that is named, or else all.
+    _channel: Option<Arc<Channel>>,
+    all: Option<Arc<AllTenants>>,
     queue: Mutex<Queue>,
     notify: Notify,
 }
@@ -66,7 +73,7 @@ pub(crate) struct Tap {
 }
 
 impl Wanted {
-    fn wants(&self, event: &Event) -> bool {
+    pub(crate) fn wants(&self, event: &Event) -> bool {
         let draft = &event.draft;
         self.tenant.as_ref().is_none_or(|tenant| *tenant == draft.tenant)
             && self.hidden.as_ref() != Some(&draft.tenant)
@@ -84,22 +91,44 @@ impl Taps {
     }
 
     /// Reads along from now on; `None` when too many do.
-    pub(crate) fn open(self: &Arc<Self>, wanted: Wanted) -> Option<Tap> {
+    pub(super) fn open(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        channel: Option<Arc<Channel>>,
+        all: Option<Arc<AllTenants>>,
+    ) -> Option<Tap> {
         let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
         if readers.len() >= READERS_MAX {
             return None;
         }
-        let reader = Arc::new(Reader { wanted, queue: Mutex::default(), notify: Notify::new() });
+        let (queue, notify) = Default::default();
+        let reader = Arc::new(Reader { wanted, _channel: channel, all, queue, notify });
         readers.push(reader.clone());
-        self.any.store(true, Ordering::Relaxed);
+        self.note(&readers);
         Some(Tap { taps: self.clone(), reader })
     }
 
-    /// An event is published. Called in log order a tenant.
-    pub(crate) fn offer(&self, event: &Arc<Event>) {
-        if !self.any.load(Ordering::Relaxed) {
-            return;
+    fn note(&self, readers: &[Arc<Reader>]) {
+        self.any.store(!readers.is_empty(), Ordering::Relaxed);
+        self.any_of_all.store(readers.iter().any(|reader| reader.all.is_some()), Ordering::Relaxed);
+    }
+
+    /// Whether somebody reads along.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// What follows all tenants, while somebody reads along of all.
+    pub(super) fn all_tenants(&self) -> Option<Arc<AllTenants>> {
+        if !self.any_of_all.load(Ordering::Relaxed) {
+            return None;
         }
+        let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner);
+        readers.iter().find_map(|reader| reader.all.clone())
+    }
+
+    /// An event is published. Called in log order per tenant.
+    pub(super) fn offer(&self, event: &Arc<Event>) {
         for reader in self.readers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if reader.wanted.wants(event) {
                 reader.put(event);
@@ -147,6 +176,6 @@ impl Drop for Tap {
     fn drop(&mut self) {
         let mut readers = self.taps.readers.write().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|reader| !Arc::ptr_eq(reader, &self.reader));
-        self.taps.any.store(!readers.is_empty(), Ordering::Relaxed);
+        self.taps.note(&readers);
     }
 }

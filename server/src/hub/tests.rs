@@ -343,7 +343,7 @@ async fn when_history_is_lost_each_subscription_is_told_once_and_goes_on() {
     assert!(batch.events.is_empty() && batch.cursor == cursor && !batch.more);
     let event =
         Arc::new(Event::stored(Cursor { seq: 1, ..cursor }, Draft { rooms: rooms(1), ..draft("1", "", 0) }));
-    channel.publish([event]);
+    channel.publish([event], &Taps::default());
     inbox.ready().await;
     assert_eq!(subscription.next().await.unwrap().events.len(), 1);
 }

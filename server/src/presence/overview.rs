@@ -1,6 +1,7 @@
 //! Answers about who is there. Every answer is bounded.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashSet},
     sync::{Arc, atomic::Ordering},
 };
@@ -8,7 +9,7 @@ use std::{
 use fanfare_proto::{
     catalog::Member,
     room::{Room, Tenant},
-    v1::{RoomInfo, SessionInfo, SessionPresence, UserPresence},
+    v1::{RoomInfo, RoomOrder, SessionInfo, SessionPresence, UserPresence},
 };
 
 use super::{
@@ -150,25 +151,30 @@ impl Presence {
         self.index().own_sessions()
     }
 
-    /// The first rooms of a tenant, by name, of those whose name contains a text; and how many those
-    /// are.
+    /// The first rooms of a tenant, by name or by sessions, of those whose name contains a text; and how many
+    /// those are.
     pub(crate) async fn find_rooms(
         self: &Arc<Self>,
         tenant: &Tenant,
         search: &str,
         limit: usize,
+        order: RoomOrder,
     ) -> Result<(Vec<RoomInfo>, usize), Refusal> {
         self.follow(tenant).await?;
         let (mut first, mut total) = (BTreeSet::new(), 0);
         let index = self.index();
         for room in index.rooms(tenant).filter(|room| room.as_str().contains(search)) {
             total += 1;
-            first.insert(room.clone());
+            let rank = match order {
+                RoomOrder::Unspecified => 0,
+                RoomOrder::Sessions => index.present(tenant, room).1,
+            };
+            first.insert((Reverse(rank), room.clone()));
             if first.len() > limit {
                 first.pop_last();
             }
         }
-        let info = |room: &Room| {
+        let info = |(_, room): &(Reverse<usize>, Room)| {
             let (users, sessions) = index.present(tenant, room);
             let room = room.as_str().to_owned();
             RoomInfo { room, users: users as u64, sessions: sessions as u64 }

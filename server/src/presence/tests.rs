@@ -519,9 +519,10 @@ impl Servers {
     fn start(&self) -> Running {
         let engine = self.engine.another();
         let presence = presence_of(&engine, &self.config);
-        let hub = Hub::new(Limits::default(), Arc::new(engine.clone()));
+        let hub = Arc::new(Hub::new(Limits::default(), Arc::new(engine.clone())));
         let (catalogs, closing) = (self.catalogs.clone(), CancellationToken::new());
-        let ingest = Ingest::new(catalogs, &hub, Arc::new(engine), 65_536, Arc::default());
+        let stats = Arc::new(crate::stats::Stats::new(&catalogs));
+        let ingest = Ingest::new(catalogs, &hub, Arc::new(engine), 65_536, stats);
         let mut task = tokio::task::JoinSet::new();
         task.spawn({
             let (presence, closing) = (presence.clone(), closing.clone());

@@ -36,6 +36,7 @@ pub(super) struct Malformed;
 pub(super) struct Origin {
     pub(super) token: Option<String>,
     pub(super) address: Option<IpAddr>,
+    pub(super) user_agent: Arc<str>,
     pub(super) place: Place,
     /// When the client came: what its time to connect counts from.
     pub(super) begin: Instant,
@@ -51,6 +52,7 @@ pub(crate) struct Connection<A: Application> {
     /// Of the handshake's query or header.
     pub(crate) token: Option<String>,
     pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Arc<str>,
     state: Mutex<State>,
 }
 
@@ -119,10 +121,20 @@ impl<A: Application> Connection<A> {
             client: A::Client::default(),
             token: origin.token,
             address: origin.address,
+            user_agent: origin.user_agent,
             state: Mutex::new(state),
         });
         connection.set_alarm(&mut connection.state());
         connection
+    }
+
+    /// What carries the connection now; empty when nothing does.
+    pub(crate) fn carrier_name(&self) -> &'static str {
+        match self.state().carrier {
+            Carrier::Polling | Carrier::Probing => "polling",
+            Carrier::WebSocket => "websocket",
+            Carrier::Closed => "",
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

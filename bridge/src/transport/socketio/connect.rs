@@ -52,6 +52,7 @@ impl SocketIo {
         let auth = Auth::read(auth.as_deref());
         let token = auth.token.as_deref().or(connection.token.as_deref());
         let mut admission = self.sessions.identify_in(namespace.clone(), token, connection.address)?;
+        admission.user_agent = connection.user_agent.clone();
         let after = match &auth.pid {
             Some(pid) => self.sessions.recover(&mut admission, pid, &auth.offset).await?,
             None => None,

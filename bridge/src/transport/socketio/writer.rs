@@ -57,6 +57,10 @@ impl Writer for PacketWriter {
         outbox.send_or_end(&packet::failure(&self.namespace, id, refusal));
     }
 
+    fn carrier(&self) -> &'static str {
+        self.connection.upgrade().map_or("", |connection| connection.carrier_name())
+    }
+
     fn end(&self, _: &Arc<Outbox>, why: &Refusal) {
         let Some(connection) = self.connection.upgrade() else { return };
         if why.reason.is_retry() {

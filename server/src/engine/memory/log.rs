@@ -50,6 +50,16 @@ impl Log {
         Cursor::new(self.epoch, self.head)
     }
 
+    /// The cursor at a seq, or the nearest to it.
+    pub(super) fn cursor_at(&self, seq: u64) -> Cursor {
+        Cursor::new(self.epoch, seq.clamp(self.base(), self.head))
+    }
+
+    /// The seq before the oldest event.
+    fn base(&self) -> u64 {
+        self.head - self.entries.len() as u64
+    }
+
     pub(super) fn append(
         &mut self,
         batch: Vec<Draft>,
@@ -131,7 +141,7 @@ impl Log {
         after: Cursor,
         limits: ReadLimits,
     ) -> Result<Page, Refusal> {
-        let base = self.head - self.entries.len() as u64;
+        let base = self.base();
         if after.epoch != self.epoch || after.tag != 0 || !(base..=self.head).contains(&after.seq) {
             return Err(Refusal::Reset(self.cursor()));
         }

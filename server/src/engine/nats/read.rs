@@ -58,6 +58,27 @@ impl Shared {
             }
         }
     }
+
+    /// See [`crate::engine::Engine::cursor_at`].
+    pub(super) async fn cursor_at(&self, tenant: &Tenant, seq: u64) -> Result<Cursor, Refusal> {
+        let (name, interest) = (self.store.names.log(tenant), Interest::default());
+        let mut attempts = Attempts::within(self.config.deadline);
+        loop {
+            let (last, place) = self.last_or_first(&name, &mut attempts, "read").await?;
+            let head = self.note(tenant, &last, place);
+            let scan = Scan { shared: self, tenant, name: &name, interest: &interest, head };
+            match scan.cursor_at(seq).await {
+                Ok(Some(cursor)) => return Ok(cursor),
+                // The places that are remembered may be those of another history.
+                Ok(None) => self.places.forget(tenant),
+                Err(error) if !error.is_passing() => return Err(error.refusal("read")),
+                Err(_) => {}
+            }
+            if !attempts.pause().await {
+                return Err(Refusal::Storage("read"));
+            }
+        }
+    }
 }
 
 /// A read up to a known end.
@@ -123,6 +144,35 @@ impl Scan<'_> {
             }
         }
         Ok(Some(Ok(Page { events, cursor, more: false })))
+    }
+
+    /// The cursor at a seq, or the nearest to it; `None` if the frames do not lead there.
+    async fn cursor_at(&self, seq: u64) -> Result<Option<Cursor>, StoreError> {
+        let end = self.head.cursor;
+        if seq >= end.seq {
+            return Ok(Some(end));
+        }
+        let mut place = self.locate(seq.max(1)).await?;
+        while place <= self.head.place {
+            for entry in self.entries(place, FRAMES_AT_ONCE).await? {
+                place = entry.place + 1;
+                let frame = Frame::read(entry.payload)?;
+                if frame.epoch != end.epoch.number() {
+                    return Ok(None);
+                }
+                // The first frame of a log holds no events: it is the place before them.
+                let is_start = frame.events.is_empty() && frame.last() == seq;
+                if frame.first > seq && !is_start {
+                    // It is the oldest one, or the one after the seq.
+                    let before = frame.first.saturating_sub(1);
+                    return Ok(Some(Cursor { seq: before, tag: frame.previous, ..end }));
+                }
+                if frame.last() >= seq {
+                    return Ok(Some(frame.cursor(seq)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// A place from which few frames lead to the one that holds a seq.

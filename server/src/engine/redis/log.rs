@@ -1,6 +1,6 @@
 //! Reading a tenant's log.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use fanfare_proto::{
@@ -48,6 +48,44 @@ impl Shared {
         }
         let Value::Array(parts) = &answered.value else { return Err(Fault::unexpected(&answered.value)) };
         cursor(parts).ok_or_else(|| Fault::unexpected(&answered.value))
+    }
+
+    /// The cursor at a seq, or the nearest to it that can be read from.
+    pub(super) async fn cursor_at(&self, tenant: &Tenant, seq: u64) -> Result<Cursor, Fault> {
+        let head = self.head(tenant).await?;
+        if seq >= head.seq {
+            return Ok(head);
+        }
+        let log = self.keys.log(tenant).log;
+        let mut holder = redis::cmd("XREVRANGE");
+        holder.arg(&log).arg(format!("{seq}-0")).arg("-").arg("COUNT").arg(1);
+        if let Some(frame) = self.frame_head(&log, &holder, head.epoch).await? {
+            let end = frame.first + frame.count - 1;
+            return Ok(Cursor { epoch: head.epoch, seq: seq.min(end), tag: frame.tag });
+        }
+        let mut oldest = redis::cmd("XRANGE");
+        oldest.arg(&log).arg("-").arg("+").arg("COUNT").arg(1);
+        let oldest = self.frame_head(&log, &oldest, head.epoch).await?;
+        Ok(oldest.map_or(head, |frame| Cursor {
+            epoch: head.epoch,
+            seq: frame.first - 1,
+            tag: frame.previous,
+        }))
+    }
+
+    /// The head of the frame that a command answers, if there is one.
+    async fn frame_head(&self, key: &str, cmd: &redis::Cmd, epoch: Epoch) -> Result<Option<Head>, Fault> {
+        let value = self.nodes.run(key, cmd, true).await?.value;
+        let entries: Vec<(String, HashMap<String, Vec<u8>>)> =
+            redis::from_redis_value(value).map_err(|error| Fault::Final(error.to_string()))?;
+        let Some((id, fields)) = entries.into_iter().next() else { return Ok(None) };
+        let field = |name: &str| std::str::from_utf8(fields.get(name)?).ok();
+        let head = || {
+            let first = id.split('-').next()?.parse::<u64>().ok().filter(|first| *first > 0)?;
+            let count = field("n")?.parse::<u64>().ok().filter(|count| *count > 0)?;
+            Some(Head { epoch, first, count, tag: tag(field("t")?)?, previous: tag(field("p")?)? })
+        };
+        head().map(Some).ok_or_else(|| Fault::unexpected(&Value::Nil))
     }
 
     /// Keeps a log without events for longer: somebody follows it.

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use fanfare_proto::{
     latency::Snapshot,
-    room::Room,
+    room::{Room, Tenant},
     token::{Identity, Scope, TenantScope, TokenError},
     v1::{
         self, ServerStats, Stats, TailHeartbeat, TailRequest, TailResponse, TailedEvent, WatchStatsRequest,
@@ -50,7 +50,17 @@ struct Session<S> {
 
 /// Where a stream's messages come from.
 trait Source: Send + 'static {
+    type Request: Message + Default + 'static;
     type Message: Message;
+
+    /// Makes the source, or refuses.
+    fn open(
+        services: &Services,
+        identity: &Identity,
+        request: Self::Request,
+    ) -> impl Future<Output = Result<Self, Refusal>> + Send
+    where
+        Self: Sized;
 
     /// The next message. May be dropped while waiting.
     fn next(&mut self, services: &Services) -> impl Future<Output = Self::Message> + Send;
@@ -86,28 +96,23 @@ async fn end(services: &Services, identity: &Identity) -> Refusal {
     }
 }
 
-/// Serves a server-streaming method: `open` makes the source, or refuses.
-async fn serve<Q, S>(
-    services: Arc<Services>,
-    request: http::Request<Body>,
-    open: fn(&Services, &Identity, Q) -> Result<S, Refusal>,
-) -> Response<Body>
+/// Serves a server-streaming method.
+async fn serve<S>(services: Arc<Services>, request: http::Request<Body>) -> Response<Body>
 where
-    Q: Message + Default + 'static,
     S: Source,
 {
-    let method = service_fn(move |request: Request<Q>| {
+    let method = service_fn(move |request: Request<S::Request>| {
         let services = services.clone();
         async move {
             let identity = services.identify(&request)?;
             auth::require(&identity, Scope::Admin)?;
-            let source = open(&services, &identity, request.into_inner())?;
+            let source = S::open(&services, &identity, request.into_inner()).await?;
             let session = Session { services: services.clone(), identity, source, ended: false };
             Ok::<_, Status>(tonic::Response::new(services.watched(frames(session))))
         }
         .boxed()
     });
-    let codec = FrameCodec::<Q>::default();
+    let codec = FrameCodec::<S::Request>::default();
     super::super::grpc(codec, REQUEST_BYTES_MAX).server_streaming(method, request).await
 }
 
@@ -119,11 +124,11 @@ pub(in crate::grpc) async fn watch_stats(
     services: Arc<Services>,
     request: http::Request<Body>,
 ) -> Response<Body> {
-    serve(services, request, Watch::open).await
+    serve::<Watch>(services, request).await
 }
 
 pub(in crate::grpc) async fn tail(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
-    serve(services, request, Reader::open).await
+    serve::<Reader>(services, request).await
 }
 
 /// The state of a WatchStats stream.
@@ -133,8 +138,15 @@ struct Watch {
     append: Snapshot,
 }
 
-impl Watch {
-    fn open(services: &Services, identity: &Identity, request: WatchStatsRequest) -> Result<Self, Refusal> {
+impl Source for Watch {
+    type Request = WatchStatsRequest;
+    type Message = Stats;
+
+    async fn open(
+        services: &Services,
+        identity: &Identity,
+        request: WatchStatsRequest,
+    ) -> Result<Self, Refusal> {
         if identity.tenant != TenantScope::Any {
             return Err(Refusal::AllTenants);
         }
@@ -150,10 +162,6 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self { ticks, append: services.stats.append.snapshot() })
     }
-}
-
-impl Source for Watch {
-    type Message = Stats;
 
     async fn next(&mut self, services: &Services) -> Stats {
         self.ticks.tick().await;
@@ -191,6 +199,8 @@ impl Services {
             subscription_events: counts.subscription_events,
             bridges: self.bridges.stats(),
             engine: Some(engine),
+            refusals: self.stats.refusals.counts(),
+            events: self.stats.top_events(),
             ..Stats::default()
         }
     }
@@ -206,24 +216,19 @@ struct Reader {
     heartbeat: Interval,
 }
 
-impl Reader {
-    fn open(services: &Services, identity: &Identity, request: TailRequest) -> Result<Self, Refusal> {
-        let tenant = match &identity.tenant {
-            TenantScope::Any if request.tenant.is_empty() => None,
-            _ => Some(auth::tenant(identity, &request.tenant)?),
-        };
-        let wanted = Wanted {
-            tenant,
-            hidden: services.about.probed.clone(),
-            rooms: few("rooms", request.rooms)?.iter().map(|r| Room::new(r)).collect::<Result<_, _>>()?,
-            names: few("names", request.names)?.into_iter().collect(),
-        };
-        let taps = &services.hub.taps;
-        let tap = taps.open(wanted).ok_or(Refusal::TooManyReaders(crate::hub::TAP_READERS_MAX))?;
-        let mut heartbeat = tokio::time::interval(services.heartbeat_interval);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { tap, waiting: VecDeque::new(), missed: 0, heartbeat })
-    }
+/// What somebody wants to see, as requests say it.
+pub(super) fn wanted(
+    services: &Services,
+    tenant: Option<Tenant>,
+    rooms: Vec<String>,
+    names: Vec<String>,
+) -> Result<Wanted, Refusal> {
+    Ok(Wanted {
+        tenant,
+        hidden: services.about.probed.clone(),
+        rooms: few("rooms", rooms)?.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?,
+        names: few("names", names)?.into_iter().collect(),
+    })
 }
 
 /// A list of filters, if it is not too long.
@@ -236,7 +241,19 @@ fn few(field: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
 }
 
 impl Source for Reader {
+    type Request = TailRequest;
     type Message = TailResponse;
+
+    async fn open(services: &Services, identity: &Identity, request: TailRequest) -> Result<Self, Refusal> {
+        let tenant = match &identity.tenant {
+            TenantScope::Any if request.tenant.is_empty() => None,
+            _ => Some(auth::tenant(identity, &request.tenant)?),
+        };
+        let tap = services.hub.tap(wanted(services, tenant, request.rooms, request.names)?).await?;
+        let mut heartbeat = tokio::time::interval(services.heartbeat_interval);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { tap, waiting: VecDeque::new(), missed: 0, heartbeat })
+    }
 
     async fn next(&mut self, _: &Services) -> TailResponse {
         loop {
@@ -264,7 +281,7 @@ fn tailed(kind: Kind) -> TailResponse {
 }
 
 /// An event for a reader along, with the JSON that is made once for all.
-fn along(event: &Event) -> TailedEvent {
+pub(super) fn along(event: &Event) -> TailedEvent {
     let delivery = v1::Delivery::decode(event.delivery()).unwrap_or_default();
     TailedEvent {
         event: Some(event.whole()),

@@ -86,6 +86,10 @@ impl Engine for Flaky {
         self.inner.head(tenant)
     }
 
+    fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
+        self.inner.cursor_at(tenant, seq)
+    }
+
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {
         self.inner.follow(tenant)
     }
