@@ -267,6 +267,9 @@ test("a session is found by search, inspected and disconnected", async () => {
   const first = await delivered();
   await notify(tenant, "messenger.v1.NewMessage", message(1, "to be counted"));
   await until(async () => (await delivered()) > first, "the delivery, without a reload");
+  const fact = (name) => detail.locator(`dt:text-is('${name}') + dd`);
+  await shows(fact("Address"), "127.0.0.1");
+  await shows(fact("Transport"), "Socket.IO over WebSocket");
   await browser.picture(page, "session");
 
   const ended = disconnected(grace);
@@ -301,12 +304,21 @@ test("rooms are listed with who is in them, and lead to their sessions and their
   const row = page.locator("[data-rooms] tr", { has: page.locator("text=chat:7") });
   await until(async () => (await row.locator("td.num").allTextContents()).join() === "2,3", "two users, three sessions");
   await browser.picture(page, "rooms");
+  const names = () => page.locator("[data-rooms] tbody tr td:first-child").allTextContents();
+  const head = (name) => page.locator("[data-rooms] thead").getByRole("button", { name });
+  await head("Sessions").click();
+  await until(async () => (await names()).at(-1) === "org" || (await names()).at(-1) === "chat:7", "the largest room at the end");
+  await head("Sessions").click();
+  await until(async () => ["org", "chat:7"].includes((await names())[0]), "the largest room first");
+  await shows(page.locator('[data-rooms] th[aria-sort="descending"]'), "Sessions");
+  await head("Room").click();
+  await until(async () => (await names())[0] === "chat:7", "the order of names");
   await page.getByLabel("Search").fill("chat:9");
   await until(async () => (await page.locator("[data-rooms] tbody tr").count()) === 1, "the room that is searched");
   await page.getByRole("link", { name: "Sessions", exact: true }).last().click();
   await until(async () => (await page.locator("[data-sessions] tbody tr").count()) === 1, "its one session");
   await page.goBack();
-  await page.getByRole("link", { name: "Tail" }).first().click();
+  await page.locator("[data-rooms]").getByRole("link", { name: "Events" }).first().click();
   await shows(page.getByRole("heading"), "Events");
   assert.equal(await page.getByLabel("Rooms").inputValue(), "chat:9");
   await page.context().close();
@@ -391,6 +403,44 @@ test("the tail shows what its filters let through, stands still when paused, and
   // The row that says so stands where they are missing, as long as it is among the last.
   const last = await page.locator("[data-tail] .missed").count();
   if (last > 0) await shows(page.locator("[data-tail] .missed"), /[1-9][\d,]* events? missed/);
+  await page.context().close();
+});
+
+test("stored events are read from the newest to the oldest, and explained", async () => {
+  const tenant = "stored";
+  const producing = new Process(["notify", "messenger.v1.NewMessage", "-", "--server", dev.grpc, "--token", publisher(tenant), "--tenant", tenant]);
+  producing.child.stdin.end(Array.from({ length: 60 }, (_, n) => `${message(n + 1, `number ${n + 1}`)}\n`).join(""));
+  await producing.ended;
+  const page = await browser.open(dev.url, `events?tab=stored&tenant=${tenant}`);
+  const rows = page.locator("[data-stored] tbody tr");
+  await until(async () => (await rows.count()) === 50, "the newest events");
+  await shows(rows.first(), "number 60");
+  await page.getByRole("button", { name: "Older" }).click();
+  await until(async () => (await rows.count()) === 60, "all events");
+  await shows(rows.last(), "number 1");
+  assert.equal(await page.getByRole("button", { name: "Older" }).count(), 0, "there are no older ones");
+  await rows.last().click();
+  await shows(page.locator("[data-detail]"), "1 in the tenant's log");
+  await browser.picture(page, "stored");
+  await page.getByLabel("Names").fill("chat:deleted");
+  await shows(page.locator(".empty"), "No stored event");
+  await page.context().close();
+});
+
+test("an hour of plots outlives a reload, and refusals are listed with their reasons", async () => {
+  const page = await browser.open(dev.url);
+  const points = async () => Number(await page.getByRole("img", { name: /^Events a second:/ }).getAttribute("data-points"));
+  await page.getByRole("tab", { name: "1 h" }).click();
+  await until(async () => (await points()) > 2, "whole buckets");
+  await page.reload();
+  await page.getByRole("tab", { name: "1 h" }).click();
+  await until(async () => (await points()) > 1, "the points from before the reload", 5000);
+  await assert.rejects(notify("refused", "messenger.v1.NewMessage", '{"id":"no number"}'));
+  const caller = await join("refused", 1, "One");
+  caller.emit("subscribe:chat", { chatId: "no number" }, () => {});
+  const refusals = page.getByRole("region", { name: "Refusals" });
+  await shows(refusals, "invalid_argument");
+  await shows(page.getByRole("region", { name: "Most frequent events" }), "message:new");
   await page.context().close();
 });
 

@@ -11,10 +11,10 @@ import { Overview } from "./overview";
 import { Playground } from "./playground";
 import { href, place, type View, VIEWS } from "./router";
 import { Sessions } from "./sessions";
-import { readFigures } from "./stats";
+import { figures, problemsOf, readFigures } from "./stats";
 import { useStore } from "./store";
 import { theme, THEMES, type Theme } from "./theme";
-import { span } from "./format";
+import { capital, many, span } from "./format";
 import { announce, Announcer, useNow } from "./ui";
 
 const NAMES: Record<View, string> = { overview: "Overview", sessions: "Sessions", events: "Events", catalogs: "Catalogs", playground: "Playground" };
@@ -191,7 +191,7 @@ function Shell({ development }: { development: boolean }) {
         </div>
       </header>
       <main id="content" class={`content view-${view}`} tabIndex={-1} ref={main}>
-        {up ? null : <Away />}
+        {up ? <Degraded /> : <Away />}
         {SHOWN[view]()}
       </main>
       <Announcer />
@@ -208,6 +208,27 @@ function Away() {
       <span>
         since <span class="num">{span(now - since)}</span>. What you see may be old. Trying again by itself…
       </span>
+    </div>
+  );
+}
+
+/** What is wrong with the store or the group, on every view. */
+function Degraded() {
+  const { servers, latest } = useStore(figures);
+  const problems = problemsOf(servers);
+  const silent = latest?.silentServers.length ?? 0;
+  const stopped = problems.some((one) => one.stopsPublishing);
+  const title = stopped ? "Events cannot be published" : silent > 0 ? `${many(silent, "server")} ${silent === 1 ? "does" : "do"} not answer` : problems.length > 0 ? "The store is degraded" : "";
+  useEffect(() => announce(title), [title]);
+  if (!title) return null;
+  const texts = [...problems.map((one) => one.text), ...(stopped && silent > 0 ? [`${many(silent, "server")} ${silent === 1 ? "does" : "do"} not answer`] : [])];
+  return (
+    <div class={`banner ${stopped ? "" : "warn"}`} role="alert" data-degraded={stopped ? "stopped" : "degraded"}>
+      <strong>{title}</strong>
+      {texts.map((text) => (
+        <span key={text}>{capital(text)}.</span>
+      ))}
+      {texts.length === 0 ? <span>What it and its bridges have is missing in what you see.</span> : null}
     </div>
   );
 }

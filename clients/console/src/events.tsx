@@ -1,15 +1,15 @@
-// The live tail: events as they are published.
+// Events: live, as they are published, and those that are stored.
 
 import type { TailedEvent } from "./gen/fanfare/v1/admin_pb";
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { admin, follow, type Problem } from "./api";
+import { admin, follow, problemOf, type Problem } from "./api";
 import { catalogs, eventOfType } from "./catalogs_store";
 import { clock, count, dateTime, many, millis } from "./format";
 import { href, place, refine } from "./router";
 import { useStore } from "./store";
-import { TenantPicker, useTenants } from "./tenant";
-import { Badge, Comment, Detail, Empty, Failure, Json, Page, Panel, parsed, TextField } from "./ui";
+import { TenantPicker, useTenant, useTenants, type Tenants } from "./tenant";
+import { Badge, Comment, Detail, Empty, Failure, Json, Loading, Page, Panel, parsed, Tabs, TextField } from "./ui";
 import { FieldList } from "./fields";
 
 /** So many rows are kept. */
@@ -17,6 +17,9 @@ const KEPT = 500;
 /** Rows are drawn at most once in so many milliseconds, whatever the rate. */
 const DRAW_MS = 120;
 const FILTERS_MAX = 64;
+/** Stored events that are read at once, and that are kept. */
+const PAGE = 50;
+const STORED_MAX = 1000;
 
 type Entry = { key: number; kind: "event"; of: TailedEvent } | { key: number; kind: "missed"; missed: bigint };
 
@@ -80,16 +83,140 @@ function useTail(tenant: string, rooms: string, names: string, paused: boolean) 
   return { entries, waiting, problem, ...totals, clear: () => { came.current = []; setEntries([]); } };
 }
 
+const TABS = [
+  { key: "live", text: "Live" },
+  { key: "stored", text: "Stored" },
+] as const;
+
 export function Events() {
   const { params } = useStore(place);
-  const [tenant, room, name] = [params["tenant"] ?? "", params["room"] ?? "", params["name"] ?? ""];
+  const tab = params["tab"] === "stored" ? "stored" : "live";
   const tenants = useTenants();
+  const tabs = <Tabs label="Which events" chosen={tab} onChoose={(key) => refine({ tab: key === "stored" ? key : undefined })} tabs={TABS} />;
+  return tab === "stored" ? <StoredEvents tenants={tenants} tabs={tabs} /> : <LiveEvents tenants={tenants} tabs={tabs} />;
+}
+
+interface PartProps {
+  tenants: Tenants;
+  tabs: VNode;
+}
+
+/** The filters of both lists; where one tenant is needed there is no choice of all. */
+function Filters({ tenants, tenant, all }: { tenants: Tenants; tenant: string; all: boolean }) {
+  const { params } = useStore(place);
+  const { value: known } = useStore(catalogs);
+  const names = [...new Set(known?.list.flatMap((catalog) => catalog.events.map((event) => event.name)) ?? [])].sort();
+  return (
+    <div class="filters">
+      <TenantPicker tenants={tenants} value={tenant} all={all} onValue={(t) => refine({ tenant: t })} />
+      <TextField label="Rooms" value={params["room"] ?? ""} placeholder="e.g. org chat:7" mono onValue={(v) => refine({ room: v })} class="grow" />
+      <TextField label="Names" value={params["name"] ?? ""} placeholder="e.g. message:new" mono list={names} onValue={(v) => refine({ name: v })} class="grow" />
+    </div>
+  );
+}
+
+const HEAD = (
+  <thead>
+    <tr>
+      <th>Time</th>
+      <th>Event</th>
+      <th>Tenant</th>
+      <th>Rooms</th>
+      <th class="payload-head">Payload</th>
+    </tr>
+  </thead>
+);
+
+/** Events of a tenant's log, the newest first, read on demand. */
+function StoredEvents({ tenants, tabs }: PartProps) {
+  const { params } = useStore(place);
+  const tenant = useTenant(tenants);
+  const [room, name] = [useCommitted(params["room"] ?? ""), useCommitted(params["name"] ?? "")];
+  const [chosen, setChosen] = useState<TailedEvent | undefined>();
+  const [list, setList] = useState<TailedEvent[]>([]);
+  const [next, setNext] = useState<bigint | undefined>();
+  const [problem, setProblem] = useState<Problem | undefined>();
+  const [busy, setBusy] = useState(false);
+  const turn = useRef(0);
+  const read = async (until: bigint, before: TailedEvent[]) => {
+    const own = ++turn.current;
+    setBusy(true);
+    try {
+      const page = await admin.listEvents({ tenant, rooms: listed(room), names: listed(name), until, limit: PAGE });
+      if (own !== turn.current) return;
+      setList([...before, ...page.events].slice(-STORED_MAX));
+      setNext(page.next);
+      setProblem(undefined);
+    } catch (cause) {
+      if (own === turn.current) setProblem(problemOf(cause));
+    } finally {
+      if (own === turn.current) setBusy(false);
+    }
+  };
+  useEffect(() => {
+    setList([]);
+    setNext(undefined);
+    setChosen(undefined);
+    if (tenant) void read(0n, []);
+    return () => void turn.current++;
+  }, [tenant, room, name]);
+  return (
+    <Page
+      title="Events"
+      lead="Those in a tenant's log, the newest first. Ephemeral events are not stored."
+      actions={
+        <button type="button" class="button" disabled={busy || !tenant} onClick={() => void read(0n, [])}>
+          Newest
+        </button>
+      }
+    >
+      {tabs}
+      <div class={`split ${chosen ? "has-detail" : ""}`}>
+        <Panel label="Stored events">
+          <Filters tenants={tenants} tenant={tenant} all={false} />
+          {problem ? <Failure problem={problem} again={() => void read(0n, [])} /> : null}
+          {list.length === 0 ? (
+            busy ? (
+              <Loading lines={5} />
+            ) : problem ? null : (
+              <Empty title={next ? "None among the last 1,000 events" : "No stored event"}>
+                <p>{room || name ? "Only what matches the filters is listed." : "Nothing was published, or it is older than the retention."}</p>
+              </Empty>
+            )
+          ) : (
+            <div class="table-frame tail">
+              <table class="table" data-stored>
+                {HEAD}
+                <tbody>
+                  {list.map((one) => (
+                    <TailRow key={one.event?.id} of={one} chosen={chosen === one} onChoose={() => setChosen(one)} />
+                  ))}
+                </tbody>
+              </table>
+            </div>
+          )}
+          <p class="foot num">
+            {many(list.length, "event")}{" "}
+            {next ? (
+              <button type="button" class="button small" disabled={busy} onClick={() => void read(next, list)}>
+                Older
+              </button>
+            ) : null}
+          </p>
+        </Panel>
+        {chosen ? <EventDetail of={chosen} onClose={() => setChosen(undefined)} /> : null}
+      </div>
+    </Page>
+  );
+}
+
+function LiveEvents({ tenants, tabs }: PartProps) {
+  const { params } = useStore(place);
+  const [tenant, room, name] = [params["tenant"] ?? "", params["room"] ?? "", params["name"] ?? ""];
   const [paused, setPaused] = useState(false);
   const [chosen, setChosen] = useState<TailedEvent | undefined>();
-  const { value: known } = useStore(catalogs);
   const [typedRoom, typedName] = [useCommitted(room), useCommitted(name)];
   const tail = useTail(tenant, typedRoom, typedName, paused);
-  const names = [...new Set(known?.list.flatMap((catalog) => catalog.events.map((event) => event.name)) ?? [])].sort();
   return (
     <Page
       title="Events"
@@ -105,13 +232,10 @@ export function Events() {
         </>
       }
     >
+      {tabs}
       <div class={`split ${chosen ? "has-detail" : ""}`}>
-        <Panel label="Tail">
-          <div class="filters">
-            <TenantPicker tenants={tenants} value={tenant} all onValue={(t) => refine({ tenant: t })} />
-            <TextField label="Rooms" value={room} placeholder="e.g. org chat:7" mono onValue={(v) => refine({ room: v })} class="grow" />
-            <TextField label="Names" value={name} placeholder="e.g. message:new" mono list={names} onValue={(v) => refine({ name: v })} class="grow" />
-          </div>
+        <Panel label="Live events">
+          <Filters tenants={tenants} tenant={tenant} all />
           {tail.problem ? <Failure problem={tail.problem} /> : null}
           {tail.entries.length === 0 ? (
             <Empty title={paused ? "Paused" : "Waiting for events"}>
@@ -123,15 +247,7 @@ export function Events() {
           ) : (
             <div class="table-frame tail">
               <table class="table" data-tail>
-                <thead>
-                  <tr>
-                    <th>Time</th>
-                    <th>Event</th>
-                    <th>Tenant</th>
-                    <th>Rooms</th>
-                    <th class="payload-head">Payload</th>
-                  </tr>
-                </thead>
+                {HEAD}
                 <tbody>
                   {tail.entries.map((entry) => rowOf(entry, entry.kind === "event" && chosen === entry.of, setChosen))}
                 </tbody>
@@ -237,8 +353,8 @@ function EventDetail({ of, onClose }: { of: TailedEvent; onClose: () => void }) 
           <dd class="mono">{event?.sender || "—"}</dd>
           <dt>{event?.seq ? "Cursor" : "Id"}</dt>
           <dd class="mono break">{event?.id}</dd>
-          <dt>Place</dt>
-          <dd class="num">{event?.seq ? `${count(event.seq)} in the log` : <Badge>ephemeral, not stored</Badge>}</dd>
+          <dt>Position</dt>
+          <dd class="num">{event?.seq ? `${count(event.seq)} in the tenant's log` : <Badge>ephemeral, not stored</Badge>}</dd>
         </dl>
         <h3>JSON</h3>
         <Json value={parsed(of.json) ?? of.json} label="payload" />

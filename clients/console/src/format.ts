@@ -27,7 +27,8 @@ export function micros(us: number): string {
 export function bytes(n: number): string {
   if (n < 1024) return `${n} B`;
   if (n < 1024 * 1024) return `${(n / 1024).toFixed(n < 10_240 ? 1 : 0)} KiB`;
-  return `${(n / 1024 / 1024).toFixed(1)} MiB`;
+  if (n < 1024 ** 3) return `${(n / 1024 ** 2).toFixed(1)} MiB`;
+  return `${(n / 1024 ** 3).toFixed(1)} GiB`;
 }
 
 export const millis = (time: Timestamp | undefined): number => (time ? timestampDate(time).getTime() : 0);
@@ -57,3 +58,6 @@ export const many = (n: number | bigint, one: string, more = `${one}s`): string 
 
 const TRANSPORTS = ["Unknown", "Socket.IO", "WebSocket", "SSE", "Long poll", "gRPC"];
 export const transportName = (transport: number): string => TRANSPORTS[transport] ?? `Transport ${transport}`;
+
+/** A sentence that begins with a capital letter. */
+export const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,24 +1,26 @@
-// What happens now: the way of the events with their rates, and the last five minutes.
+// What happens now: servers, bridges and the store with their rates, and the last hour.
 
 import type { GetServerResponse } from "./gen/fanfare/v1/admin_pb";
 import { Code as StatusCode } from "@connectrpc/connect";
-import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
 import { admin, useAsked } from "./api";
-import { bytes, count, dateTime, many, micros, millis, rate, short, transportName } from "./format";
+import { count, dateTime, micros, millis, rate, short, transportName } from "./format";
+import { gapOf, pointsOf, type Range, RANGE_MS, RANGES } from "./history";
 import { Plot } from "./plot";
 import { href } from "./router";
-import { figures, type Figures, type Point } from "./stats";
+import { figures, type Figures, sessionsOf } from "./stats";
 import { useStore } from "./store";
-import { Ago, Badge, Code, Failure, Loading, Page, Panel } from "./ui";
+import { storeName } from "./store_card";
+import { TopLists } from "./top";
+import { Topology } from "./topology";
+import { Ago, Badge, Code, Failure, Loading, Page, Panel, Tabs } from "./ui";
 
 const SERVER_EVERY_MS = 5000;
-/** So much of a bridge's instance tells it from others of its name. */
-const INSTANCE_CHARS = 4;
 
 export function Overview() {
   const server = useAsked((signal) => admin.getServer({}, { signal }), [], SERVER_EVERY_MS);
   const now = useStore(figures);
-  const nothingYet = now.latest !== undefined && now.latest.eventsStored + now.latest.eventsEphemeral === 0n && now.latest.sessions === 0n;
+  const nothingYet = now.latest !== undefined && now.servers.every(({ stats }) => stats.eventsStored + stats.eventsEphemeral + stats.sessions === 0n);
   return (
     <Page title="Overview" lead={server.value ? <ServerLine server={server.value} /> : <span class="ghost">…</span>}>
       {now.problem?.code === StatusCode.PermissionDenied ? (
@@ -35,9 +37,10 @@ export function Overview() {
       ) : (
         <>
           {nothingYet ? <TryIt server={server.value} /> : null}
-          {now.latest ? <Flow figures={now} server={server.value} /> : now.problem ? <Failure problem={now.problem} /> : null}
+          {now.latest ? <Topology figures={now} server={server.value} /> : now.problem ? <Failure problem={now.problem} /> : null}
           <Numbers figures={now} />
-          <Plots points={now.points} />
+          <Plots figures={now} />
+          <TopLists latest={now.latest} servers={now.servers} />
         </>
       )}
     </Page>
@@ -50,7 +53,7 @@ const ServerLine = ({ server }: { server: GetServerResponse }) => (
       Server <strong>{server.name || "server"}</strong>
     </span>
     <span class="num">{server.version}</span>
-    <span>{server.engine === "disk" ? "log on disk" : server.engine === "memory" ? "log in memory" : `${server.engine} log`}</span>
+    <span>{server.engine === "disk" ? "log on disk" : server.engine === "memory" ? "log in memory" : `log on ${storeName(server.engine)}`}</span>
     <span title={dateTime(millis(server.startedAt))}>
       up for <Ago at={millis(server.startedAt)} />
     </span>
@@ -90,123 +93,29 @@ function TryIt({ server }: { server: GetServerResponse | undefined }) {
   );
 }
 
-const Arrow = ({ value, unit, label, live }: { value: string; unit: string; label: string; live: boolean }) => (
-  <div class={`arrow ${live ? "live" : ""}`} role="img" aria-label={`${label}: ${value} ${unit}`}>
-    <span class="arrow-text">
-      <strong class="num">{value}</strong> {unit}
-    </span>
-    <span class="arrow-line" />
-  </div>
-);
-
-const Box = ({ title, kind, children, class: more = "" }: { title: string; kind: string; children?: ComponentChildren; class?: string }) => (
-  <div class={`box ${more}`}>
-    <span class="box-kind">{kind}</span>
-    <strong class="box-title">{title}</strong>
-    {children}
-  </div>
-);
-
-function Flow({ figures, server }: { figures: Figures; server: GetServerResponse | undefined }) {
-  const latest = figures.latest!;
-  const point = figures.points.at(-1);
-  const published = (point?.stored ?? 0) + (point?.ephemeral ?? 0);
-  const rows = latest.bridges.map((bridge) => {
-    const isOnly = latest.bridges.filter((b) => b.name === bridge.name).length === 1;
-    const name = isOnly ? bridge.name || "bridge" : `${bridge.name} ${bridge.instance.slice(0, INSTANCE_CHARS)}`;
-    return { bridge, name, point: point?.bridges.find((b) => b.instance === bridge.instance) };
-  });
-  return (
-    <section class="flow" aria-label="The way of the events" data-flow>
-      <div class="flow-in">
-        <Box kind="In" title="Producers">
-          <ul class="box-facts">
-            <li>
-              <b class="num">{rate(point?.stored ?? 0)}</b> stored/s
-            </li>
-            <li>
-              <b class="num">{rate(point?.ephemeral ?? 0)}</b> ephemeral/s
-            </li>
-          </ul>
-        </Box>
-        <Arrow value={rate(published)} unit="events/s" label="From producers to the server" live={published > 0} />
-        <Box kind="Server" title={server?.name || "server"} class="core">
-          <ul class="box-facts">
-            <li>
-              <b class="num">{count(latest.tenants)}</b> {latest.tenants === 1n ? "tenant" : "tenants"}
-            </li>
-            <li>
-              append p99 <b class="num">{point?.append ? micros(Number(point.append.p99Micros)) : "—"}</b>
-            </li>
-          </ul>
-        </Box>
-      </div>
-      <div class="flow-out">
-        {rows.length === 0 ? (
-          <div class="flow-row">
-            <Arrow value="0" unit="events/s" label="From the server to bridges" live={false} />
-            <Box kind="Bridge" title="None is linked" class="missing" />
-          </div>
-        ) : null}
-        {rows.map(({ bridge, name, point: of }) => (
-          <div class="flow-row" key={bridge.instance}>
-            <Arrow value={rate(of?.events ?? 0)} unit="events/s" label={`From the server to ${name}`} live={(of?.events ?? 0) > 0} />
-            <Box kind="Bridge" title={name}>
-              <ul class="box-facts">
-                <li>
-                  queued <b class="num">{bytes(Number(bridge.queuedBytes))}</b>
-                </li>
-              </ul>
-            </Box>
-            <Arrow value={rate(of?.deliveries ?? 0)} unit="deliveries/s" label={`From ${name} to its sessions`} live={(of?.deliveries ?? 0) > 0} />
-            <Box kind="Sessions" title={many(of?.sessions ?? bridge.sessions.reduce((n, s) => n + Number(s.count), 0), "session")}>
-              <ul class="box-facts">
-                {bridge.sessions.filter((s) => s.count > 0n).length === 0 ? <li>nobody is connected</li> : null}
-                {bridge.sessions
-                  .filter((s) => s.count > 0n)
-                  .map((s) => (
-                    <li key={s.transport}>
-                      <b class="num">{count(s.count)}</b> {transportName(s.transport)}
-                    </li>
-                  ))}
-              </ul>
-            </Box>
-          </div>
-        ))}
-        <div class="flow-row">
-          <Arrow value={rate(point?.consumed ?? 0)} unit="events/s" label="From the server to subscriptions" live={(point?.consumed ?? 0) > 0} />
-          <Box kind="Consumers" title={many(latest.subscriptions, "subscription")} class="wide">
-            <ul class="box-facts">
-              <li>over gRPC and gRPC-Web</li>
-            </ul>
-          </Box>
-        </div>
-      </div>
-    </section>
-  );
-}
-
-function Numbers({ figures: { latest, points } }: { figures: Figures }) {
-  const now = points.at(-1);
-  const overflows = latest?.bridges.reduce((n, b) => n + Number(b.overflows), 0) ?? 0;
+function Numbers({ figures: { latest, servers } }: { figures: Figures }) {
+  const bridges = servers.flatMap((server) => server.stats.bridges);
+  const slow = bridges.reduce((n, b) => n + Number(b.overflows), 0);
   const byTransport = new Map<number, number>();
-  for (const { transport, count: n } of latest?.bridges.flatMap((b) => b.sessions) ?? []) byTransport.set(transport, (byTransport.get(transport) ?? 0) + Number(n));
+  for (const { transport, count: n } of bridges.flatMap((b) => b.sessions)) byTransport.set(transport, (byTransport.get(transport) ?? 0) + Number(n));
   const split = [...byTransport].filter(([, n]) => n > 0).map(([transport, n]) => `${transportName(transport)} ${count(n)}`);
+  const sum = (pick: (server: Figures["servers"][number]) => bigint | number) => servers.reduce((total, server) => total + Number(pick(server)), 0);
+  const most = (pick: (server: Figures["servers"][number]) => bigint) => servers.reduce((found, server) => Math.max(found, Number(pick(server))), 0);
   const cells: [string, string, string?][] = [
-    ["Users online", count(latest?.users ?? 0)],
-    ["Sessions", count(latest?.sessions ?? 0), split.join(" · ") || "none connected"],
-    ["Tenants", count(latest?.tenants ?? 0)],
-    ["Subscriptions", count(latest?.subscriptions ?? 0), "gRPC, open now"],
-    ["Events stored", short(Number(latest?.eventsStored ?? 0)), "since the start"],
-    ["Ephemeral", short(Number(latest?.eventsEphemeral ?? 0)), "since the start"],
-    ["Calls of browsers", short(Number(latest?.calls ?? 0)), `${rate(now?.calls ?? 0)} a second`],
-    ["Refused", short(Number(latest?.eventsRefused ?? 0)), `${short(Number(latest?.eventsDuplicate ?? 0))} repeated`],
-    ["Overflows", short(overflows), "sessions too slow"],
+    ["Users online", count(most((s) => s.stats.users))],
+    ["Sessions", count(bridges.reduce((n, b) => n + sessionsOf(b), 0)), split.join(" · ") || "none connected"],
+    ["Tenants", count(most((s) => s.stats.tenants))],
+    ["Subscriptions", count(sum((s) => s.stats.subscriptions)), "gRPC, open now"],
+    ["Events stored", short(sum((s) => s.stats.eventsStored)), "since the start"],
+    ["Ephemeral", short(sum((s) => s.stats.eventsEphemeral)), "since the start"],
+    ["Calls of browsers", short(sum((s) => s.stats.calls)), `${rate(sum((s) => s.rates.calls))} a second`],
+    ["Refused events", short(sum((s) => s.stats.eventsRefused)), `${short(sum((s) => s.stats.eventsDuplicate))} repeated`],
+    ["Closed as too slow", short(slow), "sessions"],
   ];
   return (
     <dl class="numbers">
       {cells.map(([name, value, more]) => (
-        <div key={name} class={(name === "Overflows" || name === "Refused") && value !== "0" ? "attention" : ""}>
+        <div key={name} class={(name === "Closed as too slow" || name === "Refused events") && value !== "0" ? "attention" : ""}>
           <dt>{name}</dt>
           <dd class="num">{latest ? value : "—"}</dd>
           <dd class="more">{more ?? "\u00a0"}</dd>
@@ -216,26 +125,26 @@ function Numbers({ figures: { latest, points } }: { figures: Figures }) {
   );
 }
 
-function Plots({ points }: { points: Point[] }) {
+function Plots({ figures: { history } }: { figures: Figures }) {
+  const [range, setRange] = useState<Range>("5 min");
+  const points = pointsOf(history, range);
   const times = points.map((p) => p.at);
-  const of = (pick: (p: Point) => number | undefined) => points.map(pick);
+  const of = (pick: (p: (typeof points)[number]) => number | undefined) => points.map(pick);
+  const shared = { times, most: RANGE_MS[range], gap: gapOf(range) };
   return (
-    <div class="plots">
-      <Plot title="Events a second" times={times} text={rate} lines={[{ name: "stored", values: of((p) => p.stored) }, { name: "ephemeral", values: of((p) => p.ephemeral) }]} />
-      <Plot title="Deliveries a second" times={times} text={rate} lines={[{ name: "deliveries", values: of((p) => p.deliveries) }]} />
-      <Plot
-        title="Append latency"
-        times={times}
-        text={micros}
-        least={100}
-        lines={[
-          { name: "p50", values: of((p) => (p.append ? Number(p.append.p50Micros) : undefined)) },
-          { name: "p99", values: of((p) => (p.append ? Number(p.append.p99Micros) : undefined)) },
-        ]}
-      />
-      <Plot title="Delivery latency" times={times} text={micros} least={1000} lines={[{ name: "p50", values: of((p) => p.deliveryP50) }, { name: "p99", values: of((p) => p.deliveryP99) }]} />
-      <Plot title="Sessions" times={times} text={short} least={4} lines={[{ name: "connected", values: of((p) => p.sessions) }]} />
-      <Plot title="Calls a second" times={times} text={rate} lines={[{ name: "calls", values: of((p) => p.calls) }, { name: "refused events", values: of((p) => p.refused) }]} />
-    </div>
+    <>
+      <div class="plots-head">
+        <h2>Over time</h2>
+        <Tabs label="How much time is shown" chosen={range} onChoose={setRange} tabs={RANGES.map((key) => ({ key, text: key }))} />
+      </div>
+      <div class="plots">
+        <Plot title="Events a second" {...shared} text={rate} lines={[{ name: "stored", values: of((p) => p.stored) }, { name: "ephemeral", values: of((p) => p.ephemeral) }]} />
+        <Plot title="Deliveries a second" {...shared} text={rate} lines={[{ name: "deliveries", values: of((p) => p.deliveries) }]} />
+        <Plot title="Append latency" {...shared} text={micros} least={100} lines={[{ name: "p50", values: of((p) => p.appendP50) }, { name: "p99", values: of((p) => p.appendP99) }]} />
+        <Plot title="Delivery latency" {...shared} text={micros} least={1000} lines={[{ name: "p50", values: of((p) => p.deliveryP50) }, { name: "p99", values: of((p) => p.deliveryP99) }]} />
+        <Plot title="Sessions" {...shared} text={short} least={4} lines={[{ name: "connected", values: of((p) => p.sessions) }]} />
+        <Plot title="Calls a second" {...shared} text={rate} lines={[{ name: "calls", values: of((p) => p.calls) }, { name: "refused events", values: of((p) => p.refused) }]} />
+      </div>
+    </>
   );
 }

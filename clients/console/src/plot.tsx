@@ -2,7 +2,6 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { clock } from "./format";
-import { KEPT_MS } from "./stats";
 import { Panel } from "./ui";
 
 export interface Line {
@@ -13,13 +12,10 @@ export interface Line {
 
 const HEIGHT = 150;
 const [LEFT, RIGHT, TOP, BOTTOM] = [54, 8, 10, 22];
-/** A line is broken where points are further apart than this, in milliseconds. */
-const GAP_MS = 5000;
-
 /** The axis begins with a minute and grows to all that is kept. */
 const RANGE_MIN_MS = 60_000;
 /** Seconds between the marks of the time axis. */
-const STEPS_S = [15, 30, 60];
+const STEPS_S = [15, 30, 60, 180, 300, 900];
 const TICKS_MAX = 5;
 
 /** The least round number that is not below. */
@@ -34,11 +30,14 @@ interface Props {
   times: number[];
   lines: Line[];
   text: (value: number) => string;
+  /** How much time is shown, and how far apart points of one line may be, in milliseconds. */
+  most: number;
+  gap: number;
   /** The axis never ends below this. */
   least?: number;
 }
 
-export function Plot({ title, times, lines, text, least = 1 }: Props) {
+export function Plot({ title, times, lines, text, most, gap, least = 1 }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(420);
   const [over, setOver] = useState<number | undefined>();
@@ -51,9 +50,9 @@ export function Plot({ title, times, lines, text, least = 1 }: Props) {
   }, []);
 
   const end = times.at(-1) ?? Date.now();
-  const range = Math.min(KEPT_MS, Math.max(RANGE_MIN_MS, end - (times[0] ?? end)));
+  const range = Math.min(most, Math.max(RANGE_MIN_MS, end - (times[0] ?? end)));
   const start = end - range;
-  const step = STEPS_S.find((s) => (s * 1000 * TICKS_MAX) >= range) ?? 60;
+  const step = STEPS_S.find((s) => (s * 1000 * TICKS_MAX) >= range) ?? 900;
   const ticks = Array.from({ length: Math.floor(range / 1000 / step) + 1 }, (_, n) => n * step);
   const top = roundUp(Math.max(least, ...lines.flatMap((line) => line.values.map((v) => v ?? 0))));
   const x = (at: number) => LEFT + ((at - start) / range) * (width - LEFT - RIGHT);
@@ -63,7 +62,7 @@ export function Plot({ title, times, lines, text, least = 1 }: Props) {
     line.values.forEach((value, i) => {
       const at = times[i]!;
       if (value === undefined) return;
-      d += `${at - last > GAP_MS ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+      d += `${at - last > gap ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
       last = at;
     });
     return d;

@@ -1,6 +1,6 @@
 // Who is connected: sessions and rooms of a tenant, one session in detail, and how to end it.
 
-import type { GetSessionResponse, SessionInfo } from "./gen/fanfare/v1/admin_pb";
+import { RoomOrder, type GetSessionResponse, type RoomInfo, type SessionInfo } from "./gen/fanfare/v1/admin_pb";
 import { Code as StatusCode } from "@connectrpc/connect";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { admin, problemOf, realtime, useAsked } from "./api";
@@ -8,13 +8,36 @@ import { bytes, count, dateTime, many, millis, span, transportName } from "./for
 import { href, place, refine } from "./router";
 import { useStore } from "./store";
 import { TenantPicker, useTenant, useTenants } from "./tenant";
-import { Ago, announce, Ask, Badge, Detail, Empty, Failure, Json, Loading, Meter, Page, Panel, parsed, Tabs, TextField, useNow } from "./ui";
+import { Ago, announce, Ask, Badge, Detail, Empty, Failure, Json, Loading, Meter, Page, Panel, parsed, Select, sorted, SortHead, type Sorting, Tabs, TextField, useNow } from "./ui";
 
 const LIST_EVERY_MS = 2000;
 const ONE_EVERY_MS = 1000;
 const LIST_MAX = 200;
 /** Typing settles for so long before the server is asked, in milliseconds. */
 const SETTLE_MS = 150;
+
+const SESSION_COLUMNS: Record<string, (one: SessionInfo) => string | number> = {
+  User: (one) => one.userName || one.userId,
+  Transport: (one) => transportName(one.session?.transport ?? 0),
+  Rooms: (one) => one.session?.rooms.length ?? 0,
+  "Connected for": (one) => -millis(one.session?.connectedAt),
+  Bridge: (one) => one.session?.bridge ?? "",
+};
+const ROOM_COLUMNS: Record<string, (one: RoomInfo) => string | number> = {
+  Room: (one) => one.room,
+  Users: (one) => Number(one.users),
+  Sessions: (one) => Number(one.sessions),
+};
+
+/** How a table is sorted, and the choice of it where its heads are not seen. */
+function useSorting(columns: Record<string, unknown>, first: Sorting = { by: "", backwards: false }) {
+  const [sorting, onSort] = useState(first);
+  const names = Object.keys(columns);
+  const choices = [{ value: "", text: "As listed" }, ...names.flatMap((name) => [{ value: name, text: name }, { value: `-${name}`, text: `${name}, backwards` }])];
+  const value = sorting.by && `${sorting.backwards ? "-" : ""}${sorting.by}`;
+  const picker = <Select label="Sort by" class="narrow-only" value={value} choices={choices} onValue={(v) => onSort({ by: v.replace(/^-/, ""), backwards: v.startsWith("-") })} />;
+  return { sorting, onSort, picker };
+}
 
 /** A value once it has not changed for a moment. */
 function useSettled<T>(value: T): T {
@@ -74,11 +97,13 @@ function List({ tenant }: { tenant: string }) {
     LIST_EVERY_MS,
   );
   const { sessions = [], total = 0n } = list.value ?? {};
+  const { sorting, onSort, picker } = useSorting(SESSION_COLUMNS);
   return (
     <Panel label="Sessions">
       <div class="filters">
         <TextField label="Search" type="search" value={search} placeholder="User id, name or session id" onValue={(v) => refine({ search: v })} class="grow" />
         <TextField label="Room" value={room} placeholder="e.g. chat:7" mono onValue={(v) => refine({ room: v })} />
+        {picker}
       </div>
       {list.problem && !list.value ? (
         <Failure problem={list.problem} again={list.again} />
@@ -102,15 +127,13 @@ function List({ tenant }: { tenant: string }) {
             <table class="table" data-sessions>
               <thead>
                 <tr>
-                  <th>User</th>
-                  <th>Transport</th>
-                  <th>Rooms</th>
-                  <th>Connected for</th>
-                  <th>Bridge</th>
+                  {Object.keys(SESSION_COLUMNS).map((name) => (
+                    <SortHead key={name} name={name} by={name} sorting={sorting} onSort={onSort} />
+                  ))}
                 </tr>
               </thead>
               <tbody>
-                {sessions.map((one) => (
+                {sorted(sessions, sorting, SESSION_COLUMNS).map((one) => (
                   <Row key={one.session?.sessionId} one={one} chosen={params["id"] === one.session?.sessionId} />
                 ))}
               </tbody>
@@ -188,7 +211,10 @@ function Facts({ tenant, id, value: { session: info, claimsJson, connection } }:
         <dt>Session</dt>
         <dd class="mono break">{id}</dd>
         <dt>Transport</dt>
-        <dd>{transportName(session?.transport ?? 0)}</dd>
+        <dd>
+          {transportName(session?.transport ?? 0)}
+          {connection?.carrier ? <span class="dim"> over {connection.carrier === "polling" ? "long polling" : "WebSocket"}</span> : null}
+        </dd>
         <dt>Bridge</dt>
         <dd class="mono">{session?.bridge}</dd>
         <dt>Connected</dt>
@@ -197,6 +223,10 @@ function Facts({ tenant, id, value: { session: info, claimsJson, connection } }:
         </dd>
         {connection ? (
           <>
+            <dt>Address</dt>
+            <dd class="mono">{connection.address || "—"}</dd>
+            <dt>Client</dt>
+            <dd class="break">{connection.userAgent || <span class="dim">says nothing of itself</span>}</dd>
             <dt>Delivered</dt>
             <dd class="num">{many(connection.eventsDelivered, "event")}</dd>
             <dt>Calls</dt>
@@ -303,12 +333,16 @@ function Rooms({ tenant }: { tenant: string }) {
   const { params } = useStore(place);
   const search = params["search"] ?? "";
   const settled = useSettled(search);
-  const list = useAsked((signal) => admin.listRooms({ tenant, search: settled, limit: LIST_MAX }, { signal }), [tenant, settled], LIST_EVERY_MS);
+  const { sorting, onSort, picker } = useSorting(ROOM_COLUMNS);
+  // Of many rooms those with the most sessions are wanted, and not the first by name.
+  const order = sorting.by === "Sessions" && sorting.backwards ? RoomOrder.SESSIONS : RoomOrder.UNSPECIFIED;
+  const list = useAsked((signal) => admin.listRooms({ tenant, search: settled, limit: LIST_MAX, order }, { signal }), [tenant, settled, order], LIST_EVERY_MS);
   const { rooms = [], total = 0n } = list.value ?? {};
   return (
     <Panel label="Rooms">
       <div class="filters">
         <TextField label="Search" type="search" value={search} placeholder="Part of a room's name" onValue={(v) => refine({ search: v })} class="grow" />
+        {picker}
       </div>
       {list.problem && !list.value ? (
         <Failure problem={list.problem} again={list.again} />
@@ -322,16 +356,16 @@ function Rooms({ tenant }: { tenant: string }) {
             <table class="table" data-rooms>
               <thead>
                 <tr>
-                  <th>Room</th>
-                  <th class="right">Users</th>
-                  <th class="right">Sessions</th>
+                  {Object.keys(ROOM_COLUMNS).map((name) => (
+                    <SortHead key={name} name={name} by={name} sorting={sorting} onSort={onSort} class={name === "Room" ? "" : "right"} />
+                  ))}
                   <th>
                     <span class="unseen">Actions</span>
                   </th>
                 </tr>
               </thead>
               <tbody>
-                {rooms.map((room) => (
+                {sorted(rooms, sorting, ROOM_COLUMNS).map((room) => (
                   <tr key={room.room}>
                     <td data-label="Room">
                       <a class="mono" href={href("sessions", { tenant, room: room.room })}>
@@ -350,7 +384,7 @@ function Rooms({ tenant }: { tenant: string }) {
                           Sessions
                         </a>
                         <a class="button small" href={href("events", { tenant, room: room.room })}>
-                          Tail
+                          Events
                         </a>
                       </span>
                     </td>

@@ -308,6 +308,36 @@ export function Tabs<T extends string>({ label, tabs, chosen, onChoose }: { labe
   );
 }
 
+/** How a table is sorted: by a column, and whether backwards. */
+export interface Sorting {
+  by: string;
+  backwards: boolean;
+}
+
+/** A column's head by which its table is sorted; again, backwards. */
+export function SortHead({ name, by, sorting, onSort, class: more = "" }: { name: string; by: string; sorting: Sorting; onSort: (sorting: Sorting) => void; class?: string }) {
+  const chosen = sorting.by === by;
+  return (
+    <th class={`sortable ${more}`} aria-sort={chosen ? (sorting.backwards ? "descending" : "ascending") : "none"}>
+      <button type="button" onClick={() => onSort({ by, backwards: chosen && !sorting.backwards })}>
+        {name}
+        <span aria-hidden="true">{chosen ? (sorting.backwards ? "↓" : "↑") : "↕"}</span>
+      </button>
+    </th>
+  );
+}
+
+/** The rows in order of a column; those that are equal stay as they came. */
+export function sorted<T>(rows: readonly T[], sorting: Sorting, columns: Record<string, (row: T) => string | number>): T[] {
+  const key = columns[sorting.by];
+  if (!key) return [...rows];
+  const order = (a: T, b: T) => {
+    const [left, right] = [key(a), key(b)];
+    return typeof left === "number" && typeof right === "number" ? left - right : String(left).localeCompare(String(right), "en", { numeric: true });
+  };
+  return [...rows].sort((a, b) => (sorting.backwards ? order(b, a) : order(a, b)));
+}
+
 export function Meter({ value, most, label }: { value: number; most: number; label: string }) {
   const share = most > 0 ? Math.min(1, value / most) : 0;
   return (
