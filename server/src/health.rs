@@ -154,11 +154,12 @@ mod tests {
         assert!(why.starts_with("nothing has come through the feed"), "{why}");
         let closing = CancellationToken::new();
         let (listening, end) = (peers.clone(), closing.clone());
-        let task = tokio::spawn(async move { listening.run(Arc::new(Mute), &end).await });
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(async move { listening.run(Arc::new(Mute), &end).await });
         while health.state().await.feed_micros == 0 {}
         assert_eq!(health.ready().await.as_deref(), Ok(""));
         closing.cancel();
-        task.await.unwrap();
+        task.join_next().await.unwrap().unwrap();
     }
 
     #[test]

@@ -155,8 +155,13 @@ impl Respond for Services {
             // A server asks only itself this.
             Question::Echo(_) => None,
             Question::Describe(_) => {
-                let stats = Some(self.stats().await);
-                let description = Description { info: Some(self.info()), stats };
+                let mut stats = self.stats().await;
+                // Who asks sees the parts of the store itself.
+                if let Some(engine) = &mut stats.engine {
+                    engine.nodes = Vec::new();
+                    engine.partitions = Vec::new();
+                }
+                let description = Description { info: Some(self.info()), stats: Some(stats) };
                 Some(Reply::Description(Box::new(description)))
             }
         }

@@ -76,7 +76,7 @@ impl AllTenants {
     /// from the beginning.
     async fn look(&self, hub: &Arc<Hub>) -> Result<(), Refusal> {
         let tenants = hub.engine().tenants(TENANTS_MAX).await?;
-        let is_complete = tenants.len() < TENANTS_MAX;
+        let mut is_complete = tenants.len() < TENANTS_MAX;
         let are_new = self.lock().is_complete;
         let begin = async |tenant: Tenant| {
             let start = if are_new { Some(hub.engine().cursor_at(&tenant, 0).await?) } else { None };
@@ -86,7 +86,11 @@ impl AllTenants {
         let missing: Vec<Tenant> = tenants.into_iter().filter(|tenant| self.wants(tenant)).collect();
         let mut begun = stream::iter(missing).map(begin).buffer_unordered(AT_ONCE);
         while let Some(outcome) = begun.next().await {
-            outcome?;
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a tenant cannot be followed; it is tried again");
+                // It must not be taken for a new one then.
+                is_complete = false;
+            }
         }
         drop(begun);
         self.lock().is_complete = is_complete;
