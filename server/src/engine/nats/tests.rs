@@ -2,6 +2,7 @@
 
 mod cluster;
 mod histories;
+mod least;
 mod measure;
 mod newer;
 mod order;
@@ -12,7 +13,7 @@ use std::collections::HashSet;
 use fanfare_proto::room::Room;
 use prost_types::Timestamp;
 
-use self::servers::Servers;
+use self::{least::Least, servers::Servers};
 use super::*;
 use crate::{event::builtin_catalogs, interest::Since};
 
@@ -42,13 +43,13 @@ async fn pair(servers: &Servers) -> (NatsEngine, NatsEngine) {
     (open(&config, "a").await.unwrap(), open(&config, "b").await.unwrap())
 }
 
-/// Two handles on a store of their own, for the conformance suite.
+/// Two handles on a store of their own, for the conformance suite; as the user that the docs give.
 pub(crate) async fn pair_on_own_store(
     retention: Retention,
     limits: Limits,
 ) -> crate::engine::conformance::Pair {
-    let servers = Servers::start(1)?;
-    let config = settings(&servers, 1);
+    let servers = Least::start()?;
+    let config = servers.settings();
     let first = open_with(&config, "a", retention, limits).await.unwrap();
     let second = open_with(&config, "b", retention, limits).await.unwrap();
     Some((Arc::new(first), Arc::new(second), Box::new(servers)))

@@ -122,6 +122,16 @@ impl Servers {
         }
     }
 
+    /// What a server has logged.
+    pub(super) fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.nodes[number].config.with_extension("log")).unwrap()
+    }
+
+    /// Empties the log of a server.
+    pub(super) fn forget_log(&self, number: usize) {
+        std::fs::write(self.nodes[number].config.with_extension("log"), "").unwrap();
+    }
+
     /// The folder of a server's streams.
     pub(super) fn store(&self, number: usize) -> PathBuf {
         self.folder.join(format!("n{number}"))
