@@ -15,13 +15,15 @@ import { Proxy } from "./lib/proxy.js";
 import { producer, user } from "./lib/tokens.js";
 
 const MESSAGE = '{"id":1,"chatId":7,"content":"Hello","fromMe":true,"channel":"whatsapp","timestamp":"2026-01-31T12:00:00Z"}';
-const notify = (url, ...args) => run(["notify", "message:new", MESSAGE, "--server", url, "--jwt-secret", SECRET, ...args]);
+/** Tools are in the tenant of the users here. */
+const TENANT = { env: { FANFARE_TENANT: "1" } };
+const notify = (url, ...args) => run(["notify", "message:new", MESSAGE, "--server", url, "--jwt-secret", SECRET, ...args], TENANT);
 
 for (const signal of ["SIGTERM", "SIGINT"]) {
   test(`${signal} ends server, bridge and dev cleanly, with sessions and streams open`, async () => {
     const { server, bridge } = await start({ serverArgs: QUIET });
     const socket = await connect(bridge.url, user(42, 1));
-    const subscriber = new Process(["subscribe", "org", "--server", server.url, "--jwt-secret", SECRET]);
+    const subscriber = new Process(["subscribe", "org", "--server", server.url, "--jwt-secret", SECRET], TENANT);
     await until(async () => {
       await notify(server.url);
       return subscriber.stdout.includes("message:new");
@@ -47,7 +49,7 @@ test("a program that is told to stop as soon as it listens ends cleanly", async 
 
 test("a server that is told to stop says so to a producer that waits", async () => {
   const server = await startServer(QUIET);
-  const publisher = new Process(["notify", "message:new", "-", "--retry-for", "0s", "--server", server.url, "--jwt-secret", SECRET]);
+  const publisher = new Process(["notify", "message:new", "-", "--retry-for", "0s", "--server", server.url, "--jwt-secret", SECRET], TENANT);
   publisher.child.stdin.write(`${MESSAGE}\n`);
   await until(() => publisher.printed().length === 1, "the answer");
   // Its input stays open: only the server can end the stream.
@@ -59,7 +61,7 @@ test("a server that is told to stop says so to a producer that waits", async () 
 test("a server that is told to stop while producers publish keeps its word", async () => {
   const { server, bridge } = await start({ serverArgs: QUIET });
   const socket = await connect(bridge.url, user(42, 1));
-  const tool = (...args) => new Process([...args, "--server", server.url, "--jwt-secret", SECRET]);
+  const tool = (...args) => new Process([...args, "--server", server.url, "--jwt-secret", SECRET], TENANT);
   const subscriber = tool("subscribe", "org");
   const publisher = tool("notify", "message:new", "-", "--retry-for", "0s");
   // The pipe breaks when the publisher gives up.
@@ -220,7 +222,7 @@ test("a link that breaks while the server lives loses and doubles nothing", asyn
   const socket = await connect(bridge.url, user(42, 1));
   const lines = (from, count) =>
     Array.from({ length: count }, (_, i) => JSON.stringify({ id: from + i, chatId: 7, content: "x", fromMe: true, channel: "waba" })).join("\n");
-  const send = (from, count) => run(["notify", "message:new", "-", "--server", server.url, "--jwt-secret", SECRET], { input: lines(from, count) });
+  const send = (from, count) => run(["notify", "message:new", "-", "--server", server.url, "--jwt-secret", SECRET], { input: lines(from, count), ...TENANT });
   for (let round = 0; round < 3; round++) {
     const sent = send(round * 500, 500);
     await socket.event("message:new", (m) => m.id >= round * 500);
