@@ -334,6 +334,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_message_without_a_prefix_has_the_same_bounds() {
+        let budget = Budget::new();
+        let body = |size: usize| Parts([vec![7; size]].map(Bytes::from).into());
+        let code = async |body, budget: &Budget| {
+            whole_body(body, RULES, budget.clone()).await.map(|whole| whole.len()).map_err(|e| e.code())
+        };
+        assert_eq!(code(body(1001), &budget).await, Err(tonic::Code::OutOfRange));
+        assert_eq!(code(body(1000), &budget).await, Err(tonic::Code::DeadlineExceeded), "it has no end");
+        let little = Budget { bytes_max: 999, ..Budget::new() };
+        assert_eq!(code(body(1000), &little).await, Err(tonic::Code::ResourceExhausted));
+        for budget in [budget, little] {
+            assert_eq!(budget.connection.load(Ordering::Relaxed), 0, "what is refused holds nothing");
+        }
+    }
+
+    #[tokio::test]
     async fn a_prefix_alone_holds_its_own_bytes_and_all_unfinished_ones_are_bounded() {
         let budget = Budget::new();
         let rules = Rules { bytes_max: 4 << 20, timeout: Duration::from_secs(60), is_awaited: false };
