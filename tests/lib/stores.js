@@ -18,6 +18,7 @@ const PROGRAMS = {
 /** Why tests on a store are skipped; false when its program is installed. */
 export const missing = (kind) => (spawnSync(PROGRAMS[kind], ["--version"]).error ? `${PROGRAMS[kind]} is not installed` : false);
 
+/** A port that is free now. */
 export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -26,8 +27,8 @@ export async function freePort() {
   return port;
 }
 
-/** A store that has its own folder. It ends with the test process. */
-class Store {
+/** A process of a store that has its own folder. It ends with the test process. */
+export class Store {
   constructor(kind, port, folder, args) {
     Object.assign(this, { kind, port, folder, args });
     // Logs, sessions and everything else of one group of servers.
@@ -71,6 +72,15 @@ class Store {
   async kill() {
     this.child.kill("SIGKILL");
     await within(this.ended, `${this.kind} to end`);
+  }
+
+  /** It stops running, and its connections stay. */
+  freeze() {
+    this.child.kill("SIGSTOP");
+  }
+
+  thaw() {
+    this.child.kill("SIGCONT");
   }
 
   async stop() {

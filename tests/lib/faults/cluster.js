@@ -29,6 +29,11 @@ export class Cluster {
   /** Where clients may connect, as a balancer would tell them. */
   urls = () => this.bridges.filter((bridge) => !bridge.avoided).map((bridge) => bridge.url);
 
+  /** Where a producer publishes. */
+  target() {
+    return this.server.url;
+  }
+
   get links() {
     return this.bridges.map((bridge) => bridge.link);
   }

@@ -14,7 +14,7 @@ export const CHATS = 40;
 /** How long producers keep trying, and how long they may take in all. */
 const PATIENCE = 120_000;
 /** How long events may be on their way once everything is answered. */
-const ARRIVAL_MAX = 60_000;
+export const ARRIVAL_MAX = 60_000;
 /** How often a producer with a pace gets something to do, in milliseconds. */
 const TICK = 20;
 
@@ -32,11 +32,11 @@ export class Listener {
     this.socket = io(urls()[index % urls().length], {
       auth: { token: user(index, TENANT) }, transports: ["websocket"], forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 500, timeout: 3000,
     });
-    this.socket.on("messages_read", (read, offset) => this.record.add(Number(offset.split("-")[1]), read.messageIds[0]));
+    this.socket.on("messages_read", (read, offset) => this.take(offset, read.messageIds[0]));
     let known = false;
     this.socket.on("connect", () => {
       this.recoveries += Number(this.socket.recovered);
-      this.fresh += Number(known && !this.socket.recovered);
+      if (known && !this.socket.recovered) this.begin();
       known = true;
     });
     this.socket.on("connect_error", () => {
@@ -49,6 +49,16 @@ export class Listener {
       if (reason === "io server disconnect") this.final = true;
       if (!urls().includes(this.socket.io.uri)) this.socket.io.uri = choose();
     });
+  }
+
+  /** An event came, with its cursor. */
+  take(cursor, id) {
+    this.record.add(Number(cursor.split("-")[1]), id);
+  }
+
+  /** It is back as a new session. */
+  begin() {
+    this.fresh += 1;
   }
 
   /** Enters its chat; on a machine that is busy with something else that may take more than one try. */
@@ -73,6 +83,8 @@ function produce(url, { first, count, padding, pace }) {
     "notify", "messages_read", "-", "--server", url, "--jwt-secret", SECRET, "--tenant", TENANT, "--retry-for", `${PATIENCE}ms`,
   ]);
   producer.answered = 0;
+  /** When it was given its events. */
+  producer.written = [];
   producer.child.stdout.on("data", (data) => {
     for (const byte of data) producer.answered += Number(byte === 10);
   });
@@ -82,6 +94,7 @@ function produce(url, { first, count, padding, pace }) {
   const readBy = "x".repeat(padding);
   const write = (upto) => {
     const lines = [];
+    if (upto > next) producer.written.push({ upto, at: performance.now() });
     for (; next < upto; next++) lines.push(JSON.stringify({ chatId: `${(first + next) % CHATS}`, messageIds: [`${first + next}`], readBy }));
     if (lines.length > 0) stdin.write(`${lines.join("\n")}\n`);
     if (next === count) stdin.end();
@@ -100,9 +113,9 @@ export class Load {
   producers = [];
   published = 0;
 
-  constructor(cluster, { sessions = SESSIONS, random = Math.random } = {}) {
+  constructor(cluster, { sessions = SESSIONS, random = Math.random, Session = Listener } = {}) {
     this.cluster = cluster;
-    this.listeners = Array.from({ length: sessions }, (_, i) => new Listener(cluster.urls, i, random));
+    this.listeners = Array.from({ length: sessions }, (_, i) => new Session(cluster.urls, i, random));
   }
 
   async joined() {
@@ -114,7 +127,7 @@ export class Load {
     const count = events / PRODUCERS;
     this.events = events;
     this.producers = Array.from({ length: PRODUCERS }, (_, number) =>
-      produce(this.cluster.server.url, {
+      produce(this.cluster.target(number), {
         first: this.published + number * count, count, padding: bytes, pace: seconds > 0 ? count / seconds : Infinity,
       }),
     );
@@ -130,16 +143,21 @@ export class Load {
     return until(() => this.answered >= part * this.events, `${part} of all events to be answered`, PATIENCE);
   }
 
-  /**
-   * Waits until everything is answered and has arrived, and counts. `others` are sessions that are in every chat; where they were not told an event's
-   * seq, its id stands for it.
-   */
-  async count(others = []) {
+  /** Waits until every event is answered. */
+  async finish() {
     for (const producer of this.producers) {
       const { code } = await within(producer.ended, `the producer to end (${this.answered} of ${this.events} are answered)`, PATIENCE);
       assert.equal(code, 0, producer.text());
       await within(producer.closed, "the producer's last words");
     }
+  }
+
+  /**
+   * Waits until everything is answered and has arrived, and counts. `others` are sessions that are in every chat; where they were not told an event's
+   * seq, its id stands for it.
+   */
+  async count(others = []) {
+    await this.finish();
     // By the producers' own record of answers.
     const wanted = Array.from({ length: CHATS }, () => new Map());
     const [all, places] = [new Map(), new Map()];
