@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Message,
-    jetstream::consumer::{AckPolicy, DeliverPolicy, push},
+    jetstream::{
+        consumer::{AckPolicy, DeliverPolicy, push},
+        stream::ConsumerErrorKind,
+    },
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -47,6 +50,7 @@ impl Shared {
                 }
                 Err(error) if !error.is_passing() => return Err(error.refusal("read")),
                 Err(error) => {
+                    self.restore_after(&error, &self.store.names.space(space).0).await;
                     if !attempts.pause().await {
                         return Err(error.refusal("read"));
                     }
@@ -73,7 +77,21 @@ impl Shared {
         subject: String,
         replacement: Replacement,
     ) -> Result<Replaced, Refusal> {
-        let failed = |error: StoreError| error.refusal("written");
+        match self.try_replace(stream, subject, replacement).await {
+            Ok(replaced) => Ok(replaced),
+            Err(error) => {
+                self.restore_after(&error, stream).await;
+                Err(error.refusal("written"))
+            }
+        }
+    }
+
+    async fn try_replace(
+        &self,
+        stream: &str,
+        subject: String,
+        replacement: Replacement,
+    ) -> Result<Replaced, StoreError> {
         let extras = Extras {
             is_removal: replacement.value.is_none(),
             ttl_seconds: match (&replacement.value, replacement.ttl) {
@@ -82,22 +100,22 @@ impl Shared {
             },
         };
         let value = replacement.value.unwrap_or_default();
-        let write = |expected| self.store.publish(subject.clone(), value.clone(), expected, extras);
-        match write(replacement.expected).await {
-            Ok(place) => return Ok(Replaced::Revision(place)),
-            Err(StoreError::Conflict) if replacement.expected == 0 => {}
-            Err(StoreError::Conflict) => return Ok(Replaced::Conflict),
-            Err(error) => return Err(failed(error)),
+        let write = async |expected| {
+            match self.store.publish(subject.clone(), value.clone(), expected, extras).await {
+                Ok(place) => Ok(Some(place)),
+                Err(StoreError::Conflict) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let mut place = write(replacement.expected).await?;
+        if place.is_none() && replacement.expected == 0 {
+            // There is no record, but perhaps the mark of one.
+            let last = self.store.last(stream, &subject).await?;
+            if let Some(mark) = last.filter(|entry| entry.is_removal) {
+                place = write(mark.place).await?;
+            }
         }
-        // There is no record, but perhaps the mark of one.
-        match self.store.last(stream, &subject).await.map_err(failed)? {
-            Some(entry) if entry.is_removal => match write(entry.place).await {
-                Ok(place) => Ok(Replaced::Revision(place)),
-                Err(StoreError::Conflict) => Ok(Replaced::Conflict),
-                Err(error) => Err(failed(error)),
-            },
-            _ => Ok(Replaced::Conflict),
-        }
+        Ok(place.map_or(Replaced::Conflict, Replaced::Revision))
     }
 
     /// See [`crate::engine::Engine::records`].
@@ -121,9 +139,17 @@ impl Shared {
             inactive_threshold: CONSUMER_IDLE,
             ..push::Config::default()
         };
-        let create = store.context.create_consumer_on_stream(consumer, stream);
-        let create = tokio::time::timeout(self.config.deadline, create).await;
-        let consumer = create.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        let create = store.context.create_consumer_on_stream(consumer, stream.as_str());
+        let created = tokio::time::timeout(self.config.deadline, create).await;
+        let consumer = match created.map_err(|error| failed(&error))? {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                if let ConsumerErrorKind::JetStream(error) = error.kind() {
+                    self.restore_after(&StoreError::of_jetstream(&error), &stream).await;
+                }
+                return Err(failed(&error));
+            }
+        };
         let pending = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.map_err(|error| failed(&error))?;
         let mut reader = Reader { messages, prefix: start, seen: 0 };

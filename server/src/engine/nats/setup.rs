@@ -30,10 +30,28 @@ const FORMAT_NOW: &str = "1";
 
 /// Creates or checks all streams.
 pub(super) async fn run(store: &Store, config: &NatsConfig) -> Result<(), String> {
+    let set_up = |stream| ensure(store, stream, Attempts::within(START_MAX));
+    let streams = futures_util::stream::iter(streams(store, config));
+    streams.map(set_up).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+fn streams(store: &Store, config: &NatsConfig) -> Vec<Config> {
     let mut streams = vec![records(store, config), leases(store, config), keys(store, config)];
     streams.extend(store.names.partitions().map(|partition| log(store, config, partition)));
-    let set_up = |stream| ensure(store, stream, Attempts::within(START_MAX));
-    futures_util::stream::iter(streams).map(set_up).buffer_unordered(AT_ONCE).try_collect().await
+    streams
+}
+
+/// Creates the stream of this name if it has gone.
+pub(super) async fn restore(
+    store: &Store,
+    config: &NatsConfig,
+    name: &str,
+    attempts: Attempts,
+) -> Result<(), String> {
+    match streams(store, config).into_iter().find(|stream| stream.name == name) {
+        Some(stream) => ensure(store, stream, attempts).await,
+        None => Ok(()),
+    }
 }
 
 fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
@@ -59,7 +77,7 @@ fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
 
 /// One partition of the logs. It never removes anything by itself: a quiet tenant would lose the
 /// last entry, and with it epoch, seq and tag.
-pub(super) fn log(store: &Store, config: &NatsConfig, partition: u32) -> Config {
+fn log(store: &Store, config: &NatsConfig, partition: u32) -> Config {
     let subjects = store.names.log_subjects(partition);
     let mut stream = base(config, store.names.log_stream(partition), subjects.clone());
     stream.metadata.insert(PARTITIONS.into(), config.partitions.to_string());
@@ -107,7 +125,7 @@ fn of_records(stream: Config) -> Config {
 }
 
 /// Creates a stream, or checks the one that exists, until time is up.
-pub(super) async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(), String> {
+async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(), String> {
     let mut is_first = true;
     loop {
         let Err(problem) = ensure_once(store, &want).await? else { return Ok(()) };
@@ -131,7 +149,10 @@ async fn ensure_once(store: &Store, want: &Config) -> Result<Result<(), String>,
         },
     }
     match store.context.create_stream(want).await {
-        Ok(_) => Ok(Ok(())),
+        Ok(_) => {
+            tracing::info!(stream = want.name, "a stream is created");
+            Ok(Ok(()))
+        }
         Err(error) => match error.kind() {
             // That of another server which has created it in the meantime is checked next.
             CreateStreamErrorKind::JetStream(error)

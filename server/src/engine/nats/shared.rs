@@ -135,15 +135,20 @@ impl Shared {
         }
     }
 
+    /// Creates a stream again that has gone.
     async fn recreate(&self, stream: &str) -> Result<(), String> {
-        for partition in self.store.names.partitions() {
-            if self.store.names.log_stream(partition) == stream {
-                let stream = setup::log(&self.store, &self.config, partition);
-                return setup::ensure(&self.store, stream, Attempts::within(self.config.request_timeout))
-                    .await;
-            }
+        let attempts = Attempts::within(self.config.request_timeout);
+        setup::restore(&self.store, &self.config, stream, attempts).await
+    }
+
+    /// Creates a stream again if it is missing: one that is in memory goes with the servers that had
+    /// it. What it had is lost.
+    pub(super) async fn restore_after(&self, error: &StoreError, stream: &str) {
+        if matches!(error, StoreError::NoStream | StoreError::NoLeader)
+            && let Err(problem) = self.recreate(stream).await
+        {
+            tracing::warn!(stream, problem, "a stream is missing");
         }
-        Ok(())
     }
 
     /// The last frame of a log as the leader has it, tried until time is up. A log that does not

@@ -45,8 +45,11 @@ pub(super) async fn follow(shared: &Arc<Shared>, tasks: &TaskTracker) -> Result<
     let own = client.subscribe(names.signals(Some(&shared.server))).await.map_err(failed)?;
     let all = client.subscribe(names.signals(None)).await.map_err(failed)?;
     // The answer to a later request shows that the subscriptions have arrived.
-    let state = shared.store.state(&names.leases_stream()).await;
-    state.map_err(|error| error.refusal("read"))?;
+    let stream = names.leases_stream();
+    if let Err(error) = shared.store.state(&stream).await {
+        shared.restore_after(&error, &stream).await;
+        return Err(error.refusal("read"));
+    }
     let (sender, feed) = feed();
     tasks.spawn(run(shared.clone(), own, all, sender));
     Ok(feed)

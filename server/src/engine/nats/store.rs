@@ -9,6 +9,7 @@ use async_nats::{
     header,
     jetstream::{
         self, Context,
+        context::GetStreamErrorKind,
         message::StreamMessage,
         publish::PublishAck,
         response::Response,
@@ -49,6 +50,8 @@ pub(super) enum StoreError {
     NoRoom(String),
     #[error("the stream does not exist")]
     NoStream,
+    #[error("the stream has no leader, or does not exist")]
+    NoLeader,
     /// Nobody can answer for the stream at the moment, or the answer was lost.
     #[error("JetStream does not answer: {0}")]
     Unavailable(String),
@@ -66,15 +69,18 @@ impl StoreError {
         match self {
             Self::NoRoom(_) => Refusal::StoreFull,
             Self::TooLarge => Refusal::Invalid("the events are too large for one entry of the log".into()),
-            Self::Conflict | Self::NoStream | Self::Unavailable(_) | Self::Refused(_) | Self::Damaged => {
-                Refusal::Storage(what)
-            }
+            Self::Conflict
+            | Self::NoStream
+            | Self::NoLeader
+            | Self::Unavailable(_)
+            | Self::Refused(_)
+            | Self::Damaged => Refusal::Storage(what),
         }
     }
 
     /// Whether the same request may succeed later.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::NoStream | Self::Conflict)
+        matches!(self, Self::Unavailable(_) | Self::NoStream | Self::NoLeader | Self::Conflict)
     }
 
     pub(super) fn of_jetstream(error: &jetstream::Error) -> Self {
@@ -98,9 +104,8 @@ impl From<RequestError> for StoreError {
         match error.kind() {
             RequestErrorKind::MaxPayloadExceeded => Self::TooLarge,
             RequestErrorKind::InvalidSubject => Self::Refused(error.to_string()),
-            RequestErrorKind::TimedOut | RequestErrorKind::NoResponders | RequestErrorKind::Other => {
-                Self::Unavailable(error.to_string())
-            }
+            RequestErrorKind::NoResponders => Self::NoLeader,
+            RequestErrorKind::TimedOut | RequestErrorKind::Other => Self::Unavailable(error.to_string()),
         }
     }
 }
@@ -243,7 +248,10 @@ impl Store {
     pub(super) async fn info(&self, stream: &str) -> Result<Info, StoreError> {
         let unavailable = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
         let answer = timeout(self.request_timeout, self.context.get_stream(stream)).await;
-        let stream = answer.map_err(|error| unavailable(&error))?.map_err(|error| unavailable(&error))?;
+        let stream = answer.map_err(|error| unavailable(&error))?.map_err(|error| match error.kind() {
+            GetStreamErrorKind::JetStream(error) => StoreError::of_jetstream(&error),
+            _ => unavailable(&error),
+        })?;
         Ok(stream.cached_info().clone())
     }
 

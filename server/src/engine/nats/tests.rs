@@ -6,6 +6,7 @@ mod least;
 mod measure;
 mod newer;
 mod order;
+mod restart;
 mod servers;
 
 use std::collections::HashSet;
