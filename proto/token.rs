@@ -2,14 +2,24 @@
 //!
 //! Knows nothing of transports: callers bring the token's text and get an [`Identity`].
 
-use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
+mod issuer;
+mod key;
+mod trust;
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    errors::ErrorKind,
-    jwk::{Jwk, JwkSet},
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde_json::{Map, Value};
+
+pub use issuer::{InvalidIssuer, Issuer};
+pub use key::{KeyError, KeySource};
+use key::{check_secret, load};
+use trust::Trust;
 
 use crate::{
     room::{Room, Tenant},
@@ -30,6 +40,8 @@ pub const DEVELOPMENT_SECRET: &str = "fanfare-development-key-never-for-producti
 pub struct TokenConfig {
     /// The keys that sign tokens; any of them may have signed.
     pub keys: Vec<KeySource>,
+    /// Issuers with keys, an audience and a tenant of their own.
+    pub trusted: Vec<Issuer>,
     /// Accepted values of `iss`; empty: not checked.
     pub issuers: Vec<String>,
     /// Accepted values of `aud`; empty: not checked.
@@ -48,6 +60,7 @@ impl Default for TokenConfig {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
+            trusted: Vec::new(),
             issuers: Vec::new(),
             audiences: Vec::new(),
             leeway: Duration::from_secs(5),
@@ -56,43 +69,6 @@ impl Default for TokenConfig {
             default_tenant: Tenant::new("default").ok(),
         }
     }
-}
-
-/// One source of keys.
-#[derive(Clone)]
-pub enum KeySource {
-    /// A shared secret for HS256, HS384 and HS512.
-    Secret(String),
-    /// A PEM public key: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
-    Pem(Vec<u8>),
-    /// A JSON Web Key Set (RFC 7517); tokens choose by `kid`.
-    Jwks(Vec<u8>),
-}
-
-impl fmt::Debug for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Secret(_) => "Secret(…)",
-            Self::Pem(_) => "Pem(…)",
-            Self::Jwks(_) => "Jwks(…)",
-        })
-    }
-}
-
-impl KeySource {
-    /// Reads a PEM public key.
-    pub fn pem_file(path: &Path) -> Result<Self, KeyError> {
-        read(path).map(Self::Pem)
-    }
-
-    /// Reads a JSON Web Key Set.
-    pub fn jwks_file(path: &Path) -> Result<Self, KeyError> {
-        read(path).map(Self::Jwks)
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
-    std::fs::read(path).map_err(|source| KeyError::Read { path: path.display().to_string(), source })
 }
 
 /// The claims by which tokens say who somebody is; of several, the first that is present counts.
@@ -218,39 +194,6 @@ impl Identity {
     }
 }
 
-/// Why a key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file could not be read.
-    #[error("cannot read the key file {path}")]
-    Read {
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The secret is too short to be one.
-    #[error(
-        "the token secret has {0} bytes: want at least {SECRET_BYTES_MIN} random ones, e.g. from `openssl rand -hex 32`"
-    )]
-    ShortSecret(usize),
-    /// The secret is one character, again and again.
-    #[error(
-        "the token secret repeats one character: want at least {SECRET_BYTES_MIN} random bytes, e.g. from `openssl rand -hex 32`"
-    )]
-    RepeatedSecret,
-    /// The PEM is not a public key of a supported kind.
-    #[error("not a PEM public key of kind RSA, P-256 or Ed25519 (want \"-----BEGIN PUBLIC KEY-----\")")]
-    Pem,
-    /// The JWKS is malformed or has no usable key.
-    #[error("not a JSON Web Key Set with at least one RSA, P-256, Ed25519 or symmetric key: {0}")]
-    Jwks(String),
-    /// There is no key at all.
-    #[error("no key to verify tokens with: give a secret, a PEM public key or a JWKS file")]
-    None,
-}
-
 /// Why a token was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -264,6 +207,9 @@ pub enum TokenError {
     /// is for the log, not for the peer.
     #[error("Invalid token")]
     Invalid(String),
+    /// No key that is known may have signed it, and newer keys are being fetched.
+    #[error("The keys of this token are being fetched; try again")]
+    KeysPending,
 }
 
 impl TokenError {
@@ -273,61 +219,83 @@ impl TokenError {
             Self::Missing => Reason::NoToken,
             Self::Expired => Reason::TokenExpired,
             Self::Invalid(_) => Reason::InvalidToken,
+            Self::KeysPending => Reason::Unavailable,
         }
     }
-}
-
-struct VerifyingKey {
-    id: Option<String>,
-    key: DecodingKey,
-    algorithms: Vec<Algorithm>,
 }
 
 /// Verifies tokens. Made once, shared.
 pub struct Verifier {
-    keys: Vec<VerifyingKey>,
-    validation: Validation,
+    trusts: Vec<Trust>,
     claims: ClaimNames,
     default_tenant: Option<Tenant>,
+    /// Counts changes of keys.
+    generation: AtomicU64,
 }
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("keys", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("Verifier").field("trusts", &self.trusts.len()).finish_non_exhaustive()
     }
 }
 
 impl Verifier {
-    /// Reads the keys.
+    /// Reads the keys. Those that are behind a URL are [set](Self::set_keys) later.
     pub fn new(config: &TokenConfig) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
+        let mut trusts = Vec::new();
         for source in &config.keys {
-            load(source, &mut keys)?;
+            match source {
+                KeySource::Url(url) => trusts.push(Trust::general(config, Vec::new(), Some(url))),
+                held => load(held, &mut keys)?,
+            }
         }
-        if keys.is_empty() {
+        if !keys.is_empty() {
+            trusts.insert(0, Trust::general(config, keys, None));
+        }
+        for issuer in &config.trusted {
+            trusts.push(Trust::of_issuer(config, issuer)?);
+        }
+        if trusts.is_empty() {
             return Err(KeyError::None);
         }
-        let mut validation =
-            Validation { leeway: config.leeway.as_secs(), validate_nbf: true, ..Validation::default() };
-        validation.required_spec_claims.clear();
-        if config.expiry_required {
-            validation.required_spec_claims.insert("exp".into());
+        let (claims, default_tenant) = (config.claims.clone(), config.default_tenant.clone());
+        Ok(Self { trusts, claims, default_tenant, generation: AtomicU64::new(0) })
+    }
+
+    /// The URLs of keys, with the numbers by which they are set.
+    pub fn urls(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.trusts.iter().enumerate().filter_map(|(number, trust)| Some((number, trust.url.as_deref()?)))
+    }
+
+    /// Replaces the keys behind a URL by those of a JSON Web Key Set. Symmetric keys in it are left out:
+    /// what is published is no secret. Returns whether something has changed.
+    pub fn set_keys(&self, number: usize, json: &[u8]) -> Result<bool, KeyError> {
+        let changed = match self.trusts.get(number) {
+            Some(trust) => trust.set(json)?,
+            None => false,
+        };
+        if changed {
+            self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        validation.validate_aud = !config.audiences.is_empty();
-        if !config.audiences.is_empty() {
-            validation.set_audience(&config.audiences);
-            validation.required_spec_claims.insert("aud".into());
+        Ok(changed)
+    }
+
+    /// From now on a token whose key is not known asks for newer keys.
+    pub fn expect_newer(&self, number: usize) {
+        if let Some(trust) = self.trusts.get(number) {
+            trust.expect_newer();
         }
-        if !config.issuers.is_empty() {
-            validation.set_issuer(&config.issuers);
-            validation.required_spec_claims.insert("iss".into());
-        }
-        Ok(Self {
-            keys,
-            validation,
-            claims: config.claims.clone(),
-            default_tenant: config.default_tenant.clone(),
-        })
+    }
+
+    /// Whether newer keys were asked for since the keys were set.
+    pub fn wants_newer(&self, number: usize) -> bool {
+        self.trusts.get(number).is_some_and(Trust::wants_newer)
+    }
+
+    /// Changes with the keys: what was verified before is to be verified again.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Verifies a token, with or without `Bearer ` before it.
@@ -345,26 +313,38 @@ impl Verifier {
         }
         let mut refusal =
             TokenError::Invalid(format!("no key for algorithm {:?} and kid {:?}", header.alg, header.kid));
-        for key in &self.keys {
-            let other_id = matches!((&key.id, &header.kid), (Some(a), Some(b)) if a != b);
-            if other_id || !key.algorithms.contains(&header.alg) {
-                continue;
-            }
-            let mut validation = self.validation.clone();
-            validation.algorithms = vec![header.alg];
-            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
-                Ok(data) => return self.identity(data.claims),
-                Err(e) => match e.kind() {
-                    ErrorKind::ExpiredSignature => refusal = TokenError::Expired,
-                    _ if refusal != TokenError::Expired => refusal = TokenError::Invalid(e.to_string()),
-                    _ => {}
-                },
+        let mut is_key_known = false;
+        for trust in &self.trusts {
+            for key in trust.keys().iter() {
+                let other_id = matches!((&key.id, &header.kid), (Some(a), Some(b)) if a != b);
+                if other_id || !key.algorithms.contains(&header.alg) {
+                    continue;
+                }
+                let mut validation = trust.validation.clone();
+                validation.algorithms = vec![header.alg];
+                match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation) {
+                    Ok(data) => return self.identity(data.claims, trust.tenant.as_ref()),
+                    Err(e) => {
+                        let is_signed = !matches!(e.kind(), ErrorKind::InvalidSignature);
+                        is_key_known |= is_signed;
+                        match e.kind() {
+                            ErrorKind::ExpiredSignature => refusal = TokenError::Expired,
+                            _ if refusal != TokenError::Expired => {
+                                refusal = TokenError::Invalid(e.to_string())
+                            }
+                            _ => {}
+                        }
+                    }
+                }
             }
         }
-        Err(refusal)
+        // Each is asked: the token may be of any.
+        let pending = self.trusts.iter().filter(|trust| !is_key_known && trust.ask_for_newer()).count();
+        Err(if pending > 0 { TokenError::KeysPending } else { refusal })
     }
 
-    fn identity(&self, claims: Map<String, Value>) -> Result<Identity, TokenError> {
+    /// `own` is the tenant of the issuer, where it has one.
+    fn identity(&self, claims: Map<String, Value>, own: Option<&Tenant>) -> Result<Identity, TokenError> {
         let names = &self.claims;
         let user_id = text_claim(&claims, &names.user)?;
         if let Some(id) = &user_id {
@@ -379,12 +359,16 @@ impl Verifier {
             .map(|rooms| rooms.iter().map(|r| Room::new(r)).collect::<Result<Vec<_>, _>>())
             .transpose()
             .map_err(|e| TokenError::Invalid(format!("rooms claim: {e}")))?;
-        let tenant = match text_claim(&claims, &names.tenant)? {
-            Some(any) if any == "*" && !scopes.is_empty() => TenantScope::Any,
-            Some(name) => {
+        let tenant = match (text_claim(&claims, &names.tenant)?, own) {
+            (Some(name), Some(own)) if name != own.as_str() => {
+                return Err(TokenError::Invalid("its issuer has another tenant".into()));
+            }
+            (_, Some(own)) => TenantScope::One(own.clone()),
+            (Some(any), None) if any == "*" && !scopes.is_empty() => TenantScope::Any,
+            (Some(name), None) => {
                 TenantScope::One(Tenant::new(&name).map_err(|e| TokenError::Invalid(e.to_string()))?)
             }
-            None => TenantScope::One(
+            (None, None) => TenantScope::One(
                 self.default_tenant.clone().ok_or_else(|| TokenError::Invalid("names no tenant".into()))?,
             ),
         };
@@ -452,53 +436,15 @@ fn list_claim(
     }
 }
 
-fn load(source: &KeySource, keys: &mut Vec<VerifyingKey>) -> Result<(), KeyError> {
-    match source {
-        KeySource::Secret(secret) => {
-            check_secret(secret)?;
-            keys.push(VerifyingKey {
-                id: None,
-                key: DecodingKey::from_secret(secret.as_bytes()),
-                algorithms: vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
-            });
-        }
-        KeySource::Pem(pem) => {
-            let (key, algorithm) = DecodingKey::from_rsa_pem(pem)
-                .map(|k| (k, Algorithm::RS256))
-                .or_else(|_| DecodingKey::from_ec_pem(pem).map(|k| (k, Algorithm::ES256)))
-                .or_else(|_| DecodingKey::from_ed_pem(pem).map(|k| (k, Algorithm::EdDSA)))
-                .map_err(|_| KeyError::Pem)?;
-            keys.push(VerifyingKey { id: None, key, algorithms: vec![algorithm] });
-        }
-        KeySource::Jwks(json) => {
-            let set: JwkSet = serde_json::from_slice(json).map_err(|e| KeyError::Jwks(e.to_string()))?;
-            let before = keys.len();
-            keys.extend(set.keys.iter().filter_map(from_jwk));
-            if keys.len() == before {
-                return Err(KeyError::Jwks("none of its keys can be used".into()));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_secret(secret: &str) -> Result<(), KeyError> {
-    if secret.len() < SECRET_BYTES_MIN {
-        return Err(KeyError::ShortSecret(secret.len()));
-    }
-    let mut characters = secret.chars();
-    let first = characters.next();
-    if characters.all(|next| Some(next) == first) { Err(KeyError::RepeatedSecret) } else { Ok(()) }
-}
-
 /// Whether tokens that are signed with the public development key would be accepted, however the key was given.
 pub fn trusts_development_key(config: &TokenConfig) -> Result<bool, KeyError> {
     let mut keys = Vec::new();
-    for source in &config.keys {
+    let of_issuers = config.trusted.iter().map(|issuer| &issuer.keys);
+    for source in config.keys.iter().chain(of_issuers) {
         load(source, &mut keys)?;
     }
     let secret = EncodingKey::from_secret(DEVELOPMENT_SECRET.as_bytes());
-    let trusts = |key: &VerifyingKey, algorithm: Algorithm| {
+    let trusts = |key: &key::VerifyingKey, algorithm: Algorithm| {
         let signed = jsonwebtoken::encode(&Header::new(algorithm), &Map::<String, Value>::new(), &secret);
         let mut validation = Validation::new(algorithm);
         validation.required_spec_claims.clear();
@@ -518,29 +464,6 @@ fn is_critical(token: &str) -> bool {
     let header = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header);
     let fields = header.ok().and_then(|json| serde_json::from_slice::<Map<String, Value>>(&json).ok());
     fields.is_none_or(|fields| fields.contains_key("crit"))
-}
-
-fn from_jwk(jwk: &Jwk) -> Option<VerifyingKey> {
-    use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, PublicKeyUse};
-    // A key for something else signs no tokens (RFC 7517, section 4.2).
-    if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
-        return None;
-    }
-    let possible: &[Algorithm] = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => &[Algorithm::RS256],
-        AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => &[Algorithm::ES256],
-        AlgorithmParameters::OctetKeyPair(_) => &[Algorithm::EdDSA],
-        AlgorithmParameters::OctetKey(_) => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
-        _ => &[],
-    };
-    let stated = jwk.common.key_algorithm.map(|a| a.to_string());
-    let algorithms: Vec<_> =
-        possible.iter().copied().filter(|a| stated.as_ref().is_none_or(|s| *s == format!("{a:?}"))).collect();
-    if algorithms.is_empty() {
-        return None;
-    }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some(VerifyingKey { id: jwk.common.key_id.clone(), key, algorithms })
 }
 
 /// Signs a token with a secret (HS256): for development, tools and tests.

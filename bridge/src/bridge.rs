@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use fanfare_proto::token::Verifier;
 use fanfare_telemetry::Source;
-use fanfare_trust::ServerTls;
+use fanfare_trust::{Jwks, ServerTls};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -32,12 +32,14 @@ pub struct Bridge {
     listener: Arc<Listener>,
     sessions: Arc<Sessions>,
     engine: Arc<Engine<SocketIo>>,
+    jwks: Arc<Jwks>,
 }
 
 impl Bridge {
     /// Checks the configuration and listens. Needs a runtime.
     pub fn bind(config: Config) -> Result<Self, Error> {
-        let verifier = Verifier::new(&config.tokens)?;
+        let verifier = Arc::new(Verifier::new(&config.tokens)?);
+        let jwks = Arc::new(Jwks::new(verifier.clone(), config.jwks_ca.as_deref())?);
         let link = Link::new(&config)?;
         let listen = config.listen;
         let sessions = Sessions::new(config, verifier, link);
@@ -50,7 +52,7 @@ impl Bridge {
         let failed = |source| Error::Listen { address: listen, source };
         let socket = listener::listen(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, address, listener, sessions, engine })
+        Ok(Self { socket, address, listener, sessions, engine, jwks })
     }
 
     /// Its values for those who observe it.
@@ -93,6 +95,8 @@ impl Bridge {
     fn start(&self) {
         let sessions = self.sessions.clone();
         self.sessions.spawn(async move { sessions.link.run(&*sessions).await });
+        let jwks = self.jwks.clone();
+        self.sessions.spawn(jwks.run());
         if let Some(tls) = &self.listener.tls {
             self.sessions.spawn(tls.clone().watch());
         }

@@ -1,6 +1,6 @@
 //! The bridge's settings as plain values; the caller decides where they come from.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use fanfare_proto::{rate::Rate, signer::Signer, token::TokenConfig};
 use fanfare_trust::{ClientTls, TlsFiles};
@@ -24,6 +24,8 @@ pub struct Config {
     pub token: String,
     /// How users' tokens are verified.
     pub tokens: TokenConfig,
+    /// The authorities that servers of token keys are trusted by, instead of the system's.
+    pub jwks_ca: Option<PathBuf>,
     /// Origins whose pages may connect; `*` is any. Empty: no page of another origin may use polling (there are no CORS
     /// headers), any may use WebSocket. Requests without `Origin` (not from browsers) always may.
     pub cors_origins: Vec<String>,
@@ -101,6 +103,7 @@ impl Config {
             server_tls: ClientTls::default(),
             token,
             tokens,
+            jwks_ca: None,
             cors_origins: Vec::new(),
             path: "/socket.io/".into(),
             ping_interval: Duration::from_secs(25),

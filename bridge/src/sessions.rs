@@ -51,7 +51,7 @@ const MAIN_NAMESPACE: &str = "/";
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) config: Config,
-    pub(crate) verifier: Verifier,
+    pub(crate) verifier: Arc<Verifier>,
     pub(crate) rooms: Rooms,
     pub(crate) link: Link,
     pub(crate) clock: Clock,
@@ -190,7 +190,7 @@ impl Admission {
 
 impl Sessions {
     /// The parts of a bridge without its listener.
-    pub(crate) fn new(config: Config, verifier: Verifier, link: Link) -> Arc<Self> {
+    pub(crate) fn new(config: Config, verifier: Arc<Verifier>, link: Link) -> Arc<Self> {
         let clock = Clock::default();
         let main = Namespace { name: MAIN_NAMESPACE.into(), catalogs: None };
         Arc::new(Self {

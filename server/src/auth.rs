@@ -25,7 +25,7 @@ const REMEMBERED_ENTRY_BYTES: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Auth {
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     leeway: Duration,
     /// Keyed at random, so that nobody can make two tokens that look alike.
     hashes: (RandomState, RandomState),
@@ -37,19 +37,33 @@ pub(crate) struct Auth {
 struct Remembered {
     by_hash: HashMap<(u64, u64), (Arc<Identity>, usize)>,
     bytes: usize,
+    /// The verifier's keys by which they were verified.
+    generation: u64,
 }
 
 impl Auth {
     pub(crate) fn new(config: &TokenConfig) -> Result<Self, Error> {
         let (hashes, remembered) = Default::default();
-        Ok(Self { verifier: Verifier::new(config)?, leeway: config.leeway, hashes, remembered })
+        Ok(Self { verifier: Arc::new(Verifier::new(config)?), leeway: config.leeway, hashes, remembered })
+    }
+
+    /// What verifies tokens, for whoever fetches its keys.
+    pub(crate) const fn verifier(&self) -> &Arc<Verifier> {
+        &self.verifier
     }
 
     /// Verifies a token, or remembers that it was.
     pub(crate) fn identify(&self, token: &str) -> Result<Arc<Identity>, TokenError> {
         let token = bare(token);
         let key = (self.hashes.0.hash_one(token), self.hashes.1.hash_one(token));
-        let known = self.lock().by_hash.get(&key).map(|(identity, _)| identity.clone());
+        let generation = self.verifier.generation();
+        let known = {
+            let mut remembered = self.lock();
+            if remembered.generation != generation {
+                *remembered = Remembered { generation, ..Remembered::default() };
+            }
+            remembered.by_hash.get(&key).map(|(identity, _)| identity.clone())
+        };
         if let Some(identity) = known {
             return match self.remaining(&identity) {
                 Some(Duration::ZERO) => Err(TokenError::Expired),
@@ -60,12 +74,15 @@ impl Auth {
         // Claims as values take a few times what they take as text.
         let bytes = token.len() * 4 + REMEMBERED_ENTRY_BYTES;
         let mut remembered = self.lock();
+        if remembered.generation != generation {
+            return Ok(identity);
+        }
         if remembered.bytes + bytes > REMEMBERED_BYTES_MAX {
             remembered.by_hash.retain(|_, (identity, _)| self.remaining(identity) != Some(Duration::ZERO));
             remembered.bytes = remembered.by_hash.values().map(|(_, bytes)| bytes).sum();
         }
         if remembered.bytes + bytes > REMEMBERED_BYTES_MAX {
-            *remembered = Remembered::default();
+            *remembered = Remembered { generation, ..Remembered::default() };
         }
         if remembered.by_hash.insert(key, (identity.clone(), bytes)).is_none() {
             remembered.bytes += bytes;

@@ -23,6 +23,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// How tokens are verified.
     pub tokens: TokenConfig,
+    /// The authorities that servers of token keys are trusted by, instead of the system's.
+    pub jwks_ca: Option<PathBuf>,
     /// Signs tokens for whoever administers; only for development, with the key that everybody knows.
     pub signer: Option<Signer>,
     /// Origins whose pages may call over gRPC-Web; `*` is any.
@@ -220,6 +222,7 @@ impl Config {
             catalogs,
             tls: None,
             tokens,
+            jwks_ca: None,
             signer: None,
             cors_origins: Vec::new(),
             store: Store::Memory,

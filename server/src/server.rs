@@ -5,7 +5,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use fanfare_proto::{rate::KeyedLimiter, token::Identity};
 use fanfare_telemetry::{Exposition, Metrics, Source};
-use fanfare_trust::{ServerTls, Workloads};
+use fanfare_trust::{Jwks, ServerTls, Workloads};
 use http::{HeaderName, HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -45,6 +45,7 @@ pub struct Server {
     acceptor: Acceptor,
     rules: connection::Rules,
     secure: Option<Arc<Secure>>,
+    jwks: Arc<Jwks>,
     address: SocketAddr,
     services: Arc<Services>,
     cors: CorsLayer,
@@ -77,6 +78,7 @@ impl Server {
         let hub = Arc::new(Hub::new(config.limits, engine.clone()));
         let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
         let auth = Auth::new(&config.tokens)?;
+        let jwks = Arc::new(Jwks::new(auth.verifier().clone(), config.jwks_ca.as_deref())?);
         let secure = config.tls.map(|tls| secure(tls, limits.request_timeout)).transpose()?;
         let catalogs = config.catalogs;
         let stats = Arc::new(Stats::new(&catalogs));
@@ -145,7 +147,8 @@ impl Server {
         let (places, limits) = (acceptor.places(), config.limits);
         let source =
             ServerMetrics { services: services.clone(), places, budget: budget.clone(), limits, retention };
-        Ok(Self { acceptor, rules, secure, address, services, cors, budget, source: Arc::new(source) })
+        let source = Arc::new(source);
+        Ok(Self { acceptor, rules, secure, jwks, address, services, cors, budget, source })
     }
 
     /// Its values for those who observe it.
@@ -183,6 +186,7 @@ impl Server {
         });
         let services = self.services.clone();
         tasks.spawn(async move { services.peers.run(services.clone(), &services.closing).await });
+        tasks.spawn(closing.clone().run_until_cancelled_owned(self.jwks.clone().run()));
         if let Some(secure) = &self.secure {
             tasks.spawn(closing.clone().run_until_cancelled_owned(secure.tls.clone().watch()));
         }

@@ -5,11 +5,14 @@
 
 mod client;
 mod error;
+mod fetch;
 mod files;
+mod jwks;
 mod server;
 mod workload;
 
 pub use client::{ClientPem, ClientTls};
 pub use error::TlsError;
+pub use jwks::Jwks;
 pub use server::{ServerTls, TlsFiles};
 pub use workload::{InvalidWorkload, Workload, Workloads};

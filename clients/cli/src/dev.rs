@@ -20,8 +20,10 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let settings = &args.common.tokens;
     let tokens = identity::config(settings, true)?;
     let is_public = fanfare_proto::token::trusts_development_key(&tokens)?;
-    let own_key =
-        settings.jwt_secret.is_some() || !settings.jwt_pem.is_empty() || !settings.jwt_jwks.is_empty();
+    let own_key = settings.jwt_secret.is_some()
+        || !settings.jwt_pem.is_empty()
+        || !settings.jwt_jwks.is_empty()
+        || !settings.jwt_trust.is_empty();
     for address in [args.server.grpc_listen, args.bridge.http_listen] {
         refuse_public(address, own_key && !is_public)?;
     }
@@ -41,6 +43,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let signer = (!own_key).then(|| Signer::new(secret, &tokens));
     let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
     config.signer.clone_from(&signer);
+    config.jwks_ca.clone_from(&settings.jwt_jwks_ca);
     let stop = stop_signal()?;
     files::allow(args.bridge.connections_max);
     let server = Server::bind(config).await;
@@ -50,6 +53,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let token = identity::bridge_token(settings, secret)?;
     let mut config = bridge_config(&args.bridge, vec![format!("http://{grpc}")], token, tokens, origins);
     config.development = signer;
+    config.jwks_ca.clone_from(&settings.jwt_jwks_ca);
     config.client_bundle = args.bridge.client_bundle.unwrap_or(true);
     let bridge = Bridge::bind(config).map_err(|e| explain(e.into(), "--http-listen 127.0.0.1:0"))?;
     let http = bridge.local_addr();

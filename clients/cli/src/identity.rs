@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fanfare_proto::{
     room::Tenant,
-    token::{ClaimNames, DEVELOPMENT_SECRET, KeySource, TokenConfig, sign, trusts_development_key},
+    token::{ClaimNames, DEVELOPMENT_SECRET, Issuer, KeySource, TokenConfig, sign, trusts_development_key},
 };
 use serde_json::{Value, json};
 
@@ -32,12 +32,14 @@ pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Res
         keys.push(KeySource::pem_file(path).map_err(anyhow::Error::from)?);
     }
     for path in &settings.jwt_jwks {
-        keys.push(KeySource::jwks_file(path).map_err(anyhow::Error::from)?);
+        keys.push(KeySource::jwks(path).context("--jwt-jwks")?);
     }
-    if keys.is_empty() {
+    let trusted = settings.jwt_trust.iter().map(|text| text.parse::<Issuer>());
+    let trusted: Vec<Issuer> = trusted.collect::<Result<_, _>>().context("--jwt-trust")?;
+    if keys.is_empty() && trusted.is_empty() {
         if !development {
             bail!(
-                "no key to verify tokens with: give --jwt-secret TEXT, --jwt-pem FILE or --jwt-jwks FILE (or run fanfare dev)"
+                "no key to verify tokens with: give --jwt-secret-file FILE, --jwt-pem FILE, --jwt-jwks URL or --jwt-trust ISSUER;jwks=URL (or run fanfare dev)"
             );
         }
         keys.push(KeySource::Secret(DEVELOPMENT_SECRET.into()));
@@ -48,6 +50,7 @@ pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Res
     };
     let config = TokenConfig {
         keys,
+        trusted,
         issuers: settings.jwt_issuer.clone(),
         audiences: settings.jwt_audience.clone(),
         leeway: settings.jwt_leeway,

@@ -178,6 +178,7 @@ pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
     let mut config = server_config(&args.server, tokens, args.common.cors_origin)?;
+    config.jwks_ca.clone_from(&args.common.tokens.jwt_jwks_ca);
     config.tls = server_tls(&args.tls, &args.clients);
     files::allow(args.server.grpc_connections_max);
     let server = Server::bind(config).await?;
@@ -202,6 +203,7 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
         }
     };
     let mut config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
+    config.jwks_ca.clone_from(&args.common.tokens.jwt_jwks_ca);
     config.tls = tls_files(&args.tls, None);
     config.server_tls = client_tls(&args.server_tls)?;
     files::allow(args.bridge.connections_max);

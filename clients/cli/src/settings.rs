@@ -7,6 +7,7 @@ mod args;
 mod duration;
 mod file;
 mod print;
+mod secrets;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -50,6 +51,9 @@ pub(crate) enum Error {
     /// The file is wrong.
     #[error(transparent)]
     File(#[from] file::FileError),
+    /// A secret's file is wrong.
+    #[error(transparent)]
+    Secret(#[from] secrets::SecretError),
 }
 
 /// Reads all settings; `None` when they were only to be printed.
@@ -63,12 +67,13 @@ pub(crate) fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, 
     }
     let shape = command.clone();
     let matches = command.try_get_matches_from(args)?;
-    let cli = Cli::from_arg_matches(&matches)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
     if cli.print_config {
         let (name, inner) = chosen(&matches);
         print::print(&shape, name, inner);
         return Ok(None);
     }
+    secrets::read(&mut cli)?;
     Ok(Some(cli))
 }
 

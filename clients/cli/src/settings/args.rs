@@ -92,6 +92,15 @@ pub(crate) struct PeerArgs {
         help_heading = "Bridge"
     )]
     pub(crate) bridge_token: Option<String>,
+    /// A file with the bridge's token, instead of --bridge-token.
+    #[arg(
+        long,
+        env = "FANFARE_BRIDGE_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "bridge_token",
+        help_heading = "Bridge"
+    )]
+    pub(crate) bridge_token_file: Option<PathBuf>,
 }
 
 /// TLS of a listener.
@@ -492,9 +501,20 @@ pub(crate) struct TokenSettings {
     /// A PEM public key that verifies RS256, ES256 or EdDSA tokens; repeatable.
     #[arg(long, env = "FANFARE_JWT_PEM", value_name = "FILE", value_delimiter = ',')]
     pub(crate) jwt_pem: Vec<PathBuf>,
-    /// A JSON Web Key Set; repeatable.
-    #[arg(long, env = "FANFARE_JWT_JWKS", value_name = "FILE", value_delimiter = ',')]
-    pub(crate) jwt_jwks: Vec<PathBuf>,
+    /// A file with the secret, instead of --jwt-secret.
+    #[arg(long, env = "FANFARE_JWT_SECRET_FILE", value_name = "FILE", conflicts_with = "jwt_secret")]
+    pub(crate) jwt_secret_file: Option<PathBuf>,
+    /// A JSON Web Key Set: a file or a URL; repeatable. What is behind a URL is fetched at the start, again
+    /// before it is too old, and when a token names a key that is not known.
+    #[arg(long, env = "FANFARE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
+    pub(crate) jwt_jwks: Vec<String>,
+    /// A file with the authorities (PEM) that servers of key sets are trusted by, instead of the system's.
+    #[arg(long, env = "FANFARE_JWT_JWKS_CA", value_name = "FILE")]
+    pub(crate) jwt_jwks_ca: Option<PathBuf>,
+    /// An issuer with keys of its own, and perhaps an audience and the tenant of all its tokens:
+    /// `ISSUER;jwks=FILE|URL;audience=TEXT;tenant=NAME`; repeatable.
+    #[arg(long, env = "FANFARE_JWT_TRUST", value_name = "ISSUER;jwks=…", value_delimiter = ',')]
+    pub(crate) jwt_trust: Vec<String>,
     /// Accepted `iss`; repeatable; absent: not checked.
     #[arg(long, env = "FANFARE_JWT_ISSUER", value_name = "TEXT", value_delimiter = ',')]
     pub(crate) jwt_issuer: Vec<String>,
@@ -597,9 +617,15 @@ pub(crate) struct ClientArgs {
     /// The token; made from --jwt-secret, or for a server on this machine from the development key, when absent.
     #[arg(long, env = "FANFARE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// A file with the token, instead of --token.
+    #[arg(long, env = "FANFARE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
     /// The secret to make a token from.
     #[arg(long, env = "FANFARE_JWT_SECRET", value_name = "TEXT", hide_env_values = true)]
     pub(crate) jwt_secret: Option<String>,
+    /// A file with the secret, instead of --jwt-secret.
+    #[arg(long, env = "FANFARE_JWT_SECRET_FILE", value_name = "FILE", conflicts_with = "jwt_secret")]
+    pub(crate) jwt_secret_file: Option<PathBuf>,
     /// The tenant; `*` is all. Absent: the token's, or the server's default tenant, as for all tokens that name none.
     #[arg(long, env = "FANFARE_TENANT", value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) tenant: String,
@@ -679,6 +705,9 @@ pub(crate) struct TokenArgs {
     /// The secret that signs; the development key when absent.
     #[arg(long, env = "FANFARE_JWT_SECRET", value_name = "TEXT", hide_env_values = true)]
     pub(crate) jwt_secret: Option<String>,
+    /// A file with the secret, instead of --jwt-secret.
+    #[arg(long, env = "FANFARE_JWT_SECRET_FILE", value_name = "FILE", conflicts_with = "jwt_secret")]
+    pub(crate) jwt_secret_file: Option<PathBuf>,
     /// The user's (or service's) id.
     #[arg(long, value_name = "ID")]
     pub(crate) user: Option<String>,

@@ -100,13 +100,13 @@ impl Shared {
             },
         };
         let value = replacement.value.unwrap_or_default();
-        let write = async |expected| {
-            match self.store.publish(subject.clone(), value.clone(), expected, extras).await {
+        let write =
+            async |expected| match self.store.publish(subject.clone(), value.clone(), expected, extras).await
+            {
                 Ok(place) => Ok(Some(place)),
                 Err(StoreError::Conflict) => Ok(None),
                 Err(error) => Err(error),
-            }
-        };
+            };
         let mut place = write(replacement.expected).await?;
         if place.is_none() && replacement.expected == 0 {
             // There is no record, but perhaps the mark of one.
