@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use fanfare_proto::{
     room::{Tenant, shown},
-    v1::Transport,
+    v1::{Reason, Transport},
 };
 
 use crate::{
@@ -70,15 +70,26 @@ pub(crate) fn ended(session: &Session) {
 /// A connection or a session was refused; `user`: whose, where that is known.
 pub(crate) fn connect_refused(refusal: &Refusal, address: Option<IpAddr>, user: Option<(&Tenant, &str)>) {
     let (tenant, user_id) = user.map(|(tenant, user_id)| (tenant.as_str(), user_id)).unwrap_or_default();
-    tracing::info!(
-        target: "access",
-        tenant,
-        user.id = user_id,
-        client.address = text(address),
-        reason = refusal.reason.code(),
-        detail = refusal.message,
-        "connection refused"
-    );
+    macro_rules! refused {
+        ($target:literal) => {
+            tracing::info!(
+                target: $target,
+                tenant,
+                user.id = user_id,
+                client.address = text(address),
+                reason = refusal.reason.code(),
+                detail = refusal.message,
+                "connection refused"
+            )
+        };
+    }
+    match refusal.reason {
+        // What the client may do is for the audit log.
+        Reason::NoToken | Reason::InvalidToken | Reason::TokenExpired | Reason::Forbidden => {
+            refused!("audit");
+        }
+        _ => refused!("access"),
+    }
 }
 
 /// A call was answered.

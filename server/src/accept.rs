@@ -14,6 +14,8 @@ use std::{
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::access;
+
 /// The pause when the machine or the process has no more files: connections that end make room.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -152,7 +154,7 @@ impl Acceptor {
                         }
                         return (stream, place);
                     }
-                    None => tracing::debug!(%peer, "a connection was refused: there are too many"),
+                    None => access::connection_refused(peer.ip()),
                 },
                 Err(error) if is_exhausted(&error) => {
                     tracing::warn!(%error, "no connection can be accepted at the moment");

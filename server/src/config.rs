@@ -65,6 +65,18 @@ pub enum Store {
     Nats(Box<NatsConfig>),
 }
 
+impl Store {
+    /// Its kind in one word.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk(_) => "disk",
+            Self::Redis(_) => "redis",
+            Self::Nats(_) => "nats",
+        }
+    }
+}
+
 /// What the log of a tenant keeps: an event goes when any bound is exceeded.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {

@@ -14,7 +14,10 @@ mod status;
 mod subscribe;
 pub(crate) mod upstream;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use fanfare_proto::{
@@ -24,10 +27,10 @@ use fanfare_proto::{
     v1::Reason,
 };
 use futures_util::{FutureExt as _, Stream, TryStreamExt as _};
-use http::{Extensions, HeaderMap, Request, Response, header};
+use http::{Extensions, HeaderMap, Request, Response, Uri, header};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, Interval, MissedTickBehavior},
+    time::{Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, codec::Codec, codec::CompressionEncoding, server::Grpc};
@@ -35,6 +38,7 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use crate::{
+    access::Asked,
     auth::{self, Auth},
     bridges::Bridges,
     call::Calls,
@@ -136,7 +140,7 @@ impl Services {
     /// The clock by which a silent stream says that it is alive.
     fn heartbeat(&self) -> Interval {
         let period = self.heartbeat_interval;
-        let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     }
@@ -169,23 +173,32 @@ fn scope(path: &str) -> Option<Scope> {
     path.starts_with("/fanfare.v1.Admin/").then_some(Scope::Admin)
 }
 
+/// A request that may be served.
+#[derive(Debug)]
+struct Admitted {
+    asked: Asked,
+    identity: Arc<Identity>,
+}
+
 /// Refuses callers who may not call a method, before anything of the body is read.
 fn admit(
     services: &Services,
-    path: &str,
+    uri: &Uri,
     headers: &HeaderMap,
     extensions: &Extensions,
-) -> Result<(), Status> {
-    let identity = services.identify_by(headers, extensions);
-    let admitted = identity.and_then(|identity| match scope(path) {
-        Some(scope) => auth::require(&identity, scope),
-        None => Ok(()),
-    });
-    admitted.map_err(|refusal| {
+    budget: &Budget,
+) -> Result<Admitted, Status> {
+    let asked = Asked { method: uri.clone(), address: budget.address(), since: Instant::now() };
+    let refused = |identity: Option<&Identity>, refusal: Refusal| {
         let status = Status::from(refusal);
-        services.refuse(&status);
+        asked.refused(identity, services.refuse(&status), &status);
         status
-    })
+    };
+    let identity = services.identify_by(headers, extensions).map_err(|refusal| refused(None, refusal))?;
+    if let Some(Err(refusal)) = scope(uri.path()).map(|scope| auth::require(&identity, scope)) {
+        return Err(refused(Some(&identity), refusal));
+    }
+    Ok(Admitted { asked, identity })
 }
 
 /// How a method reads requests: within a bound, compressed or not.
@@ -199,10 +212,12 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let admitted = admit(&services, request.uri(), request.headers(), request.extensions(), &budget);
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(status) => return status.into_http(),
+    };
     let path = request.uri().path();
-    if let Err(status) = admit(&services, path, request.headers(), request.extensions()) {
-        return status.into_http();
-    }
     let is_link = path == "/fanfare.v1.Edge/Link";
     let rules = message::Rules {
         bytes_max: if is_link { edge::LINK_REQUEST_BYTES_MAX } else { REQUEST_BYTES_MAX },
@@ -212,9 +227,16 @@ where
     // Bridges ask for all rooms of a tenant at once.
     let budget = if is_link { Budget::boundless() } else { budget };
     let request = request.map(|body| Body::new(Messages::new(body, rules, budget)));
+    serve(services, admitted, request).await
+}
+
+/// Serves a request that may be served.
+async fn serve(services: Arc<Services>, admitted: Admitted, request: Request<Body>) -> Response<Body> {
     let response = method(services.clone(), request).await;
-    if let Some(status) = response.extensions().get::<Status>() {
-        services.refuse(status);
+    let Admitted { asked, identity } = admitted;
+    match response.extensions().get::<Status>() {
+        Some(status) => asked.refused(Some(&identity), services.refuse(status), status),
+        None => asked.answered(&identity),
     }
     response
 }

@@ -17,7 +17,7 @@ use prost_types::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    auth,
+    access, auth,
     engine::{Appended, Engine, Receipt},
     error::Refusal,
     event::Draft,
@@ -193,6 +193,7 @@ impl Ingest {
         let answers = answers.inspect_err(|_| self.stats.refused(count))?;
         for answer in &answers {
             self.stats.appended(answer, since);
+            access::published(tenant.as_str(), answer);
         }
         Ok(answers)
     }

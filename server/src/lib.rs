@@ -6,6 +6,7 @@
 //! knows the protocol, `server` the only one that knows all parts.
 
 mod accept;
+mod access;
 mod auth;
 mod bridges;
 mod call;

@@ -119,12 +119,7 @@ impl Server {
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             about: About::new(
                 url(address, secure.is_some()),
-                match config.store {
-                    Store::Memory => "memory",
-                    Store::Disk(_) => "disk",
-                    Store::Redis(_) => "redis",
-                    Store::Nats(_) => "nats",
-                },
+                config.store.kind(),
                 config.signer,
                 config.tokens.default_tenant,
                 probed,
@@ -144,9 +139,8 @@ impl Server {
         };
         let acceptor = Acceptor::new(listener, bounds);
         let (budget, retention) = (Budget::new(), config.retention);
-        let (places, limits) = (acceptor.places(), config.limits);
-        let source =
-            ServerMetrics { services: services.clone(), places, budget: budget.clone(), limits, retention };
+        let (places, of) = (acceptor.places(), services.clone());
+        let source = ServerMetrics { services: of, places, budget: budget.clone(), limits, retention };
         let source = Arc::new(source);
         Ok(Self { acceptor, rules, secure, jwks, address, services, cors, budget, source })
     }
@@ -197,7 +191,7 @@ impl Server {
         let accepting = async {
             loop {
                 let (stream, place) = self.acceptor.accept().await;
-                let (front, budget) = (front.clone(), budget.of_connection());
+                let (front, budget) = (front.clone(), budget.of_connection(place.address()));
                 let answer = move |peer: Option<Arc<Identity>>| {
                     move |mut request: Request<Incoming>| {
                         let (front, budget) = (front.clone(), budget.clone());

@@ -63,7 +63,8 @@ export class Process {
     createInterface({ input: this.child.stderr }).on("line", (line) => {
       let entry = { message: line };
       try {
-        entry = JSON.parse(line);
+        const { body, severity_text: level, ...rest } = JSON.parse(line);
+        entry = { message: body, level, ...rest };
       } catch {
         // Not a log line: an error message or a panic.
       }

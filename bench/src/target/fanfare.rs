@@ -168,12 +168,17 @@ async fn spawn<const PARTS: usize>(
     logs.spawn(async move {
         while let Ok(Some(line)) = log.next_line().await {
             let entry: Value = serde_json::from_str(&line).unwrap_or_default();
-            if !matches!(entry["level"].as_str(), Some("INFO" | "DEBUG" | "TRACE")) {
+            if !matches!(named(&entry, ["severity_text", "level"]), Some("INFO" | "DEBUG" | "TRACE")) {
                 eprintln!("fanfare {name}: {line}");
             }
         }
     });
     Ok((process, addresses))
+}
+
+/// A field of a log line by its name, or by the name that it has in older builds.
+fn named<'a>(entry: &'a Value, names: [&str; 2]) -> Option<&'a str> {
+    names.into_iter().find_map(|name| entry[name].as_str())
 }
 
 /// The addresses in the lines "server listening" and "bridge listening", in the order of the parts.
@@ -187,7 +192,7 @@ async fn listening<const PARTS: usize>(
     while let Some(line) = log.next_line().await? {
         let entry: Value = serde_json::from_str(&line).unwrap_or_default();
         for (part, found) in parts.iter().zip(&mut found) {
-            if entry["message"] == format!("{part} listening") {
+            if named(&entry, ["body", "message"]) == Some(&format!("{part} listening")) {
                 let address = entry["address"].as_str().with_context(|| format!("no address in {line}"))?;
                 *found = Some(address.parse::<SocketAddr>()?);
             }

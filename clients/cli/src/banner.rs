@@ -1,6 +1,6 @@
 //! What `fanfare dev` tells: where it is, and one command for each way in and out.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::Write as _, net::SocketAddr, time::Duration};
 
 use serde_json::json;
 
@@ -8,17 +8,18 @@ use crate::identity;
 
 const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-#[allow(clippy::print_stdout, reason = "this is what the command is for")]
 pub(crate) fn print(grpc: SocketAddr, http: SocketAddr, secret: &str, console: bool) -> anyhow::Result<()> {
     if console {
-        println!("open http://{http}/");
+        let _unread = writeln!(std::io::stdout(), "open http://{http}/");
     }
     let operator = json!({ "userId": 42, "organizationId": 1, "username": "operator" });
     let operator = identity::token(secret, AGE, operator)?;
     let producer = json!({ "sub": "producer", "tenant": "1", "scopes": ["notify", "subscribe"] });
     let producer = identity::token(secret, AGE, producer)?;
     let fanfare = std::env::args().next().unwrap_or_else(|| "fanfare".into());
-    println!(
+    // Nobody may read it: that is no reason to end.
+    let _unread = writeln!(
+        std::io::stdout(),
         r#"
 Fanfare is up.
 

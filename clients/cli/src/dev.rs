@@ -1,6 +1,6 @@
 //! `fanfare dev`: everything in one process.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::bail;
 use fanfare_bridge::Bridge;
@@ -11,12 +11,13 @@ use tracing::info;
 
 use crate::{
     banner, files, identity,
+    logging::Logs,
     metrics::Scrapes,
     run::{bridge_config, ended, server_config, stop_signal},
     settings::DevArgs,
 };
 
-pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
+pub(crate) async fn dev(args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     let settings = &args.common.tokens;
     let tokens = identity::config(settings, true)?;
     let is_public = fanfare_proto::token::trusts_development_key(&tokens)?;
@@ -59,7 +60,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let http = bridge.local_addr();
     info!(address = %http, "bridge listening");
 
-    let sources = vec![server.metrics(), bridge.metrics()];
+    let sources = vec![server.metrics(), bridge.metrics(), Arc::new(logs.clone())];
     let scrapes = Scrapes::bind(args.common.metrics_listen, sources).await?;
     let (stop_bridge, stop_server) = (CancellationToken::new(), CancellationToken::new());
     let grace = args.common.shutdown_grace;

@@ -16,7 +16,11 @@ mod subscribe;
 mod token;
 mod types;
 
-use std::process::ExitCode;
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use settings::Command;
 
@@ -30,23 +34,23 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(settings::Error::Usage(error)) => error.exit(),
         Err(error) => {
-            eprintln!("fanfare: {error}");
+            say(format_args!("fanfare: {error}"));
             return ExitCode::from(2);
         }
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("fanfare: cannot start: {error}");
+            say(format_args!("fanfare: cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(async move {
-        logging::start(&cli.log)?;
-        match cli.command {
-            Command::Dev(args) => dev::dev(args).await,
-            Command::Server(args) => run::server(args).await,
-            Command::Bridge(args) => run::bridge(args).await,
+        let logs = logging::start(&cli.log)?;
+        let ended = match cli.command {
+            Command::Dev(args) => dev::dev(args, &logs).await,
+            Command::Server(args) => run::server(args, &logs).await,
+            Command::Bridge(args) => run::bridge(args, &logs).await,
             Command::Notify(args) => notify::notify(args).await,
             Command::Subscribe(args) => subscribe::subscribe(args).await,
             Command::Token(args) => token::token(&args),
@@ -54,15 +58,22 @@ fn main() -> ExitCode {
             Command::Check(args) => check::check(&args),
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),
-        }
+        };
+        logs.finish();
+        ended
     });
     // Not to wait for a thread that waits for standard input.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fanfare: {error:#}");
+            say(format_args!("fanfare: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to standard error, if it is there.
+fn say(line: fmt::Arguments<'_>) {
+    let _closed = writeln!(io::stderr(), "{line}");
 }

@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::{
     files, identity,
+    logging::Logs,
     metrics::Scrapes,
     settings::{
         BridgeArgs, ClientCertificateArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, ServerTlsArgs,
@@ -173,7 +174,7 @@ pub(crate) fn client_tls(args: &ServerTlsArgs) -> Result<ClientTls, TlsError> {
 }
 
 /// Runs a server until it is told to stop.
-pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
+pub(crate) async fn server(args: ServerCommand, logs: &Logs) -> anyhow::Result<()> {
     // First, so that it is heard whenever it comes.
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
@@ -183,13 +184,14 @@ pub(crate) async fn server(args: ServerCommand) -> anyhow::Result<()> {
     files::allow(args.server.grpc_connections_max);
     let server = Server::bind(config).await?;
     info!(address = %server.local_addr(), "server listening");
-    let scrapes = Scrapes::bind(args.common.metrics_listen, vec![server.metrics()]).await?;
+    let scrapes =
+        Scrapes::bind(args.common.metrics_listen, vec![server.metrics(), Arc::new(logs.clone())]).await?;
     let clean = scrapes.serve_during(server.run(stop, args.common.shutdown_grace)).await?;
     ended("server", clean)
 }
 
 /// Runs a bridge until it is told to stop.
-pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
+pub(crate) async fn bridge(args: PeerArgs, logs: &Logs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
     let token = match (args.bridge_token, &args.common.tokens.jwt_secret) {
@@ -209,7 +211,8 @@ pub(crate) async fn bridge(args: PeerArgs) -> anyhow::Result<()> {
     files::allow(args.bridge.connections_max);
     let bridge = Bridge::bind(config)?;
     info!(address = %bridge.local_addr(), "bridge listening");
-    let scrapes = Scrapes::bind(args.common.metrics_listen, vec![bridge.metrics()]).await?;
+    let scrapes =
+        Scrapes::bind(args.common.metrics_listen, vec![bridge.metrics(), Arc::new(logs.clone())]).await?;
     let clean = scrapes.serve_during(bridge.run(stop, args.common.shutdown_grace)).await?;
     ended("bridge", clean)
 }

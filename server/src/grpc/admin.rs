@@ -364,6 +364,15 @@ pub(super) async fn sign_token(
         Bearer { tenant: &tenant, user_id: &request.user_id, user_name: &request.user_name, scopes: &scopes };
     let signed = signer.sign(bearer, Duration::from_secs(ttl.into()));
     let (token, end) = signed.map_err(|error| Refusal::Invalid(error.to_string()))?;
+    tracing::info!(
+        target: "audit",
+        tenant,
+        user.id = auth::sender(&identity),
+        signed_for = request.user_id,
+        scopes = scopes.join(" "),
+        ttl_seconds = ttl,
+        "token signed"
+    );
     let expires_at = Timestamp { seconds: i64::try_from(end).unwrap_or(i64::MAX), nanos: 0 };
     Ok(SignTokenResponse { token, expires_at: Some(expires_at) })
 }

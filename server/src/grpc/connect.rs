@@ -91,7 +91,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    super::admit(&services, head.uri.path(), &head.headers, &head.extensions)?;
+    let admitted = super::admit(&services, &head.uri, &head.headers, &head.extensions, &budget)?;
     if head.headers.get(VERSION).is_some_and(|version| version != "1") {
         return Err(malformed("connect-protocol-version is not known: want 1"));
     }
@@ -109,7 +109,9 @@ where
     }
     // Boxed: the futures of all methods would else be part of this one.
     let called: BoxFuture<_, _> =
-        Box::pin(async move { Ok::<_, Status>(super::method(services, framed(head, &bytes)).await) });
+        Box::pin(
+            async move { Ok::<_, Status>(super::serve(services, admitted, framed(head, &bytes)).await) },
+        );
     let message = unframed(called.await?).await?;
     let (kind, message) = match form {
         Form::Binary => (PROTO, message),

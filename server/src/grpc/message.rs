@@ -7,6 +7,7 @@
 use std::{
     error::Error,
     future::poll_fn,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -36,11 +37,18 @@ pub(crate) struct Budget {
     connection: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
     bytes_max: usize,
+    /// Whose connection it is.
+    address: Option<IpAddr>,
 }
 
 impl Budget {
     pub(crate) fn new() -> Self {
-        Self { connection: Arc::default(), all: Arc::default(), bytes_max: CONNECTION_BYTES_MAX }
+        Self {
+            connection: Arc::default(),
+            all: Arc::default(),
+            bytes_max: CONNECTION_BYTES_MAX,
+            address: None,
+        }
     }
 
     /// The budget of those that are trusted.
@@ -53,9 +61,14 @@ impl Budget {
         (self.all.load(Ordering::Relaxed), ALL_BYTES_MAX)
     }
 
-    /// The budget of another connection.
-    pub(crate) fn of_connection(&self) -> Self {
-        Self { connection: Arc::default(), ..self.clone() }
+    /// The budget of another connection, which comes from an address.
+    pub(crate) fn of_connection(&self, address: IpAddr) -> Self {
+        Self { connection: Arc::default(), address: Some(address), ..self.clone() }
+    }
+
+    /// Where the connection comes from, where that is known.
+    pub(crate) const fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 }
 
@@ -362,7 +375,8 @@ mod tests {
         let refused = all.iter_mut().filter_map(|body| body.frame().now_or_never()).flatten();
         let codes: Vec<_> = refused.map(|frame| frame.unwrap_err().code()).collect();
         assert_eq!(codes, [tonic::Code::ResourceExhausted; 2], "16 MiB hold three of them");
-        let mut other = messages(vec![begun], rules, &budget.of_connection());
+        let mut other =
+            messages(vec![begun], rules, &budget.of_connection(std::net::Ipv4Addr::LOCALHOST.into()));
         assert!(other.frame().now_or_never().is_none(), "another connection has its own");
         let too_large = message(5 << 20)[..9].to_vec();
         let refusal = messages(vec![too_large], rules, &budget).frame().await.unwrap().unwrap_err();

@@ -95,10 +95,11 @@ pub(super) async fn disconnect(
     let message = if request.message.is_empty() { text } else { &request.message };
     let told = services.presence.disconnect(&tenant, &whom, reason, message).await?;
     tracing::info!(
+        target: "audit",
         tenant = tenant.as_str(),
         ?whom,
         told,
-        by = auth::sender(&identity),
+        user.id = auth::sender(&identity),
         "sessions disconnected"
     );
     Ok(DisconnectResponse { sessions: u32::try_from(told).unwrap_or(u32::MAX) })

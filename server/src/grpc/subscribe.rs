@@ -3,7 +3,11 @@
 //! The transport pulls it: nothing is read from the log for a client that does not read, and no task runs for one
 //! that waits.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fanfare_proto::{
     catalog::SubscribeMethod,
@@ -18,7 +22,7 @@ use tonic::Status;
 
 use super::{Services, codec::Frame};
 use crate::{
-    auth,
+    access, auth,
     error::Refusal,
     event::Event,
     hub::{Batch, Inbox, Subscription},
@@ -78,6 +82,13 @@ struct Reader {
     more: bool,
     heartbeat: Interval,
     ended: bool,
+    since: Instant,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        access::unsubscribed(&self.identity, &self.subscription, self.since);
+    }
 }
 
 /// Opens a subscription as the request asks and the identity allows.
@@ -109,6 +120,7 @@ pub(super) async fn open(
         more: false,
         heartbeat,
         ended: false,
+        since: Instant::now(),
     };
     Ok(stream::unfold(reader, Reader::step))
 }

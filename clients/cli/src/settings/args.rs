@@ -586,6 +586,19 @@ pub(crate) struct LogArgs {
     /// How it is written.
     #[arg(long, env = "FANFARE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
+    /// Lines per second that one place in the program may log; the rest is counted. 0: any number.
+    #[arg(
+        long,
+        env = "FANFARE_LOG_LINES_PER_SECOND",
+        value_name = "COUNT",
+        default_value_t = 100,
+        global = true
+    )]
+    pub(crate) log_lines_per_second: u32,
+    /// Where security-relevant lines go, as JSON and whatever --log says: a file that is appended to, or
+    /// `stderr`. Absent: they are part of the log, with the target `audit`.
+    #[arg(long, env = "FANFARE_AUDIT_LOG", value_name = "FILE", global = true)]
+    pub(crate) audit_log: Option<PathBuf>,
 }
 
 /// When an append on Redis is acknowledged.

@@ -260,7 +260,7 @@ impl Link {
                 let bridge = shown(&hello.bridge);
                 self.sessions.link.introduce(&bridge, &hello.instance);
                 self.linked.bridge.hello(&hello);
-                tracing::info!(bridge, "bridge linked");
+                tracing::info!(target: "audit", bridge, user.id = auth::sender(&self.identity), "bridge linked");
             }
             Some(link_request::Kind::Sessions(changes)) => {
                 let (sessions, identity) = (self.sessions.clone(), self.identity.clone());
