@@ -218,7 +218,7 @@ test("the image and the composition give no process a shell, a right or a writab
   for (const [name, service] of Object.entries(services).filter(([name]) => /\d$/.test(name))) {
     assert.deepStrictEqual([service.command, service.read_only, service.cap_drop], [[name.slice(0, -1)], true, ["ALL"]]);
     assert.equal(service.environment[`FANFARE_${name.slice(0, -1).toUpperCase()}_NAME`], name);
-    assert.ok(service.environment.FANFARE_JWT_SECRET && !service.ports, "only the proxy can be reached from outside");
+    assert.ok(service.secrets[0] === path.basename(service.environment.FANFARE_JWT_SECRET_FILE) && !service.ports, "only the proxy can be reached from outside");
   }
   for (const volume of services.proxy.volumes.filter((v) => v.startsWith("./nginx"))) readFileSync(path.join(DEPLOY, volume.split(":")[0]));
 });
@@ -259,6 +259,9 @@ describe("the chart", { skip: spawnSync(HELM, ["version"]).error && "helm is not
       assert.equal(container.livenessProbe.httpGet.path, "/healthz");
       assert.ok(container.lifecycle.preStop.sleep.seconds > 0);
       assert.ok(container.securityContext.readOnlyRootFilesystem && pod.securityContext.runAsNonRoot);
+      const [secret] = container.volumeMounts.filter((m) => container.env.some((e) => e.name === "FANFARE_JWT_SECRET_FILE" && e.value.startsWith(m.mountPath)));
+      assert.equal(pod.volumes.find((v) => v.name === secret.name).secret.secretName, "rt-fanfare");
+      assert.ok(container.ports.some((p) => p.name === "metrics" && p.containerPort === 9101));
       const grace = parseInt(container.env.find((e) => e.name === "FANFARE_SHUTDOWN_GRACE").value);
       assert.ok(pod.terminationGracePeriodSeconds >= container.lifecycle.preStop.sleep.seconds + grace);
     }

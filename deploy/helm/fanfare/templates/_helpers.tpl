@@ -33,8 +33,10 @@ app.kubernetes.io/component: {{ .part }}
   value: json
 - name: FANFARE_SHUTDOWN_GRACE
   value: {{ printf "%ds" (int .Values.shutdownGraceSeconds) }}
-- name: FANFARE_JWT_SECRET
-  valueFrom: { secretKeyRef: { name: {{ include "fanfare.secret" . }}, key: jwt-secret } }
+- name: FANFARE_JWT_SECRET_FILE
+  value: /etc/fanfare/secret/jwt-secret
+- name: FANFARE_METRICS_LISTEN
+  value: 0.0.0.0:9101
 - name: POD_NAME
   valueFrom: { fieldRef: { fieldPath: metadata.name } }
 {{- end }}
@@ -68,6 +70,11 @@ securityContext:
   capabilities: { drop: [ALL] }
 # Connections go elsewhere first; then the signal comes, and what is under way ends.
 lifecycle: { preStop: { sleep: { seconds: {{ .Values.drainSeconds }} } } }
+{{- end }}
+
+{{- define "fanfare.secretVolume" -}}
+- name: secret
+  secret: { secretName: {{ include "fanfare.secret" . }}, defaultMode: 0440, items: [{ key: jwt-secret, path: jwt-secret }] }
 {{- end }}
 
 {{- define "fanfare.spread" -}}
