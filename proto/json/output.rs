@@ -12,7 +12,8 @@ pub(super) trait Output: Write {
         write!(self, "\"{}\"", base64::engine::general_purpose::STANDARD.encode(value))
     }
 
-    /// Whether it is for gRPC callers: enum values have their protobuf names, and internal fields are shown.
+    /// Whether it is for gRPC callers: enum values have their protobuf names, and internal fields
+    /// are shown.
     fn is_canonical(&self) -> bool {
         false
     }

@@ -223,14 +223,14 @@ impl Shape {
         read::message(&self.table, self.index, json, Audience::Browsers)
     }
 
-    /// Reads JSON of those who call over gRPC otherwise. It may also set internal fields, and a `google.protobuf.Any`
-    /// is an object with its type's URL under `@type`.
+    /// Reads JSON of those who call over gRPC otherwise. It may also set internal fields, and a
+    /// `google.protobuf.Any` is an object with its type's URL under `@type`.
     pub fn read_canonical(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
         read::message(&self.table, self.index, json, Audience::Callers)
     }
 
-    /// The JSON of the bytes for those who call over gRPC otherwise. It shows internal fields, and enum values have
-    /// their protobuf names, so that generated code can read it.
+    /// The JSON of the bytes for those who call over gRPC otherwise. It shows internal fields, and
+    /// enum values have their protobuf names, so that generated code can read it.
     pub fn write_canonical(&self, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
         let mut out = Vec::new();
         write::message(&self.table, self.index, bytes, &mut Canonical(&mut out), 0)?;

@@ -1,4 +1,5 @@
-//! `fanfare completions` and `fanfare man`: what shells and `man` need, made from the settings themselves.
+//! `fanfare completions` and `fanfare man`: what shells and `man` need, made from the settings
+//! themselves.
 
 use std::io::Write as _;
 

@@ -21,7 +21,8 @@ impl Reach {
         Self(own.into_iter().chain(joined).collect())
     }
 
-    /// What to say about an event that no session can get. `None`: one can, or the server will refuse it anyway.
+    /// What to say about an event that no session can get. `None`: one can, or the server will
+    /// refuse it anyway.
     pub(crate) fn warning(&self, kind: &EventType, payload: &[u8], rooms: &[String]) -> Option<String> {
         let rooms: Vec<Room> = if rooms.is_empty() {
             kind.check(payload).ok()?.rooms().ok()?
@@ -35,7 +36,9 @@ impl Reach {
         let near = closest(first.kind(), self.0.iter().map(String::as_str));
         let hint = near.map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
         Some(format!(
-            "no browser can be in the room {:?}: no loaded catalog declares a call that joins {:?} rooms{hint}; only gRPC subscribers get this event",
+            "no browser can be in the room {:?}: no loaded catalog declares \
+             a call that joins {:?} rooms{hint}; \
+             only gRPC subscribers get this event",
             first.as_str(),
             first.kind()
         ))

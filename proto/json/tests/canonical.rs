@@ -1,4 +1,5 @@
-//! JSON of those who call over gRPC otherwise: what generated code writes is read, and what is written it can read.
+//! JSON of those who call over gRPC otherwise: what generated code writes is read, and what is written
+//! it can read.
 
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage};

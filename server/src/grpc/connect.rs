@@ -1,7 +1,8 @@
-//! Unary methods by plain HTTP: the Connect protocol (connectrpc.com, "Protocol", version 1), in JSON and binary.
+//! Unary methods by plain HTTP: the Connect protocol (connectrpc.com, "Protocol", version 1), in JSON
+//! and binary.
 //!
-//! A request becomes the gRPC request that it stands for and goes to the same method; only the answer is written
-//! differently. Nothing of a body is read before its caller is known.
+//! A request becomes the gRPC request that it stands for and goes to the same method; only the answer
+//! is written differently. Nothing of a body is read before its caller is known.
 
 use std::{io::Read as _, sync::Arc, time::Duration};
 

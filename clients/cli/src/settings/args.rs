@@ -639,7 +639,8 @@ pub(crate) struct ClientArgs {
     /// A file with the secret, instead of --jwt-secret.
     #[arg(long, env = "FANFARE_JWT_SECRET_FILE", value_name = "FILE", conflicts_with = "jwt_secret")]
     pub(crate) jwt_secret_file: Option<PathBuf>,
-    /// The tenant; `*` is all. Absent: the token's, or the server's default tenant, as for all tokens that name none.
+    /// The tenant; `*` is all. Absent: the token's, or the server's default tenant, as for all tokens
+    /// that name none.
     #[arg(long, env = "FANFARE_TENANT", value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) tenant: String,
     #[command(flatten)]
@@ -677,8 +678,8 @@ pub(crate) struct NotifyArgs {
     /// The event: its full name (messenger.v1.NewMessage), or its browser name where only one catalog has it.
     #[arg(value_name = "TYPE")]
     pub(crate) kind: String,
-    /// The payload as JSON, as browsers see it; internal fields may be set too. `-` reads one per line from standard
-    /// input and streams them.
+    /// The payload as JSON, as browsers see it; internal fields may be set too. `-` reads one per line
+    /// from standard input and streams them.
     #[arg(value_name = "JSON", default_value = "{}")]
     pub(crate) json: String,
     /// A room, instead of those the event declares; repeatable.

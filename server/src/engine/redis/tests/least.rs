@@ -17,7 +17,8 @@ fn password() -> &'static str {
     rule().into_iter().find_map(|word| word.strip_prefix('>')).unwrap()
 }
 
-/// A node that knows the documented user, and refused nothing that the engine needs when it is dropped.
+/// A node that knows the documented user. When it is dropped, it must have refused nothing that the
+/// engine needs.
 pub(super) struct Least(Server);
 
 impl Least {
