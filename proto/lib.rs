@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod json;
 pub mod latency;
 pub mod rate;
+pub mod revocation;
 pub mod room;
 pub mod signer;
 pub mod token;

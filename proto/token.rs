@@ -203,6 +203,9 @@ pub enum TokenError {
     /// It has expired.
     #[error("Token expired")]
     Expired,
+    /// It was revoked.
+    #[error("Token revoked")]
+    Revoked,
     /// It is malformed, forged, of a refused algorithm, for others, or not yet valid. The text
     /// is for the log, not for the peer.
     #[error("Invalid token")]
@@ -218,6 +221,7 @@ impl TokenError {
         match self {
             Self::Missing => Reason::NoToken,
             Self::Expired => Reason::TokenExpired,
+            Self::Revoked => Reason::TokenRevoked,
             Self::Invalid(_) => Reason::InvalidToken,
             Self::KeysPending => Reason::Unavailable,
         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use fanfare_proto::{
+    revocation::TokenStamp,
     room::{Room, Tenant},
     v1::{self, Caller, Connection, Reason},
 };
@@ -87,6 +88,7 @@ pub(crate) struct SessionParts {
     pub(crate) caller: Caller,
     pub(crate) pid: String,
     pub(crate) expires_at: Option<u64>,
+    pub(crate) token: TokenStamp,
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) form: Option<Form>,
     pub(crate) writer: Box<dyn Writer>,
@@ -120,6 +122,8 @@ pub(crate) struct Session {
     pub(crate) pid: String,
     /// When its token expires, in Unix seconds (leeway not included).
     pub(crate) expires_at: Option<u64>,
+    /// What its token is known by when it is revoked.
+    pub(crate) token: TokenStamp,
     pub(crate) limits: SessionLimits,
     pub(crate) outbox: Arc<Outbox>,
     user_agent: Arc<str>,
@@ -195,6 +199,7 @@ impl Session {
             caller: parts.caller,
             pid: parts.pid,
             expires_at: parts.expires_at,
+            token: parts.token,
             limits: parts.limits,
             outbox: parts.outbox,
             user_agent: parts.user_agent,

@@ -11,7 +11,7 @@ use std::{
     future::Future,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,6 +19,7 @@ use std::{
 
 use base64::Engine as _;
 use fanfare_proto::{
+    revocation::{Revocations, TokenStamp},
     room::{Room, Tenant},
     token::{Identity, Scope, TenantScope, TokenError, Verifier},
     v1::{Caller, Delivery, Reason, SessionOpened, Transport},
@@ -62,6 +63,7 @@ pub(crate) struct Sessions {
     pub(crate) outbox_limits: Arc<OutboxLimits>,
     pub(crate) replays: Replays,
     recoveries: Arc<Recoveries>,
+    revocations: RwLock<Revocations>,
     namespaces: RwLock<HashMap<String, Arc<Namespace>>>,
     /// Lost sessions can be recovered, by secret and cursor.
     can_recover: AtomicBool,
@@ -209,6 +211,7 @@ impl Sessions {
             user_agents: UserAgents::default(),
             replays: Replays::default(),
             recoveries: Arc::default(),
+            revocations: RwLock::default(),
             namespaces: RwLock::new(HashMap::from([(MAIN_NAMESPACE.to_owned(), Arc::new(main))])),
             can_recover: AtomicBool::new(true),
             tasks: TaskTracker::new(),
@@ -287,6 +290,10 @@ impl Sessions {
 
     fn verify(&self, namespace: Arc<Namespace>, token: Option<&str>) -> Result<Admission, Refusal> {
         let identity = self.verifier.verify(token.ok_or(TokenError::Missing)?)?;
+        let (user_id, stamp) = (identity.user_id.as_deref(), TokenStamp::of(&identity));
+        if self.revocations().covers(&identity.tenant, user_id, &stamp) {
+            return Err(TokenError::Revoked.into());
+        }
         let invalid = |why: &str| Refusal::from(TokenError::Invalid(why.to_owned()));
         let TenantScope::One(tenant) = identity.tenant.clone() else {
             return Err(invalid("a session needs one tenant, not all"));
@@ -350,6 +357,10 @@ impl Sessions {
         self.rooms.enter(&session, &rooms, || start(&session, greetings));
         session.note_report(self.link.ready(session.id(), opened(&session, true)));
         self.watch_expiry(&session);
+        // Its token may have been revoked while it came.
+        if self.is_revoked(&session) {
+            session.close(&TokenError::Revoked.into());
+        }
         // It may have gone while it came.
         if session.is_closed() {
             self.depart(&session);
@@ -380,6 +391,7 @@ impl Sessions {
             caller,
             pid,
             expires_at: identity.expires_at,
+            token: TokenStamp::of(&identity),
             namespace,
             form: terminal.form,
             writer: terminal.writer,
@@ -460,8 +472,21 @@ impl Sessions {
         waited.map_err(|_| Refusal::unavailable())
     }
 
-    /// Forgets clients that did nothing for a while.
+    fn revocations(&self) -> RwLockReadGuard<'_, Revocations> {
+        self.revocations.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_revoked(&self, session: &Session) -> bool {
+        let tenant = TenantScope::One(session.tenant.clone());
+        self.revocations().covers(&tenant, Some(&session.caller.user_id), &session.token)
+    }
+
+    /// Forgets clients that did nothing for a while, and revocations that are over.
     pub(crate) fn forget_idle(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+        revocations.forget(i64::try_from(now).unwrap_or(i64::MAX));
+        drop(revocations);
         self.user_limits.forget();
         self.addresses.forget();
     }

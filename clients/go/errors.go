@@ -64,7 +64,11 @@ func (e *Error) retryAfter() time.Duration {
 
 // isTokenRefused: the token itself is the matter, so that another one may do.
 func (e *Error) isTokenRefused() bool {
-	return e.Reason == "REASON_TOKEN_EXPIRED" || e.Reason == "REASON_INVALID_TOKEN"
+	switch e.Reason {
+	case "REASON_TOKEN_EXPIRED", "REASON_TOKEN_REVOKED", "REASON_INVALID_TOKEN":
+		return true
+	}
+	return false
 }
 
 // wrap makes the error that a call ended with. What the caller's own context ended is not to be tried again.

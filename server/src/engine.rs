@@ -120,6 +120,8 @@ pub(crate) enum Space {
     Leases,
     /// One record per server and tenant of which the server has sessions.
     Occupancy,
+    /// One record per revocation of tokens.
+    Revocations,
     /// One record per user of a tenant.
     Users(Tenant),
 }

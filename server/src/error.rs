@@ -114,6 +114,8 @@ pub(crate) enum Refusal {
     NoUser,
     #[error("the token does not allow room {0:?}: its rooms claim does not list it")]
     RoomUnlisted(String),
+    #[error("there are {0} revocations already, no more are accepted: revoke by user, or everybody")]
+    TooManyRevocations(usize),
     #[error(transparent)]
     Address(#[from] AddressError),
     #[error("{0}")]
@@ -249,6 +251,7 @@ impl Refusal {
             Self::NoSigner => Reason::FailedPrecondition,
             Self::TooManyTenants(_)
             | Self::TooManySessions(_)
+            | Self::TooManyRevocations(_)
             | Self::TooManyReaders(_)
             | Self::StoreFull
             | Self::TooManySubscriptions { .. }

@@ -10,6 +10,7 @@ mod front;
 mod message;
 mod notify_stream;
 mod realtime;
+mod revoke;
 mod status;
 mod subscribe;
 pub(crate) mod upstream;
@@ -49,6 +50,7 @@ use crate::{
     ingest::Ingest,
     peers::Peers,
     presence::Presence,
+    revoked::Revoked,
     stats::Stats,
     subscribers::Subscribers,
 };
@@ -83,6 +85,7 @@ pub(crate) struct Services {
     pub(crate) health: Health,
     pub(crate) calls: Calls,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) revoked: Arc<Revoked>,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) bridges: Arc<Bridges>,
     /// The places of Health/Watch streams.
@@ -110,10 +113,13 @@ impl Services {
     fn identify_by(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Arc<Identity>, Refusal> {
         let Some(header) = headers.get(header::AUTHORIZATION) else {
             let Peer(identity) = extensions.get().ok_or(TokenError::Missing)?;
+            self.revoked.check(identity)?;
             return Ok(identity.clone());
         };
         let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
-        Ok(self.auth.identify(token)?)
+        let identity = self.auth.identify(token)?;
+        self.revoked.check(&identity)?;
+        Ok(identity)
     }
 
     /// Refuses all but administrators of all tenants.
@@ -145,11 +151,11 @@ impl Services {
         ticks
     }
 
-    /// Refuses an identity whose token has expired since it was verified.
+    /// Refuses an identity whose token has expired or was revoked since it was verified.
     fn check_expiry(&self, identity: &Identity) -> Result<(), Refusal> {
         match self.auth.remaining(identity) {
             Some(Duration::ZERO) => Err(TokenError::Expired.into()),
-            _ => Ok(()),
+            _ => Ok(self.revoked.check(identity)?),
         }
     }
 }
@@ -258,6 +264,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
         "/fanfare.v1.Admin/ListEvents" => unary(services, request, admin::list_events).await,
         "/fanfare.v1.Admin/Tail" => admin::tail(services, request).await,
         "/fanfare.v1.Admin/ListCatalogs" => unary(services, request, admin::list_catalogs).await,
+        "/fanfare.v1.Admin/Revoke" => unary(services, request, revoke::revoke).await,
         "/fanfare.v1.Admin/SignToken" => unary(services, request, admin::sign_token).await,
         "/fanfare.v1.Edge/Link" => edge::link(services, request).await,
         "/fanfare.v1.Edge/Call" => unary(services, request, edge::call).await,

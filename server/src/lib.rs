@@ -26,6 +26,7 @@ mod peers;
 mod presence;
 mod probe;
 mod refusals;
+mod revoked;
 mod secure;
 mod server;
 mod share;

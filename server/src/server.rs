@@ -31,6 +31,7 @@ use crate::{
     peers::Peers,
     presence::Presence,
     probe::Probe,
+    revoked::Revoked,
     secure::Secure,
     stats::Stats,
     subscribers::Subscribers,
@@ -38,6 +39,9 @@ use crate::{
 
 /// How often logs are looked through for what is too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long connections wait at the start until it is known which tokens are revoked.
+const LOAD_MAX: Duration = Duration::from_secs(5);
 
 /// A server that listens. [`Server::run`] makes it serve.
 #[derive(Debug)]
@@ -111,6 +115,7 @@ impl Server {
             peers,
             calls,
             catalogs,
+            revoked: Arc::new(Revoked::new(engine.clone())),
             engine,
             hub,
             stats,
@@ -155,14 +160,9 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown`; then takes no more events, ends streams with a reason that says *retry*, and waits
-    /// at most `grace` for calls under way. True when all of them ended.
-    pub async fn run(
-        self,
-        shutdown: impl Future<Output = ()> + Send,
-        grace: Duration,
-    ) -> Result<bool, Error> {
-        let closing = self.services.closing.clone();
+    /// Starts everything that runs as long as the server.
+    fn start(&self) -> TaskTracker {
+        let closing = &self.services.closing;
         let tasks = TaskTracker::new();
         let services = self.services.clone();
         tasks.spawn(closing.clone().run_until_cancelled_owned(async move {
@@ -172,6 +172,7 @@ impl Server {
                 services.engine.sweep().await;
                 services.hub.sweep();
                 services.calls.forget();
+                services.revoked.sweep().await;
             }
         }));
         let services = self.services.clone();
@@ -179,16 +180,32 @@ impl Server {
             services.presence.run(&services.ingest, &services.closing).await;
         });
         let services = self.services.clone();
+        tasks.spawn(async move { services.revoked.run(&services.closing).await });
+        let services = self.services.clone();
         tasks.spawn(async move { services.peers.run(services.clone(), &services.closing).await });
         tasks.spawn(closing.clone().run_until_cancelled_owned(self.jwks.clone().run()));
         if let Some(secure) = &self.secure {
             tasks.spawn(closing.clone().run_until_cancelled_owned(secure.tls.clone().watch()));
         }
+        tasks
+    }
+
+    /// Serves until `shutdown`; then takes no more events, ends streams with a reason that says *retry*, and waits
+    /// at most `grace` for calls under way. True when all of them ended.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> Result<bool, Error> {
+        let closing = self.services.closing.clone();
+        let tasks = self.start();
         let metrics = Metrics::new(vec![self.source.clone()]);
         let pages = pages(self.services.clone(), metrics);
         let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
         let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), self.budget.clone());
         let accepting = async {
+            // Without an answer of the store, what comes is checked against what will be known.
+            let _late = tokio::time::timeout(LOAD_MAX, self.services.revoked.loaded()).await;
             loop {
                 let (stream, place) = self.acceptor.accept().await;
                 let (front, budget) = (front.clone(), budget.of_connection(place.address()));

@@ -2,6 +2,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use fanfare_proto::{
+    revocation::TokenStamp,
     token::TokenConfig,
     v1::{CallOk, Caller, Delivery, Reason},
 };
@@ -63,6 +64,7 @@ pub(crate) fn session(id: &str, bytes_max: usize, replays: bool) -> (Arc<Session
     let endings: Arc<Mutex<Vec<Reason>>> = Arc::default();
     let parts = SessionParts {
         address: None,
+        token: TokenStamp::default(),
         tenant: Tenant::new("1").unwrap(),
         caller: Caller { session_id: id.to_owned(), ..Caller::default() },
         pid: String::new(),

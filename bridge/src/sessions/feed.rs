@@ -1,13 +1,21 @@
 //! How the link drives the sessions.
 
 use std::{
-    collections::BTreeMap, future::Future, sync::Arc, sync::PoisonError, sync::atomic::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    sync::PoisonError,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
 use fanfare_proto::{
     room::Tenant,
-    v1::{BridgeStats, EndSession, Inspect, Inspected, LinkWelcome, SessionOpened, TransportSessions},
+    token::TokenError,
+    v1::{
+        BridgeStats, EndSession, Inspect, Inspected, LinkWelcome, Revocation, SessionOpened,
+        TransportSessions,
+    },
 };
 
 use super::{MAIN_NAMESPACE, Sessions, opened};
@@ -49,6 +57,20 @@ impl Downstream for Sessions {
         let session = tenant.and_then(|tenant| self.rooms.find(&tenant, &end.session_id));
         if let Some(session) = session {
             session.close(&Refusal::new(end.reason(), end.message));
+        }
+    }
+
+    fn revoke(&self, revocations: &[Revocation]) {
+        {
+            let mut known = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+            revocations.iter().for_each(|revocation| known.add(revocation));
+        }
+        let why = Refusal::from(TokenError::Revoked);
+        let tenants: BTreeSet<&str> = revocations.iter().map(|one| one.tenant.as_str()).collect();
+        for tenant in tenants {
+            let tenant = Tenant::new(tenant).ok();
+            let sessions = self.rooms.sessions(tenant.as_ref());
+            sessions.iter().filter(|one| self.is_revoked(one)).for_each(|session| session.close(&why));
         }
     }
 

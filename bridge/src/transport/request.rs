@@ -116,7 +116,9 @@ pub(crate) async fn read_body(body: Body, bytes_max: usize, within: Duration) ->
 
 const fn status(reason: Reason) -> StatusCode {
     match reason {
-        Reason::NoToken | Reason::InvalidToken | Reason::TokenExpired => StatusCode::UNAUTHORIZED,
+        Reason::NoToken | Reason::InvalidToken | Reason::TokenExpired | Reason::TokenRevoked => {
+            StatusCode::UNAUTHORIZED
+        }
         Reason::Forbidden | Reason::Disconnected | Reason::Abuse => StatusCode::FORBIDDEN,
         Reason::Limit | Reason::Slow => StatusCode::TOO_MANY_REQUESTS,
         Reason::Unavailable | Reason::Shutdown | Reason::Reconnect | Reason::Reset | Reason::Timeout => {

@@ -78,6 +78,8 @@ const (
 	Reason_REASON_ALREADY_EXISTS Reason = 2014
 	// An upstream does not implement the method.
 	Reason_REASON_UNIMPLEMENTED Reason = 2015
+	// The token was revoked by Admin.Revoke.
+	Reason_REASON_TOKEN_REVOKED Reason = 2016
 )
 
 // Enum value maps for Reason.
@@ -108,6 +110,7 @@ var (
 		2013: "REASON_FAILED_PRECONDITION",
 		2014: "REASON_ALREADY_EXISTS",
 		2015: "REASON_UNIMPLEMENTED",
+		2016: "REASON_TOKEN_REVOKED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":         0,
@@ -135,6 +138,7 @@ var (
 		"REASON_FAILED_PRECONDITION": 2013,
 		"REASON_ALREADY_EXISTS":      2014,
 		"REASON_UNIMPLEMENTED":       2015,
+		"REASON_TOKEN_REVOKED":       2016,
 	}
 )
 
@@ -170,7 +174,7 @@ var File_fanfare_v1_reason_proto protoreflect.FileDescriptor
 const file_fanfare_v1_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x17fanfare/v1/reason.proto\x12\n" +
-	"fanfare.v1*\xe2\x04\n" +
+	"fanfare.v1*\xfd\x04\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x0fREASON_SHUTDOWN\x10\xe9\a\x12\x17\n" +
@@ -196,7 +200,8 @@ const file_fanfare_v1_reason_proto_rawDesc = "" +
 	"\x10REASON_NOT_FOUND\x10\xdc\x0f\x12\x1f\n" +
 	"\x1aREASON_FAILED_PRECONDITION\x10\xdd\x0f\x12\x1a\n" +
 	"\x15REASON_ALREADY_EXISTS\x10\xde\x0f\x12\x19\n" +
-	"\x14REASON_UNIMPLEMENTED\x10\xdf\x0fb\x06proto3"
+	"\x14REASON_UNIMPLEMENTED\x10\xdf\x0f\x12\x19\n" +
+	"\x14REASON_TOKEN_REVOKED\x10\xe0\x0fb\x06proto3"
 
 var (
 	file_fanfare_v1_reason_proto_rawDescOnce sync.Once

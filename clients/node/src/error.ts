@@ -68,7 +68,7 @@ export class FanfareError extends ConnectError {
 
   /** The token itself is the matter, so that another one may do. */
   get isTokenRefused(): boolean {
-    return this.reason === "REASON_TOKEN_EXPIRED" || this.reason === "REASON_INVALID_TOKEN";
+    return ["REASON_TOKEN_EXPIRED", "REASON_TOKEN_REVOKED", "REASON_INVALID_TOKEN"].includes(this.reason ?? "");
   }
 }
 

@@ -119,7 +119,9 @@ export type Code =
   /** An upstream has what the call would make. */
   | "already_exists"
   /** An upstream does not implement the method. */
-  | "unimplemented";
+  | "unimplemented"
+  /** The token was revoked by Admin.Revoke. */
+  | "token_revoked";
 
 /** The connection is ready. To the session alone when it connects; never stored. */
 export interface Connected {

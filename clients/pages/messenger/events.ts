@@ -173,7 +173,9 @@ export type Code =
   /** An upstream has what the call would make. */
   | "already_exists"
   /** An upstream does not implement the method. */
-  | "unimplemented";
+  | "unimplemented"
+  /** The token was revoked by Admin.Revoke. */
+  | "token_revoked";
 
 /** Any JSON. */
 export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObject;

@@ -135,7 +135,9 @@ export type Code =
   /** An upstream has what the call would make. */
   | "already_exists"
   /** An upstream does not implement the method. */
-  | "unimplemented";
+  | "unimplemented"
+  /** The token was revoked by Admin.Revoke. */
+  | "token_revoked";
 
 /** An item was completed. To its owner. */
 export interface Completed {

@@ -65,4 +65,4 @@ class Attempts:
 
 def is_token_refused(error: Error) -> bool:
     """The token itself is the matter, so that another one may do."""
-    return error.reason in ("REASON_TOKEN_EXPIRED", "REASON_INVALID_TOKEN")
+    return error.reason in ("REASON_TOKEN_EXPIRED", "REASON_TOKEN_REVOKED", "REASON_INVALID_TOKEN")

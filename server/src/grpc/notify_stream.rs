@@ -56,6 +56,18 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
     super::grpc(codec, REQUEST_BYTES_MAX).streaming(method, request).await
 }
 
+/// Resolves when the token was revoked.
+async fn revoked(services: &Services, identity: &Identity) -> Refusal {
+    let mut revocations = services.revoked.changes();
+    loop {
+        if let Err(revoked) = services.revoked.check(identity) {
+            return revoked.into();
+        }
+        // The sender lives as long as the server.
+        let _open = revocations.changed().await;
+    }
+}
+
 impl Producer {
     /// The next answer. Nothing is appended after what is refused.
     async fn step(mut self) -> Option<(Result<NotifyResponse, Status>, Option<Self>)> {
@@ -93,6 +105,7 @@ impl Producer {
         let first = tokio::select! {
             biased;
             () = services.closing.cancelled() => Err(Refusal::Shutdown.into()),
+            revoked = revoked(&services, &self.identity) => Err(revoked.into()),
             first = self.requests.message() => first,
         };
         let mut bytes = self.check(first);

@@ -11,6 +11,7 @@ use crate::error::Refusal;
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let code = match &refusal {
+            Refusal::Token(TokenError::KeysPending) => Code::Unavailable,
             Refusal::Token(error) => {
                 if let TokenError::Invalid(why) = error {
                     tracing::debug!(why, "token refused");
@@ -33,6 +34,7 @@ impl From<Refusal> for Status {
             Refusal::TooLarge { .. }
             | Refusal::TooManyTenants(_)
             | Refusal::TooManySessions(_)
+            | Refusal::TooManyRevocations(_)
             | Refusal::TooManyReaders(_)
             | Refusal::StoreFull
             | Refusal::TooManySubscriptions { .. }

@@ -17,7 +17,7 @@ use fanfare_proto::{
 };
 use futures_util::{Stream, stream};
 use prost::Message as _;
-use tokio::time::Interval;
+use tokio::{sync::watch, time::Interval};
 use tonic::Status;
 
 use super::{Services, codec::Frame};
@@ -81,6 +81,7 @@ struct Reader {
     pending: VecDeque<Frame>,
     more: bool,
     heartbeat: Interval,
+    revocations: watch::Receiver<u64>,
     ended: bool,
     since: Instant,
 }
@@ -108,6 +109,8 @@ pub(super) async fn open(
     let pending = VecDeque::from([form.position(subscription.cursor())]);
     let heartbeat = services.heartbeat();
     let counted = services.stats.subscribed();
+    let revocations = services.revoked.changes();
+    services.revoked.check(&identity)?;
     let reader = Reader {
         services,
         counted,
@@ -119,6 +122,7 @@ pub(super) async fn open(
         pending,
         more: false,
         heartbeat,
+        revocations,
         ended: false,
         since: Instant::now(),
     };
@@ -180,6 +184,10 @@ impl Reader {
                 () = tokio::time::sleep(remaining) => {
                     let expired = self.services.auth.remaining(&self.identity) == Some(Duration::ZERO);
                     return if expired { Err(TokenError::Expired.into()) } else { Ok(()) };
+                }
+                _ = self.revocations.changed() => {
+                    self.services.revoked.check(&self.identity)?;
+                    return Ok(());
                 }
                 _ = self.inbox.ready() => {}
                 _ = self.heartbeat.tick() => beat = true,

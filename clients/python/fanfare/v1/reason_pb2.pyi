@@ -31,6 +31,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_FAILED_PRECONDITION: _ClassVar[Reason]
     REASON_ALREADY_EXISTS: _ClassVar[Reason]
     REASON_UNIMPLEMENTED: _ClassVar[Reason]
+    REASON_TOKEN_REVOKED: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 REASON_SHUTDOWN: Reason
 REASON_UNAVAILABLE: Reason
@@ -56,3 +57,4 @@ REASON_NOT_FOUND: Reason
 REASON_FAILED_PRECONDITION: Reason
 REASON_ALREADY_EXISTS: Reason
 REASON_UNIMPLEMENTED: Reason
+REASON_TOKEN_REVOKED: Reason

@@ -66,6 +66,7 @@ pub(super) fn space_name(space: &Space) -> Cow<'static, str> {
     match space {
         Space::Leases => "leases".into(),
         Space::Occupancy => "occupancy".into(),
+        Space::Revocations => "revocations".into(),
         Space::Users(tenant) => format!("users:{}", tenant.as_str()).into(),
     }
 }
@@ -74,6 +75,7 @@ fn space(name: &str) -> Option<Space> {
     match name {
         "leases" => Some(Space::Leases),
         "occupancy" => Some(Space::Occupancy),
+        "revocations" => Some(Space::Revocations),
         other => Tenant::new(other.strip_prefix("users:")?).ok().map(Space::Users),
     }
 }

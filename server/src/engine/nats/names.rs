@@ -105,6 +105,7 @@ impl Names {
         match space {
             Space::Leases => (self.leases_stream(), format!("{prefix}.t.")),
             Space::Occupancy => (self.records_stream(), format!("{prefix}.r.o.")),
+            Space::Revocations => (self.records_stream(), format!("{prefix}.r.v.")),
             Space::Users(tenant) => {
                 (self.records_stream(), format!("{prefix}.r.u.{}.", token(tenant.as_str())))
             }

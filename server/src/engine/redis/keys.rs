@@ -48,6 +48,7 @@ impl Keys {
         let tag = match space {
             Space::Leases => "~leases".to_owned(),
             Space::Occupancy => "~occupancy".to_owned(),
+            Space::Revocations => "~revocations".to_owned(),
             Space::Users(tenant) => escaped(tenant.as_str()),
         };
         let base = format!("{}:{{{tag}}}", self.prefix);

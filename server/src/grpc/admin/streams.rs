@@ -82,15 +82,20 @@ impl<S: Source> Session<S> {
     }
 }
 
-/// Resolves when the server shuts down or the token has expired.
+/// Resolves when the server shuts down, or the token has expired or was revoked.
 async fn end(services: &Services, identity: &Identity) -> Refusal {
+    let mut revocations = services.revoked.changes();
     loop {
+        if let Err(revoked) = services.revoked.check(identity) {
+            return revoked.into();
+        }
         let remaining = services.auth.remaining(identity);
         if remaining == Some(Duration::ZERO) {
             return TokenError::Expired.into();
         }
         tokio::select! {
             () = services.closing.cancelled() => return Refusal::Shutdown,
+            _ = revocations.changed() => {}
             () = tokio::time::sleep(remaining.unwrap_or(EXPIRY_MAX).min(EXPIRY_MAX)) => {}
         }
     }

@@ -16,11 +16,14 @@ use fanfare_proto::{
     token::Identity,
     v1::{
         self, Interest, InterestApplied, LinkHeartbeat, LinkRequest, LinkReset, LinkResponse, LinkWelcome,
-        SessionsApplied, link_request, link_response,
+        Revocations, SessionsApplied, link_request, link_response,
     },
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::time::{Instant, Interval};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval},
+};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -38,6 +41,8 @@ use crate::{
 const LINK_ROOMS_MAX: usize = 1_000_000;
 /// How long the end of a link waits for events that were taken and are not in the log yet.
 const FINISH_MAX: Duration = Duration::from_secs(3);
+/// Revocations in one message.
+const REVOCATIONS_AT_ONCE: usize = 1000;
 /// The pause before a tenant is read again that could not be read.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -67,6 +72,9 @@ pub(super) struct Link {
     reports: Reports,
     pending: VecDeque<Frame>,
     heartbeat: Interval,
+    revocations: watch::Receiver<u64>,
+    /// The number of the last revocation that the bridge was told.
+    revoked: u64,
     finishes: bool,
     ended: bool,
 }
@@ -131,6 +139,9 @@ impl Link {
         requests: Streaming<LinkRequest>,
     ) -> Self {
         let heartbeat = services.heartbeat();
+        let mut revocations = services.revoked.changes();
+        // Those that are known are told at once.
+        revocations.mark_changed();
         let period = services.heartbeat_interval.as_millis();
         let welcome = LinkWelcome {
             server: services.name.clone(),
@@ -160,6 +171,8 @@ impl Link {
             reports: Reports::default(),
             pending: VecDeque::from([frame(link_response::Kind::Welcome(welcome))]),
             heartbeat,
+            revocations,
+            revoked: 0,
             finishes: false,
             ended: false,
         }
@@ -219,6 +232,7 @@ impl Link {
                 self.reports.push(self.services.presence.reported(), r#ref);
                 self.pending.push_back(frame(link_response::Kind::Sessions(applied?)));
             }
+            _ = self.revocations.changed() => self.revoke()?,
             () = self.sessions.link.closing.cancelled() => return Err(Refusal::LeaseLost.into()),
             keys = self.inbox.ready() => self.ready.extend(keys),
             ends = self.sessions.link.ends() => {
@@ -419,6 +433,20 @@ impl Link {
                 Reached::Nothing(refusal)
             }
         }
+    }
+
+    /// Tells the bridge which tokens it accepts no more, and ends the link when its own is among them.
+    fn revoke(&mut self) -> Result<(), Refusal> {
+        self.services.revoked.check(&self.identity)?;
+        let (revocations, last) = self.services.revoked.after(self.revoked, REVOCATIONS_AT_ONCE);
+        if revocations.len() == REVOCATIONS_AT_ONCE {
+            self.revocations.mark_changed();
+        }
+        self.revoked = last;
+        if !revocations.is_empty() {
+            self.pending.push_back(frame(link_response::Kind::Revocations(Revocations { revocations })));
+        }
+        Ok(())
     }
 
     /// Says that the server is alive, and how far it has looked in quiet rooms.

@@ -191,6 +191,13 @@ export enum Reason {
    * @generated from enum value: REASON_UNIMPLEMENTED = 2015;
    */
   UNIMPLEMENTED = 2015,
+
+  /**
+   * The token was revoked by Admin.Revoke.
+   *
+   * @generated from enum value: REASON_TOKEN_REVOKED = 2016;
+   */
+  TOKEN_REVOKED = 2016,
 }
 
 /**
