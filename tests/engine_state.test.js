@@ -74,7 +74,7 @@ for (const kind of ["redis", "nats"]) {
         assert.match(why, /^not delivering: .+/);
         const { engine } = await stats.next(({ engine }) => engine.problems.some((one) => one.stopsPublishing), "the problem");
         const text = engine.problems.map((one) => one.text).join("; ");
-        assert.match(text, kind === "redis" ? new RegExp(`127\\.0\\.0\\.1:${store.port}`) : /4 of 4 partitions have no leader|connection to NATS is lost/);
+        assert.match(text, kind === "redis" ? new RegExp(`127\\.0\\.0\\.1:${store.port}`) : /4 of 4 partitions have no leader that answers|connection to NATS is lost/);
       } finally {
         store.child.kill("SIGCONT");
       }

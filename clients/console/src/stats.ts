@@ -101,7 +101,11 @@ function note(now: Stats): void {
   const latest: Rates[] = [];
   const servers = all.map(({ id, name, stats }) => {
     const heard = hear(id, stats);
-    if (heard.length > 1) latest.push(ratesOf(heard.at(-1)!, heard.at(-2)!));
+    if (heard.length > 1) {
+      // A bridge may report just after one of the server's seconds, and twice in the next.
+      const { bridges } = ratesOf(stats, heard.at(-3) ?? heard.at(-2)!);
+      latest.push({ ...ratesOf(heard.at(-1)!, heard.at(-2)!), bridges });
+    }
     return { id, name, stats, rates: ratesOf(stats, heard[0]!) };
   });
   figures.update(({ history, latest: before }) => ({ latest: now, servers, history: before === undefined ? history : add(history, pointOf(now, servers, latest)) }));

@@ -102,7 +102,9 @@ fn problems(
     let mut problems = Vec::new();
     let leaderless = count(|one| one.leader.is_empty());
     if leaderless > 0 {
-        let text = format!("{leaderless} of {of} partitions have no leader; their tenants cannot publish");
+        let text = format!(
+            "{leaderless} of {of} partitions have no leader that answers; their tenants cannot publish"
+        );
         problems.push(outage(text));
     }
     let full = partitions.iter().filter(|one| bytes_max.is_some_and(|max| one.bytes_used >= max)).count();
