@@ -353,6 +353,10 @@ test("refusals are counted by reason with what was told, and events by type", as
   const count = (of, reason) => Number(of.refusals.find((one) => one.reason === reason)?.count ?? 0);
   await assert.rejects(message("refusals", {}, { rooms: ["Not a room"] }));
   await message("refusals");
+  await assert.rejects(connect(url, "no token at all"));
+  const INVALID_TOKEN = 2002;
+  const connections = (of) => of.bridges.reduce((sum, bridge) => sum + count(bridge, INVALID_TOKEN), 0);
+  await stats.next((of) => connections(of) > connections(before), "the refused connection");
   const INVALID = 2005;
   const now = await stats.next((of) => count(of, INVALID) > count(before, INVALID), "the refusal");
   const refusal = now.refusals.find((one) => one.reason === INVALID);

@@ -14,7 +14,7 @@ use fanfare_proto::{
     v1::{BridgeStats, TransportSessions},
 };
 
-use fanfare_telemetry::{LimitTally, Page, ReasonTally};
+use fanfare_telemetry::{LimitTally, Page, ReasonTally, Refusals};
 
 use crate::{event::Event, refusal::Refusal, session::Ending};
 
@@ -37,6 +37,8 @@ pub(crate) struct Stats {
     left: AtomicU64,
     lost: AtomicU64,
     connect_refusals: ReasonTally,
+    /// The same, with what was said last.
+    refusals: Refusals,
     call_refusals: ReasonTally,
     limits: LimitTally,
     accepted: AtomicU64,
@@ -47,7 +49,7 @@ impl Default for Stats {
     fn default() -> Self {
         let (events, deliveries, overflows, delivery, calls, call) = Default::default();
         let (opened, recovered, closed, left, lost) = Default::default();
-        let (connect_refusals, call_refusals, accepted, report) = Default::default();
+        let (connect_refusals, refusals, call_refusals, accepted, report) = Default::default();
         Self {
             events,
             deliveries,
@@ -61,6 +63,7 @@ impl Default for Stats {
             left,
             lost,
             connect_refusals,
+            refusals,
             call_refusals,
             limits: LimitTally::new(&Refusal::LIMITS),
             accepted,
@@ -153,6 +156,7 @@ impl Stats {
     /// A connection or a session was refused.
     pub(crate) fn refuse_connect(&self, refusal: &Refusal) {
         self.connect_refusals.count(refusal.reason);
+        self.refusals.add(refusal.reason, refusal.message.clone());
         self.note_limit(refusal);
     }
 
@@ -189,6 +193,7 @@ impl Stats {
             deliveries: read(&self.deliveries),
             overflows: read(&self.overflows),
             delivery: Some(self.delivery.since(&mut report.snapshot)),
+            refusals: self.refusals.counts(),
             ..BridgeStats::default()
         }
     }

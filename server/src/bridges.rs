@@ -25,6 +25,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const ASKED_MAX: usize = 64;
 /// Kinds of transports that a report can tell apart.
 const TRANSPORTS_MAX: usize = 16;
+/// Reasons of refusals that a report can tell apart.
+const REFUSALS_MAX: usize = 64;
 
 /// All linked bridges, by the number of their link.
 #[derive(Debug, Default)]
@@ -134,6 +136,10 @@ impl Bridge {
     /// The bridge says how it is.
     pub(crate) fn report(&self, mut stats: BridgeStats) {
         stats.sessions.truncate(TRANSPORTS_MAX);
+        stats.refusals.truncate(REFUSALS_MAX);
+        for refusal in &mut stats.refusals {
+            refusal.last_message = shown(&refusal.last_message);
+        }
         *locked(&self.stats) = Some(stats);
     }
 

@@ -25,7 +25,6 @@ mod metrics;
 mod peers;
 mod presence;
 mod probe;
-mod refusals;
 mod revoked;
 mod secure;
 mod server;

@@ -14,10 +14,10 @@ use fanfare_proto::{
     latency::Histogram,
     v1::{EventCount, Reason},
 };
-use fanfare_telemetry::{LimitTally, ReasonTally};
+use fanfare_telemetry::{LimitTally, ReasonTally, Refusals};
 use tonic::Status;
 
-use crate::{engine::Appended, error::Refusal, refusals::Refusals};
+use crate::{engine::Appended, error::Refusal};
 
 /// Types of events that are told.
 const TOP_EVENTS_MAX: usize = 20;
@@ -145,7 +145,7 @@ impl Stats {
 
     /// Something was refused.
     pub(crate) fn refuse(&self, refusal: &Refusal) {
-        self.refusals.add(refusal);
+        self.refusals.add(refusal.reason(), refusal.to_string());
         self.reasons.count(refusal.reason());
         if let Some(limit) = refusal.limit() {
             self.limits.count(limit);

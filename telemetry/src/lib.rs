@@ -2,7 +2,7 @@
 //! [`Source`] when somebody asks.
 //!
 //! 1. `page`: the values of one moment.
-//! 2. `tally`: counts of refusals.
+//! 2. `tally`, `refusals`: counts of refusals, and what was said with them.
 //! 3. `process`: what the system says of the process.
 //! 4. `metrics`: all sources of a process, in the formats that Prometheus reads.
 //! 5. `listener`: serves them on an address of their own.
@@ -11,10 +11,12 @@ mod listener;
 mod metrics;
 mod page;
 mod process;
+mod refusals;
 mod tally;
 
 pub use listener::MetricsListener;
 pub use metrics::{Exposition, Metrics, Source};
 pub use page::{Bound, Page};
 pub use process::Process;
+pub use refusals::Refusals;
 pub use tally::{LimitTally, ReasonTally};

@@ -1,6 +1,6 @@
 // What there is most of: types of events, rooms, and reasons of refusals.
 
-import type { Stats } from "./gen/fanfare/v1/admin_pb";
+import type { RefusalCount, Stats } from "./gen/fanfare/v1/admin_pb";
 import { Reason } from "./gen/fanfare/v1/reason_pb";
 import type { ComponentChildren } from "preact";
 import { admin, useAsked } from "./api";
@@ -75,19 +75,25 @@ function TopRooms() {
 }
 
 function Refusals({ servers }: { servers: ServerFigures[] }) {
-  const sums = new Map<Reason, { total: number; at: number; message: string }>();
-  for (const { reason, count: n, lastAt, lastMessage } of servers.flatMap(({ stats }) => stats.refusals)) {
-    const known = sums.get(reason);
+  const sums = new Map<string, { reason: Reason; what: string; total: number; at: number; message: string }>();
+  const add = (what: string, { reason, count: n, lastAt, lastMessage: message }: RefusalCount) => {
+    const known = sums.get(`${what} ${reason}`);
     const [at, total] = [millis(lastAt), (known?.total ?? 0) + Number(n)];
-    sums.set(reason, !known || at > known.at ? { total, at, message: lastMessage } : { ...known, total });
+    sums.set(`${what} ${reason}`, !known || at > known.at ? { reason, what, total, at, message } : { ...known, total });
+  };
+  for (const { stats } of servers) {
+    stats.refusals.forEach((one) => add("requests", one));
+    for (const bridge of stats.bridges) bridge.refusals.forEach((one) => add("connections", one));
   }
   const rows = [...sums].sort(([, a], [, b]) => b.total - a.total).slice(0, ROWS);
   return (
     <List title="Refusals" empty="Nothing was refused since the start.">
-      {rows.map(([reason, { total, at, message }]) => (
-        <li key={reason} class="refusal">
+      {rows.map(([key, { reason, what, total, at, message }]) => (
+        <li key={key} class="refusal">
           <strong class="mono">{(Reason[reason] ?? String(reason)).toLowerCase()}</strong>
-          <span class="num">{count(total)}</span>
+          <span class="num">
+            {count(total)} {what}
+          </span>
           <p class="dim" title={dateTime(at)}>
             {message} <span class="num">(<Ago at={at} /> ago)</span>
           </p>

@@ -3,35 +3,34 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use fanfare_proto::v1::{Reason, RefusalCount};
 
-use crate::{error::Refusal, ingest};
-
 /// The longest message that is kept, in bytes.
 const MESSAGE_BYTES_MAX: usize = 256;
 
-/// Counts of refusals. There is one entry per reason at most, and the lock is short.
+/// Counts of refusals, each with what was said last. There is one entry per reason at most, and the
+/// lock is short.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<HashMap<Reason, RefusalCount>>);
+pub struct Refusals(Mutex<HashMap<Reason, RefusalCount>>);
 
 impl Refusals {
-    /// Something was refused.
-    pub(crate) fn add(&self, refusal: &Refusal) {
-        let (reason, mut message) = (refusal.reason(), refusal.to_string());
+    /// Something was refused, with a message of which at most 256 bytes are kept.
+    pub fn add(&self, reason: Reason, mut message: String) {
         let end = (0..=MESSAGE_BYTES_MAX.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
         message.truncate(end.unwrap_or_default());
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_reason = counts.entry(reason).or_default();
         of_reason.reason = reason.into();
         of_reason.count += 1;
-        of_reason.last_at = Some(ingest::now());
+        of_reason.last_at = Some(SystemTime::now().into());
         of_reason.last_message = message;
     }
 
     /// All counts, the highest first.
-    pub(crate) fn counts(&self) -> Vec<RefusalCount> {
+    pub fn counts(&self) -> Vec<RefusalCount> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts: Vec<RefusalCount> = counts.values().cloned().collect();
         counts.sort_unstable_by(|a, b| (b.count, a.reason).cmp(&(a.count, b.reason)));
@@ -46,20 +45,20 @@ mod tests {
     #[test]
     fn refusals_are_counted_by_reason_with_the_last_message() {
         let refusals = Refusals::default();
-        refusals.add(&Refusal::Shutdown);
-        refusals.add(&Refusal::Invalid("é".repeat(500)));
-        refusals.add(&Refusal::Invalid("last".into()));
+        refusals.add(Reason::Shutdown, "closing".into());
+        for message in ["first", "last"] {
+            refusals.add(Reason::InvalidArgument, message.into());
+        }
         let counts = refusals.counts();
         let told: Vec<_> =
             counts.iter().map(|one| (one.reason(), one.count, one.last_message.as_str())).collect();
-        let shutdown = Refusal::Shutdown.to_string();
-        assert_eq!(told, [(Reason::InvalidArgument, 2, "last"), (Reason::Shutdown, 1, &*shutdown)]);
+        assert_eq!(told, [(Reason::InvalidArgument, 2, "last"), (Reason::Shutdown, 1, "closing")]);
     }
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
         let refusals = Refusals::default();
-        refusals.add(&Refusal::Invalid("é".repeat(500)));
-        assert!(refusals.counts()[0].last_message.len() <= MESSAGE_BYTES_MAX);
+        refusals.add(Reason::Limit, format!("x{}", "é".repeat(500)));
+        assert_eq!(refusals.counts()[0].last_message.len(), MESSAGE_BYTES_MAX - 1);
     }
 }
