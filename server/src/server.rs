@@ -17,7 +17,7 @@ use crate::{
     auth::Auth,
     bridges::Bridges,
     call::Calls,
-    config::{Config, NatsConfig, RedisConfig, Store, Tls},
+    config::{Config, Limits, NatsConfig, RedisConfig, Store, Tls},
     connection,
     engine::{
         Engine, ServerId, disk::DiskEngine, memory::MemoryEngine, nats::NatsEngine, redis::RedisEngine,
@@ -137,11 +137,7 @@ impl Server {
             connections_max: limits.connections_max,
             per_address_max: limits.connections_per_address_max,
         };
-        let rules = connection::Rules {
-            streams_max: limits.streams_per_connection_max,
-            request_timeout: limits.request_timeout,
-            idle_timeout: limits.idle_timeout,
-        };
+        let rules = rules(&limits);
         let acceptor = Acceptor::new(listener, bounds);
         let (budget, retention) = (Budget::new(), config.retention);
         let (places, of) = (acceptor.places(), services.clone());
@@ -261,6 +257,14 @@ fn url(address: SocketAddr, is_secure: bool) -> String {
 fn secure(tls: Tls, timeout: Duration) -> Result<Arc<Secure>, Error> {
     let listener = ServerTls::load(tls.files, &["h2", "http/1.1"])?;
     Ok(Arc::new(Secure::new(listener, Workloads::new(tls.workloads), timeout)))
+}
+
+const fn rules(limits: &Limits) -> connection::Rules {
+    connection::Rules {
+        streams_max: limits.streams_per_connection_max,
+        request_timeout: limits.request_timeout,
+        idle_timeout: limits.idle_timeout,
+    }
 }
 
 /// The pages of health.
