@@ -15,13 +15,22 @@ const NOTE = { id: 1, chatId: 7, content: "x", fromMe: true, channel: "whatsapp"
 const LISTEN = ["--metrics-listen", "127.0.0.1:0"];
 let fanfare;
 let addresses;
+// The same with names of tenants.
+let named;
+let byTenant;
 
 before(async () => {
   fanfare = await start({ serverArgs: LISTEN, bridgeArgs: [...LISTEN, "--calls-burst", "5", "--calls-per-second", "1"] });
+  const names = [...LISTEN, "--metrics-tenants", "1"];
+  named = await start({ serverArgs: names, bridgeArgs: names });
   const of = async (process) => `http://${(await process.log("metrics listening")).address}/metrics`;
   addresses = { server: await of(fanfare.server), bridge: await of(fanfare.bridge) };
+  byTenant = { server: await of(named.server), bridge: await of(named.bridge) };
 });
-after(() => fanfare?.stop());
+after(async () => {
+  await named?.stop();
+  await fanfare?.stop();
+});
 
 const text = async (url, options) => (await get(url, options)).text();
 
@@ -34,9 +43,9 @@ async function scrape(url) {
 /** The names of all families of a page, with their types. */
 const families = (page) => new Map([...page.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name, type]));
 
-function publish(kind, event, ...args) {
-  const target = ["--server", fanfare.server.url, "--token", producer(), "--tenant", "m"];
-  return run(["notify", ...target, ...args, kind, JSON.stringify(event)]);
+function publish(kind, event, tenant = "m", server = fanfare.server) {
+  const target = ["--server", server.url, "--token", producer(), "--tenant", tenant];
+  return run(["notify", ...target, kind, JSON.stringify(event)]);
 }
 
 function promtool(args, input) {
@@ -57,7 +66,7 @@ test("the alert rules are valid and do what they say", () => {
 
 test("every metric is documented with its type, and every documented one exists", async () => {
   const found = new Map();
-  for (const url of Object.values(addresses)) families(await text(url)).forEach((type, name) => found.set(name, type));
+  for (const url of Object.values(byTenant)) families(await text(url)).forEach((type, name) => found.set(name, type));
   const docs = await readFile(path.join(ROOT, "docs/operations.md"), "utf8");
   const documented = new Map([...docs.matchAll(/^\| `((?:fanfare|process)_\w+)` \| (\w+) \|/gm)].map(([, name, type]) => [name, type]));
   assert.deepStrictEqual([...documented].sort(), [...found].sort());
@@ -126,6 +135,20 @@ test("what happens is counted where it happens", async () => {
   sockets.forEach((socket) => socket.disconnect());
   await becomes("bridge", 'fanfare_bridge_sessions_closed_total{reason="left"}', 3);
   await becomes("bridge", 'fanfare_bridge_sessions{transport="socketio"}', 0);
+});
+
+test("so many tenants have names as the setting says", async () => {
+  const events = async (tenant) => (await scrape(byTenant.server)).get(`fanfare_server_tenant_events_total{tenant="${tenant}"}`);
+  // The probe of a server that delivers has a tenant of its own.
+  const before = [...(await scrape(byTenant.server)).keys()].filter((name) => name.includes("tenant="));
+  assert.deepStrictEqual(before, ['fanfare_server_tenant_events_total{tenant=""}']);
+  for (const tenant of ["one", "two", "three", "one"]) assert.equal((await publish("messenger.v1.NewMessage", NOTE, tenant, named.server)).code, 0);
+  assert.deepStrictEqual([await events("one"), await events("two"), await events("")], [2, undefined, 2]);
+  const sockets = await Promise.all(["one", "two", "two"].map((tenant, i) => connect(named.bridge.url, user(`${i}`, tenant))));
+  const page = await scrape(byTenant.bridge);
+  const sessions = (tenant) => page.get(`fanfare_bridge_tenant_sessions{tenant="${tenant}"}`);
+  assert.deepStrictEqual([sessions("two"), sessions("one"), sessions("")], [2, undefined, 1]);
+  sockets.forEach((socket) => socket.disconnect());
 });
 
 test("OpenMetrics comes to those who ask for it", async () => {

@@ -90,6 +90,8 @@ pub struct Config {
     pub console: bool,
     /// Lets everybody on this machine into the console; only for development, with the public key.
     pub development: Option<Signer>,
+    /// Tenants that metrics tell apart; 0: none.
+    pub metrics_tenants: usize,
 }
 
 impl Config {
@@ -134,6 +136,7 @@ impl Config {
             shards: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             interest_linger: Duration::from_secs(1),
             console: true,
+            metrics_tenants: 0,
             development: None,
         }
     }

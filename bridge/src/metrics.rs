@@ -1,10 +1,10 @@
 //! What the bridge publishes of itself when it is scraped. Nothing is counted for it that the other
 //! modules do not count anyway.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use fanfare_proto::{rate::Rate, v1::Transport};
-use fanfare_telemetry::{Bound, Page, Source};
+use fanfare_telemetry::{Bound, Page, Source, TenantTally};
 use futures_util::future::BoxFuture;
 
 use crate::{limits::Kind, listener::Listener, sessions::Sessions, stats::Census};
@@ -42,6 +42,18 @@ impl BridgeMetrics {
         };
         let transports = [Transport::Socketio, Transport::Websocket, Transport::Sse, Transport::Poll];
         page.gauges("fanfare_bridge_sessions", "Open sessions", "transport", transports.map(count));
+        let tally = TenantTally::new(self.sessions.config.metrics_tenants);
+        let mut largest: Vec<_> = census.tenants.iter().collect();
+        largest.sort_by_key(|(tenant, count)| (Reverse(**count), (*tenant).clone()));
+        for (tenant, count) in largest {
+            tally.add(tenant, usize::try_from(*count).unwrap_or(usize::MAX));
+        }
+        page.gauges(
+            "fanfare_bridge_tenant_sessions",
+            "Open sessions of the tenants with the most, by tenant",
+            "tenant",
+            tally.counts(),
+        );
         for (kind, total, _) in self.sessions.addresses.usage() {
             match kind {
                 Kind::Connection => {

@@ -68,6 +68,7 @@ impl Rooms {
 
     /// Delivers a batch of one tenant's events. Never waits.
     pub(crate) fn deliver(&self, tenant: &Tenant, events: Vec<Arc<Event>>, stats: &Stats) {
+        stats.tenants.add(tenant, events.len());
         let runs = Run::split(events, self.shards.len());
         stats.count_events(runs.iter().map(|run| run.events.len()).sum());
         self.shards.iter().for_each(|shard| shard.deliver(tenant, &runs, stats));

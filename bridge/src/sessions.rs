@@ -199,7 +199,7 @@ impl Sessions {
             verifier,
             link,
             rooms: Rooms::new(config.shards),
-            stats: Stats::default(),
+            stats: Stats::new(config.metrics_tenants),
             addresses: Addresses::new(&config),
             user_limits: UserLimits::new(&config),
             outbox_limits: Arc::new(OutboxLimits {

@@ -2,6 +2,7 @@
 //! additions per batch, however many sessions get it.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,10 +12,11 @@ use std::{
 
 use fanfare_proto::{
     latency::{Histogram, Snapshot},
+    room::Tenant,
     v1::{BridgeStats, TransportSessions},
 };
 
-use fanfare_telemetry::{LimitTally, Page, ReasonTally, Refusals};
+use fanfare_telemetry::{LimitTally, Page, ReasonTally, Refusals, TenantTally};
 
 use crate::{event::Event, refusal::Refusal, session::Ending};
 
@@ -42,11 +44,20 @@ pub(crate) struct Stats {
     call_refusals: ReasonTally,
     limits: LimitTally,
     accepted: AtomicU64,
+    /// Events over the link.
+    pub(crate) tenants: TenantTally,
     report: Mutex<Report>,
 }
 
 impl Default for Stats {
     fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Stats {
+    /// Counters that tell so many tenants apart.
+    pub(crate) fn new(tenants_max: usize) -> Self {
         let (events, deliveries, overflows, delivery, calls, call) = Default::default();
         let (opened, recovered, closed, left, lost) = Default::default();
         let (connect_refusals, refusals, call_refusals, accepted, report) = Default::default();
@@ -67,6 +78,7 @@ impl Default for Stats {
             call_refusals,
             limits: LimitTally::new(&Refusal::LIMITS),
             accepted,
+            tenants: TenantTally::new(tenants_max),
             report,
         }
     }
@@ -94,6 +106,8 @@ pub(crate) struct Census {
     pub(crate) fullest_bytes: u64,
     /// Sessions for which something waits.
     pub(crate) waiting: u64,
+    /// Sessions by tenant, where metrics tell tenants apart.
+    pub(crate) tenants: BTreeMap<Tenant, u64>,
 }
 
 fn add(counter: &AtomicU64, count: usize) {
@@ -204,6 +218,12 @@ impl Stats {
     pub(crate) fn fill(&self, page: &mut Page) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         page.counter("fanfare_bridge_events_total", "Events that came over the link", read(&self.events));
+        page.counters(
+            "fanfare_bridge_tenant_events_total",
+            "Events that came over the link, by tenant",
+            "tenant",
+            self.tenants.counts(),
+        );
         page.counter(
             "fanfare_bridge_deliveries_total",
             "Events that were handed to sessions, counted once per session",

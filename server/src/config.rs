@@ -41,6 +41,8 @@ pub struct Config {
     pub upstreams: Upstreams,
     /// How often a silent Subscribe or Link stream says that it is alive.
     pub heartbeat_interval: Duration,
+    /// Tenants that metrics tell apart; 0: none.
+    pub metrics_tenants: usize,
 }
 
 /// TLS of the listener.
@@ -243,6 +245,7 @@ impl Config {
             presence: PresenceConfig::default(),
             upstreams: Upstreams::default(),
             heartbeat_interval: Duration::from_secs(10),
+            metrics_tenants: 0,
         }
     }
 }

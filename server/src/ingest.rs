@@ -191,6 +191,7 @@ impl Ingest {
         self.hub.announce(tenant).await;
         let answers = self.engine.append(tenant, batch).await;
         let answers = answers.inspect_err(|_| self.stats.refused(count))?;
+        self.stats.tenants.add(tenant, answers.len());
         for answer in &answers {
             self.stats.appended(answer, since);
             access::published(tenant.as_str(), answer);
@@ -329,7 +330,7 @@ mod tests {
             &hub,
             engine,
             limits.event_bytes_max,
-            Arc::new(Stats::new(&catalogs)),
+            Arc::new(Stats::new(&catalogs, 0)),
         );
         let kind = catalogs.event("messenger.v1.UserOnline").unwrap();
         let draft = || {

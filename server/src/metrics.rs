@@ -55,6 +55,12 @@ impl ServerMetrics {
             "Requests to publish that were refused",
             counts.refused,
         );
+        page.counters(
+            "fanfare_server_tenant_events_total",
+            "Events that were published, by tenant",
+            "tenant",
+            stats.tenants.counts(),
+        );
         page.times(
             "fanfare_server_append_seconds",
             "Time from a checked event until the engine has it",

@@ -85,7 +85,7 @@ impl Server {
         let jwks = Arc::new(Jwks::new(auth.verifier().clone(), config.jwks_ca.as_deref())?);
         let secure = config.tls.map(|tls| secure(tls, limits.request_timeout)).transpose()?;
         let catalogs = config.catalogs;
-        let stats = Arc::new(Stats::new(&catalogs));
+        let stats = Arc::new(Stats::new(&catalogs, config.metrics_tenants));
         let size_max = config.limits.event_bytes_max;
         let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), size_max, stats.clone());
         let ingest = Arc::new(ingest);

@@ -14,7 +14,7 @@ use fanfare_proto::{
     latency::Histogram,
     v1::{EventCount, Reason},
 };
-use fanfare_telemetry::{LimitTally, ReasonTally, Refusals};
+use fanfare_telemetry::{LimitTally, ReasonTally, Refusals, TenantTally};
 use tonic::Status;
 
 use crate::{engine::Appended, error::Refusal};
@@ -42,6 +42,8 @@ pub(crate) struct Stats {
     pub(crate) reasons: ReasonTally,
     /// Those that exceeded a limit.
     pub(crate) limits: LimitTally,
+    /// Published events by tenant.
+    pub(crate) tenants: TenantTally,
     /// Accepted events by the full name of their type; those of all catalogs that were loaded.
     by_type: HashMap<String, OfType>,
 }
@@ -74,7 +76,8 @@ fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl Stats {
-    pub(crate) fn new(catalogs: &Catalogs) -> Self {
+    /// Counters for events of these catalogs, which tell so many tenants apart.
+    pub(crate) fn new(catalogs: &Catalogs, tenants_max: usize) -> Self {
         let of_type = |name: &str| OfType { name: name.to_owned(), count: AtomicU64::new(0) };
         let by_type =
             catalogs.events().map(|event| (event.full_name.clone(), of_type(&event.name))).collect();
@@ -95,6 +98,7 @@ impl Stats {
             refusals,
             reasons,
             limits,
+            tenants: TenantTally::new(tenants_max),
             by_type,
         }
     }

@@ -2,7 +2,7 @@
 //! [`Source`] when somebody asks.
 //!
 //! 1. `page`: the values of one moment.
-//! 2. `tally`, `refusals`: counts of refusals, and what was said with them.
+//! 2. `tally`, `refusals`: counts that are told apart, and what was said with refusals.
 //! 3. `process`: what the system says of the process.
 //! 4. `metrics`: all sources of a process, in the formats that Prometheus reads.
 //! 5. `listener`: serves them on an address of their own.
@@ -19,4 +19,4 @@ pub use metrics::{Exposition, Metrics, Source};
 pub use page::{Bound, Page};
 pub use process::Process;
 pub use refusals::Refusals;
-pub use tally::{LimitTally, ReasonTally};
+pub use tally::{LimitTally, ReasonTally, TenantTally};

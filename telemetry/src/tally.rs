@@ -1,8 +1,14 @@
-//! Counts of refusals: by reason, and by the limit that was exceeded.
+//! Counts that are told apart: by reason, by the limit that was exceeded, by tenant.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use fanfare_proto::v1::Reason;
+use fanfare_proto::{room::Tenant, v1::Reason};
 
 /// Reasons are numbered from these, at most so many from each.
 const BLOCKS: [i32; 2] = [1000, 2000];
@@ -65,6 +71,51 @@ impl LimitTally {
     }
 }
 
+/// Counts by tenant, for a bounded number of tenants: the first that there were. All others are one
+/// count, under an empty name, which no tenant has.
+#[derive(Debug)]
+pub struct TenantTally {
+    tenants_max: usize,
+    counts: Mutex<HashMap<Tenant, u64>>,
+    others: AtomicU64,
+}
+
+impl TenantTally {
+    /// Counts for so many tenants; 0: nothing is counted.
+    pub fn new(tenants_max: usize) -> Self {
+        Self { tenants_max, counts: Mutex::default(), others: AtomicU64::new(0) }
+    }
+
+    /// Adds to the count of a tenant. The lock is short.
+    pub fn add(&self, tenant: &Tenant, count: usize) {
+        if self.tenants_max == 0 {
+            return;
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = counts.get_mut(tenant) {
+            *own += count as u64;
+        } else if counts.len() < self.tenants_max {
+            counts.insert(tenant.clone(), count as u64);
+        } else {
+            drop(counts);
+            self.others.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// All counts, by name; none when nothing is counted.
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        if self.tenants_max == 0 {
+            return Vec::new();
+        }
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = counts.iter().map(|(name, count)| (name.as_str().to_owned(), *count)).collect();
+        drop(counts);
+        all.push((String::new(), self.others.load(Ordering::Relaxed)));
+        all.sort_unstable();
+        all
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +129,20 @@ mod tests {
         }
         let expected: Vec<(String, u64)> = reasons.iter().map(|reason| reason.code()).zip(1..).collect();
         assert_eq!(tally.counts().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn tenants_are_bounded() {
+        let tally = TenantTally::new(2);
+        for (tenant, count) in [("b", 1), ("a", 2), ("c", 3), ("b", 4), ("d", 5)] {
+            tally.add(&Tenant::new(tenant).unwrap(), count);
+        }
+        let counts = tally.counts();
+        let counts: Vec<_> = counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert_eq!(counts, [("", 8), ("a", 2), ("b", 5)]);
+        let none = TenantTally::new(0);
+        none.add(&Tenant::new("a").unwrap(), 1);
+        assert!(none.counts().is_empty());
     }
 
     #[test]

@@ -100,7 +100,11 @@ impl Sessions {
     pub(crate) async fn census(&self) -> Census {
         let (mut sessions, mut queued_bytes) = (BTreeMap::new(), 0);
         let (mut fullest_bytes, mut waiting) = (0, 0);
+        let mut tenants: BTreeMap<Tenant, u64> = BTreeMap::new();
         for members in self.rooms.everybody(None) {
+            if let Some(first) = members.first().filter(|_| self.config.metrics_tenants > 0) {
+                *tenants.entry(first.tenant.clone()).or_default() += members.len() as u64;
+            }
             for some in members.chunks(SESSIONS_AT_ONCE) {
                 for session in some {
                     *sessions.entry(session.caller.transport).or_default() += 1;
@@ -115,6 +119,6 @@ impl Sessions {
         let by_transport = sessions.into_iter();
         let sessions =
             by_transport.map(|(transport, count)| TransportSessions { transport, count }).collect();
-        Census { sessions, queued_bytes, fullest_bytes, waiting }
+        Census { sessions, queued_bytes, fullest_bytes, waiting, tenants }
     }
 }

@@ -45,6 +45,7 @@ pub(crate) async fn dev(args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
     config.signer.clone_from(&signer);
     config.jwks_ca.clone_from(&settings.jwt_jwks_ca);
+    config.metrics_tenants = args.common.metrics_tenants.into();
     let stop = stop_signal()?;
     files::allow(args.bridge.connections_max);
     let server = Server::bind(config).await;
@@ -55,6 +56,7 @@ pub(crate) async fn dev(args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     let mut config = bridge_config(&args.bridge, vec![format!("http://{grpc}")], token, tokens, origins);
     config.development = signer;
     config.jwks_ca.clone_from(&settings.jwt_jwks_ca);
+    config.metrics_tenants = args.common.metrics_tenants.into();
     config.client_bundle = args.bridge.client_bundle.unwrap_or(true);
     let bridge = Bridge::bind(config).map_err(|e| explain(e.into(), "--http-listen 127.0.0.1:0"))?;
     let http = bridge.local_addr();

@@ -181,6 +181,7 @@ pub(crate) async fn server(args: ServerCommand, logs: &Logs) -> anyhow::Result<(
     let mut config = server_config(&args.server, tokens, args.common.cors_origin)?;
     config.jwks_ca.clone_from(&args.common.tokens.jwt_jwks_ca);
     config.tls = server_tls(&args.tls, &args.clients);
+    config.metrics_tenants = args.common.metrics_tenants.into();
     files::allow(args.server.grpc_connections_max);
     let server = Server::bind(config).await?;
     info!(address = %server.local_addr(), "server listening");
@@ -208,6 +209,7 @@ pub(crate) async fn bridge(args: PeerArgs, logs: &Logs) -> anyhow::Result<()> {
     config.jwks_ca.clone_from(&args.common.tokens.jwt_jwks_ca);
     config.tls = tls_files(&args.tls, None);
     config.server_tls = client_tls(&args.server_tls)?;
+    config.metrics_tenants = args.common.metrics_tenants.into();
     files::allow(args.bridge.connections_max);
     let bridge = Bridge::bind(config)?;
     info!(address = %bridge.local_addr(), "bridge listening");

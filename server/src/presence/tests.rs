@@ -521,7 +521,7 @@ impl Servers {
         let presence = presence_of(&engine, &self.config);
         let hub = Arc::new(Hub::new(Limits::default(), Arc::new(engine.clone())));
         let (catalogs, closing) = (self.catalogs.clone(), CancellationToken::new());
-        let stats = Arc::new(crate::stats::Stats::new(&catalogs));
+        let stats = Arc::new(crate::stats::Stats::new(&catalogs, 0));
         let ingest = Ingest::new(catalogs, &hub, Arc::new(engine), 65_536, stats);
         let mut task = tokio::task::JoinSet::new();
         task.spawn({

@@ -163,6 +163,10 @@ pub(crate) struct CommonArgs {
     /// reaches; port 0 chooses one. Absent: only on the main port, for an administrator's token.
     #[arg(long, env = "FANFARE_METRICS_LISTEN", value_name = "ADDRESS")]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Tenants that metrics tell apart by name; all others are counted together. 0: no metric names
+    /// tenants.
+    #[arg(long, env = "FANFARE_METRICS_TENANTS", value_name = "COUNT", default_value_t = 0)]
+    pub(crate) metrics_tenants: u16,
     /// How long to wait for what is under way when told to stop.
     #[arg(long, env = "FANFARE_SHUTDOWN_GRACE", value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) shutdown_grace: Duration,

@@ -317,7 +317,7 @@ async fn who_comes_while_the_disk_refuses_is_told_of_and_kept_when_it_works_agai
     let (folder, limits, catalogs) = (folder(), Limits::default(), Arc::new(Catalogs::builtin().unwrap()));
     let engine: Arc<dyn Engine> = Arc::new(opened(&folder, Retention::default(), limits));
     let hub = Arc::new(Hub::new(limits, engine.clone()));
-    let stats = Arc::new(crate::stats::Stats::new(&catalogs));
+    let stats = Arc::new(crate::stats::Stats::new(&catalogs, 0));
     let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), limits.event_bytes_max, stats);
     let presence = Arc::new(Presence::new(&catalogs, &PresenceConfig::default(), engine.clone()).unwrap());
     let (tenant, inbox) = (Tenant::new("1").unwrap(), Arc::new(Inbox::default()));
