@@ -83,6 +83,11 @@ pub(crate) struct ReadLimits {
     pub(crate) scan_max: usize,
 }
 
+impl ReadLimits {
+    /// Enough to learn whether a log goes on after a cursor.
+    pub(crate) const CHECK: Self = Self { events_max: 1, scan_max: 1 };
+}
+
 /// A consecutive part of a log, reduced to the rooms of an interest.
 #[derive(Debug)]
 pub(crate) struct Page {

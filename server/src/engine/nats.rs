@@ -17,6 +17,7 @@
 
 mod claims;
 mod config;
+mod ends;
 mod forward;
 mod frame;
 mod keys;
@@ -49,6 +50,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::config::NatsConfig;
 use self::{
+    ends::Ends,
     logs::Logs,
     names::Names,
     places::Places,
@@ -123,6 +125,7 @@ impl NatsEngine {
             catalogs,
             limits,
             places: Places::default(),
+            ends: Ends::default(),
             losses,
             signals_sent: AtomicU64::new(0),
             logs: Logs::new(),

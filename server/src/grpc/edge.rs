@@ -33,8 +33,6 @@ use crate::{
 };
 use link::Link;
 
-/// A question whether the log reaches back.
-const NOTHING: ReadLimits = ReadLimits { events_max: 1, scan_max: 1 };
 /// Rooms of a replay: those of one session.
 const REPLAY_ROOMS_MAX: usize = 10_000;
 /// The largest request, in bytes: a million rooms of an ordinary length.
@@ -83,7 +81,7 @@ pub(super) async fn recover(
         return Ok(RecoverResponse { recovered: None });
     };
     // What the log cannot give cannot be recovered: never a part of it.
-    match services.engine.read(&tenant, &Interest::default(), found.after, NOTHING).await {
+    match services.engine.read(&tenant, &Interest::default(), found.after, ReadLimits::CHECK).await {
         Ok(_) => {}
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),

@@ -15,8 +15,9 @@ use crate::{
     interest::Interest,
 };
 
-/// Frames that are read at once.
-const FRAMES_AT_ONCE: usize = 64;
+/// Frames that are read at once: at first, and at most. They may be large, and most readers only want
+/// to know whether the log goes on where they are.
+const FRAMES_AT_ONCE: (usize, usize) = (4, 64);
 /// When so few places are left, they are read one after the other.
 const PLACES_LEFT: u64 = 32;
 
@@ -41,14 +42,16 @@ impl Shared {
             if after.epoch != head.cursor.epoch || after.seq >= head.cursor.seq {
                 return Err(Refusal::Reset(head.cursor));
             }
-            let scan = Scan { shared: self, tenant, name: &name, interest, head };
+            let scan = Scan { shared: self, tenant, name: &name, interest, head, is_hinted };
             match scan.run(after, limits).await {
-                Ok(Some(outcome)) => return outcome,
-                // The places that are remembered may be those of another history.
-                Ok(None) if is_hinted => {
-                    is_hinted = false;
-                    self.places.forget(tenant);
+                Ok(Some(outcome)) => {
+                    if !is_hinted {
+                        self.places.forget(tenant);
+                    }
+                    return outcome;
                 }
+                // The places that are remembered may be those of another history.
+                Ok(None) if is_hinted => is_hinted = false,
                 Ok(None) => return Err(Refusal::Reset(head.cursor)),
                 Err(error) => {
                     if !error.is_passing() || !attempts.pause().await {
@@ -66,7 +69,8 @@ impl Shared {
         loop {
             let (last, place) = self.last_or_first(&name, &mut attempts, "read").await?;
             let head = self.note(tenant, &last, place);
-            let scan = Scan { shared: self, tenant, name: &name, interest: &interest, head };
+            let scan =
+                Scan { shared: self, tenant, name: &name, interest: &interest, head, is_hinted: true };
             match scan.cursor_at(seq).await {
                 Ok(Some(cursor)) => return Ok(cursor),
                 // The places that are remembered may be those of another history.
@@ -88,6 +92,8 @@ struct Scan<'a> {
     name: &'a LogName,
     interest: &'a Interest,
     head: Head,
+    /// Places that are remembered are used.
+    is_hinted: bool,
 }
 
 impl Scan<'_> {
@@ -109,8 +115,11 @@ impl Scan<'_> {
     ) -> Result<Option<Result<Page, Refusal>>, StoreError> {
         let mut place = self.locate(after.seq + 1).await?;
         let (mut cursor, mut events, mut scanned) = (after, Vec::new(), 0);
+        let mut count = limits.scan_max.clamp(FRAMES_AT_ONCE.0, FRAMES_AT_ONCE.1);
         while cursor.seq < self.head.cursor.seq {
-            for entry in self.entries(place, FRAMES_AT_ONCE).await? {
+            let entries = self.entries(place, count).await?;
+            count = (count * 2).min(FRAMES_AT_ONCE.1);
+            for entry in entries {
                 place = entry.place + 1;
                 let frame = Frame::read(entry.payload)?;
                 if frame.last() <= cursor.seq && scanned == 0 {
@@ -154,7 +163,7 @@ impl Scan<'_> {
         }
         let mut place = self.locate(seq.max(1)).await?;
         while place <= self.head.place {
-            for entry in self.entries(place, FRAMES_AT_ONCE).await? {
+            for entry in self.entries(place, FRAMES_AT_ONCE.0).await? {
                 place = entry.place + 1;
                 let frame = Frame::read(entry.payload)?;
                 if frame.epoch != end.epoch.number() {
@@ -178,7 +187,8 @@ impl Scan<'_> {
     /// A place from which few frames lead to the one that holds a seq.
     async fn locate(&self, seq: u64) -> Result<u64, StoreError> {
         let mut low = None;
-        if let Some(place) = self.shared.places.before(self.tenant, seq) {
+        let hint = self.shared.places.before(self.tenant, seq).filter(|_| self.is_hinted);
+        if let Some(place) = hint {
             for entry in self.entries(place, 2).await? {
                 if Frame::read(entry.payload)?.last() >= seq {
                     return Ok(place);
@@ -196,6 +206,7 @@ impl Scan<'_> {
             let middle = low + (end - low) / 2;
             let Some(entry) = self.entries(middle, 1).await?.pop() else { break };
             let frame = Frame::read(entry.payload)?;
+            self.shared.places.insert(self.tenant, frame.first, entry.place);
             if frame.first > seq {
                 end = middle;
             } else if frame.last() >= seq {

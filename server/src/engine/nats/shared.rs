@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     config::NatsConfig,
+    ends::{End, Ends},
     frame::{Frame, Head},
     logs::Logs,
     names::LogName,
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) limits: Limits,
     pub(super) places: Places,
+    pub(super) ends: Ends,
     /// Grows whenever messages may have been missed: the connection was lost, or was too slow.
     pub(super) losses: watch::Receiver<u64>,
     /// Signals that this server has sent.
@@ -122,17 +124,20 @@ impl Shared {
 
     /// The last frame of a log as the leader has it. A stream that does not exist is created again,
     /// empty.
-    pub(super) async fn last(&self, name: &LogName) -> Result<Option<(Frame, u64)>, StoreError> {
-        match self.store.last(&name.stream, &name.subject).await {
-            Ok(Some(Entry { place, payload, .. })) => Ok(Some((Frame::read(payload)?, place))),
-            Ok(None) => Ok(None),
-            Err(StoreError::NoStream) => {
-                tracing::error!(stream = name.stream, "a stream of the log has gone; it is created again");
-                self.recreate(&name.stream).await.map_err(StoreError::Unavailable)?;
-                Ok(None)
-            }
-            Err(error) => Err(error),
+    pub(super) async fn last(&self, name: &LogName) -> End {
+        let (store, own) = (self.store.clone(), name.clone());
+        let ask = async move {
+            let last = store.last(&own.stream, &own.subject).await?;
+            let frame = |entry: Entry| Ok((Arc::new(Frame::read(entry.payload)?), entry.place));
+            last.map(frame).transpose()
+        };
+        let end = self.ends.get(&name.subject, ask).await;
+        if end == Err(StoreError::NoStream) {
+            tracing::error!(stream = name.stream, "a stream of the log has gone; it is created again");
+            self.recreate(&name.stream).await.map_err(StoreError::Unavailable)?;
+            return Ok(None);
         }
+        end
     }
 
     /// Creates a stream again that has gone.
@@ -158,7 +163,7 @@ impl Shared {
         name: &LogName,
         attempts: &mut Attempts,
         what: &'static str,
-    ) -> Result<(Frame, u64), Refusal> {
+    ) -> Result<(Arc<Frame>, u64), Refusal> {
         loop {
             let outcome = match self.last(name).await {
                 Ok(Some(last)) => return Ok(last),
@@ -178,7 +183,7 @@ impl Shared {
     }
 
     /// Writes the first frame of a log.
-    async fn begin(&self, name: &LogName) -> Result<Result<(Frame, u64), StoreError>, Refusal> {
+    async fn begin(&self, name: &LogName) -> Result<Result<(Arc<Frame>, u64), StoreError>, Refusal> {
         if name.subject != self.store.names.log(&own_tenant()?).subject {
             let count = match self.count_tenants().await {
                 Ok(count) => count,
@@ -191,7 +196,7 @@ impl Shared {
         let frame = Frame::genesis(now_millis());
         let bytes = prost::Message::encode_to_vec(&frame);
         let place = self.store.publish(name.subject.clone(), bytes.into(), 0, Extras::default()).await;
-        Ok(place.map(|place| (frame, place)))
+        Ok(place.map(|place| (Arc::new(frame), place)))
     }
 
     /// How many tenants have a log, as of a few seconds ago.
