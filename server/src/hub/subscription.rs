@@ -79,7 +79,7 @@ impl Subscription {
             Some(after) => {
                 // Refuses now what the log cannot give.
                 let nothing = Interest::default();
-                hub.engine().read(tenant, &nothing, after, READ).await?;
+                hub.engine().read(tenant, &nothing, after, ReadLimits::CHECK).await?;
                 after
             }
         };
@@ -183,8 +183,7 @@ impl Subscription {
                     None => self.place = Place::Log(cursor),
                 },
                 Place::Log(cursor) => {
-                    if let Some(position) = self.channel.lock().window.position_after(cursor.seq) {
-                        self.place = Place::Live { position, cursor };
+                    if self.enter_window(cursor) {
                         continue;
                     }
                     let engine = self.hub.engine();
@@ -195,10 +194,24 @@ impl Subscription {
                     if !page.events.is_empty() {
                         return Ok(Batch { events: page.events, cursor: page.cursor, more: true });
                     }
+                    if !page.more && !self.enter_window(page.cursor) {
+                        // The window is of a history that the log does not have any more. It will be
+                        // reset, which wakes.
+                        return Ok(Batch { events: Vec::new(), cursor: page.cursor, more: false });
+                    }
                     tokio::task::yield_now().await;
                 }
             }
         }
+    }
+
+    /// Goes on in the window after a cursor, if the window has what comes next.
+    fn enter_window(&mut self, cursor: Cursor) -> bool {
+        let position = self.channel.lock().window.position_after(cursor);
+        if let Some(position) = position {
+            self.place = Place::Live { position, cursor };
+        }
+        position.is_some()
     }
 
     /// Cuts a page to the bytes of a batch, and adapts how much the next one reads.
@@ -229,6 +242,13 @@ impl Subscription {
         }
         self.generation = state.generation;
         let cursor = state.window.head();
+        // What is read from the log may be of the new history already: the log itself tells.
+        if let Place::Log(place) = self.place
+            && place.epoch == cursor.epoch
+            && place.seq <= cursor.seq
+        {
+            return Ok(());
+        }
         self.place = Place::Live { position: state.window.end(), cursor };
         Err(Refusal::Reset(cursor))
     }

@@ -349,6 +349,33 @@ async fn when_history_is_lost_each_subscription_is_told_once_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_subscription_waits_while_the_window_is_of_a_history_that_the_log_does_not_have() {
+    let world = World::new(8, 100);
+    let inbox = Arc::new(Inbox::default());
+    let channel = world.hub.channel(&world.tenant).await.unwrap();
+    let head = world.head();
+    for old in [Cursor { seq: head.seq + 50, tag: 7, ..head }, Cursor { tag: head.tag + 1, ..head }] {
+        channel.reset(old);
+        let mut subscription = world.open(rooms(1), Some(head), &inbox).unwrap();
+        inbox.ready().await;
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next());
+        let batch = next.await.expect("it does not read the log again and again").unwrap();
+        assert!(batch.events.is_empty() && batch.cursor == head && !batch.more);
+        // The window follows the log again, and the subscription has missed nothing.
+        channel.reset(head);
+        inbox.ready().await;
+        assert!(subscription.next().await.unwrap().events.is_empty());
+        let event = Event::stored(
+            Cursor { seq: head.seq + 1, ..head },
+            Draft { rooms: rooms(1), ..draft("1", "", 0) },
+        );
+        channel.publish([Arc::new(event)]);
+        inbox.ready().await;
+        assert_eq!(subscription.next().await.unwrap().events.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn encoded_forms_are_kept_while_an_event_is_in_the_window() {
     let world = World::new(2, 100);
     let inbox = Arc::new(Inbox::default());

@@ -113,9 +113,16 @@ impl Window {
         Cursor { seq: entry.seq, tag: entry.tag, ..self.base }
     }
 
-    /// The position of the first event later in the log than `seq`; `None` when the window does not reach back.
-    pub(super) fn position_after(&self, seq: u64) -> Option<u64> {
-        (seq >= self.base.seq).then(|| self.first + self.entries.partition_point(|e| e.seq <= seq) as u64)
+    /// The position of the first event later in the log than a cursor. `None` when the window does
+    /// not reach back, or the cursor is of another history.
+    pub(super) fn position_after(&self, cursor: Cursor) -> Option<u64> {
+        if cursor.epoch != self.base.epoch || cursor.seq < self.base.seq {
+            return None;
+        }
+        let count = self.entries.partition_point(|entry| entry.seq <= cursor.seq);
+        let position = self.first + count as u64;
+        let before = self.cursor_before(position);
+        (before.seq != cursor.seq || before.tag == cursor.tag).then_some(position)
     }
 
     /// The place in the log before a position within the window.
