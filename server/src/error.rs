@@ -144,7 +144,7 @@ pub(crate) enum Refusal {
         "the log has an event of type {0:?}, which no catalog of this server declares: a server with a newer catalog has published it; update this server"
     )]
     NewerCatalog(String),
-    #[error("this server's lease has expired and its sessions were taken over; link again")]
+    #[error("the store does not have the sessions of this link any more; link again")]
     LeaseLost,
     #[error("the store of the log is full; events can be read, and published again when there is room")]
     StoreFull,

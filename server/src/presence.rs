@@ -81,6 +81,8 @@ pub(crate) struct Presence {
     changed: Notify,
     /// The store refuses at the moment.
     is_failing: AtomicBool,
+    /// The store has lost changes of records, and bridges are to report their sessions again.
+    has_lost: AtomicBool,
 }
 
 /// A session that can go on.
@@ -121,6 +123,7 @@ impl Presence {
             tasks: TaskTracker::new(),
             changed: Notify::new(),
             is_failing: AtomicBool::new(false),
+            has_lost: AtomicBool::new(false),
             engine,
         })
     }

@@ -67,6 +67,7 @@ impl Presence {
         self.occupy(&key.tenant).await?;
         let _turn = self.turns.of(key).await;
         let mut known = self.index().get(key);
+        let newest = self.index().revision(key);
         for tries in 0..TRIES_MAX {
             let before = known.as_ref().map(|known| known.user.clone()).unwrap_or_default();
             let mut user = (*before).clone();
@@ -83,6 +84,10 @@ impl Presence {
             let space = Space::Users(key.tenant.clone());
             match self.engine.replace(&space, &key.user_id, replacement).await? {
                 Replaced::Revision(revision) => {
+                    // Revisions grow, unless the store has lost changes.
+                    if revision <= newest {
+                        self.rewind(key);
+                    }
                     self.accept(key, user, revision, false);
                     // The tenant may have been vacated meanwhile.
                     self.occupy(&key.tenant).await?;
@@ -108,6 +113,25 @@ impl Presence {
             "a user's record is changed by too many servers at once"
         );
         Err(Refusal::Storage("written"))
+    }
+
+    /// Forgets what is known of a user, because the store has lost it.
+    fn rewind(&self, key: &UserKey) {
+        self.has_lost.store(true, Ordering::Release);
+        self.accept(key, None, u64::MAX, true);
+    }
+
+    /// Takes over what the store has of a user instead of the revision that is known, if the store has
+    /// lost that. Asks the store itself: what its feed begins with may be older.
+    pub(super) async fn check(&self, key: &UserKey, known: u64) -> Result<(), Refusal> {
+        let _turn = self.turns.of(key).await;
+        let record = self.engine.record(&Space::Users(key.tenant.clone()), &key.user_id).await?;
+        let revision = record.as_ref().map_or(0, |record| record.revision);
+        if revision < known && self.index().revision(key) == known {
+            self.rewind(key);
+            self.observe(&key.tenant, record);
+        }
+        Ok(())
     }
 
     fn apply<R>(

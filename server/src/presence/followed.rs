@@ -2,8 +2,8 @@
 //! asks about.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -92,7 +92,7 @@ impl Presence {
     }
 
     /// Takes records of a tenant over, as the feed has them.
-    fn observe(&self, tenant: &Tenant, records: impl IntoIterator<Item = Record>) {
+    pub(super) fn observe(&self, tenant: &Tenant, records: impl IntoIterator<Item = Record>) {
         for Record { key, value, revision } in records {
             let key = UserKey { tenant: tenant.clone(), user_id: key };
             let user = match value.map(|value| record::decode(&value)) {
@@ -107,23 +107,34 @@ impl Presence {
         }
     }
 
-    /// Takes all records of a tenant over after its feed was lost: what is not among them was
-    /// removed.
-    fn replace_all(&self, tenant: &Tenant, records: Vec<Record>) {
-        let present: HashSet<Arc<str>> = records.iter().map(|record| record.key.clone()).collect();
-        let removed: Vec<(UserKey, u64)> = {
-            let index = self.index();
-            let missing = index.users(tenant).filter(|(user_id, _)| !present.contains(*user_id));
-            missing
-                .map(|(user_id, known)| {
-                    (UserKey { tenant: tenant.clone(), user_id: user_id.clone() }, known.revision + 1)
-                })
-                .collect()
-        };
-        for (key, revision) in removed {
-            self.accept(&key, None, revision, true);
+    /// Takes all records of a tenant over after its feed was lost. What was known `before` they were
+    /// read and is not among them was removed, and what they have in an older revision was lost; the
+    /// store is asked for that, and for users with a session of this server.
+    async fn replace_all(
+        &self,
+        tenant: &Tenant,
+        before: Vec<(Arc<str>, u64)>,
+        records: Vec<Record>,
+    ) -> Result<(), Refusal> {
+        let found: HashMap<Arc<str>, u64> =
+            records.iter().map(|record| (record.key.clone(), record.revision)).collect();
+        for (user_id, known) in before {
+            let key = UserKey { tenant: tenant.clone(), user_id };
+            match found.get(&key.user_id) {
+                Some(revision) if *revision >= known => {}
+                None if !self.index().has_own(&key) => self.accept(&key, None, known + 1, true),
+                _ => self.check(&key, known).await?,
+            }
         }
         self.observe(tenant, records);
+        if self.has_lost.swap(false, Ordering::AcqRel) {
+            tracing::warn!(
+                tenant = tenant.as_str(),
+                "the store has lost changes of sessions: bridges report theirs again"
+            );
+            self.link_again();
+        }
+        Ok(())
     }
 
     /// Stops following the tenants that this server has nothing to do with any more.
@@ -157,11 +168,14 @@ async fn consume(presence: &Weak<Presence>, tenant: &Tenant, mut feed: Feed<Reco
 async fn reopen(presence: &Weak<Presence>, tenant: &Tenant) -> Option<Feed<Record>> {
     loop {
         let presence = presence.upgrade()?;
-        match presence.engine.records(&Space::Users(tenant.clone())).await {
-            Ok((records, feed)) => {
-                presence.replace_all(tenant, records);
-                return Some(feed);
-            }
+        let before = presence.index().revisions(tenant);
+        let replaced = async {
+            let (records, feed) = presence.engine.records(&Space::Users(tenant.clone())).await?;
+            presence.replace_all(tenant, before, records).await?;
+            Ok::<_, Refusal>(feed)
+        };
+        match replaced.await {
+            Ok(feed) => return Some(feed),
             Err(error) => {
                 tracing::warn!(tenant = tenant.as_str(), %error, "sessions cannot be followed; it is tried again");
             }

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_proto::room::Tenant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Presence;
@@ -26,7 +27,13 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What this server knows of the group.
 #[derive(Debug, Default)]
-pub(super) struct Group(Mutex<State>);
+pub(super) struct Group {
+    state: Mutex<State>,
+    /// Held while it is noted that this server has sessions of a tenant: many begin at once.
+    occupying: tokio::sync::Mutex<()>,
+    /// This server's lease is to be renewed now.
+    renew: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -36,6 +43,8 @@ struct State {
     occupancies: BTreeMap<Arc<str>, Occupancy>,
     /// The tenants that this server has noted that it has sessions of, with the record's revision.
     own: HashMap<Tenant, u64>,
+    /// This server has a lease, unless the store has lost it.
+    is_held: bool,
 }
 
 /// That a server has sessions of a tenant.
@@ -48,7 +57,7 @@ struct Occupancy {
 
 impl Group {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a server holds a lease, as far as this one knows.
@@ -88,6 +97,10 @@ impl Presence {
         if self.group.is_occupied(tenant) {
             return Ok(());
         }
+        let _one = self.group.occupying.lock().await;
+        if self.group.is_occupied(tenant) {
+            return Ok(());
+        }
         let key = key(self.engine.server(), tenant);
         let replacement = Replacement { value: Some(Bytes::new()), expected: 0, ttl: None };
         let revision = match self.engine.replace(&Space::Occupancy, &key, replacement).await? {
@@ -114,22 +127,21 @@ impl Presence {
     /// Holds this server's lease until it closes, then gives it up.
     pub(super) async fn hold_lease(&self, closing: &CancellationToken) {
         let id = self.engine.server().clone();
-        let (mut revision, mut was_held) = (0, false);
+        let mut revision = 0;
         loop {
             let renewal = Replacement { value: Some(Bytes::new()), expected: revision, ttl: Some(LEASE_TTL) };
             let pause = match self.engine.replace(&Space::Leases, id.as_str(), renewal).await {
                 Ok(Replaced::Revision(renewed)) => {
-                    (revision, was_held) = (renewed, true);
+                    revision = renewed;
+                    self.group.lock().is_held = true;
                     RENEWAL_INTERVAL
                 }
                 Ok(Replaced::Conflict) => {
                     let held = self.engine.record(&Space::Leases, id.as_str()).await;
                     revision = held.ok().flatten().map_or(0, |record| record.revision);
-                    if revision == 0 && was_held {
+                    if revision == 0 && std::mem::take(&mut self.group.lock().is_held) {
                         tracing::warn!("this server's lease has expired: its bridges link again");
-                        self.group.lock().own.clear();
-                        self.links.close_all();
-                        was_held = false;
+                        self.link_again();
                     }
                     // A lease that cannot be read or made is not tried in a loop without pauses.
                     if revision == 0 { Duration::from_millis(10) } else { Duration::ZERO }
@@ -139,12 +151,20 @@ impl Presence {
                     RETRY_PAUSE
                 }
             };
-            if closing.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            // A timeout is the time of the next renewal.
+            let renew = tokio::time::timeout(pause, self.group.renew.notified());
+            if closing.run_until_cancelled(renew).await.is_none() {
                 break;
             }
         }
         let release = Replacement { value: None, expected: revision, ttl: None };
         let _expires = self.engine.replace(&Space::Leases, id.as_str(), release).await;
+    }
+
+    /// Has all bridges link and report their sessions again: the store may not have them any more.
+    pub(super) fn link_again(&self) {
+        self.group.lock().own.clear();
+        self.links.close_all();
     }
 
     /// Watches the other servers, and takes over the sessions of those that are gone.
@@ -164,14 +184,16 @@ impl Presence {
                     continue;
                 }
             };
-            {
-                let mut state = self.group.lock();
-                state.alive = Some(leases.iter().map(|record| ServerId::from(&*record.key)).collect());
-                state.occupancies.clear();
-                occupancies.into_iter().for_each(|record| state.note_occupancy(record));
+            let mut trusted_at = Instant::now();
+            if self.group.lock().replace_all(self.engine.server(), &leases, occupancies) {
+                // Every other server renews its lease by then.
+                trusted_at += RENEWAL_INTERVAL;
+                self.group.renew.notify_one();
             }
             loop {
-                self.take_over_orphans().await;
+                if Instant::now() >= trusted_at {
+                    self.take_over_orphans().await;
+                }
                 let changed = async {
                     tokio::select! {
                         changes = lease_feed.next() => {
@@ -222,6 +244,17 @@ impl Presence {
 }
 
 impl State {
+    /// Takes over what the store has. Whether it has lost the leases of servers that are alive: this
+    /// server's is not there.
+    fn replace_all(&mut self, own: &ServerId, leases: &[Record], occupancies: Vec<Record>) -> bool {
+        let alive: HashSet<ServerId> = leases.iter().map(|record| ServerId::from(&*record.key)).collect();
+        let is_lost = self.is_held && !alive.contains(own);
+        self.alive = Some(alive);
+        self.occupancies.clear();
+        occupancies.into_iter().for_each(|record| self.note_occupancy(record));
+        is_lost
+    }
+
     fn note_lease(&mut self, record: &Record) {
         let (server, alive) = (ServerId::from(&*record.key), self.alive.get_or_insert_default());
         if record.value.is_some() {

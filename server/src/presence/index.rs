@@ -72,6 +72,24 @@ impl Index {
         self.tenants.get(&key.tenant)?.users.get(&key.user_id).cloned()
     }
 
+    /// The newest revision of a user's record that is known, that of a removal too.
+    pub(super) fn revision(&self, key: &UserKey) -> u64 {
+        let Some(of_tenant) = self.tenants.get(&key.tenant) else { return 0 };
+        let known = of_tenant.users.get(&key.user_id).map(|known| known.revision);
+        known.max(of_tenant.removed.get(&key.user_id).copied()).unwrap_or_default()
+    }
+
+    /// The revisions of all users of a tenant that are known.
+    pub(super) fn revisions(&self, tenant: &Tenant) -> Vec<(Arc<str>, u64)> {
+        self.users(tenant).map(|(user_id, known)| (user_id.clone(), known.revision)).collect()
+    }
+
+    /// Whether this server has a connected session of a user.
+    pub(super) fn has_own(&self, key: &UserKey) -> bool {
+        let is_own = |session: &Session| session.owner.server == self.server;
+        self.get(key).is_some_and(|known| known.user.connected().any(is_own))
+    }
+
     /// Whose the connected session with this id is.
     pub(super) fn owner(&self, session_id: &str) -> Option<&UserKey> {
         self.owners.get(session_id)
