@@ -27,13 +27,15 @@ export async function freePort() {
   return port;
 }
 
+const CHILDREN = new Set();
+process.on("exit", () => CHILDREN.forEach((child) => child.kill("SIGKILL")));
+
 /** A process of a store that has its own folder. It ends with the test process. */
 export class Store {
   constructor(kind, port, folder, args) {
     Object.assign(this, { kind, port, folder, args });
     // Logs, sessions and everything else of one group of servers.
     this.prefix = randomBytes(6).toString("hex");
-    process.on("exit", () => this.child?.kill("SIGKILL"));
   }
 
   /** The same store, for another group of servers. */
@@ -43,7 +45,8 @@ export class Store {
 
   async start() {
     this.child = spawn(PROGRAMS[this.kind], this.args, { cwd: this.folder, stdio: "ignore" });
-    this.ended = once(this.child, "exit");
+    CHILDREN.add(this.child);
+    this.ended = once(this.child, "exit").finally(() => CHILDREN.delete(this.child));
     await until(() => this.#answers(), `${this.kind} to listen`);
   }
 

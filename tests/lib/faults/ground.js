@@ -2,9 +2,20 @@
 // next one begins with another.
 
 import assert from "node:assert/strict";
+import { mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { nothingWrong } from "./course.js";
 import { Group } from "./group.js";
 import { GroupLoad } from "./group_load.js";
+
+/** A folder for the logs of all processes; FANFARE_FAULT_LOGS names it. */
+const LOGS = process.env.FANFARE_FAULT_LOGS;
+
+function keepLogs(group) {
+  if (!LOGS) return;
+  mkdirSync(LOGS, { recursive: true });
+  group.started.forEach((process, number) => writeFileSync(path.join(LOGS, `${number}-${process.name}.log`), process.text()));
+}
 
 export class Ground {
   #running;
@@ -64,6 +75,7 @@ export class Ground {
     this.#running = undefined;
     if (!running) return;
     running.load.close();
+    keepLogs(running.group);
     await close(running.group, running.load);
     await running.store.stop();
   }

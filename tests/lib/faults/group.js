@@ -2,13 +2,15 @@
 
 import { QUIET, startBridge, startServer } from "../fanfare.js";
 
-/** Short, so that what hangs is noticed within a scenario. */
-const SERVER_ARGS = [...QUIET, "--heartbeat-interval", "500ms", "--recovery-window", "2m"];
-const BRIDGE_ARGS = ["--ping-interval", "1s", "--ping-timeout", "3s", "--connect-timeout", "5s"];
+/** What hangs is noticed within a scenario, and a busy machine is not taken for one that hangs. */
+const SERVER_ARGS = [...QUIET, "--heartbeat-interval", "1500ms", "--recovery-window", "2m"];
+const BRIDGE_ARGS = ["--ping-interval", "1s", "--ping-timeout", "5s", "--connect-timeout", "20s"];
 
 export class Group {
   servers = [];
   bridges = [];
+  /** All processes that there were. */
+  started = [];
 
   static async start(store, { servers = 2, bridges = 2, serverArgs = [] } = {}) {
     const group = Object.assign(new Group(), { store });
@@ -18,8 +20,14 @@ export class Group {
     return group;
   }
 
-  #startServer(index, listen) {
-    return startServer([...this.serverArgs, "--server-name", `server-${index}`], listen);
+  #note(name, process) {
+    this.started.push(process);
+    return Object.assign(process, { name });
+  }
+
+  async #startServer(index, listen) {
+    const name = `server-${index}`;
+    return this.#note(name, await startServer([...this.serverArgs, "--server-name", name], listen));
   }
 
   /** Where clients may connect, as a balancer would tell them. */
@@ -33,7 +41,7 @@ export class Group {
   async addBridge() {
     const [first, ...others] = this.servers;
     const bridge = await startBridge(first, [...BRIDGE_ARGS, ...others.flatMap((server) => ["--server", server.url])]);
-    this.bridges.push(bridge);
+    this.bridges.push(this.#note("bridge", bridge));
     return bridge;
   }
 

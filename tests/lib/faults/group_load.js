@@ -5,11 +5,12 @@ import assert from "node:assert/strict";
 import { Process, SECRET, until } from "../fanfare.js";
 import { poll } from "../plain.js";
 import { user } from "../tokens.js";
+import { pause } from "./actions.js";
 import { Chapter, Course, judge, nothingWrong, sum } from "./course.js";
 import { CHATS, Listener, Load, TENANT } from "./load.js";
 
 /** How long sessions may take to get what is there, or to be told that they must begin anew, in milliseconds. */
-const ARRIVAL_MAX = 30_000;
+const ARRIVAL_MAX = 60_000;
 /** How long the log may take to be read. */
 const READ_MAX = 20_000;
 const ROOMS = Array.from({ length: CHATS }, (_, chat) => `chat:${chat}`);
@@ -18,23 +19,34 @@ const ROOMS = Array.from({ length: CHATS }, (_, chat) => `chat:${chat}`);
 export class GroupListener extends Listener {
   course = new Course();
 
+  constructor(...options) {
+    super(...options);
+    // Cut off before it had entered, it is the new session still.
+    this.socket.on("connect", () => this.socket.recovered && !this.isEntered && this.#enter());
+  }
+
   take(cursor, id) {
     this.course.add(cursor, id);
   }
 
+  /** It gets the events of its chat. */
+  get isEntered() {
+    return this.course.parts.at(-1).since < Infinity;
+  }
+
   begin() {
     super.begin();
-    const part = this.course.begin();
-    const enter = async () => {
-      while (this.course.parts.at(-1) === part && this.socket.connected) {
-        const answer = await this.socket.timeout(5000).emitWithAck("join_chat", { chatId: `${this.chat}` }).catch(() => undefined);
-        if (answer?.chatId === `${this.chat}`) return (part.since = performance.now());
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    };
-    enter();
-    // Cut off before it has entered: nothing was there to recover but the session itself.
-    this.socket.once("connect", () => this.socket.recovered && part.since === Infinity && enter());
+    this.course.begin();
+    this.#enter();
+  }
+
+  async #enter() {
+    const part = this.course.parts.at(-1);
+    while (this.course.parts.at(-1) === part && this.socket.connected && !this.isEntered) {
+      const answer = await this.socket.timeout(5000).emitWithAck("join_chat", { chatId: `${this.chat}` }).catch(() => undefined);
+      if (answer?.chatId === `${this.chat}`) part.since = performance.now();
+      else await pause(100);
+    }
   }
 
   settle() {
@@ -61,22 +73,52 @@ export class GroupLoad extends Load {
     this.start = await this.#head();
   }
 
-  /** What the log has after a cursor. Where its history is another one, all that it has. */
-  async #read(head) {
-    const [epoch, last] = head.split("-");
-    const after = this.start.startsWith(epoch) ? this.start : `${epoch}-0`;
-    if (Number(last) <= Number(after.split("-")[1])) return [];
+  /** Resolves when every session has begun anew and entered its chat again. */
+  async begunAnew() {
+    const waiting = () => this.listeners.filter((listener) => listener.fresh === 0 || !listener.isEntered);
+    await until(() => waiting().length === 0, "all sessions to begin anew", ARRIVAL_MAX).catch((error) => {
+      const states = waiting().map(({ fresh, recoveries, losses, socket, course }) => ({ fresh, recoveries, losses, connected: socket.connected, events: course.parts.map(({ events }) => events.length) }));
+      throw new Error(`${error.message}; ${states.length} have not: ${JSON.stringify(states.slice(0, 5))}`);
+    });
+  }
+
+  /** Publishes more, beside what is published already. */
+  more(events, options) {
+    const { producers, events: before } = this;
+    this.publish(events, options);
+    this.producers.unshift(...producers);
+    this.events += before;
+  }
+
+  /** What the log has after a cursor, up to what satisfies `isEnd`, as the lines of the tool. */
+  async #print(after, isEnd) {
     const reader = new Process(["subscribe", ...ROOMS, "--server", this.cluster.target(0), "--jwt-secret", SECRET, "--tenant", TENANT, "--after", after]);
     try {
       const isRead = () => {
         if (reader.child.exitCode !== null) throw new Error(`the log cannot be read after ${after}: ${reader.text()}`);
-        return reader.stdout.lastIndexOf(`"seq":${last},`) >= 0 && reader.stdout.endsWith("\n");
+        return isEnd(reader.stdout);
       };
-      await until(isRead, `the log up to ${head}`, READ_MAX);
+      await until(isRead, `the log after ${after}`, READ_MAX);
+      return reader.printed();
     } finally {
       reader.child.kill("SIGKILL");
     }
-    return reader.printed().map(({ id, payload }) => ({ cursor: id, id: payload.messageIds[0] }));
+  }
+
+  /** What was published since the beginning and is in the log. Where the log's history is another one, all that it has. */
+  async #read(head) {
+    const [epoch, last] = head.split("-");
+    const after = this.start.startsWith(epoch) ? this.start : `${epoch}-0`;
+    if (Number(last) <= Number(after.split("-")[1])) return [];
+    const events = await this.#print(after, (text) => text.lastIndexOf(`"seq":${last},`) >= 0 && text.endsWith("\n"));
+    return events.map(({ id, payload }) => ({ cursor: id, id: payload.messageIds[0] }));
+  }
+
+  /** Resolves when everything that is answered so far could be read from the log. */
+  async readable() {
+    const { answered } = this;
+    assert.ok(answered > 0 && answered < this.events, `${answered} events are answered`);
+    await this.#print(this.start, (text) => text.split("\n").length > answered);
   }
 
   /** When each event was given to its producer. */
