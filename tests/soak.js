@@ -1,9 +1,10 @@
 // The faults of tests/faults.test.js in random order, at random times, together, for as long as is asked for:
-// `./test --soak MINUTES [--seed N]`. Ends with 1 at the first event that is missing, doubled, out of order, or was never acknowledged.
+// `./test --soak MINUTES [--seed N] [--engine redis|nats]`: with an engine, those of a group of servers that share it. Ends with 1 at the first event that is missing, doubled, out of order, or was never acknowledged.
 
 import { parseArgs } from "node:util";
 import { nothingWrong, sum, table } from "./lib/faults/accounting.js";
 import { Cluster } from "./lib/faults/cluster.js";
+import { soakGroup } from "./lib/faults/group_soak.js";
 import { disk } from "./lib/faults/disk.js";
 import { Load } from "./lib/faults/load.js";
 import { choose } from "./lib/faults/mischief.js";
@@ -14,14 +15,16 @@ const EVENTS = 8000;
 const SECONDS = 4;
 /** Five rounds: a server that starts again reads all of it. */
 const RETENTION = ["--retention-events", `${5 * EVENTS}`, "--idempotency-age", "2m"];
-const USAGE = "usage: ./test --soak MINUTES [--seed N]";
+const USAGE = "usage: ./test --soak MINUTES [--seed N] [--engine redis|nats]";
 
 function settings() {
-  const { values, positionals } = parseArgs({ options: { seed: { type: "string" } }, allowPositionals: true });
+  const { values, positionals } = parseArgs({ options: { seed: { type: "string" }, engine: { type: "string" } }, allowPositionals: true });
   const [minutes, seed] = [Number(positionals[0]), Number(values.seed ?? Math.floor(Math.random() * 2 ** 32))];
   if (positionals.length !== 1 || !(minutes > 0)) throw new Error(`MINUTES must be a number above 0; ${USAGE}`);
   if (!Number.isInteger(seed) || seed < 0 || seed >= 2 ** 32) throw new Error(`N must be a whole number from 0 to 4294967295; ${USAGE}`);
-  return { minutes, seed };
+  const { engine } = values;
+  if (![undefined, "redis", "nats"].includes(engine)) throw new Error(`the engine must be redis or nats; ${USAGE}`);
+  return { minutes, seed, engine };
 }
 
 const KEYS = ["acknowledged", "deliveries", "recoveries", "fresh"];
@@ -77,8 +80,22 @@ async function soak({ minutes, seed }) {
   process.exit();
 }
 
+async function soakEngine(settings) {
+  const again = `./test --soak ${settings.minutes} --seed ${settings.seed} --engine ${settings.engine}`;
+  console.log(`soak: to repeat it: ${again}`);
+  try {
+    await soakGroup(settings);
+  } catch (error) {
+    console.log(error);
+    console.log(`FAILED; to repeat it: ${again}`);
+    process.exitCode = 1;
+  }
+  process.exit();
+}
+
 try {
-  await soak(settings());
+  const chosen = settings();
+  await (chosen.engine ? soakEngine(chosen) : soak(chosen));
 } catch (error) {
   console.error(error.message.includes(USAGE) ? error.message : `${error.message}; ${USAGE}`);
   process.exit(2);
