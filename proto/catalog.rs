@@ -4,6 +4,7 @@
 //! A catalog that breaks a rule of `fanfare/v1/catalog.proto` is refused here, so that nothing behind
 //! this module has to doubt one. Knows nothing of transports or storage.
 
+mod changes;
 mod check;
 mod fill;
 mod payload;
@@ -20,6 +21,7 @@ use crate::{
     v1::{Presence, Transport},
 };
 
+pub use changes::breaking_changes;
 pub use fill::{Member, Stamp};
 pub use payload::ValidPayload;
 pub use template::{RenderError, RoomTemplate};
@@ -94,6 +96,11 @@ impl Catalogs {
     /// All events, in no particular order.
     pub fn events(&self) -> impl Iterator<Item = &Arc<EventType>> {
         self.events.values()
+    }
+
+    /// The gRPC paths of all methods, in no particular order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.methods.keys().map(String::as_str)
     }
 
     /// What a gRPC path such as `/messenger.v1.Messenger/NotifyNewMessage` does.

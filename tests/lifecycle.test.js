@@ -246,9 +246,13 @@ test("settings come from flag, environment and file, in this order", async () =>
   assert.equal(code, 0);
   assert.match(stdout, /^retention-events = "9" {2}# flag$/m);
   assert.match(stdout, /^tenants-max = "8" {2}# environment$/m);
-  assert.match(stdout, /^retention-age = "2h" {2}# file or default$/m);
+  assert.match(stdout, /^retention-age = "2h" {2}# file$/m);
+  assert.match(stdout, /^event-bytes-max = "64KiB" {2}# default$/m);
   assert.match(stdout, /^# jwt-secret is set and not shown/m);
   assert.ok(!stdout.includes("0123456789abcdef"));
+  const withPassword = await run(["server", "--redis", "redis://me:hidden@127.0.0.1", "--print-config"]);
+  assert.match(withPassword.stdout, /^# redis is set and not shown \(flag\)$/m);
+  assert.ok(!withPassword.stdout.includes("hidden"));
   // What is printed can be read again.
   const printed = path.join(folder, "printed.toml");
   writeFileSync(printed, stdout);

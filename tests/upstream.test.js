@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
+import { Authority } from "./lib/certificates.js";
 import { call, connect } from "./lib/clients.js";
 import { ROOT, run, SECRET, start, until, within } from "./lib/fanfare.js";
 import { generateStubs, Producer, PYTHON, STUBS } from "./lib/producer.js";
@@ -13,8 +14,8 @@ import { producer, user } from "./lib/tokens.js";
 const CATALOG = path.join(ROOT, "tests/catalogs-upstream");
 let shop, fanfare, python, ada, bob;
 
-async function startShop(port = 0) {
-  const child = spawn(PYTHON, [path.join(ROOT, "tests/python/upstream.py"), String(port)], {
+async function startShop(port = 0, tls = []) {
+  const child = spawn(PYTHON, [path.join(ROOT, "tests/python/upstream.py"), String(port), ...tls], {
     env: { ...process.env, PYTHONPATH: STUBS },
     stdio: ["pipe", "pipe", "ignore"],
   });
@@ -49,6 +50,25 @@ test("an upstream's typed answer is the acknowledgement, and what is published a
   assert.equal(taken.orderId, "o-1");
   assert.match(taken.eventId, /^[0-9a-f]{12}-\d+(-[0-9a-f]{16})?$/);
   assert.ok(!bob.events.some(([name]) => name === "shop:taken"), "the reply is for the caller alone");
+});
+
+test("an upstream is called over TLS, with a certificate of the server", async () => {
+  const authority = new Authority();
+  const [pair, own] = [authority.listener("shop"), authority.issue("server", ["DNS:server.example.org"])];
+  const secure = await startShop(0, [pair.cert, pair.key, authority.ca]);
+  const upstream = ["--catalog", CATALOG, "--upstream", `shop=https://127.0.0.1:${secure.port}`, "--upstream-ca", authority.ca];
+  const order = async (...args) => {
+    const { bridge, stop } = await start({ serverArgs: [...upstream, ...args] });
+    const socket = await connect(bridge.url, user(1, 5, { username: "Ada" }));
+    const answer = await call(socket, "shop:order", { item: "tea", count: 2 });
+    socket.close();
+    await stop();
+    return answer;
+  };
+  assert.equal((await order("--upstream-cert", own.cert, "--upstream-key", own.key)).orderId, "o-1");
+  // The shop ends the connection, in the handshake or right after it.
+  assert.ok(["unavailable", "timeout"].includes((await order()).error.code));
+  secure.child.kill();
 });
 
 test("an upstream's refusal is the call's, with its code and text", async () => {

@@ -33,6 +33,12 @@ class Shop(shop_pb2_grpc.ShopClientServicer):
 
 server = grpc.server(ThreadPoolExecutor(4))
 shop_pb2_grpc.add_ShopClientServicer_to_server(Shop(), server)
-print(server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}"), flush=True)
+address = f"127.0.0.1:{sys.argv[1]}"
+if len(sys.argv) > 2:
+    # With TLS: certificate, key, and the authority of the clients.
+    cert, key, ca = (open(path, "rb").read() for path in sys.argv[2:5])
+    print(server.add_secure_port(address, grpc.ssl_server_credentials([(key, cert)], ca, True)), flush=True)
+else:
+    print(server.add_insecure_port(address), flush=True)
 server.start()
 sys.stdin.read()

@@ -1,13 +1,19 @@
 //! `fanfare check`.
 
-use std::{collections::BTreeMap, io::Write as _};
+use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 
+use anyhow::{Context as _, bail};
 use fanfare_proto::{
-    catalog::{Catalogs, Method},
+    catalog::{Catalogs, Method, breaking_changes},
     token::Verifier,
 };
+use fanfare_trust::ServerTls;
 
-use crate::{identity, settings::CheckArgs};
+use crate::{
+    identity,
+    run::{client_tls, server_tls},
+    settings::CheckArgs,
+};
 
 /// Prints a line; a reader that has gone is no fault.
 macro_rules! say {
@@ -18,9 +24,63 @@ macro_rules! say {
     };
 }
 
+/// Server and bridge of one process, or of one machine, cannot listen at the same place.
+fn check_listeners(args: &CheckArgs) -> anyhow::Result<()> {
+    let (grpc, http) = (args.server.grpc_listen, args.bridge.http_listen);
+    let overlap = grpc.ip() == http.ip()
+        || (grpc.is_ipv4() == http.is_ipv4() && (grpc.ip().is_unspecified() || http.ip().is_unspecified()));
+    if grpc.port() != 0 && grpc.port() == http.port() && overlap {
+        bail!("--grpc-listen {grpc} and --http-listen {http} are the same place: give them different ports");
+    }
+    Ok(())
+}
+
+/// Every upstream that a catalog names needs an address.
+fn check_upstreams(args: &CheckArgs, catalogs: &Catalogs) -> anyhow::Result<()> {
+    for method in catalogs.methods() {
+        let Method::Client(method) = method else { continue };
+        let Some(name) = &method.upstream else { continue };
+        if !args.server.upstream.iter().any(|(given, _)| given == name) {
+            let (method, name) = (method.path.clone(), name.clone());
+            return Err(fanfare_server::Error::UpstreamMissing { method, name }.into());
+        }
+    }
+    Ok(())
+}
+
+/// All certificates and keys that are named can be used.
+fn check_tls(args: &CheckArgs) -> anyhow::Result<()> {
+    if let Some(tls) = server_tls(&args.tls, &args.clients) {
+        ServerTls::load(tls.files, &[])?;
+    }
+    client_tls(&args.server_tls)?.read()?;
+    Ok(())
+}
+
+/// Nothing that clients of the old catalogs use has gone.
+fn check_against(old: &[PathBuf], new: &Catalogs) -> anyhow::Result<()> {
+    let changes = breaking_changes(&Catalogs::load(old).context("--against")?, new);
+    for change in &changes {
+        say!("{change}");
+    }
+    match changes.len() {
+        0 => {
+            say!("no change breaks clients of the old catalogs");
+            Ok(())
+        }
+        count => bail!("{count} changes break clients of the old catalogs"),
+    }
+}
+
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let catalogs = Catalogs::load_served(&args.server.catalogs.catalog, &args.server.default_catalogs)?;
     Verifier::new(&identity::config(&args.common.tokens, true)?)?;
+    check_listeners(args)?;
+    check_upstreams(args, &catalogs)?;
+    check_tls(args)?;
+    if !args.against.is_empty() {
+        return check_against(&args.against, &catalogs);
+    }
     let mut events: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for event in catalogs.events() {
         let rooms: Vec<&str> = event.rooms.iter().map(|r| r.as_str()).collect();

@@ -49,7 +49,10 @@ pub(crate) async fn dev(args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     files::allow(args.bridge.connections_max);
     let server = Server::bind(config).await;
-    let server = server.map_err(|e| explain(e.into(), "--grpc-listen 127.0.0.1:0"))?;
+    let server = server.map_err(|error| match error {
+        fanfare_server::Error::Listen { .. } => explain(error.into(), "--grpc-listen 127.0.0.1:0"),
+        other => other.into(),
+    })?;
     let grpc = server.local_addr();
     info!(address = %grpc, "server listening");
     let token = identity::bridge_token(settings, secret)?;
@@ -58,7 +61,10 @@ pub(crate) async fn dev(args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     config.jwks_ca.clone_from(&settings.jwt_jwks_ca);
     config.metrics_tenants = args.common.metrics_tenants.into();
     config.client_bundle = args.bridge.client_bundle.unwrap_or(true);
-    let bridge = Bridge::bind(config).map_err(|e| explain(e.into(), "--http-listen 127.0.0.1:0"))?;
+    let bridge = Bridge::bind(config).map_err(|error| match error {
+        fanfare_bridge::Error::Listen { .. } => explain(error.into(), "--http-listen 127.0.0.1:0"),
+        other => other.into(),
+    })?;
     let http = bridge.local_addr();
     info!(address = %http, "bridge listening");
 

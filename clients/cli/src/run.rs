@@ -162,7 +162,7 @@ fn tls_files(args: &TlsArgs, client_ca: Option<PathBuf>) -> Option<TlsFiles> {
 }
 
 /// TLS of the server's listener.
-fn server_tls(args: &TlsArgs, clients: &ClientCertificateArgs) -> Option<Tls> {
+pub(crate) fn server_tls(args: &TlsArgs, clients: &ClientCertificateArgs) -> Option<Tls> {
     let files = tls_files(args, clients.tls_client_ca.clone())?;
     Some(Tls { files, workloads: clients.tls_identity.clone() })
 }

@@ -9,7 +9,7 @@ mod file;
 mod print;
 mod secrets;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
@@ -62,15 +62,16 @@ pub(crate) fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, 
     // Each flag's variable is its name, which the help says once instead of at each.
     let mut command = Cli::command().mut_subcommands(|sub| sub.mut_args(|arg| arg.hide_env(true)));
     command = command.mut_args(|arg| arg.hide_env(true));
+    let mut in_file = BTreeSet::new();
     if let Some(path) = file::path(&args) {
-        command = file::apply(command, &path)?;
+        (command, in_file) = file::apply(command, &path)?;
     }
     let shape = command.clone();
     let matches = command.try_get_matches_from(args)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     if cli.print_config {
         let (name, inner) = chosen(&matches);
-        print::print(&shape, name, inner);
+        print::print(&shape, name, inner, &in_file);
         return Ok(None);
     }
     secrets::read(&mut cli)?;

@@ -369,7 +369,7 @@ async fn a_subscription_waits_while_the_window_is_of_a_history_that_the_log_does
             Cursor { seq: head.seq + 1, ..head },
             Draft { rooms: rooms(1), ..draft("1", "", 0) },
         );
-        channel.publish([Arc::new(event)]);
+        channel.publish([Arc::new(event)], &Taps::default());
         inbox.ready().await;
         assert_eq!(subscription.next().await.unwrap().events.len(), 1);
     }

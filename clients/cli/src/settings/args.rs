@@ -791,4 +791,14 @@ pub(crate) struct CheckArgs {
     pub(crate) bridge: BridgeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) clients: ClientCertificateArgs,
+    #[command(flatten)]
+    pub(crate) server_tls: ServerTlsArgs,
+    /// Catalogs as they were, files or folders; repeatable. Lists the changes that break their clients, and
+    /// fails when there are any.
+    #[arg(long, value_name = "FILE|FOLDER", value_delimiter = ',')]
+    pub(crate) against: Vec<PathBuf>,
 }

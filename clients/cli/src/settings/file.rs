@@ -23,7 +23,7 @@ pub(crate) enum FileError {
 }
 
 /// Flags that make no sense in a file.
-const NOT_IN_FILES: [&str; 4] = ["config", "print-config", "help", "version"];
+const NOT_IN_FILES: [&str; 5] = ["against", "config", "print-config", "help", "version"];
 
 /// The file that the command line or the environment names.
 pub(super) fn path(args: &[OsString]) -> Option<PathBuf> {
@@ -40,8 +40,9 @@ pub(super) fn path(args: &[OsString]) -> Option<PathBuf> {
     std::env::var_os("FANFARE_CONFIG").map(PathBuf::from)
 }
 
-/// Makes the file's values the defaults of the flags of the same name, in all commands.
-pub(super) fn apply(command: Command, path: &Path) -> Result<Command, FileError> {
+/// Makes the file's values the defaults of the flags of the same name, in all commands; returns also the
+/// keys of the file.
+pub(super) fn apply(command: Command, path: &Path) -> Result<(Command, BTreeSet<String>), FileError> {
     let shown = path.display().to_string();
     let text =
         std::fs::read_to_string(path).map_err(|source| FileError::Read { path: shown.clone(), source })?;
@@ -49,7 +50,7 @@ pub(super) fn apply(command: Command, path: &Path) -> Result<Command, FileError>
         .parse()
         .map_err(|e: toml::de::Error| FileError::Syntax { path: shown.clone(), message: e.to_string() })?;
     let known = names(&command);
-    let mut command = command;
+    let (mut command, mut keys) = (command, BTreeSet::new());
     for (key, value) in table {
         let line = text.lines().position(|l| l.trim_start().starts_with(&key)).map_or(1, |at| at + 1);
         if !known.contains(&key) {
@@ -64,8 +65,9 @@ pub(super) fn apply(command: Command, path: &Path) -> Result<Command, FileError>
             found,
         })?;
         command = set(command, &key, &values);
+        keys.insert(key);
     }
-    Ok(command)
+    Ok((command, keys))
 }
 
 fn names(command: &Command) -> BTreeSet<String> {
@@ -92,7 +94,7 @@ fn set(mut command: Command, key: &str, values: &[String]) -> Command {
     let id = command.get_arguments().find(|a| a.get_long() == Some(key)).map(|a| a.get_id().clone());
     if let Some(id) = id {
         command = command.mut_arg(id, |arg| {
-            let is_secret = super::print::SECRET.contains(&key);
+            let is_secret = super::print::is_secret(key, values);
             arg.default_values(values.to_vec()).hide_default_value(is_secret)
         });
     }

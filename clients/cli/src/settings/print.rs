@@ -1,14 +1,23 @@
 //! `--print-config`: what is in force and where it comes from, as a TOML file that gives the same again.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::{ArgMatches, Command, parser::ValueSource};
 
 /// Settings that are shown only as present.
-pub(super) const SECRET: [&str; 3] = ["jwt-secret", "bridge-token", "token"];
+const SECRET: [&str; 3] = ["jwt-secret", "bridge-token", "token"];
+
+/// Whether a setting is shown only as present: it is a secret, or a URL that may hold a password.
+pub(super) fn is_secret(key: &str, values: &[String]) -> bool {
+    let holds_user = |text: &String| {
+        let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split('/').next().is_some_and(|authority| authority.contains('@'))
+    };
+    SECRET.contains(&key) || values.iter().any(holds_user)
+}
 
 #[allow(clippy::print_stdout)]
-pub(super) fn print(command: &Command, name: &str, matches: &ArgMatches) {
+pub(super) fn print(command: &Command, name: &str, matches: &ArgMatches, in_file: &BTreeSet<String>) {
     let mut command = command.clone();
     command.build();
     let Some(chosen) = command.find_subcommand(name) else { return };
@@ -22,7 +31,8 @@ pub(super) fn print(command: &Command, name: &str, matches: &ArgMatches) {
         let source = match matches.value_source(arg.get_id().as_str()) {
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "environment",
-            Some(_) => "file or default",
+            Some(_) if in_file.contains(long) => "file",
+            Some(_) => "default",
             None => "unset",
         };
         let raw = matches.try_get_raw(arg.get_id().as_str()).ok().flatten();
@@ -30,7 +40,7 @@ pub(super) fn print(command: &Command, name: &str, matches: &ArgMatches) {
             raw.into_iter().flatten().map(|v| v.to_string_lossy().into_owned()).collect();
         let line = if values.is_empty() {
             format!("# {long} is not set")
-        } else if SECRET.contains(&long) {
+        } else if is_secret(long, &values) {
             format!("# {long} is set and not shown ({source})")
         } else if values.len() == 1 {
             format!("{long} = {}  # {source}", toml::Value::from(values[0].as_str()))

@@ -69,8 +69,7 @@ impl Shared {
         loop {
             let (last, place) = self.last_or_first(&name, &mut attempts, "read").await?;
             let head = self.note(tenant, &last, place);
-            let scan =
-                Scan { shared: self, tenant, name: &name, interest: &interest, head, is_hinted: true };
+            let scan = Scan { shared: self, tenant, name: &name, interest: &interest, head, is_hinted: true };
             match scan.cursor_at(seq).await {
                 Ok(Some(cursor)) => return Ok(cursor),
                 // The places that are remembered may be those of another history.
