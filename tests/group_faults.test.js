@@ -55,7 +55,8 @@ async function restartAll({ group, load }) {
     await group.addBridge();
     await bridge.stop();
   }
-  for (const { losses } of load.listeners) assert.ok(losses <= bridges, `a session was cut off ${losses} times`);
+  // Attempts that a bridge could not serve yet are not counted: the client repeats them by itself.
+  for (const { recoveries } of load.listeners) assert.ok(recoveries <= bridges, `a session was recovered ${recoveries} times`);
 }
 
 /** After the store has lost events every session begins anew, and from then on it can be recovered as before. */
