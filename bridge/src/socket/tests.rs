@@ -8,7 +8,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
@@ -35,10 +35,14 @@ async fn pair() -> (Socket, client::TlsStream<TcpStream>) {
     let address = listener.local_addr().unwrap();
     let accepting = async {
         let stream = listener.accept().await.unwrap().0;
+        // Small, so that much ciphertext waits.
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
         TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap()
     };
     let connecting = async {
-        let stream = TcpStream::connect(address).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let stream = socket.connect(address).await.unwrap();
         let connector = TlsConnector::from(Arc::new(client));
         connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
     };
@@ -63,8 +67,10 @@ async fn an_outbox_writes_through_tls_and_what_waits_is_neither_lost_nor_repeate
         expected.extend_from_slice(&frame);
         outbox.send(&frame).unwrap();
     }
-    outbox.end(Refusal::gone(), Some(Bytes::from_static(b"bye")));
-    expected.extend_from_slice(b"bye");
+    // Large, so that its ciphertext is not all taken at once.
+    let farewell = Bytes::from(vec![9; 60_000]);
+    expected.extend_from_slice(&farewell);
+    outbox.end(Refusal::gone(), Some(farewell));
     let flushing = async {
         while !outbox.is_finished() {
             socket.writable().await.unwrap();
