@@ -12,7 +12,6 @@ mod bridges;
 mod call;
 mod config;
 mod connection;
-#[allow(dead_code, unused_imports, reason = "the seam is being replaced")]
 mod engine;
 mod error;
 mod event;

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::{Limits, Retention},
     error::Refusal,
-    event::{Draft, Event},
+    event::Draft,
     interest::Interest,
     share::{self, growth},
 };

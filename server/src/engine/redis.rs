@@ -33,7 +33,6 @@ use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::config::{Address, Layout};
 use self::{
     append::Appends, fault::Fault, follow::Followers, keys::Keys, log::Part, node::Connector, nodes::Nodes,
 };

@@ -61,7 +61,7 @@ pub(super) struct Waiting {
     pub(super) drafts: Vec<Draft>,
     pub(super) answer: oneshot::Sender<Result<Vec<Appended>, Refusal>>,
     /// The share of the engine's queue that it takes.
-    pub(super) share: Option<OwnedSemaphorePermit>,
+    pub(super) _share: Option<OwnedSemaphorePermit>,
     pub(super) bytes: usize,
     /// Another server has sent it.
     pub(super) is_forwarded: bool,

@@ -104,7 +104,7 @@ pub(super) async fn append_here(
     let queue = shared.logs.queue.clone();
     let share = queue.acquire_many_owned(share).await.map_err(|_| Refusal::Shutdown)?;
     let (answer, appended) = oneshot::channel();
-    let waiting = Waiting { drafts, answer, share: Some(share), bytes, is_forwarded };
+    let waiting = Waiting { drafts, answer, _share: Some(share), bytes, is_forwarded };
     command(shared, tenant, Command::Append(waiting)).await?;
     appended.await.unwrap_or(Err(Refusal::Storage("written")))
 }

@@ -9,10 +9,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    server::{Server, free_port},
-    *,
-};
+use super::{server::Server, *};
 
 /// Passes bytes on; when told to, cuts the connection instead of the next answer that looks like an
 /// append's, or loses all answers.
