@@ -232,7 +232,7 @@ test("Envoy's routes lead to clusters that it has", () => {
   assert.deepStrictEqual(addresses, ["bridge1:3000", "bridge2:3000", "server1:50051", "server2:50051"]);
 });
 
-const HELM = process.env.FANFARE_HELM ?? path.join(ROOT, "target/tests/bin/helm");
+const HELM = process.env.FANFARE_HELM ?? "helm";
 
 describe("the chart", { skip: spawnSync(HELM, ["version"]).error && "helm is not installed" }, () => {
   const helm = (...args) => spawnSync(HELM, [...args, "--kube-version", "1.30.0"], { timeout: DEADLINE, encoding: "utf8" });

@@ -55,11 +55,13 @@ function promtool(args, input) {
   return stdout + stderr;
 }
 
-test("promtool has nothing to say about the metrics", async () => {
+const withoutPromtool = spawnSync("promtool", ["--version"]).error && "promtool is not installed";
+
+test("promtool has nothing to say about the metrics", { skip: withoutPromtool }, async () => {
   for (const url of Object.values(addresses)) assert.equal(promtool(["check", "metrics"], await text(url)), "");
 });
 
-test("the alert rules are valid and do what they say", () => {
+test("the alert rules are valid and do what they say", { skip: withoutPromtool }, () => {
   promtool(["check", "rules", path.join(ROOT, "deploy/prometheus/alerts.yml")]);
   promtool(["test", "rules", path.join(ROOT, "deploy/prometheus/alerts.test.yml")]);
 });

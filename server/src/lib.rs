@@ -1,9 +1,18 @@
-//! The server of Fanfare: producers' events come in, go into a tenant's log, and out to subscriptions
-//! and bridges.
+//! The server of Fanfare: it takes events from producers, stores them in the tenant's log, and
+//! delivers them to subscriptions and bridges. In reading order:
 //!
-//! `ingest` checks and stamps, `engine` stores and orders, `hub` delivers, `call` runs what browsers emit, `presence`
-//! knows who is there; `grpc` is the only place that
-//! knows the protocol, `server` the only one that knows all parts.
+//! 1. `config`, `error`, `event`, `interest`: settings, refusals, an event, and which events a
+//!    reader wants.
+//! 2. `engine`: the log, the records and the signals, on memory, disk, Redis or NATS.
+//! 3. `hub`: follows the engine and delivers to subscriptions.
+//! 4. `ingest`: checks a request and appends its event.
+//! 5. `presence`: who is connected, over all servers on one store.
+//! 6. `call`: runs what browsers emit.
+//! 7. `auth`, `revoked`, `subscribers`, `peers`, `bridges`, `stats`, `access`, `health`, `probe`:
+//!    who may do what, and what operators see.
+//! 8. `grpc`: the methods. Only this module knows the protocol.
+//! 9. `accept`, `secure`, `connection`: sockets, TLS, and the requests of one connection.
+//! 10. `server`: the only module that knows all parts.
 
 mod accept;
 mod access;
