@@ -73,8 +73,8 @@ for (const scope of ["notify", "bridge"]) test(`a token with the scope ${scope} 
     }
     const raw = new RawSocket(bridge.url, { token: bearer });
     assert.equal((await within(raw.closed, "the close")).code, 4504);
-    for (const read of [poll(bridge.url, { token: bearer }), EventStream.open(bridge.url, { token: bearer })]) {
-      const answer = await read.then(() => ({ status: 200, body: {} }), (error) => error);
+    for (const read of [() => poll(bridge.url, { token: bearer }), () => EventStream.open(bridge.url, { token: bearer })]) {
+      const answer = await read().then(() => ({ status: 200, body: {} }), (error) => error);
       assert.deepStrictEqual([answer.status, answer.body.code], [403, "forbidden"]);
     }
   }));

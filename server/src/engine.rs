@@ -19,6 +19,7 @@ pub(crate) mod state;
 mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
+mod userinfo;
 
 use std::{fmt, sync::Arc, time::Duration};
 

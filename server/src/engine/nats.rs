@@ -89,12 +89,12 @@ impl NatsEngine {
         retention: Retention,
         limits: Limits,
     ) -> Result<Self, Error> {
-        let servers = config.servers.join(", ");
+        let servers = config.addresses().join(", ");
         let failed = |problem: String| Error::Nats { servers: servers.clone(), problem };
         config.check().map_err(failed)?;
         let (loss_sender, losses) = watch::channel(0);
         let options = options(&config, &server, loss_sender).await.map_err(failed)?;
-        let connect = tokio::time::timeout(config.deadline, options.connect(&config.servers)).await;
+        let connect = tokio::time::timeout(config.deadline, options.connect(config.addresses())).await;
         let client = connect
             .map_err(|_| failed(format!("no answer within {:?}", config.deadline)))?
             .map_err(|error| failed(error.to_string()))?;
@@ -234,6 +234,10 @@ async fn options(
     }
     if let Some((certificate, key)) = &config.client_certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    // The library takes none from a URL.
+    if let Some((user, password)) = config.user()? {
+        options = options.user_and_password(user, password);
     }
     if let Some(path) = &config.credentials {
         let read = options.credentials_file(path).await;

@@ -2,11 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::super::userinfo;
+
 /// The settings of the engine.
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
-    /// URLs of servers of one cluster, e.g. `nats://10.0.0.7:4222` or `tls://…`; any that answers
-    /// is used, and it names the others.
+    /// URLs of servers of one cluster, e.g. `nats://user:password@10.0.0.7:4222` or `tls://…`; any
+    /// that answers is used, and it names the others.
     pub servers: Vec<String>,
     /// A file with a user's JWT and seed; it decides the account.
     pub credentials: Option<PathBuf>,
@@ -52,6 +54,23 @@ impl NatsConfig {
         }
     }
 
+    /// The URLs without user and password.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let address = |url: &String| match split(url) {
+            (scheme, Some(_), host) => format!("{scheme}{host}"),
+            _ => url.clone(),
+        };
+        self.servers.iter().map(address).collect()
+    }
+
+    /// The user and the password of the first URL that has them; they hold for all servers.
+    pub(super) fn user(&self) -> Result<Option<(String, String)>, String> {
+        let Some(text) = self.servers.iter().find_map(|url| split(url).1) else { return Ok(None) };
+        let wrong = || "user and password of a URL have a wrong escape: want e.g. %40 for \"@\"".to_owned();
+        let (user, password) = userinfo::parse(text).ok_or_else(wrong)?;
+        Ok(Some((user.unwrap_or_default(), password.unwrap_or_default())))
+    }
+
     /// What is wrong with the settings, and what would be right.
     pub(super) fn check(&self) -> Result<(), String> {
         let is_token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -64,9 +83,34 @@ impl NatsConfig {
         if !(1..=1024).contains(&self.partitions) {
             return Err(format!("there cannot be {} partitions: want 1 to 1024", self.partitions));
         }
+        self.user()?;
         if self.servers.is_empty() {
             return Err("no server is given: want e.g. nats://127.0.0.1:4222".into());
         }
         Ok(())
+    }
+}
+
+/// The scheme, user and password where there are any, and the rest of a URL.
+fn split(url: &str) -> (&str, Option<&str>, &str) {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    match rest.rsplit_once('@') {
+        Some((user, host)) => (scheme, Some(user), host),
+        None => (scheme, None, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_and_password_are_those_of_a_url_and_no_part_of_an_address() {
+        let urls = ["nats://a:4222", "tls://u%40x:p%3Aq@b:4222"].map(str::to_owned).to_vec();
+        let config = NatsConfig::new(urls);
+        assert_eq!(config.addresses(), ["nats://a:4222", "tls://b:4222"]);
+        assert_eq!(config.user(), Ok(Some(("u@x".to_owned(), "p:q".to_owned()))));
+        assert_eq!(NatsConfig::new(vec!["nats://a".into()]).user(), Ok(None));
+        assert!(NatsConfig::new(vec!["nats://%zz@a".into()]).check().is_err());
     }
 }
