@@ -101,9 +101,11 @@ async fn page(services: &Services, identity: &Identity, request: ReplayRequest) 
         return Ok(Frame::Replay { events: Vec::new(), cursor, more: false });
     };
     // As a subscription that is not kept: what is recent comes from the window, the rest from the log.
+    // The last page reaches the end of the log. A session is live from its end when it joined its
+    // rooms, and must not miss what the window had not yet.
     let inbox = Arc::new(Inbox::default());
     let open = Subscription::open(&services.hub, &tenant, rooms, Some(after), &inbox, 0);
-    let batch = open.await?.next().await?;
+    let batch = open.await?.next_of_log().await?;
     let events = batch.events.into_iter().filter(|event| !event.is_ephemeral()).collect();
     Ok(Frame::Replay { events, cursor: batch.cursor.to_string(), more: batch.more })
 }

@@ -186,11 +186,7 @@ impl Subscription {
                     if self.enter_window(cursor) {
                         continue;
                     }
-                    let engine = self.hub.engine();
-                    let limits = ReadLimits { events_max: self.page_events, ..READ };
-                    let page = engine.read(self.channel.tenant(), &self.interest, cursor, limits).await?;
-                    let page = self.bound(page);
-                    self.place = Place::Log(page.cursor);
+                    let page = self.read_log(cursor).await?;
                     if !page.events.is_empty() {
                         return Ok(Batch { events: page.events, cursor: page.cursor, more: true });
                     }
@@ -203,6 +199,29 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    /// The next events and, at the end of the window, those that only the log has yet. Without `more`
+    /// everything is read that was in the log before the call: the window may lag behind it.
+    pub(crate) async fn next_of_log(&mut self) -> Result<Batch, Refusal> {
+        let mut batch = self.next().await?;
+        let head = self.hub.engine().head(self.channel.tenant()).await?;
+        if !batch.more && batch.cursor.epoch == head.epoch && batch.cursor.seq < head.seq {
+            let page = self.read_log(batch.cursor).await?;
+            batch.events.extend(page.events);
+            (batch.cursor, batch.more) = (page.cursor, page.more);
+        }
+        Ok(batch)
+    }
+
+    /// A page of the log after a cursor.
+    async fn read_log(&mut self, cursor: Cursor) -> Result<Page, Refusal> {
+        let limits = ReadLimits { events_max: self.page_events, ..READ };
+        let engine = self.hub.engine();
+        let page = engine.read(self.channel.tenant(), &self.interest, cursor, limits).await?;
+        let page = self.bound(page);
+        self.place = Place::Log(page.cursor);
+        Ok(page)
     }
 
     /// Goes on in the window after a cursor, if the window has what comes next.
@@ -227,6 +246,7 @@ impl Subscription {
             if let Some(last) = page.events.last() {
                 page.cursor = Cursor { seq: last.seq, tag: last.tag, ..page.cursor };
             }
+            page.more = true;
             self.page_events = count + 1;
         } else {
             self.page_events = (self.page_events * 2).min(BATCH_EVENTS_MAX);
