@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{Event, Metadata, Subscriber, callsite::Identifier};
+use tracing::{Event, Metadata, Subscriber, callsite::Identifier, level_filters::LevelFilter};
 use tracing_subscriber::layer::{Context, Filter};
 
 const WINDOW: Duration = Duration::from_secs(1);
@@ -94,6 +94,12 @@ impl<S: Subscriber> Filter<S> for Limited {
         true
     }
 
+    // Without it the level of the filters beside this one would not hold for the process: the trace
+    // points of every library would be looked at.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         self.0.admits(event.metadata(), Instant::now())
     }
@@ -101,7 +107,7 @@ impl<S: Subscriber> Filter<S> for Limited {
 
 #[cfg(test)]
 mod tests {
-    use tracing::{Callsite as _, callsite::DefaultCallsite, level_filters::LevelFilter};
+    use tracing::{Callsite as _, callsite::DefaultCallsite};
 
     use super::*;
 
