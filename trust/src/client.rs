@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
 use crate::{TlsError, files};
 
 /// The files of a client, all PEM. Without any, the authorities of the system are trusted and nothing
@@ -12,15 +14,6 @@ pub struct ClientTls {
     pub ca: Option<PathBuf>,
     /// The client's own certificate and its private key.
     pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// What the files hold.
-#[derive(Debug, Clone, Default)]
-pub struct ClientPem {
-    /// The authorities.
-    pub ca: Option<Vec<u8>>,
-    /// Certificate and private key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl ClientTls {
@@ -41,18 +34,21 @@ impl ClientTls {
         Ok(Self { ca, identity })
     }
 
-    /// Reads and checks the files. They are read for each new connection, so that a certificate that was
-    /// replaced is taken.
-    pub fn read(&self) -> Result<ClientPem, TlsError> {
-        let ca = self.ca.as_ref().map(|path| {
-            files::roots("server-ca", path)?;
-            files::read("server-ca", path)
-        });
-        let identity = self.identity.as_ref().map(|(certificate, key)| {
-            files::certificates("server-cert", certificate)?;
-            files::key("server-key", key)?;
-            Ok((files::read("server-cert", certificate)?, files::read("server-key", key)?))
-        });
-        Ok(ClientPem { ca: ca.transpose()?, identity: identity.transpose()? })
+    /// The settings of gRPC connections. Reads and checks the files: called for each new connection,
+    /// it takes a certificate that was replaced.
+    pub fn grpc(&self) -> Result<ClientTlsConfig, TlsError> {
+        let config = match &self.ca {
+            Some(path) => {
+                files::roots("server-ca", path)?;
+                let pem = files::read("server-ca", path)?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        let Some((certificate, key)) = &self.identity else { return Ok(config) };
+        files::certificates("server-cert", certificate)?;
+        files::key("server-key", key)?;
+        let pems = (files::read("server-cert", certificate)?, files::read("server-key", key)?);
+        Ok(config.identity(Identity::from_pem(pems.0, pems.1)))
     }
 }

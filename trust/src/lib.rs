@@ -1,7 +1,7 @@
 //! What server and bridge trust, and how they prove who they are: certificates of TLS that are
 //! reloaded when their files change, and keys of tokens that are fetched by URL.
 //!
-//! Knows no protocol above TLS and HTTP, and no settings: callers bring paths and URLs.
+//! Knows no method and no settings: callers bring paths and URLs.
 
 mod client;
 mod error;
@@ -11,7 +11,7 @@ mod jwks;
 mod server;
 mod workload;
 
-pub use client::{ClientPem, ClientTls};
+pub use client::ClientTls;
 pub use error::TlsError;
 pub use jwks::Jwks;
 pub use server::{ServerTls, TlsFiles};

@@ -53,7 +53,7 @@ fn check_tls(args: &CheckArgs) -> anyhow::Result<()> {
     if let Some(tls) = server_tls(&args.tls, &args.clients) {
         ServerTls::load(tls.files, &[])?;
     }
-    client_tls(&args.server_tls)?.read()?;
+    client_tls(&args.server_tls)?.grpc()?;
     Ok(())
 }
 

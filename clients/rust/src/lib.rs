@@ -13,7 +13,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tonic::{
     metadata::{Ascii, MetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Channel, Endpoint},
 };
 
 pub use error::Error;
@@ -48,7 +48,7 @@ fn channel_at(url: &str, tls: &ClientTls, address: Option<SocketAddr>) -> Result
         endpoint = Endpoint::from_shared(numbered).map_err(|_| wrong())?.origin(named);
     }
     if let (true, Some(host)) = (secure, host) {
-        let config = transport_tls(tls)?.domain_name(host);
+        let config = tls.grpc().map_err(|error| Error::Tls(chain(&error)))?.domain_name(host);
         endpoint = endpoint.tls_config(config).map_err(|e| Error::Tls(e.to_string()))?;
     }
     Ok(endpoint
@@ -60,18 +60,6 @@ fn channel_at(url: &str, tls: &ClientTls, address: Option<SocketAddr>) -> Result
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_lazy())
-}
-
-fn transport_tls(tls: &ClientTls) -> Result<ClientTlsConfig, Error> {
-    let pem = tls.read().map_err(|error| Error::Tls(chain(&error)))?;
-    let config = match pem.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    Ok(match pem.identity {
-        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
-        None => config,
-    })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

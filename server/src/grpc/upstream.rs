@@ -7,14 +7,13 @@ use fanfare_proto::{
     catalog::{Catalogs, Method},
     v1::{Caller, Reason},
 };
-use fanfare_trust::ClientTls;
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use tonic::{
     Code, Request, Status,
     client::Grpc,
     metadata::{AsciiMetadataValue, BinaryMetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Channel, Endpoint},
 };
 
 use super::{
@@ -42,7 +41,8 @@ impl Upstreams {
     /// Prepares the connections, which are made when they are first used. Every upstream that a catalog names must be there.
     pub(crate) fn new(config: &config::Upstreams, catalogs: &Catalogs) -> Result<Self, Error> {
         let mut channels = HashMap::new();
-        let tls = transport_tls(&config.tls)?;
+        // Read once: upstreams have long connections, and their certificates are verified anew with each.
+        let tls = config.tls.grpc()?;
         for (name, url) in &config.urls {
             let wrong = || Error::UpstreamUrl { name: name.clone(), url: url.clone() };
             let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| wrong())?;
@@ -119,19 +119,6 @@ impl Upstreams {
             }
         }
     }
-}
-
-/// Read once: upstreams have long connections, and their certificates are verified anew with each.
-fn transport_tls(tls: &ClientTls) -> Result<ClientTlsConfig, Error> {
-    let pem = tls.read()?;
-    let config = match pem.ca {
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    Ok(match pem.identity {
-        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
-        None => config,
-    })
 }
 
 fn code_text(code: Code) -> String {
