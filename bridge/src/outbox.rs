@@ -430,4 +430,4 @@ impl Timed for Outbox {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ use tokio::{
 
 use super::*;
 
-fn limits(bytes_max: usize, write_timeout: Duration) -> Arc<OutboxLimits> {
+pub(crate) fn limits(bytes_max: usize, write_timeout: Duration) -> Arc<OutboxLimits> {
     Arc::new(OutboxLimits { bytes_max, write_timeout, clock: Clock::default() })
 }
 
@@ -15,6 +15,15 @@ async fn pair() -> (Arc<Socket>, TcpStream) {
     let address = listener.local_addr().unwrap();
     let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(address));
     (Arc::new(accepted.unwrap().0.into()), connected.unwrap())
+}
+
+/// Flushes until everything is written, and then ends the stream.
+pub(crate) async fn drain(outbox: &Arc<Outbox>, socket: &Socket) {
+    while !outbox.is_finished() {
+        socket.writable().await.unwrap();
+        outbox.flush();
+    }
+    socket.shutdown_write().unwrap();
 }
 
 /// Sends frames of 64 KiB until the socket takes no more; returns their number.
@@ -37,15 +46,8 @@ async fn what_a_socket_refuses_waits_and_is_written_when_it_accepts_again() {
     outbox.send(&Bytes::from_static(b"last")).unwrap();
     outbox.end(Refusal::gone(), Some(Bytes::from_static(b"bye")));
     outbox.send(&Bytes::from_static(b"too late")).unwrap();
-    let flushing = async {
-        while !outbox.is_finished() {
-            socket.writable().await.unwrap();
-            outbox.flush();
-        }
-        socket.shutdown_write().unwrap();
-    };
     let mut read = Vec::new();
-    let (_, count) = tokio::join!(flushing, peer.read_to_end(&mut read));
+    let (_, count) = tokio::join!(drain(&outbox, &socket), peer.read_to_end(&mut read));
     assert_eq!(count.unwrap(), sent * (64 << 10) + 7);
     assert!(read.ends_with(b"lastbye"));
     assert_eq!(outbox.queued_bytes(), 0);

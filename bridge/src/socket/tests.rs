@@ -14,8 +14,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use super::*;
 use crate::{
-    clock::Clock,
-    outbox::{Outbox, OutboxLimits},
+    outbox::{
+        Outbox,
+        tests::{drain, limits},
+    },
     refusal::Refusal,
 };
 
@@ -54,9 +56,7 @@ async fn pair() -> (Socket, client::TlsStream<TcpStream>) {
 async fn an_outbox_writes_through_tls_and_what_waits_is_neither_lost_nor_repeated() {
     let (socket, mut peer) = pair().await;
     let socket = Arc::new(socket);
-    let write_timeout = Duration::from_secs(60);
-    let limits = OutboxLimits { bytes_max: 64 << 20, write_timeout, clock: Clock::default() };
-    let outbox = Outbox::new(&Arc::new(limits));
+    let outbox = Outbox::new(&limits(64 << 20, Duration::from_secs(60)));
     outbox.attach(socket.clone());
     let mut expected = Vec::new();
     let mut frames = 0_u8;
@@ -71,15 +71,8 @@ async fn an_outbox_writes_through_tls_and_what_waits_is_neither_lost_nor_repeate
     let farewell = Bytes::from(vec![9; 60_000]);
     expected.extend_from_slice(&farewell);
     outbox.end(Refusal::gone(), Some(farewell));
-    let flushing = async {
-        while !outbox.is_finished() {
-            socket.writable().await.unwrap();
-            outbox.flush();
-        }
-        socket.shutdown_write().unwrap();
-    };
     let mut read = Vec::new();
-    let (_, count) = tokio::join!(flushing, peer.read_to_end(&mut read));
+    let (_, count) = tokio::join!(drain(&outbox, &socket), peer.read_to_end(&mut read));
     count.unwrap();
     assert!(read == expected, "{} of {} bytes", read.len(), expected.len());
 }
