@@ -1,6 +1,6 @@
 //! Internal gRPC services that browsers' calls are passed to, as the typed messages they are.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, error::Error as _, time::Duration};
 
 use bytes::Bytes;
 use fanfare_proto::{
@@ -103,7 +103,8 @@ impl Upstreams {
     fn refused(&self, name: &str, status: &Status) -> Refusal {
         match status::reason(status.code()) {
             Reason::Timeout => self.late(name),
-            Reason::Unavailable => {
+            // A status with a source was made here: the connection failed before an answer came.
+            reason if reason == Reason::Unavailable || status.source().is_some() => {
                 tracing::warn!(upstream = name, %status, "an upstream cannot be reached");
                 Refusal::UpstreamUnreachable(name.to_owned())
             }
