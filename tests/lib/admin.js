@@ -1,18 +1,16 @@
 // A client of fanfare.v1.Admin over gRPC-Web: code of protoc-gen-es, transport of @connectrpc/connect-web, on Node.
 
 import { execFileSync } from "node:child_process";
-import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
-import { DEADLINE, ROOT, within } from "./fanfare.js";
+import { DEADLINE, ownFolder, ROOT, within } from "./fanfare.js";
 import { PYTHON } from "./producer.js";
 import { soon, token } from "./tokens.js";
 
 /** Makes the code and loads it. */
 async function load() {
-  const out = path.join(ROOT, "target/tests/web");
-  mkdirSync(out, { recursive: true });
+  const out = ownFolder("web");
   const plugin = path.join(ROOT, "tests/node_modules/.bin/protoc-gen-es");
   const protos = ["fanfare/v1/admin.proto", "fanfare/v1/reason.proto", "fanfare/v1/realtime.proto", "fanfare/v1/catalog.proto", "messenger/v1/messenger.proto"];
   execFileSync(PYTHON, [

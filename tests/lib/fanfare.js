@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -35,6 +36,14 @@ export async function until(probe, what, ms = DEADLINE) {
 
 /** `fetch` that fails when no answer comes in time. */
 export const get = (url, options) => fetch(url, { signal: AbortSignal.timeout(DEADLINE), ...options });
+
+/** A folder of this process alone, gone when it ends: other test files make the same files at the same time. */
+export function ownFolder(name) {
+  const folder = path.join(ROOT, "target/tests/own", String(process.pid), name);
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
+process.on("exit", () => rmSync(path.join(ROOT, "target/tests/own", String(process.pid)), { recursive: true, force: true }));
 
 const CHILDREN = new Set();
 process.on("exit", () => CHILDREN.forEach((child) => child.kill("SIGKILL")));

@@ -1,13 +1,13 @@
 // A producer in Python: the typed stubs that grpcio-tools makes from the protos.
 
 import { execFileSync, spawn } from "node:child_process";
-import { mkdirSync, readdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import { DEADLINE, ROOT, within } from "./fanfare.js";
+import { DEADLINE, ownFolder, ROOT, within } from "./fanfare.js";
 
 export const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
-export const STUBS = path.join(ROOT, "target/tests/stubs");
+export const STUBS = ownFolder("stubs");
 
 function protos(folder) {
   return readdirSync(folder, { recursive: true }).filter((f) => f.endsWith(".proto"));
@@ -15,7 +15,6 @@ function protos(folder) {
 
 /** Generates stubs for the contract, the catalogs, and those of the tests. */
 export function generateStubs() {
-  mkdirSync(STUBS, { recursive: true });
   const folders = ["proto", "tests/catalogs", "tests/catalogs-upstream"].map((folder) => path.join(ROOT, folder));
   const includes = folders.map((f) => `-I${f}`);
   const outputs = [`--python_out=${STUBS}`, `--grpc_python_out=${STUBS}`];
