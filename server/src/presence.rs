@@ -261,18 +261,18 @@ impl Presence {
         }))
     }
 
-    /// The client of a session has come back, to the bridge `instance`: another bridge that still
-    /// has it is told to end it.
+    /// The client of a session reconnects, to the bridge `instance`: another bridge that still has
+    /// it is told to end it. False if the session has ended: what [`Self::recoverable`] found may
+    /// be older than the record.
     pub(crate) async fn hand_over(
         self: &Arc<Self>,
         caller: &Caller,
         pid: &str,
         session_id: &str,
         instance: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let change = |user: &mut user::User, cx: user::Context<'_>| {
-            user.hand_over(pid, session_id, instance, cx);
-            Ok(())
+            Ok(user.hand_over(pid, session_id, instance, cx))
         };
         self.change(&key(caller)?, change).await
     }

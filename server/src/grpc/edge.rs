@@ -87,7 +87,9 @@ pub(super) async fn recover(
         Err(other) => return Err(other),
     }
     let (session_id, rooms, after) = (found.session_id, found.rooms, found.after);
-    services.presence.hand_over(&caller, &request.pid, &session_id, &request.instance).await?;
+    if !services.presence.hand_over(&caller, &request.pid, &session_id, &request.instance).await? {
+        return Ok(RecoverResponse { recovered: None });
+    }
     let rooms = rooms.iter().map(|room| room.as_str().to_owned()).collect();
     Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after: after.to_string() }) })
 }

@@ -688,6 +688,19 @@ async fn a_session_that_goes_on_over_another_server_is_ended_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_session_that_its_client_ended_is_not_handed_over() {
+    let servers = Servers::new(Duration::from_secs(60));
+    let [first, second] = [servers.start(), servers.start()];
+    let link = first.presence.link();
+    first.presence.ready(&link, &caller("s"), "pid", HEAD, &[Room::org()]).await.unwrap();
+    assert!(second.presence.recoverable(&caller("s"), "pid", "").await.unwrap().is_some());
+    first.presence.close(&link, "s", true).await;
+    assert!(!second.presence.hand_over(&caller("s"), "pid", "s", "2").await.unwrap());
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test]
 async fn without_a_recovery_window_nothing_is_kept_of_a_lost_session() {
     let config = PresenceConfig { recovery_window: Duration::ZERO, ..PresenceConfig::default() };
     let presence = presence_of(&MemoryEngine::new(Retention::default(), Limits::default()), &config);

@@ -375,15 +375,17 @@ impl User {
     }
 
     /// The client of a session has asked for it over the bridge `instance`: it is lost where it was
-    /// connected, and the recovery window begins anew.
-    pub(super) fn hand_over(&mut self, pid: &str, id: &str, instance: &str, cx: Context<'_>) {
+    /// connected, and the recovery window begins anew. False if it has ended.
+    pub(super) fn hand_over(&mut self, pid: &str, id: &str, instance: &str, cx: Context<'_>) -> bool {
         let is_handed_over = self.session(id).is_some_and(|session| *session.owner.instance != *instance);
         self.lose(id, cx);
-        if let Some(session) = self.sessions.iter_mut().find(|s| !s.is_connected() && *s.pid == *pid) {
-            session.state = State::Lost(cx.now);
-            session.owner.server = cx.server.clone();
-            session.is_handed_over |= is_handed_over;
-        }
+        let Some(session) = self.sessions.iter_mut().find(|s| !s.is_connected() && *s.pid == *pid) else {
+            return false;
+        };
+        session.state = State::Lost(cx.now);
+        session.owner.server = cx.server.clone();
+        session.is_handed_over |= is_handed_over;
+        true
     }
 
     /// What another server waited for, which is gone, this one waits for now. Its connected
