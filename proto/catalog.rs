@@ -24,6 +24,7 @@ use crate::{
 pub use changes::breaking_changes;
 pub use fill::{Member, Stamp};
 pub use payload::ValidPayload;
+pub use source::builtin_names;
 pub use template::{RenderError, RoomTemplate};
 
 /// The prefix of an event's `type_url` in `google.protobuf.Any`.
@@ -32,6 +33,15 @@ pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 /// Names that Socket.IO clients keep for themselves (socket.io-client, `lib/socket.ts`, RESERVED_EVENTS).
 pub const RESERVED_NAMES: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Which of the built-in catalogs, the examples, are loaded.
+#[derive(Debug, Clone, Copy)]
+pub enum Builtin<'a> {
+    /// All.
+    All,
+    /// Those with these names of [`builtin_names`].
+    Only(&'a [String]),
+}
 
 /// All loaded catalogs.
 pub struct Catalogs {
@@ -67,20 +77,24 @@ impl fmt::Debug for Catalogs {
 impl Catalogs {
     /// The built-in catalogs.
     pub fn builtin() -> Result<Self, CatalogError> {
-        Self::load_served(&[], &[])
+        Self::load_served(Builtin::All, &[], &[])
     }
 
-    /// The built-in catalogs and those of `paths`: files, or folders whose `.proto` files are all
+    /// Built-in catalogs and those of `paths`: files, or folders whose `.proto` files are all
     /// loaded, named relative to the folder. For tools, which know the catalogs by their packages:
     /// two that have the same names need not fit into "/".
-    pub fn load(paths: &[PathBuf]) -> Result<Self, CatalogError> {
-        check::build(&source::compile(paths)?, None)
+    pub fn load(builtin: Builtin<'_>, paths: &[PathBuf]) -> Result<Self, CatalogError> {
+        check::build(&source::compile(builtin, paths)?, None)
     }
 
     /// The same for a server, whose namespace "/" serves the catalogs `defaults` (none named: all)
     /// and must be free of names that two of them have.
-    pub fn load_served(paths: &[PathBuf], defaults: &[String]) -> Result<Self, CatalogError> {
-        check::build(&source::compile(paths)?, Some(defaults))
+    pub fn load_served(
+        builtin: Builtin<'_>,
+        paths: &[PathBuf],
+        defaults: &[String],
+    ) -> Result<Self, CatalogError> {
+        check::build(&source::compile(builtin, paths)?, Some(defaults))
     }
 
     /// The descriptors of everything loaded, the contract included.

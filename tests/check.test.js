@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { ROOT, run } from "./lib/fanfare.js";
+import { ROOT, run, SECRET } from "./lib/fanfare.js";
 import { Authority } from "./lib/certificates.js";
 
 const CATALOGS = path.join(ROOT, "tests/catalogs");
@@ -83,4 +83,18 @@ test("changes that break clients of older catalogs are listed, and others are no
     assert.equal(found.code, lines[0].startsWith("no change") ? 0 : 1);
   }
   rmSync(folder, { recursive: true });
+});
+
+test("a server serves the examples that are named, and needs a catalog", async () => {
+  const env = { FANFARE_BUILTIN: undefined };
+  const args = ["--grpc-listen", "127.0.0.1:0", "--jwt-secret", SECRET];
+  for (const command of [["server", ...args], ["check"], ["dev", "--builtin", "none", "--http-listen", "127.0.0.1:0", ...args]]) {
+    const { code, stderr } = await run(command, { env });
+    assert.equal(code, 1);
+    assert.match(stderr, /no catalog is loaded: give --catalog FILE\|FOLDER, or an example by --builtin NAME \(chat, dialogs, messenger, todo, all\)/);
+  }
+  const { stdout } = await run(["check", "--builtin", "todo,chat"], { env });
+  assert.match(stdout, /2 catalogs/);
+  assert.match((await run(["check", "--builtin", "tod"], { env })).stderr, /possible values: chat, dialogs, messenger, todo, all, none/);
+  assert.ok((await run(["types"], { env })).stdout.includes('"message:new"'), "tools know all examples");
 });

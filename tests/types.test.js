@@ -202,7 +202,7 @@ test("--check finds a file that is old or not there, and says what mends it", as
   const file = path.join(FOLDER, "my events.ts");
   rmSync(file, { force: true });
   const args = ["types", "--package", "chat.v1", "--out", file];
-  const remedy = `run: fanfare types --package chat.v1 --out '${file}'`;
+  const remedy = `run: fanfare types --builtin all --package chat.v1 --out '${file}'`;
   const missing = await run([...args, "--check"]);
   assert.equal(missing.code, 1);
   assert.ok(missing.stderr.includes(`cannot read ${file}`) && missing.stderr.includes(remedy), missing.stderr);

@@ -343,7 +343,7 @@ fn typed(text: &str, kind: &Kind) -> Option<Value> {
 mod tests {
     use prost::Message as _;
 
-    use crate::catalog::{Catalogs, Stamp};
+    use crate::catalog::{Builtin, Catalogs, Stamp};
 
     const CATALOG: &str = r#"
         syntax = "proto3";
@@ -372,7 +372,7 @@ mod tests {
     fn an_identity_inside_a_message_that_is_copied_whole_is_stamped_all_the_same() {
         let file = std::env::temp_dir().join(format!("fanfare-forged-{}.proto", std::process::id()));
         std::fs::write(&file, CATALOG).unwrap();
-        let catalogs = Catalogs::load(&[file]).unwrap();
+        let catalogs = Catalogs::load(Builtin::All, &[file]).unwrap();
         let method = catalogs.call("write", crate::v1::Transport::Socketio, "/forged").unwrap();
         let json = br#"{"author":{"id":"root","mood":"bad"},"others":[{"id":"root"},{}]}"#;
         let bytes = method.request.read_json(json).unwrap();

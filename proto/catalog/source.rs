@@ -13,7 +13,7 @@ use protox::{
     file::{File, FileResolver, GoogleFileResolver},
 };
 
-use super::{CatalogError, Problem};
+use super::{Builtin, CatalogError, Problem};
 
 /// The contract and the built-in catalogs.
 const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
@@ -21,6 +21,27 @@ const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs
 const CONTRACT: &str = "fanfare/v1/";
 /// How deep folders of catalogs are searched.
 const FOLDER_DEPTH_MAX: usize = 16;
+
+/// The names of the built-in catalogs, sorted: their folders.
+pub fn builtin_names() -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        EMBEDDED.iter().filter(|(n, _)| !n.starts_with(CONTRACT)).filter_map(|(n, _)| n.split('/').next()).collect();
+    names.dedup();
+    names
+}
+
+impl Builtin<'_> {
+    /// The embedded files that are loaded: the contract, and these catalogs.
+    fn files(self) -> Vec<(&'static str, &'static str)> {
+        let is_chosen = |file: &str| match self {
+            Self::All => true,
+            Self::Only(names) => {
+                names.iter().any(|name| file.split_once('/').is_some_and(|(folder, _)| folder == name))
+            }
+        };
+        EMBEDDED.iter().copied().filter(|(n, _)| n.starts_with(CONTRACT) || is_chosen(n)).collect()
+    }
+}
 
 /// Everything compiled, and the files to look for catalogs in.
 pub(super) struct Sources {
@@ -31,13 +52,14 @@ pub(super) struct Sources {
 
 /// Finds a file in the embedded sources, then among those asked for and in their folders, then among Google's.
 struct Resolver {
+    embedded: Vec<(&'static str, &'static str)>,
     files: BTreeMap<String, PathBuf>,
     folders: Vec<PathBuf>,
 }
 
 impl FileResolver for Resolver {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        if let Some((_, text)) = EMBEDDED.iter().find(|(n, _)| *n == name) {
+        if let Some((_, text)) = self.embedded.iter().find(|(n, _)| *n == name) {
             return File::from_source(name, text);
         }
         if let Some(path) = self.files.get(name) {
@@ -53,16 +75,18 @@ impl FileResolver for Resolver {
     }
 }
 
-/// Compiles the built-in catalogs and those of `paths`.
-pub(super) fn compile(paths: &[PathBuf]) -> Result<Sources, CatalogError> {
+/// Compiles built-in catalogs and those of `paths`.
+pub(super) fn compile(builtin: Builtin<'_>, paths: &[PathBuf]) -> Result<Sources, CatalogError> {
     let mut problems = Vec::new();
-    let mut resolver = Resolver { files: BTreeMap::new(), folders: Vec::new() };
+    let embedded = builtin.files();
+    let mut resolver =
+        Resolver { embedded: embedded.clone(), files: BTreeMap::new(), folders: Vec::new() };
     for path in paths {
         if let Err(problem) = add(path, &mut resolver) {
             problems.push(problem);
         }
     }
-    let mut roots: BTreeMap<String, String> = EMBEDDED
+    let mut roots: BTreeMap<String, String> = embedded
         .iter()
         .filter(|(n, _)| !n.starts_with(CONTRACT))
         .map(|(n, _)| ((*n).into(), (*n).into()))
@@ -74,7 +98,7 @@ pub(super) fn compile(paths: &[PathBuf]) -> Result<Sources, CatalogError> {
 
     let mut compiler = Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true);
-    let contract = EMBEDDED.iter().map(|(n, _)| *n).filter(|n| n.starts_with(CONTRACT));
+    let contract = embedded.iter().map(|(n, _)| *n).filter(|n| n.starts_with(CONTRACT));
     for name in contract.chain(roots.keys().map(String::as_str)) {
         if let Err(error) = compiler.open_file(name) {
             problems.extend(from_protox(&error, name, &shown));
@@ -106,7 +130,7 @@ fn add(path: &Path, resolver: &mut Resolver) -> Result<(), Problem> {
     };
     for file in found {
         let name = file.strip_prefix(&folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
-        if EMBEDDED.iter().any(|(n, _)| *n == name) {
+        if resolver.embedded.iter().any(|(n, _)| *n == name) {
             let message =
                 format!("{name} is the name of a built-in file; rename yours, or give its folder's parent");
             return Err(Problem { file: file.display().to_string(), position: None, message });
@@ -207,7 +231,7 @@ impl Sources {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::catalog::Catalogs;
+    use crate::catalog::{Builtin, Catalogs};
 
     /// A catalog with some of everything.
     const CATALOG: &str = r#"
@@ -262,7 +286,7 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             let file = folder.join("fuzzed.proto");
             std::fs::write(&file, edited(CATALOG, &edits)).unwrap();
-            if let Err(refused) = Catalogs::load(std::slice::from_ref(&file)) {
+            if let Err(refused) = Catalogs::load(Builtin::All, std::slice::from_ref(&file)) {
                 let text = refused.to_string();
                 prop_assert!(text.contains("fuzzed.proto"), "{}", text);
             }
@@ -270,9 +294,24 @@ mod tests {
     }
 
     #[test]
+    fn only_the_chosen_examples_are_loaded_and_others_leave_their_file_names_free() {
+        let chosen = ["chat".to_owned(), "todo".to_owned()];
+        let loaded = Catalogs::load(Builtin::Only(&chosen), &[]).unwrap();
+        assert_eq!(loaded.packages(), ["chat.v1", "todo.v1"]);
+        let folder = std::env::temp_dir().join(format!("fanfare-own-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("chat/v1")).unwrap();
+        std::fs::write(folder.join("chat/v1/chat.proto"), CATALOG).unwrap();
+        let own = [folder];
+        let loaded = Catalogs::load(Builtin::Only(&chosen[1..]), &own).unwrap();
+        assert_eq!(loaded.packages(), ["fuzzed.v1", "todo.v1"]);
+        let refused = Catalogs::load(Builtin::All, &own).unwrap_err().to_string();
+        assert!(refused.contains("the name of a built-in file"), "{refused}");
+    }
+
+    #[test]
     fn the_catalog_that_is_damaged_is_right_as_it_is() {
         let file = std::env::temp_dir().join(format!("fanfare-whole-{}.proto", std::process::id()));
         std::fs::write(&file, CATALOG).unwrap();
-        Catalogs::load(&[file]).unwrap();
+        Catalogs::load(Builtin::All, &[file]).unwrap();
     }
 }

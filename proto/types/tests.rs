@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    catalog::Builtin,
     json::tests::{
         PROTO,
         oracle::{Choices, Times, random},
@@ -86,7 +87,7 @@ fn load(text: &str) -> Catalogs {
         format!("fanfare-types-{}-{}.proto", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
     let file: PathBuf = std::env::temp_dir().join(name);
     std::fs::write(&file, text).unwrap();
-    let catalogs = Catalogs::load(std::slice::from_ref(&file)).unwrap();
+    let catalogs = Catalogs::load(Builtin::All, std::slice::from_ref(&file)).unwrap();
     std::fs::remove_file(file).unwrap();
     catalogs
 }
@@ -479,7 +480,7 @@ fn binary_without_bytes_is_refused_with_the_remedy() {
     ] {
         let file = std::env::temp_dir().join(format!("fanfare-binary-{}.proto", std::process::id()));
         std::fs::write(&file, BINARY.replace(from, to)).unwrap();
-        let refused = Catalogs::load(&[file]).unwrap_err().to_string();
+        let refused = Catalogs::load(Builtin::All, &[file]).unwrap_err().to_string();
         assert!(refused.contains(what) && refused.contains("remove `binary`, or give it one"), "{refused}");
     }
 }

@@ -259,6 +259,8 @@ pub(crate) fn builtin_kind(name: &str) -> Arc<EventType> {
 /// written to a file.
 #[cfg(test)]
 pub(crate) fn newer_catalogs(file: std::path::PathBuf) -> Arc<fanfare_proto::catalog::Catalogs> {
+    use fanfare_proto::catalog::{Builtin, Catalogs};
+
     const NEWER: &str = r#"
         syntax = "proto3";
         package newer.v1;
@@ -269,7 +271,7 @@ pub(crate) fn newer_catalogs(file: std::path::PathBuf) -> Arc<fanfare_proto::cat
         }
     "#;
     std::fs::write(&file, NEWER).unwrap();
-    Arc::new(fanfare_proto::catalog::Catalogs::load(&[file]).unwrap())
+    Arc::new(Catalogs::load(Builtin::All, &[file]).unwrap())
 }
 
 /// A draft for tests: an event for everybody in the tenant, with a payload of so many bytes.
@@ -290,7 +292,7 @@ pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
 
 #[cfg(test)]
 mod tests {
-    use fanfare_proto::catalog::Catalogs;
+    use fanfare_proto::catalog::{Builtin, Catalogs};
 
     use super::*;
 
@@ -335,7 +337,7 @@ mod tests {
         "#;
         let file = std::env::temp_dir().join(format!("fanfare-files-{}.proto", std::process::id()));
         std::fs::write(&file, CATALOG).unwrap();
-        let catalogs = Catalogs::load(&[file]).unwrap();
+        let catalogs = Catalogs::load(Builtin::All, &[file]).unwrap();
         let json = r#"{"name":"a","parts":["AQI=","Aw=="]}"#;
         let event = event(&catalogs, "files.v1.Chunk", json);
         let delivery = v1::Delivery::decode(event.delivery().clone()).unwrap();

@@ -50,6 +50,9 @@ process.on("exit", () => CHILDREN.forEach((child) => child.kill("SIGKILL")));
 // The runner ends a file that hangs with SIGTERM, which would leave the children alive.
 process.once("SIGTERM", () => process.exit(143));
 
+/** The catalogs of the tests, unless a test chooses. */
+const EXAMPLES = { FANFARE_BUILTIN: "all" };
+
 /** One `fanfare` process. */
 export class Process {
   /** Faults in its log that a test provokes, as a pattern. */
@@ -62,7 +65,7 @@ export class Process {
     this.waiting = [];
     const [program, ...all] = [...via, BINARY, ...args];
     this.child = spawn(program, all, {
-      env: { ...process.env, FANFARE_LOG_FORMAT: "json", ...env },
+      env: { ...EXAMPLES, ...process.env, FANFARE_LOG_FORMAT: "json", ...env },
       stdio: ["pipe", "pipe", "pipe"],
     });
     this.ended = once(this.child, "exit").then(([code, signal]) => ({ code, signal }));
@@ -182,7 +185,7 @@ export async function start({ serverArgs = [], bridgeArgs = [] } = {}) {
 
 /** Runs a command to its end; fails when it panics. */
 export async function run(args, { env = {}, input } = {}) {
-  const child = spawn(BINARY, args, { env: { ...process.env, ...env }, stdio: ["pipe", "pipe", "pipe"] });
+  const child = spawn(BINARY, args, { env: { ...EXAMPLES, ...process.env, ...env }, stdio: ["pipe", "pipe", "pipe"] });
   let [stdout, stderr] = ["", ""];
   child.stdout.on("data", (data) => (stdout += data));
   child.stderr.on("data", (data) => (stderr += data));

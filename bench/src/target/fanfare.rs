@@ -160,6 +160,8 @@ async fn spawn<const PARTS: usize>(
     for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FANFARE_")) {
         command.env_remove(key);
     }
+    // Not a flag: other builds may not have it.
+    command.env("FANFARE_BUILTIN", "all");
     let mut process = Process::start(name, command.stderr(Stdio::piped()))?;
     let mut log = lines(process.child().stderr.take())?;
     let addresses = timeout(START_TIMEOUT, listening(name, parts, &mut log))

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use fanfare_proto::{
-    catalog::{Catalogs, Method, breaking_changes},
+    catalog::{Builtin, Catalogs, Method, breaking_changes},
     token::Verifier,
 };
 use fanfare_trust::ServerTls;
@@ -59,7 +59,7 @@ fn check_tls(args: &CheckArgs) -> anyhow::Result<()> {
 
 /// Nothing that clients of the old catalogs use has gone.
 fn check_against(old: &[PathBuf], new: &Catalogs) -> anyhow::Result<()> {
-    let changes = breaking_changes(&Catalogs::load(old).context("--against")?, new);
+    let changes = breaking_changes(&Catalogs::load(Builtin::Only(&[]), old).context("--against")?, new);
     for change in &changes {
         say!("{change}");
     }
@@ -73,7 +73,7 @@ fn check_against(old: &[PathBuf], new: &Catalogs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
-    let catalogs = Catalogs::load_served(&args.server.catalogs.catalog, &args.server.default_catalogs)?;
+    let catalogs = args.server.catalogs.load_served(&args.server.default_catalogs)?;
     Verifier::new(&identity::config(&args.common.tokens, true)?)?;
     check_listeners(args)?;
     check_upstreams(args, &catalogs)?;

@@ -17,7 +17,8 @@ use crate::{
     settings::DevArgs,
 };
 
-pub(crate) async fn dev(args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
+pub(crate) async fn dev(mut args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
+    args.server.catalogs = args.server.catalogs.or_examples();
     let settings = &args.common.tokens;
     let tokens = identity::config(settings, true)?;
     let is_public = fanfare_proto::token::trusts_development_key(&tokens)?;

@@ -24,7 +24,7 @@ use crate::{identity, reach::Reach, run::client_tls, settings::NotifyArgs};
 const READ_AHEAD_MAX: usize = 1024;
 
 pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
-    let catalogs = Catalogs::load(&args.client.catalogs.catalog)?;
+    let catalogs = args.client.catalogs.clone().or_examples().load()?;
     let kind = find(&catalogs, &args.kind)?.clone();
     let token = identity::tool_token(&args.client, &["notify"])?;
     let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?

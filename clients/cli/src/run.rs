@@ -4,7 +4,7 @@ use std::{future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use fanfare_bridge::Bridge;
-use fanfare_proto::{catalog::Catalogs, rate::Rate, token::TokenConfig};
+use fanfare_proto::{rate::Rate, token::TokenConfig};
 use fanfare_server::{
     Ack, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Server, Store, Tls, Upstreams,
 };
@@ -34,7 +34,7 @@ pub(crate) fn server_config(
     tokens: TokenConfig,
     cors_origins: Vec<String>,
 ) -> anyhow::Result<fanfare_server::Config> {
-    let catalogs = Arc::new(Catalogs::load_served(&args.catalogs.catalog, &args.default_catalogs)?);
+    let catalogs = Arc::new(args.catalogs.load_served(&args.default_catalogs)?);
     let mut config = fanfare_server::Config::new(args.grpc_listen, catalogs, tokens);
     config.name.clone_from(&args.server_name);
     config.cors_origins = cors_origins;

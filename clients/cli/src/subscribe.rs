@@ -21,7 +21,7 @@ use crate::{
 const ALL: &str = "*";
 
 pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
-    let catalogs = Catalogs::load(&args.client.catalogs.catalog)?;
+    let catalogs = args.client.catalogs.clone().or_examples().load()?;
     if args.rooms.iter().any(|room| room == ALL) {
         return tail(&catalogs, args).await;
     }

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, anyhow, bail};
-use fanfare_proto::{catalog::Catalogs, types};
+use fanfare_proto::types;
 
 use crate::settings::{TypesArgs, TypesFormat};
 
@@ -11,7 +11,7 @@ use crate::settings::{TypesArgs, TypesFormat};
 const LINE_CHARS_MAX: usize = 120;
 
 pub(crate) fn types(args: &TypesArgs) -> anyhow::Result<()> {
-    let catalogs = Catalogs::load(&args.catalogs.catalog)?;
+    let catalogs = args.catalogs.clone().or_examples().load()?;
     types::check_packages(&catalogs, &args.package).map_err(|problem| anyhow!("--package: {problem}"))?;
     let json = |value: serde_json::Value| serde_json::to_string_pretty(&value).map(|text| text + "\n");
     let text = match args.format {
@@ -64,6 +64,9 @@ fn command(args: &TypesArgs, file: &Path) -> String {
     };
     for catalog in &args.catalogs.catalog {
         flag("catalog", &catalog.display().to_string());
+    }
+    for name in &args.catalogs.builtin {
+        flag("builtin", name);
     }
     for package in &args.package {
         flag("package", package);

@@ -179,7 +179,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::catalog::{CatalogError, Catalogs};
+    use crate::catalog::{Builtin, CatalogError, Catalogs};
 
     /// Loads catalogs from texts.
     fn load(name: &str, files: &[&str], defaults: Option<&[&str]>) -> Result<Catalogs, CatalogError> {
@@ -195,8 +195,8 @@ mod tests {
         let defaults: Option<Vec<String>> =
             defaults.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
         match defaults {
-            Some(defaults) => Catalogs::load_served(&paths, &defaults),
-            None => Catalogs::load(&paths),
+            Some(defaults) => Catalogs::load_served(Builtin::All, &paths, &defaults),
+            None => Catalogs::load(Builtin::All, &paths),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::{
-    catalog::{Catalogs, EventType},
+    catalog::{Builtin, Catalogs, EventType},
     json::plan::{VALUES_MAX, accept},
     room::Room,
 };
@@ -65,10 +65,10 @@ fn catalogs() -> &'static [Catalogs] {
         let folders =
             ["catalogs", "catalogs-console", "catalogs-namespaces", "catalogs-types", "catalogs-upstream"];
         let mut all: Vec<_> =
-            folders.iter().map(|folder| Catalogs::load(&[tests.join(folder)]).unwrap()).collect();
+            folders.iter().map(|folder| Catalogs::load(Builtin::All, &[tests.join(folder)]).unwrap()).collect();
         let file = std::env::temp_dir().join(format!("fanfare-rooms-{}.proto", std::process::id()));
         std::fs::write(&file, ROOMS).unwrap();
-        all.push(Catalogs::load(std::slice::from_ref(&file)).unwrap());
+        all.push(Catalogs::load(Builtin::All, std::slice::from_ref(&file)).unwrap());
         std::fs::remove_file(file).unwrap();
         all.push(Catalogs::builtin().unwrap());
         all

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Subcommand, ValueEnum, value_parser};
+use clap::{ArgAction, Args, Subcommand, ValueEnum, builder::PossibleValuesParser, value_parser};
 
+use fanfare_proto::catalog::{Builtin, CatalogError, Catalogs, builtin_names};
 use fanfare_trust::Workload;
 
 use super::duration::{Size, duration};
@@ -380,11 +381,52 @@ fn network(text: &str) -> Result<ipnet::IpNet, String> {
 }
 
 /// The catalogs.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CatalogArgs {
-    /// A catalog besides the built-in ones: a .proto file, or a folder of them; repeatable.
+    /// A catalog: a .proto file, or a folder of them; repeatable.
     #[arg(long, env = "FANFARE_CATALOG", value_name = "FILE|FOLDER", value_delimiter = ',')]
     pub(crate) catalog: Vec<PathBuf>,
+    /// An example catalog that is loaded too; repeatable. Absent: `server` and `check` load none; other
+    /// commands load all, unless --catalog is given.
+    #[arg(long, env = "FANFARE_BUILTIN", value_name = "NAME", value_delimiter = ',', value_parser = builtin())]
+    pub(crate) builtin: Vec<String>,
+}
+
+const ALL: &str = "all";
+const NONE: &str = "none";
+
+fn builtin() -> PossibleValuesParser {
+    PossibleValuesParser::new(builtin_names().into_iter().chain([ALL, NONE]))
+}
+
+impl CatalogArgs {
+    /// With all examples, unless other catalogs are chosen.
+    pub(crate) fn or_examples(mut self) -> Self {
+        if self.catalog.is_empty() && self.builtin.is_empty() {
+            self.builtin.push(ALL.to_owned());
+        }
+        self
+    }
+
+    fn chosen(&self) -> Builtin<'_> {
+        if self.builtin.iter().any(|name| name == ALL) { Builtin::All } else { Builtin::Only(&self.builtin) }
+    }
+
+    /// The catalogs of a tool.
+    pub(crate) fn load(&self) -> Result<Catalogs, CatalogError> {
+        Catalogs::load(self.chosen(), &self.catalog)
+    }
+
+    /// The catalogs of a server, whose namespace `/` serves `defaults`.
+    pub(crate) fn load_served(&self, defaults: &[String]) -> anyhow::Result<Catalogs> {
+        let catalogs = Catalogs::load_served(self.chosen(), &self.catalog, defaults)?;
+        anyhow::ensure!(
+            !catalogs.packages().is_empty(),
+            "no catalog is loaded: give --catalog FILE|FOLDER, or an example by --builtin NAME ({}, {ALL})",
+            builtin_names().join(", ")
+        );
+        Ok(catalogs)
+    }
 }
 
 /// The bridge's settings.

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_proto::{
-    catalog::Catalogs,
+    catalog::{Builtin, Catalogs},
     cursor::Cursor,
     room::Tenant,
     signer::{Bearer, Signer},
@@ -327,7 +327,7 @@ async fn a_tenant_that_cannot_be_read_is_tried_again_and_holds_up_no_other() {
 #[tokio::test]
 async fn the_welcome_names_the_namespaces_and_calls_are_looked_up_in_them() {
     let defaults = ["chat.v1".to_owned()];
-    let catalogs = Arc::new(Catalogs::load_served(&[], &defaults).unwrap());
+    let catalogs = Arc::new(Catalogs::load_served(Builtin::All, &[], &defaults).unwrap());
     let world = World::start(|config| config.catalogs = catalogs).await;
     let (_bridge, welcome) = world.link().await;
     let of = |name: &str| {
