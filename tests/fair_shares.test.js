@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { admin, client, web } from "./lib/admin.js";
 import { call, connect, disconnected } from "./lib/clients.js";
-import { QUIET, startServer, until, within } from "./lib/fanfare.js";
+import { ENGINE, QUIET, startServer, until, within } from "./lib/fanfare.js";
 import { pause } from "./lib/faults/actions.js";
 import { Attacker, back, baseline, resident, withstand } from "./lib/attacks/attack.js";
 import { both, bridged, close } from "./lib/attacks/bridges.js";
@@ -106,7 +106,8 @@ for (const [what, task] of Object.entries(SLOW)) test(`console ${what} of one te
       },
     })));
 
-test("a tenant over the limit of tenants is refused at once, and told why", () =>
+// On Redis and NATS a tenant counts from its first stored event on: sessions alone do not exceed the limit.
+test("a tenant over the limit of tenants is refused at once, and told why", { skip: Boolean(ENGINE) }, () =>
   both(["--tenants-max", "2"], [], async (bridge, _server, producing) => {
     for (const tenant of ["t1", "t2"]) {
       await producing.call(producer(tenant), "messenger.v1.Messenger/NotifyNewMessage", { event: { id: "1", chatId: "7", content: "x", channel: "CHANNEL_WABA" } });

@@ -6,7 +6,7 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { call, connect } from "./lib/clients.js";
-import { start, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { ENGINE, start, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { pause } from "./lib/faults/actions.js";
 import { generateStubs, Producer } from "./lib/producer.js";
 import { Proxy } from "./lib/proxy.js";
@@ -261,7 +261,8 @@ test("what is not one's own, not known or too old begins anew", async () => {
   await fresh(user(1, "anew"), { pid, offset: "nonsense" });
   await fresh(user(1, "anew"), { pid, offset: "0123456789ab-1" });
   assert.ok(mine.connected, "nobody was disturbed");
-  // Beyond what the log keeps: never a part of what was missed.
+  // Beyond what the log keeps: never a part of what was missed. Redis and NATS trim a little later.
+  if (ENGINE) return void mine.close();
   const lines = Array.from({ length: 2100 }, (_, i) => ({ rooms: ["org"], message: { id: i + 2, chatId: "7", content: "x", channel: "CHANNEL_WABA" } }));
   await python.send({ special: "burst", token: producer("anew"), events: lines });
   await fresh(user(1, "anew"), { pid, offset });

@@ -138,8 +138,8 @@ export class Process {
 /** For tests that look at everything a session gets: the server publishes no presence, because todo has no such events. */
 export const QUIET = ["--presence-catalog", "todo.v1"];
 
-/** With FANFARE_TEST_ENGINE=redis or nats, servers that name no store get one of their own on it. */
-const ENGINE = process.env.FANFARE_TEST_ENGINE;
+/** With redis or nats, servers that name no store get one of their own on it. */
+export const ENGINE = process.env.FANFARE_TEST_ENGINE;
 let shared;
 
 async function storeArgs(args) {
@@ -168,12 +168,12 @@ export async function startBridge(server, args = []) {
   return bridge;
 }
 
-/** A server and a bridge, as in production. */
-export async function start({ serverArgs = [], bridgeArgs = [] } = {}) {
+/** A server and a bridge, as in production. `alone`: one server, for tests of what each server counts for itself. */
+export async function start({ serverArgs = [], bridgeArgs = [], alone = false } = {}) {
   const args = [...serverArgs, ...(await storeArgs(serverArgs))];
   const server = await startServer(args);
   // Where servers share a store, producers talk to one and bridges to another.
-  const other = ENGINE ? await startServer(args) : server;
+  const other = ENGINE && !alone ? await startServer(args) : server;
   const bridge = await startBridge(other, bridgeArgs);
   const stop = async () => {
     await bridge.stop();
