@@ -7,6 +7,7 @@
 mod changes;
 mod check;
 mod fill;
+mod history;
 mod payload;
 mod source;
 mod template;
@@ -23,6 +24,7 @@ use crate::{
 
 pub use changes::breaking_changes;
 pub use fill::{Member, Stamp};
+pub use history::{HistoryElement, HistoryMethod};
 pub use payload::ValidPayload;
 pub use source::builtin_names;
 pub use template::{RenderError, RoomTemplate};
@@ -305,6 +307,8 @@ pub struct ClientMethod {
     pub upstream: Option<String>,
     /// The room whose members are listed.
     pub query: Option<RoomTemplate>,
+    /// The page of stored events that the response holds.
+    pub history: Option<HistoryMethod>,
     /// The event that is published.
     pub publish: Option<Publish>,
     /// The room the session joins.
@@ -370,6 +374,10 @@ pub enum FillSource {
     MemberName,
     /// Whether the listed member has a session.
     MemberOnline,
+    /// Where the next page of a history begins.
+    HistoryCursor,
+    /// Whether a history may have older events.
+    HistoryMore,
     /// A claim of the caller's token.
     Claim(String),
     /// A fixed text.

@@ -2,6 +2,7 @@
 
 mod announcement;
 mod client;
+mod history;
 mod namespaces;
 
 use std::{

@@ -79,6 +79,8 @@ pub(super) mod options {
                 super::Fill::MemberId => Some(FillSource::MemberId),
                 super::Fill::MemberName => Some(FillSource::MemberName),
                 super::Fill::MemberOnline => Some(FillSource::MemberOnline),
+                super::Fill::HistoryCursor => Some(FillSource::HistoryCursor),
+                super::Fill::HistoryMore => Some(FillSource::HistoryMore),
             };
         }
         if let Some(Value::String(claim)) = extension(pool, &options, "fanfare.v1.fill_claim") {
@@ -105,11 +107,12 @@ pub(super) fn check(field: &FieldDescriptor) -> Result<(), String> {
         | FillSource::UserName
         | FillSource::SessionId
         | FillSource::MemberName
+        | FillSource::HistoryCursor
         | FillSource::Text(_) => (is_text, "a string"),
         FillSource::UserId | FillSource::MemberId | FillSource::Claim(_) => {
             (is_text || is_integer(&kind), "a string or an integer")
         }
-        FillSource::MemberOnline => (matches!(kind, Kind::Bool), "a bool"),
+        FillSource::MemberOnline | FillSource::HistoryMore => (matches!(kind, Kind::Bool), "a bool"),
         FillSource::Time => (
             kind.as_message().is_some_and(|m| m.full_name() == "google.protobuf.Timestamp"),
             "a google.protobuf.Timestamp",
@@ -203,6 +206,8 @@ pub struct Stamp<'a> {
     pub time: prost_types::Timestamp,
     /// The members of the queried room.
     pub members: &'a [Member],
+    /// Where the next page of a history begins; empty: there is none.
+    pub history_next: &'a str,
 }
 
 impl FillPlan {
@@ -305,6 +310,8 @@ impl Stamp<'_> {
             FillSource::MemberId => typed(&member?.user_id, kind),
             FillSource::MemberName => typed(&member?.user_name, kind),
             FillSource::MemberOnline => Some(Value::Bool(member?.online)),
+            FillSource::HistoryCursor => typed(self.history_next, kind),
+            FillSource::HistoryMore => Some(Value::Bool(!self.history_next.is_empty())),
             FillSource::EventId => typed(self.event_id, kind),
             FillSource::UserId => typed(&self.caller.user_id, kind),
             FillSource::UserName => typed(&self.caller.user_name, kind),
@@ -382,7 +389,8 @@ mod tests {
         let caller = crate::v1::Caller { user_id: "7".into(), user_name: "Ada".into(), ..Default::default() };
         let claims = serde_json::Map::new();
         let time = prost_types::Timestamp::default();
-        let stamp = Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[] };
+        let stamp =
+            Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[], history_next: "" };
         let publish = method.publish.as_ref().unwrap();
         let made = publish.plan.make(Some(&request), &stamp).encode_to_vec();
         let mut written = Vec::new();

@@ -4,7 +4,7 @@
 use super::{
     DEPTH_MAX, PayloadError, SAFE_INTEGER_MAX,
     found::{Found, bytes, check, utf8, wrong_wire_type},
-    output::Output,
+    output::{Canonical, Output},
     shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table},
     special::{duration, field_mask, timestamp},
     wire::{Reader, WireError, WireValue},
@@ -47,8 +47,35 @@ pub(super) fn message<W: Output>(
         Special::Timestamp => timestamp(&found, out),
         Special::Duration => duration(&found, out),
         Special::FieldMask => field_mask(shape, &found, out),
+        Special::Any if out.is_canonical() => any(table, shape, &found, out, depth),
         Special::Any => Err(PayloadError::new("google.protobuf.Any has no browser JSON")),
     }
+}
+
+/// An Any for gRPC callers: the fields of its message, after the type's URL under `@type`.
+fn any<W: Output>(
+    table: &Table,
+    shape: &MessageShape,
+    found: &Found<'_>,
+    out: &mut W,
+    depth: usize,
+) -> Result<()> {
+    let part = |index: usize| found.last(index).unwrap_or(WireValue::Bytes(&[]));
+    let (url, value) = (utf8(part(0))?, bytes(part(1))?);
+    let index = table.by_name.get(url.rsplit('/').next().unwrap_or_default()).copied();
+    let index = index.ok_or_else(|| PayloadError::new(format!("{} of an unknown type", shape.full_name)))?;
+    let mut inner = Vec::new();
+    message(table, index, value, &mut Canonical(&mut inner), depth + 1)?;
+    let url = serde_json::to_string(url).map_err(|e| PayloadError::new(e.to_string()))?;
+    write!(out, "{{\"@type\":{url}").map_err(io)?;
+    let fields = inner.strip_prefix(b"{").filter(|_| table.messages[index].special == Special::None);
+    match fields {
+        Some(b"}") => {}
+        Some(_) => out.write_all(b",").map_err(io)?,
+        None => out.write_all(b",\"value\":").map_err(io)?,
+    }
+    out.write_all(fields.unwrap_or(&inner)).map_err(io)?;
+    if fields.is_none() { out.write_all(b"}").map_err(io) } else { Ok(()) }
 }
 
 fn field<W: Output>(

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use fanfare_proto::{
-    catalog::{Catalogs, ClientMethod, RoomTemplate, Stamp},
+    catalog::{Catalogs, ClientMethod, HistoryMethod, RoomTemplate, Stamp},
     json::closest,
     rate::KeyedLimiter,
     room::{Room, Tenant, shown},
@@ -17,21 +17,26 @@ use prost_types::Timestamp;
 use crate::{
     engine::Receipt,
     error::Refusal,
-    event::{browser_forms, ephemeral_id},
+    event::{Event, browser_forms, ephemeral_id},
     grpc::upstream::Upstreams,
+    history::{self, History, HistoryPage, PageLimits},
     ingest::{self, Ingest},
+    interest::Interest,
     presence::Presence,
     stats::Stats,
 };
 
 /// What a published event takes besides the fields of the request, about: its stamps and envelope.
 const EVENT_BYTES: usize = 256;
+/// Bytes of the events of a history in a response, unless a single event is larger.
+const PAGE_BYTES_MAX: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Calls {
     pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) history: Arc<History>,
     pub(crate) upstreams: Upstreams,
     pub(crate) stats: Arc<Stats>,
     /// Counts what users call over gRPC; bridges count what sessions emit.
@@ -141,9 +146,16 @@ impl Calls {
             Some(room) => self.presence.members(&tenant, room).await?,
             None => Vec::new(),
         };
+        let history = match &method.history {
+            Some(declared) => {
+                Some((declared, self.page(declared, &tenant, caller, &request, &source).await?))
+            }
+            None => None,
+        };
+        let history_next = history.as_ref().map(|(_, (_, next))| next.as_str()).unwrap_or_default();
         let claims = serde_json::from_slice(&caller.claims_json).unwrap_or_default();
-        let mut stamp =
-            Stamp { caller, claims: &claims, event_id: "", time: ingest::now(), members: &members };
+        let (event_id, time) = ("", ingest::now());
+        let mut stamp = Stamp { caller, claims: &claims, event_id, time, members: &members, history_next };
         let event_id = match self.publish(method, &tenant, &source, &stamp).await? {
             Some((id, time)) => {
                 stamp.time = time;
@@ -152,11 +164,39 @@ impl Calls {
             None => ephemeral_id(),
         };
         stamp.event_id = &event_id;
-        let response = match answered {
+        let mut response = match answered {
             Some(response) => response.into(),
             None => method.response_plan.make(Some(&source), &stamp).encode_to_vec(),
         };
+        if let Some((declared, (page, _))) = &history {
+            append(declared, page, &stamp, &mut response);
+        }
         Ok(Outcome { response, reply: reply(method, &source, &stamp)?, join, leave })
+    }
+
+    /// The page of stored events that a call asks for, and where the next one begins.
+    async fn page(
+        &self,
+        declared: &HistoryMethod,
+        tenant: &Tenant,
+        caller: &Caller,
+        request: &[u8],
+        source: &DynamicMessage,
+    ) -> Result<(HistoryPage, String), Refusal> {
+        let Some(room) = declared.room.render_sent(request)? else {
+            return Err(Refusal::Invalid(format!("history: {:?} names no room", declared.room.as_str())));
+        };
+        if !may_read(caller, &room) {
+            return Err(Refusal::RoomForbidden(room.as_str().to_owned()));
+        }
+        let events_max = history::events_max(declared.limit(source), declared.default_limit)?;
+        let before = history::before(&declared.before(source))?;
+        let limits = PageLimits { events_max, bytes_max: PAGE_BYTES_MAX, scan_max: PageLimits::SCAN_MAX };
+        let (kinds, interest) = (declared.events(), Interest::of(room));
+        let wants = |event: &Event| kinds.contains(event.draft.kind.full_name.as_str());
+        let reader = (tenant.as_str().to_owned(), caller.user_id.clone());
+        let (page, next) = self.history.page(reader, tenant, &interest, before, limits, wants).await?;
+        Ok((page, next.map(|cursor| cursor.to_string()).unwrap_or_default()))
     }
 
     /// Counts what a user publishes. The log is the tenant's: one user must not flush it.
@@ -213,6 +253,23 @@ impl Calls {
             reason: Reason::UnknownEvent,
             message: format!("no catalog declares that browsers may emit {shown:?}{hint}"),
         }
+    }
+}
+
+/// Adds a page's events to a response.
+fn append(declared: &HistoryMethod, page: &HistoryPage, stamp: &Stamp<'_>, response: &mut Vec<u8>) {
+    for event in &page.events {
+        let of_event = Stamp { event_id: &event.id, time: event.draft.time, ..stamp.clone() };
+        declared.append(&event.draft.kind.full_name, &event.draft.payload, &of_event, response);
+    }
+}
+
+/// Whether a user may read a room: as [`Identity::may_enter`](fanfare_proto::token::Identity::may_enter).
+fn may_read(caller: &Caller, room: &Room) -> bool {
+    match room.kind() {
+        "org" => room.as_str() == "org",
+        "user" => room.as_str().strip_prefix("user:") == Some(&caller.user_id),
+        _ => may_use(caller, room),
     }
 }
 

@@ -27,6 +27,11 @@ impl Interest {
         Self { is_everything: true, ..Self::default() }
     }
 
+    /// One room, from the beginning of the log.
+    pub(crate) fn of(room: Room) -> Self {
+        Self { rooms: HashMap::from([(room, Since::default())]), is_everything: false }
+    }
+
     /// Adds a room; false when it is wanted already.
     pub(crate) fn add(&mut self, room: Room, since: Since) -> bool {
         let is_new = !self.rooms.contains_key(&room);

@@ -26,6 +26,7 @@ mod error;
 mod event;
 mod grpc;
 mod health;
+mod history;
 mod hub;
 mod ingest;
 mod interest;

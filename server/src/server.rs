@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Refusal},
     grpc::{About, Budget, Front, Peer, Services, WATCHES_MAX, upstream::Upstreams},
     health::Health,
+    history::History,
     hub::Hub,
     ingest::Ingest,
     metrics::ServerMetrics,
@@ -90,10 +91,12 @@ impl Server {
         let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), size_max, stats.clone());
         let ingest = Arc::new(ingest);
         let presence = Arc::new(Presence::new(&catalogs, &config.presence, engine.clone())?);
+        let history = Arc::new(History::new(engine.clone()));
         let calls = Calls {
             catalogs: catalogs.clone(),
             ingest: ingest.clone(),
             presence: presence.clone(),
+            history: history.clone(),
             upstreams: Upstreams::new(&config.upstreams, &catalogs)?,
             stats: stats.clone(),
             per_user: KeyedLimiter::new(limits.calls_per_user),
@@ -118,6 +121,7 @@ impl Server {
             revoked: Arc::new(Revoked::new(engine.clone())),
             engine,
             hub,
+            history,
             stats,
             subscribers: Arc::new(Subscribers::new(limits)),
             bridges: Arc::new(Bridges::default()),

@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// A problem, and the number of the option it is in.
-type Refused = (Option<u32>, String);
+pub(super) type Refused = (Option<u32>, String);
 
-fn refuse(problem: String) -> Refused {
+pub(super) fn refuse(problem: String) -> Refused {
     (Some(options::CLIENT), problem)
 }
 
@@ -63,6 +63,7 @@ impl Checker<'_> {
                 output.full_name()
             )));
         }
+        let history = self.history(declared, &request, &input, &output)?;
         let (response, binary) = (self.shape(&output)?, flag(declared, "binary"));
         if binary {
             check_binary(&response, "response", output.full_name()).map_err(refuse)?;
@@ -76,6 +77,7 @@ impl Checker<'_> {
             leave: own_kind(declared, "leave", &request, &input)?,
             publish: self.publish(declared, from)?,
             query,
+            history,
             reply,
             upstream,
             response,
@@ -160,18 +162,25 @@ fn template(
     request: &MessageDescriptor,
 ) -> Result<Option<RoomTemplate>, Refused> {
     let text = text(declared, option);
-    if text.is_empty() {
-        return Ok(None);
-    }
+    if text.is_empty() { Ok(None) } else { template_of(option, &text, shape, request).map(Some) }
+}
+
+/// A room template that an option gives.
+pub(super) fn template_of(
+    option: &str,
+    text: &str,
+    shape: &Shape,
+    request: &MessageDescriptor,
+) -> Result<RoomTemplate, Refused> {
     let template =
-        RoomTemplate::parse(&text, shape).map_err(|problem| refuse(format!("{option}: {problem}")))?;
+        RoomTemplate::parse(text, shape).map_err(|problem| refuse(format!("{option}: {problem}")))?;
     if let Some(stamped) = template.fields().map(ToString::to_string).find(|path| is_stamped(request, path)) {
         return Err(refuse(format!(
             "{option}: room template {text:?} names {stamped}, which the server fills and browsers cannot send; name a field of {} without `fill`",
             request.full_name()
         )));
     }
-    Ok(Some(template))
+    Ok(template)
 }
 
 /// Whether a field, or one on the way to it, is filled by the server.

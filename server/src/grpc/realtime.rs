@@ -6,8 +6,9 @@ use fanfare_proto::{
     room::Room,
     token::{Identity, Scope},
     v1::{
-        DisconnectRequest, DisconnectResponse, GetPresenceRequest, GetPresenceResponse, NotifyRequest,
-        NotifyResponse, Reason, SubscribeRequest, disconnect_request::Whom as Named,
+        DisconnectRequest, DisconnectResponse, GetHistoryRequest, GetHistoryResponse, GetPresenceRequest,
+        GetPresenceResponse, NotifyRequest, NotifyResponse, Reason, SubscribeRequest,
+        disconnect_request::Whom as Named,
     },
 };
 use futures_util::{FutureExt as _, Stream};
@@ -20,11 +21,19 @@ use super::{
     codec::FrameCodec,
     subscribe::{self, Form},
 };
-use crate::{auth, error::Refusal, presence::Whom};
+use crate::{
+    auth,
+    error::Refusal,
+    history::{self, PageLimits},
+    interest::Interest,
+    presence::Whom,
+};
 
 /// Users in one answer of GetPresence.
 const USERS_DEFAULT: usize = 100;
 const USERS_MAX: usize = 1000;
+/// Events in one answer of GetHistory.
+const EVENTS_DEFAULT: usize = 50;
 /// The longest text that sessions are told when they are disconnected.
 const MESSAGE_BYTES_MAX: usize = 256;
 
@@ -61,6 +70,27 @@ pub(super) async fn get_presence(
         user_count: members.user_count as u64,
         session_count: members.session_count as u64,
         more: members.more,
+    })
+}
+
+pub(super) async fn get_history(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: GetHistoryRequest,
+) -> Result<GetHistoryResponse, Refusal> {
+    let tenant = auth::tenant(&identity, &request.tenant)?;
+    let room = Room::new(&request.room)?;
+    auth::may_read(&identity, std::slice::from_ref(&room))?;
+    let events_max = history::events_max(request.limit.into(), EVENTS_DEFAULT)?;
+    let before = history::before(&request.before)?;
+    let limits = PageLimits { events_max, bytes_max: PageLimits::BYTES_MAX, scan_max: PageLimits::SCAN_MAX };
+    let reader = (tenant.as_str().to_owned(), auth::sender(&identity));
+    let (page, next) =
+        services.history.page(reader, &tenant, &Interest::of(room), before, limits, |_| true).await?;
+    Ok(GetHistoryResponse {
+        events: page.events.iter().map(|event| event.whole()).collect(),
+        more: next.is_some(),
+        next: next.map(|cursor| cursor.to_string()).unwrap_or_default(),
     })
 }
 

@@ -93,7 +93,8 @@ impl Announcements {
             ..Caller::default()
         };
         let (claims, time) = (serde_json::Map::new(), timestamp(transition.at));
-        let stamp = Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[] };
+        let stamp =
+            Stamp { caller: &caller, claims: &claims, event_id: "", time, members: &[], history_next: "" };
         let announcement = |kind: &Arc<EventType>| {
             let message = kind.announcement.as_ref()?.make(Some(&transition.room), &stamp)?;
             Some(Announcement {
@@ -136,7 +137,14 @@ impl Announcements {
         };
         let greetings = kinds.iter().filter(|kind| !shadowed(kind)).filter_map(|kind| {
             let id = ephemeral_id();
-            let stamp = Stamp { caller, claims: &claims, event_id: &id, time: ingest::now(), members: &[] };
+            let stamp = Stamp {
+                caller,
+                claims: &claims,
+                event_id: &id,
+                time: ingest::now(),
+                members: &[],
+                history_next: "",
+            };
             let message = kind.announcement.as_ref()?.make(None, &stamp)?;
             let (json, binary) = browser_forms(&kind.shape, kind.binary, &message.encode_to_vec()).ok()?;
             Some(Delivery {
