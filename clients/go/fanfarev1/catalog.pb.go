@@ -420,9 +420,12 @@ type ClientOptions struct {
 	Upstream string `protobuf:"bytes,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// Over Socket.IO the `bytes` fields of the response are binary attachments, as in EventOptions. Those
 	// of the reply are if its event is `binary`.
-	Binary        bool `protobuf:"varint,9,opt,name=binary,proto3" json:"binary,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Binary bool `protobuf:"varint,9,opt,name=binary,proto3" json:"binary,omitempty"`
+	// The server also starts without an address of `upstream`. It then refuses the call with FAILED_PRECONDITION.
+	// `publish`, `reply`, `join` and `leave` do not happen.
+	UpstreamOptional bool `protobuf:"varint,40,opt,name=upstream_optional,json=upstreamOptional,proto3" json:"upstream_optional,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClientOptions) Reset() {
@@ -514,6 +517,13 @@ func (x *ClientOptions) GetUpstream() string {
 func (x *ClientOptions) GetBinary() bool {
 	if x != nil {
 		return x.Binary
+	}
+	return false
+}
+
+func (x *ClientOptions) GetUpstreamOptional() bool {
+	if x != nil {
+		return x.UpstreamOptional
 	}
 	return false
 }
@@ -684,7 +694,7 @@ const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\bpresence\x18\x04 \x01(\x0e2\x14.fanfare.v1.PresenceR\bpresence\x12\x16\n" +
 	"\x06binary\x18\x05 \x01(\bR\x06binary\"%\n" +
 	"\rNotifyOptions\x12\x14\n" +
-	"\x05rooms\x18\x01 \x03(\tR\x05rooms\"\xe8\x01\n" +
+	"\x05rooms\x18\x01 \x03(\tR\x05rooms\"\x95\x02\n" +
 	"\rClientOptions\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\tR\x02on\x12\x12\n" +
 	"\x04join\x18\x02 \x01(\tR\x04join\x12\x14\n" +
@@ -694,7 +704,8 @@ const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\rexcept_caller\x18\x06 \x01(\bR\fexceptCaller\x12\x14\n" +
 	"\x05query\x18\a \x01(\tR\x05query\x12\x1a\n" +
 	"\bupstream\x18\b \x01(\tR\bupstream\x12\x16\n" +
-	"\x06binary\x18\t \x01(\bR\x06binary*\x92\x01\n" +
+	"\x06binary\x18\t \x01(\bR\x06binary\x12+\n" +
+	"\x11upstream_optional\x18( \x01(\bR\x10upstreamOptional*\x92\x01\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TRANSPORT_SOCKETIO\x10\x01\x12\x17\n" +

@@ -10,6 +10,8 @@ export interface ServerToClientEvents {
   "chat:updated": (event: ChatUpdated, cursor: string) => void;
   /** A call failed that has no callback, or the session is ended for good. */
   error: (event: Failure) => void;
+  /** The customer changed the text of a message. To the organization and the chat. */
+  "message:edited": (event: MessageEdited, cursor: string) => void;
   /** A message came in or went out. To the organization and the chat, once a session. */
   "message:new": (event: NewMessage, cursor: string) => void;
   /** The delivery status of a message changed. To the organization and the chat. */
@@ -37,6 +39,12 @@ export interface ServerToClientEvents {
 
 /** What browsers may emit over Socket.IO. */
 export interface ClientToServerEvents {
+  /**
+   * Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
+   * `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
+   * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
+   */
+  "message:send": (request: SendMessageRequest, acknowledge?: (answer: Answer<SendMessageResponse>) => void) => void;
   /** Enters the room of a chat of the caller's own organization. */
   "subscribe:chat": (request: ChatRef, acknowledge?: (answer: Answer<ChatRef>) => void) => void;
   /** Tells the others in the chat that the caller types. */
@@ -55,6 +63,8 @@ export type WebSocketEvents =
   | ({ type: "chat:new"; cursor?: string } & NewChat)
   /** Something about a chat changed; only what changed is set. To the organization. */
   | ({ type: "chat:updated"; cursor?: string } & ChatUpdated)
+  /** The customer changed the text of a message. To the organization and the chat. */
+  | ({ type: "message:edited"; cursor?: string } & MessageEdited)
   /** A message came in or went out. To the organization and the chat, once a session. */
   | ({ type: "message:new"; cursor?: string } & NewMessage)
   /** The delivery status of a message changed. To the organization and the chat. */
@@ -78,7 +88,7 @@ export type WebSocketEvents =
   | ({ type: "user:offline"; cursor?: string } & UserOffline)
   /** An operator's first session opened. To the organization. */
   | ({ type: "user:online"; cursor?: string } & UserOnline)
-  | { type: "ack"; ref: number; data: ChatRef }
+  | { type: "ack"; ref: number; data: ChatRef | SendMessageResponse }
   | { type: "reset"; cursor: string }
   /** A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final. */
   | ({ type: "end" } & Failure)
@@ -86,6 +96,12 @@ export type WebSocketEvents =
 
 /** What browsers may send over `/ws`. A call with a `ref` is answered by `ack` or `error` with the same `ref`. */
 export type WebSocketCalls =
+  /**
+   * Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
+   * `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
+   * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
+   */
+  | ({ type: "message:send"; ref?: number } & SendMessageRequest)
   /** Enters the room of a chat of the caller's own organization. */
   | ({ type: "subscribe:chat"; ref?: number } & ChatRef)
   /** Tells the others in the chat that the caller types. */
@@ -228,6 +244,28 @@ export interface ChatUpdated {
   lastMessageAt?: string;
 }
 
+/** An attachment that the channel fetches or already has. */
+export interface MediaReference {
+  /** An `https` URL, or the reference that a `message:new` of the same channel had as `mediaUrl`, e.g. "telegram:AgACAgIA". */
+  url: string;
+  /** Its type, e.g. "image/png". It decides how the channel shows the attachment. */
+  type: string;
+  /** The file's name as the customer sees it. */
+  fileName?: string;
+}
+
+/** The customer changed the text of a message. To the organization and the chat. */
+export interface MessageEdited {
+  /** The message's number. */
+  messageId: number;
+  /** The chat it belongs to, whose room gets the event. */
+  chatId: number;
+  /** The new text; empty for media without a caption. */
+  content: string;
+  /** When it was changed. */
+  editedAt?: string;
+}
+
 /** How far a message has come to its reader. */
 export type MessageStatus =
   /** Not yet taken by the channel. */
@@ -249,6 +287,8 @@ export interface MessageStatusChanged {
   status: MessageStatus;
   /** The chat it belongs to, whose room gets the event. */
   chatId: number;
+  /** Why it failed, for operators. */
+  error?: string;
 }
 
 /** Messages of a chat were read. To the organization. */
@@ -317,6 +357,45 @@ export interface OperatorLeft {
   chatId: number;
   /** The operator. */
   userId: string;
+}
+
+/** A message to the customer of a chat: a text, an attachment with the text as its caption, or a template. */
+export interface SendMessageRequest {
+  /** The chat's number within the organization. */
+  chatId: number;
+  /** At most 4096 characters, or 1024 as a caption. Empty where an attachment or a template stands alone. */
+  text: string;
+  /**
+   * Names the message among those of this operator in this chat, e.g. a UUID: 1 to 128 bytes. Repeating a call with
+   * the same value sends nothing again and gets the first answer.
+   */
+  clientMessageId: string;
+  /** An attachment. */
+  media?: MediaReference;
+  /** A message that WhatsApp has approved, for customers who have not written for 24 hours. Channel `waba` only. */
+  template?: Template;
+}
+
+/** The message is stored for sending and is in the log. */
+export interface SendMessageResponse {
+  /** The chat's number within the organization. */
+  chatId: number;
+  /** The message's number; what message:status calls messageId. */
+  messageId: number;
+  /** The value of the request. */
+  clientMessageId: string;
+  /** An earlier call with this client_message_id had stored it. */
+  duplicate: boolean;
+}
+
+/** An approved message of the WhatsApp Business API. */
+export interface Template {
+  /** The template's name. */
+  name: string;
+  /** Its language, e.g. "en_US". */
+  language: string;
+  /** The texts of its body's placeholders, in order. At most 32. */
+  parameters: string[];
 }
 
 /**

@@ -204,6 +204,290 @@ func (MessageStatus) EnumDescriptor() ([]byte, []int) {
 	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{2}
 }
 
+// A message to the customer of a chat: a text, an attachment with the text as its caption, or a template.
+type SendMessageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The chat's number within the organization.
+	ChatId int64 `protobuf:"varint,1,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	// At most 4096 characters, or 1024 as a caption. Empty where an attachment or a template stands alone.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Names the message among those of this operator in this chat, e.g. a UUID: 1 to 128 bytes. Repeating a call with
+	// the same value sends nothing again and gets the first answer.
+	ClientMessageId string `protobuf:"bytes,3,opt,name=client_message_id,json=clientMessageId,proto3" json:"client_message_id,omitempty"`
+	// An attachment.
+	Media *MediaReference `protobuf:"bytes,4,opt,name=media,proto3,oneof" json:"media,omitempty"`
+	// A message that WhatsApp has approved, for customers who have not written for 24 hours. Channel `waba` only.
+	Template      *Template `protobuf:"bytes,5,opt,name=template,proto3,oneof" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendMessageRequest) Reset() {
+	*x = SendMessageRequest{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendMessageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendMessageRequest) ProtoMessage() {}
+
+func (x *SendMessageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendMessageRequest.ProtoReflect.Descriptor instead.
+func (*SendMessageRequest) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SendMessageRequest) GetChatId() int64 {
+	if x != nil {
+		return x.ChatId
+	}
+	return 0
+}
+
+func (x *SendMessageRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *SendMessageRequest) GetClientMessageId() string {
+	if x != nil {
+		return x.ClientMessageId
+	}
+	return ""
+}
+
+func (x *SendMessageRequest) GetMedia() *MediaReference {
+	if x != nil {
+		return x.Media
+	}
+	return nil
+}
+
+func (x *SendMessageRequest) GetTemplate() *Template {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+// An attachment that the channel fetches or already has.
+type MediaReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An `https` URL, or the reference that a `message:new` of the same channel had as `mediaUrl`, e.g. "telegram:AgACAgIA".
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Its type, e.g. "image/png". It decides how the channel shows the attachment.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// The file's name as the customer sees it.
+	FileName      *string `protobuf:"bytes,3,opt,name=file_name,json=fileName,proto3,oneof" json:"file_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MediaReference) Reset() {
+	*x = MediaReference{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MediaReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MediaReference) ProtoMessage() {}
+
+func (x *MediaReference) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MediaReference.ProtoReflect.Descriptor instead.
+func (*MediaReference) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MediaReference) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *MediaReference) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *MediaReference) GetFileName() string {
+	if x != nil && x.FileName != nil {
+		return *x.FileName
+	}
+	return ""
+}
+
+// An approved message of the WhatsApp Business API.
+type Template struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The template's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its language, e.g. "en_US".
+	Language string `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
+	// The texts of its body's placeholders, in order. At most 32.
+	Parameters    []string `protobuf:"bytes,3,rep,name=parameters,proto3" json:"parameters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Template) Reset() {
+	*x = Template{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Template) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Template) ProtoMessage() {}
+
+func (x *Template) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Template.ProtoReflect.Descriptor instead.
+func (*Template) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Template) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Template) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Template) GetParameters() []string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+// The message is stored for sending and is in the log.
+type SendMessageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The chat's number within the organization.
+	ChatId int64 `protobuf:"varint,1,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	// The message's number; what message:status calls messageId.
+	MessageId int64 `protobuf:"varint,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// The value of the request.
+	ClientMessageId string `protobuf:"bytes,3,opt,name=client_message_id,json=clientMessageId,proto3" json:"client_message_id,omitempty"`
+	// An earlier call with this client_message_id had stored it.
+	Duplicate     bool `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendMessageResponse) Reset() {
+	*x = SendMessageResponse{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendMessageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendMessageResponse) ProtoMessage() {}
+
+func (x *SendMessageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendMessageResponse.ProtoReflect.Descriptor instead.
+func (*SendMessageResponse) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SendMessageResponse) GetChatId() int64 {
+	if x != nil {
+		return x.ChatId
+	}
+	return 0
+}
+
+func (x *SendMessageResponse) GetMessageId() int64 {
+	if x != nil {
+		return x.MessageId
+	}
+	return 0
+}
+
+func (x *SendMessageResponse) GetClientMessageId() string {
+	if x != nil {
+		return x.ClientMessageId
+	}
+	return ""
+}
+
+func (x *SendMessageResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
 // A chat of the caller's own organization; as response it repeats the request.
 type ChatRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -215,7 +499,7 @@ type ChatRef struct {
 
 func (x *ChatRef) Reset() {
 	*x = ChatRef{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[0]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +511,7 @@ func (x *ChatRef) String() string {
 func (*ChatRef) ProtoMessage() {}
 
 func (x *ChatRef) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[0]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +524,7 @@ func (x *ChatRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatRef.ProtoReflect.Descriptor instead.
 func (*ChatRef) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{0}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ChatRef) GetChatId() int64 {
@@ -275,7 +559,7 @@ type NewChat struct {
 
 func (x *NewChat) Reset() {
 	*x = NewChat{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[1]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +571,7 @@ func (x *NewChat) String() string {
 func (*NewChat) ProtoMessage() {}
 
 func (x *NewChat) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[1]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +584,7 @@ func (x *NewChat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewChat.ProtoReflect.Descriptor instead.
 func (*NewChat) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{1}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NewChat) GetId() int64 {
@@ -388,7 +672,7 @@ type NewMessage struct {
 
 func (x *NewMessage) Reset() {
 	*x = NewMessage{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[2]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +684,7 @@ func (x *NewMessage) String() string {
 func (*NewMessage) ProtoMessage() {}
 
 func (x *NewMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[2]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +697,7 @@ func (x *NewMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewMessage.ProtoReflect.Descriptor instead.
 func (*NewMessage) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{2}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NewMessage) GetId() int64 {
@@ -507,7 +791,7 @@ type ChatUpdated struct {
 
 func (x *ChatUpdated) Reset() {
 	*x = ChatUpdated{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[3]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +803,7 @@ func (x *ChatUpdated) String() string {
 func (*ChatUpdated) ProtoMessage() {}
 
 func (x *ChatUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[3]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +816,7 @@ func (x *ChatUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatUpdated.ProtoReflect.Descriptor instead.
 func (*ChatUpdated) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{3}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChatUpdated) GetId() int64 {
@@ -590,7 +874,7 @@ type MessagesRead struct {
 
 func (x *MessagesRead) Reset() {
 	*x = MessagesRead{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[4]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +886,7 @@ func (x *MessagesRead) String() string {
 func (*MessagesRead) ProtoMessage() {}
 
 func (x *MessagesRead) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[4]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +899,7 @@ func (x *MessagesRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesRead.ProtoReflect.Descriptor instead.
 func (*MessagesRead) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{4}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MessagesRead) GetChatId() int64 {
@@ -640,14 +924,16 @@ type MessageStatusChanged struct {
 	// The new status.
 	Status MessageStatus `protobuf:"varint,2,opt,name=status,proto3,enum=messenger.v1.MessageStatus" json:"status,omitempty"`
 	// The chat it belongs to, whose room gets the event.
-	ChatId        int64 `protobuf:"varint,3,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	ChatId int64 `protobuf:"varint,3,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	// Why it failed, for operators.
+	Error         *string `protobuf:"bytes,40,opt,name=error,proto3,oneof" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MessageStatusChanged) Reset() {
 	*x = MessageStatusChanged{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +945,7 @@ func (x *MessageStatusChanged) String() string {
 func (*MessageStatusChanged) ProtoMessage() {}
 
 func (x *MessageStatusChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +958,7 @@ func (x *MessageStatusChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageStatusChanged.ProtoReflect.Descriptor instead.
 func (*MessageStatusChanged) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{5}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MessageStatusChanged) GetMessageId() int64 {
@@ -696,6 +982,86 @@ func (x *MessageStatusChanged) GetChatId() int64 {
 	return 0
 }
 
+func (x *MessageStatusChanged) GetError() string {
+	if x != nil && x.Error != nil {
+		return *x.Error
+	}
+	return ""
+}
+
+// The customer changed the text of a message. To the organization and the chat.
+type MessageEdited struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message's number.
+	MessageId int64 `protobuf:"varint,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// The chat it belongs to, whose room gets the event.
+	ChatId int64 `protobuf:"varint,2,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	// The new text; empty for media without a caption.
+	Content string `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	// When it was changed.
+	EditedAt      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=edited_at,json=editedAt,proto3" json:"edited_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageEdited) Reset() {
+	*x = MessageEdited{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageEdited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageEdited) ProtoMessage() {}
+
+func (x *MessageEdited) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageEdited.ProtoReflect.Descriptor instead.
+func (*MessageEdited) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MessageEdited) GetMessageId() int64 {
+	if x != nil {
+		return x.MessageId
+	}
+	return 0
+}
+
+func (x *MessageEdited) GetChatId() int64 {
+	if x != nil {
+		return x.ChatId
+	}
+	return 0
+}
+
+func (x *MessageEdited) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+func (x *MessageEdited) GetEditedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EditedAt
+	}
+	return nil
+}
+
 // A chat was deleted. To the organization.
 type ChatDeleted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -707,7 +1073,7 @@ type ChatDeleted struct {
 
 func (x *ChatDeleted) Reset() {
 	*x = ChatDeleted{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +1085,7 @@ func (x *ChatDeleted) String() string {
 func (*ChatDeleted) ProtoMessage() {}
 
 func (x *ChatDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +1098,7 @@ func (x *ChatDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatDeleted.ProtoReflect.Descriptor instead.
 func (*ChatDeleted) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{6}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChatDeleted) GetChatId() int64 {
@@ -759,7 +1125,7 @@ type UserNotification struct {
 
 func (x *UserNotification) Reset() {
 	*x = UserNotification{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +1137,7 @@ func (x *UserNotification) String() string {
 func (*UserNotification) ProtoMessage() {}
 
 func (x *UserNotification) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +1150,7 @@ func (x *UserNotification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserNotification.ProtoReflect.Descriptor instead.
 func (*UserNotification) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{7}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UserNotification) GetUserId() string {
@@ -829,7 +1195,7 @@ type TypingStart struct {
 
 func (x *TypingStart) Reset() {
 	*x = TypingStart{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1207,7 @@ func (x *TypingStart) String() string {
 func (*TypingStart) ProtoMessage() {}
 
 func (x *TypingStart) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1220,7 @@ func (x *TypingStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingStart.ProtoReflect.Descriptor instead.
 func (*TypingStart) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{8}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TypingStart) GetChatId() int64 {
@@ -884,7 +1250,7 @@ type TypingStop struct {
 
 func (x *TypingStop) Reset() {
 	*x = TypingStop{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1262,7 @@ func (x *TypingStop) String() string {
 func (*TypingStop) ProtoMessage() {}
 
 func (x *TypingStop) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1275,7 @@ func (x *TypingStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingStop.ProtoReflect.Descriptor instead.
 func (*TypingStop) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{9}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TypingStop) GetChatId() int64 {
@@ -939,7 +1305,7 @@ type OperatorJoined struct {
 
 func (x *OperatorJoined) Reset() {
 	*x = OperatorJoined{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1317,7 @@ func (x *OperatorJoined) String() string {
 func (*OperatorJoined) ProtoMessage() {}
 
 func (x *OperatorJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1330,7 @@ func (x *OperatorJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorJoined.ProtoReflect.Descriptor instead.
 func (*OperatorJoined) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{10}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OperatorJoined) GetChatId() int64 {
@@ -994,7 +1360,7 @@ type OperatorLeft struct {
 
 func (x *OperatorLeft) Reset() {
 	*x = OperatorLeft{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1372,7 @@ func (x *OperatorLeft) String() string {
 func (*OperatorLeft) ProtoMessage() {}
 
 func (x *OperatorLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1385,7 @@ func (x *OperatorLeft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorLeft.ProtoReflect.Descriptor instead.
 func (*OperatorLeft) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{11}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OperatorLeft) GetChatId() int64 {
@@ -1047,7 +1413,7 @@ type UserOnline struct {
 
 func (x *UserOnline) Reset() {
 	*x = UserOnline{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1425,7 @@ func (x *UserOnline) String() string {
 func (*UserOnline) ProtoMessage() {}
 
 func (x *UserOnline) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1438,7 @@ func (x *UserOnline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserOnline.ProtoReflect.Descriptor instead.
 func (*UserOnline) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{12}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UserOnline) GetUserId() string {
@@ -1093,7 +1459,7 @@ type UserOffline struct {
 
 func (x *UserOffline) Reset() {
 	*x = UserOffline{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1471,7 @@ func (x *UserOffline) String() string {
 func (*UserOffline) ProtoMessage() {}
 
 func (x *UserOffline) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1484,7 @@ func (x *UserOffline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserOffline.ProtoReflect.Descriptor instead.
 func (*UserOffline) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{13}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UserOffline) GetUserId() string {
@@ -1138,7 +1504,7 @@ type NotifyNewChatRequest struct {
 
 func (x *NotifyNewChatRequest) Reset() {
 	*x = NotifyNewChatRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1516,7 @@ func (x *NotifyNewChatRequest) String() string {
 func (*NotifyNewChatRequest) ProtoMessage() {}
 
 func (x *NotifyNewChatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1529,7 @@ func (x *NotifyNewChatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyNewChatRequest.ProtoReflect.Descriptor instead.
 func (*NotifyNewChatRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{14}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NotifyNewChatRequest) GetTarget() *fanfarev1.Target {
@@ -1190,7 +1556,7 @@ type NotifyNewMessageRequest struct {
 
 func (x *NotifyNewMessageRequest) Reset() {
 	*x = NotifyNewMessageRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1568,7 @@ func (x *NotifyNewMessageRequest) String() string {
 func (*NotifyNewMessageRequest) ProtoMessage() {}
 
 func (x *NotifyNewMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1581,7 @@ func (x *NotifyNewMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyNewMessageRequest.ProtoReflect.Descriptor instead.
 func (*NotifyNewMessageRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{15}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NotifyNewMessageRequest) GetTarget() *fanfarev1.Target {
@@ -1242,7 +1608,7 @@ type NotifyChatUpdatedRequest struct {
 
 func (x *NotifyChatUpdatedRequest) Reset() {
 	*x = NotifyChatUpdatedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1620,7 @@ func (x *NotifyChatUpdatedRequest) String() string {
 func (*NotifyChatUpdatedRequest) ProtoMessage() {}
 
 func (x *NotifyChatUpdatedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1633,7 @@ func (x *NotifyChatUpdatedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyChatUpdatedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyChatUpdatedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{16}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NotifyChatUpdatedRequest) GetTarget() *fanfarev1.Target {
@@ -1294,7 +1660,7 @@ type NotifyMessagesReadRequest struct {
 
 func (x *NotifyMessagesReadRequest) Reset() {
 	*x = NotifyMessagesReadRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1672,7 @@ func (x *NotifyMessagesReadRequest) String() string {
 func (*NotifyMessagesReadRequest) ProtoMessage() {}
 
 func (x *NotifyMessagesReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1685,7 @@ func (x *NotifyMessagesReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyMessagesReadRequest.ProtoReflect.Descriptor instead.
 func (*NotifyMessagesReadRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{17}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NotifyMessagesReadRequest) GetTarget() *fanfarev1.Target {
@@ -1336,6 +1702,58 @@ func (x *NotifyMessagesReadRequest) GetEvent() *MessagesRead {
 	return nil
 }
 
+type NotifyMessageEditedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *fanfarev1.Target      `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Event         *MessageEdited         `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NotifyMessageEditedRequest) Reset() {
+	*x = NotifyMessageEditedRequest{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NotifyMessageEditedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NotifyMessageEditedRequest) ProtoMessage() {}
+
+func (x *NotifyMessageEditedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NotifyMessageEditedRequest.ProtoReflect.Descriptor instead.
+func (*NotifyMessageEditedRequest) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *NotifyMessageEditedRequest) GetTarget() *fanfarev1.Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *NotifyMessageEditedRequest) GetEvent() *MessageEdited {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 type NotifyMessageStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *fanfarev1.Target      `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -1346,7 +1764,7 @@ type NotifyMessageStatusRequest struct {
 
 func (x *NotifyMessageStatusRequest) Reset() {
 	*x = NotifyMessageStatusRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1776,7 @@ func (x *NotifyMessageStatusRequest) String() string {
 func (*NotifyMessageStatusRequest) ProtoMessage() {}
 
 func (x *NotifyMessageStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1789,7 @@ func (x *NotifyMessageStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyMessageStatusRequest.ProtoReflect.Descriptor instead.
 func (*NotifyMessageStatusRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{18}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NotifyMessageStatusRequest) GetTarget() *fanfarev1.Target {
@@ -1398,7 +1816,7 @@ type NotifyChatDeletedRequest struct {
 
 func (x *NotifyChatDeletedRequest) Reset() {
 	*x = NotifyChatDeletedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1828,7 @@ func (x *NotifyChatDeletedRequest) String() string {
 func (*NotifyChatDeletedRequest) ProtoMessage() {}
 
 func (x *NotifyChatDeletedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1841,7 @@ func (x *NotifyChatDeletedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyChatDeletedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyChatDeletedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{19}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NotifyChatDeletedRequest) GetTarget() *fanfarev1.Target {
@@ -1450,7 +1868,7 @@ type NotifyUserRequest struct {
 
 func (x *NotifyUserRequest) Reset() {
 	*x = NotifyUserRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1880,7 @@ func (x *NotifyUserRequest) String() string {
 func (*NotifyUserRequest) ProtoMessage() {}
 
 func (x *NotifyUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1893,7 @@ func (x *NotifyUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyUserRequest.ProtoReflect.Descriptor instead.
 func (*NotifyUserRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{20}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NotifyUserRequest) GetTarget() *fanfarev1.Target {
@@ -1510,6 +1928,7 @@ type BroadcastToOrganizationRequest struct {
 	//	*BroadcastToOrganizationRequest_OperatorLeft
 	//	*BroadcastToOrganizationRequest_UserOnline
 	//	*BroadcastToOrganizationRequest_UserOffline
+	//	*BroadcastToOrganizationRequest_MessageEdited
 	Event         isBroadcastToOrganizationRequest_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1517,7 +1936,7 @@ type BroadcastToOrganizationRequest struct {
 
 func (x *BroadcastToOrganizationRequest) Reset() {
 	*x = BroadcastToOrganizationRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1948,7 @@ func (x *BroadcastToOrganizationRequest) String() string {
 func (*BroadcastToOrganizationRequest) ProtoMessage() {}
 
 func (x *BroadcastToOrganizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1961,7 @@ func (x *BroadcastToOrganizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastToOrganizationRequest.ProtoReflect.Descriptor instead.
 func (*BroadcastToOrganizationRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{21}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BroadcastToOrganizationRequest) GetTarget() *fanfarev1.Target {
@@ -1676,6 +2095,15 @@ func (x *BroadcastToOrganizationRequest) GetUserOffline() *UserOffline {
 	return nil
 }
 
+func (x *BroadcastToOrganizationRequest) GetMessageEdited() *MessageEdited {
+	if x != nil {
+		if x, ok := x.Event.(*BroadcastToOrganizationRequest_MessageEdited); ok {
+			return x.MessageEdited
+		}
+	}
+	return nil
+}
+
 type isBroadcastToOrganizationRequest_Event interface {
 	isBroadcastToOrganizationRequest_Event()
 }
@@ -1732,6 +2160,10 @@ type BroadcastToOrganizationRequest_UserOffline struct {
 	UserOffline *UserOffline `protobuf:"bytes,14,opt,name=user_offline,json=userOffline,proto3,oneof"`
 }
 
+type BroadcastToOrganizationRequest_MessageEdited struct {
+	MessageEdited *MessageEdited `protobuf:"bytes,40,opt,name=message_edited,json=messageEdited,proto3,oneof"`
+}
+
 func (*BroadcastToOrganizationRequest_NewChat) isBroadcastToOrganizationRequest_Event() {}
 
 func (*BroadcastToOrganizationRequest_NewMessage) isBroadcastToOrganizationRequest_Event() {}
@@ -1759,6 +2191,8 @@ func (*BroadcastToOrganizationRequest_UserOnline) isBroadcastToOrganizationReque
 
 func (*BroadcastToOrganizationRequest_UserOffline) isBroadcastToOrganizationRequest_Event() {}
 
+func (*BroadcastToOrganizationRequest_MessageEdited) isBroadcastToOrganizationRequest_Event() {}
+
 type NotifyTypingStartRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *fanfarev1.Target      `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -1769,7 +2203,7 @@ type NotifyTypingStartRequest struct {
 
 func (x *NotifyTypingStartRequest) Reset() {
 	*x = NotifyTypingStartRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +2215,7 @@ func (x *NotifyTypingStartRequest) String() string {
 func (*NotifyTypingStartRequest) ProtoMessage() {}
 
 func (x *NotifyTypingStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +2228,7 @@ func (x *NotifyTypingStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyTypingStartRequest.ProtoReflect.Descriptor instead.
 func (*NotifyTypingStartRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{22}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NotifyTypingStartRequest) GetTarget() *fanfarev1.Target {
@@ -1821,7 +2255,7 @@ type NotifyTypingStopRequest struct {
 
 func (x *NotifyTypingStopRequest) Reset() {
 	*x = NotifyTypingStopRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2267,7 @@ func (x *NotifyTypingStopRequest) String() string {
 func (*NotifyTypingStopRequest) ProtoMessage() {}
 
 func (x *NotifyTypingStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2280,7 @@ func (x *NotifyTypingStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyTypingStopRequest.ProtoReflect.Descriptor instead.
 func (*NotifyTypingStopRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{23}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NotifyTypingStopRequest) GetTarget() *fanfarev1.Target {
@@ -1873,7 +2307,7 @@ type NotifyOperatorJoinedRequest struct {
 
 func (x *NotifyOperatorJoinedRequest) Reset() {
 	*x = NotifyOperatorJoinedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2319,7 @@ func (x *NotifyOperatorJoinedRequest) String() string {
 func (*NotifyOperatorJoinedRequest) ProtoMessage() {}
 
 func (x *NotifyOperatorJoinedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2332,7 @@ func (x *NotifyOperatorJoinedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyOperatorJoinedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyOperatorJoinedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{24}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NotifyOperatorJoinedRequest) GetTarget() *fanfarev1.Target {
@@ -1925,7 +2359,7 @@ type NotifyOperatorLeftRequest struct {
 
 func (x *NotifyOperatorLeftRequest) Reset() {
 	*x = NotifyOperatorLeftRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2371,7 @@ func (x *NotifyOperatorLeftRequest) String() string {
 func (*NotifyOperatorLeftRequest) ProtoMessage() {}
 
 func (x *NotifyOperatorLeftRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2384,7 @@ func (x *NotifyOperatorLeftRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyOperatorLeftRequest.ProtoReflect.Descriptor instead.
 func (*NotifyOperatorLeftRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{25}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NotifyOperatorLeftRequest) GetTarget() *fanfarev1.Target {
@@ -1977,7 +2411,7 @@ type NotifyUserOnlineRequest struct {
 
 func (x *NotifyUserOnlineRequest) Reset() {
 	*x = NotifyUserOnlineRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2423,7 @@ func (x *NotifyUserOnlineRequest) String() string {
 func (*NotifyUserOnlineRequest) ProtoMessage() {}
 
 func (x *NotifyUserOnlineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2436,7 @@ func (x *NotifyUserOnlineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyUserOnlineRequest.ProtoReflect.Descriptor instead.
 func (*NotifyUserOnlineRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{26}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NotifyUserOnlineRequest) GetTarget() *fanfarev1.Target {
@@ -2029,7 +2463,7 @@ type NotifyUserOfflineRequest struct {
 
 func (x *NotifyUserOfflineRequest) Reset() {
 	*x = NotifyUserOfflineRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2475,7 @@ func (x *NotifyUserOfflineRequest) String() string {
 func (*NotifyUserOfflineRequest) ProtoMessage() {}
 
 func (x *NotifyUserOfflineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2488,7 @@ func (x *NotifyUserOfflineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyUserOfflineRequest.ProtoReflect.Descriptor instead.
 func (*NotifyUserOfflineRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{27}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NotifyUserOfflineRequest) GetTarget() *fanfarev1.Target {
@@ -2091,6 +2525,7 @@ type MessengerEvent struct {
 	//	*MessengerEvent_OperatorLeft
 	//	*MessengerEvent_UserOnline
 	//	*MessengerEvent_UserOffline
+	//	*MessengerEvent_MessageEdited
 	Event         isMessengerEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2098,7 +2533,7 @@ type MessengerEvent struct {
 
 func (x *MessengerEvent) Reset() {
 	*x = MessengerEvent{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2545,7 @@ func (x *MessengerEvent) String() string {
 func (*MessengerEvent) ProtoMessage() {}
 
 func (x *MessengerEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2558,7 @@ func (x *MessengerEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessengerEvent.ProtoReflect.Descriptor instead.
 func (*MessengerEvent) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{28}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MessengerEvent) GetMeta() *fanfarev1.Event {
@@ -2257,6 +2692,15 @@ func (x *MessengerEvent) GetUserOffline() *UserOffline {
 	return nil
 }
 
+func (x *MessengerEvent) GetMessageEdited() *MessageEdited {
+	if x != nil {
+		if x, ok := x.Event.(*MessengerEvent_MessageEdited); ok {
+			return x.MessageEdited
+		}
+	}
+	return nil
+}
+
 type isMessengerEvent_Event interface {
 	isMessengerEvent_Event()
 }
@@ -2313,6 +2757,10 @@ type MessengerEvent_UserOffline struct {
 	UserOffline *UserOffline `protobuf:"bytes,14,opt,name=user_offline,json=userOffline,proto3,oneof"`
 }
 
+type MessengerEvent_MessageEdited struct {
+	MessageEdited *MessageEdited `protobuf:"bytes,40,opt,name=message_edited,json=messageEdited,proto3,oneof"`
+}
+
 func (*MessengerEvent_NewChat) isMessengerEvent_Event() {}
 
 func (*MessengerEvent_NewMessage) isMessengerEvent_Event() {}
@@ -2339,11 +2787,39 @@ func (*MessengerEvent_UserOnline) isMessengerEvent_Event() {}
 
 func (*MessengerEvent_UserOffline) isMessengerEvent_Event() {}
 
+func (*MessengerEvent_MessageEdited) isMessengerEvent_Event() {}
+
 var File_messenger_v1_messenger_proto protoreflect.FileDescriptor
 
 const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmessenger/v1/messenger.proto\x12\fmessenger.v1\x1a\x18fanfare/v1/catalog.proto\x1a\x19fanfare/v1/realtime.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n" +
+	"\x1cmessenger/v1/messenger.proto\x12\fmessenger.v1\x1a\x18fanfare/v1/catalog.proto\x1a\x19fanfare/v1/realtime.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n" +
+	"\x12SendMessageRequest\x12\x1b\n" +
+	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
+	"\x11client_message_id\x18\x03 \x01(\tR\x0fclientMessageId\x127\n" +
+	"\x05media\x18\x04 \x01(\v2\x1c.messenger.v1.MediaReferenceH\x00R\x05media\x88\x01\x01\x127\n" +
+	"\btemplate\x18\x05 \x01(\v2\x16.messenger.v1.TemplateH\x01R\btemplate\x88\x01\x01B\b\n" +
+	"\x06_mediaB\v\n" +
+	"\t_template\"f\n" +
+	"\x0eMediaReference\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12 \n" +
+	"\tfile_name\x18\x03 \x01(\tH\x00R\bfileName\x88\x01\x01B\f\n" +
+	"\n" +
+	"_file_name\"Z\n" +
+	"\bTemplate\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\blanguage\x18\x02 \x01(\tR\blanguage\x12\x1e\n" +
+	"\n" +
+	"parameters\x18\x03 \x03(\tR\n" +
+	"parameters\"\x9f\x01\n" +
+	"\x13SendMessageResponse\x12\x1b\n" +
+	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\x12!\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\x03B\x020\x02R\tmessageId\x12*\n" +
+	"\x11client_message_id\x18\x03 \x01(\tR\x0fclientMessageId\x12\x1c\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"&\n" +
 	"\aChatRef\x12\x1b\n" +
 	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\"\x90\x03\n" +
 	"\aNewChat\x12\x12\n" +
@@ -2398,13 +2874,22 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\fMessagesRead\x12\x1b\n" +
 	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\x12)\n" +
 	"\x0fread_by_user_id\x18\x02 \x01(\x03B\x020\x02R\freadByUserId:\x18\xca\xc1\x18\x14\n" +
-	"\rmessages:read\x12\x03org\"\xb6\x01\n" +
+	"\rmessages:read\x12\x03org\"\xdb\x01\n" +
 	"\x14MessageStatusChanged\x12!\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\x03B\x020\x02R\tmessageId\x123\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1b.messenger.v1.MessageStatusR\x06status\x12\x1b\n" +
-	"\achat_id\x18\x03 \x01(\x03B\x020\x02R\x06chatId:)\xca\xc1\x18%\n" +
-	"\x0emessage:status\x12\x03org\x12\x0echat:{chat_id}\"C\n" +
+	"\achat_id\x18\x03 \x01(\x03B\x020\x02R\x06chatId\x12\x19\n" +
+	"\x05error\x18( \x01(\tH\x00R\x05error\x88\x01\x01:)\xca\xc1\x18%\n" +
+	"\x0emessage:status\x12\x03org\x12\x0echat:{chat_id}B\b\n" +
+	"\x06_error\"\xcd\x01\n" +
+	"\rMessageEdited\x12!\n" +
+	"\n" +
+	"message_id\x18\x01 \x01(\x03B\x020\x02R\tmessageId\x12\x1b\n" +
+	"\achat_id\x18\x02 \x01(\x03B\x020\x02R\x06chatId\x12\x18\n" +
+	"\acontent\x18\x03 \x01(\tR\acontent\x127\n" +
+	"\tedited_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\beditedAt:)\xca\xc1\x18%\n" +
+	"\x0emessage:edited\x12\x03org\x12\x0echat:{chat_id}\"C\n" +
 	"\vChatDeleted\x12\x1b\n" +
 	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId:\x17\xca\xc1\x18\x13\n" +
 	"\fchat:deleted\x12\x03org\"\xc3\x01\n" +
@@ -2450,7 +2935,10 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\v2\x19.messenger.v1.ChatUpdatedR\x05event\"y\n" +
 	"\x19NotifyMessagesReadRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x120\n" +
-	"\x05event\x18\x02 \x01(\v2\x1a.messenger.v1.MessagesReadR\x05event\"\x82\x01\n" +
+	"\x05event\x18\x02 \x01(\v2\x1a.messenger.v1.MessagesReadR\x05event\"{\n" +
+	"\x1aNotifyMessageEditedRequest\x12*\n" +
+	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x121\n" +
+	"\x05event\x18\x02 \x01(\v2\x1b.messenger.v1.MessageEditedR\x05event\"\x82\x01\n" +
 	"\x1aNotifyMessageStatusRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x128\n" +
 	"\x05event\x18\x02 \x01(\v2\".messenger.v1.MessageStatusChangedR\x05event\"w\n" +
@@ -2459,7 +2947,7 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\v2\x19.messenger.v1.ChatDeletedR\x05event\"u\n" +
 	"\x11NotifyUserRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x124\n" +
-	"\x05event\x18\x02 \x01(\v2\x1e.messenger.v1.UserNotificationR\x05event\"\xba\a\n" +
+	"\x05event\x18\x02 \x01(\v2\x1e.messenger.v1.UserNotificationR\x05event\"\x80\b\n" +
 	"\x1eBroadcastToOrganizationRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x122\n" +
 	"\bnew_chat\x18\x02 \x01(\v2\x15.messenger.v1.NewChatH\x00R\anewChat\x12;\n" +
@@ -2478,7 +2966,8 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\roperator_left\x18\f \x01(\v2\x1a.messenger.v1.OperatorLeftH\x00R\foperatorLeft\x12;\n" +
 	"\vuser_online\x18\r \x01(\v2\x18.messenger.v1.UserOnlineH\x00R\n" +
 	"userOnline\x12>\n" +
-	"\fuser_offline\x18\x0e \x01(\v2\x19.messenger.v1.UserOfflineH\x00R\vuserOfflineB\a\n" +
+	"\fuser_offline\x18\x0e \x01(\v2\x19.messenger.v1.UserOfflineH\x00R\vuserOffline\x12D\n" +
+	"\x0emessage_edited\x18( \x01(\v2\x1b.messenger.v1.MessageEditedH\x00R\rmessageEditedB\a\n" +
 	"\x05event\"w\n" +
 	"\x18NotifyTypingStartRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x12/\n" +
@@ -2497,7 +2986,7 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x05event\x18\x02 \x01(\v2\x18.messenger.v1.UserOnlineR\x05event\"w\n" +
 	"\x18NotifyUserOfflineRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x12/\n" +
-	"\x05event\x18\x02 \x01(\v2\x19.messenger.v1.UserOfflineR\x05event\"\xa5\a\n" +
+	"\x05event\x18\x02 \x01(\v2\x19.messenger.v1.UserOfflineR\x05event\"\xeb\a\n" +
 	"\x0eMessengerEvent\x12%\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.fanfare.v1.EventR\x04meta\x122\n" +
 	"\bnew_chat\x18\x02 \x01(\v2\x15.messenger.v1.NewChatH\x00R\anewChat\x12;\n" +
@@ -2516,7 +3005,8 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\roperator_left\x18\f \x01(\v2\x1a.messenger.v1.OperatorLeftH\x00R\foperatorLeft\x12;\n" +
 	"\vuser_online\x18\r \x01(\v2\x18.messenger.v1.UserOnlineH\x00R\n" +
 	"userOnline\x12>\n" +
-	"\fuser_offline\x18\x0e \x01(\v2\x19.messenger.v1.UserOfflineH\x00R\vuserOfflineB\a\n" +
+	"\fuser_offline\x18\x0e \x01(\v2\x19.messenger.v1.UserOfflineH\x00R\vuserOffline\x12D\n" +
+	"\x0emessage_edited\x18( \x01(\v2\x1b.messenger.v1.MessageEditedH\x00R\rmessageEditedB\a\n" +
 	"\x05event*\x86\x01\n" +
 	"\aChannel\x12\x17\n" +
 	"\x13CHANNEL_UNSPECIFIED\x10\x00\x12\"\n" +
@@ -2538,13 +3028,13 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x18MESSAGE_STATUS_DELIVERED\x10\x03\x1a\r\xca\xc1\x18\tdelivered\x12!\n" +
 	"\x13MESSAGE_STATUS_READ\x10\x04\x1a\b\xca\xc1\x18\x04read\x12%\n" +
 	"\x15MESSAGE_STATUS_FAILED\x10\x05\x1a\n" +
-	"\xca\xc1\x18\x06failed2\xbd\n" +
-	"\n" +
+	"\xca\xc1\x18\x06failed2\x9a\v\n" +
 	"\tMessenger\x12O\n" +
 	"\rNotifyNewChat\x12\".messenger.v1.NotifyNewChatRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12U\n" +
 	"\x10NotifyNewMessage\x12%.messenger.v1.NotifyNewMessageRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12W\n" +
 	"\x11NotifyChatUpdated\x12&.messenger.v1.NotifyChatUpdatedRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12Y\n" +
 	"\x12NotifyMessagesRead\x12'.messenger.v1.NotifyMessagesReadRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12[\n" +
+	"\x13NotifyMessageEdited\x12(.messenger.v1.NotifyMessageEditedRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12[\n" +
 	"\x13NotifyMessageStatus\x12(.messenger.v1.NotifyMessageStatusRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12W\n" +
 	"\x11NotifyChatDeleted\x12&.messenger.v1.NotifyChatDeletedRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n" +
 	"\n" +
@@ -2557,7 +3047,7 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x12NotifyOperatorLeft\x12'.messenger.v1.NotifyOperatorLeftRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12U\n" +
 	"\x10NotifyUserOnline\x12%.messenger.v1.NotifyUserOnlineRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12W\n" +
 	"\x11NotifyUserOffline\x12&.messenger.v1.NotifyUserOfflineRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n" +
-	"\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1c.messenger.v1.MessengerEvent0\x012\xb6\x03\n" +
+	"\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1c.messenger.v1.MessengerEvent0\x012\xab\x04\n" +
 	"\x0fMessengerClient\x12c\n" +
 	"\rSubscribeChat\x12\x15.messenger.v1.ChatRef\x1a\x15.messenger.v1.ChatRef\"$\xca\xc1\x18 \n" +
 	"\x0esubscribe:chat\x12\x0echat:{chat_id}\x12g\n" +
@@ -2567,7 +3057,9 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\ftyping:start*\x18messenger.v1.TypingStart0\x01\x12h\n" +
 	"\n" +
 	"StopTyping\x12\x15.messenger.v1.ChatRef\x1a\x15.messenger.v1.ChatRef\",\xca\xc1\x18(\n" +
-	"\vtyping:stop*\x17messenger.v1.TypingStop0\x01b\x06proto3"
+	"\vtyping:stop*\x17messenger.v1.TypingStop0\x01\x12s\n" +
+	"\vSendMessage\x12 .messenger.v1.SendMessageRequest\x1a!.messenger.v1.SendMessageResponse\"\x1f\xca\xc1\x18\x1b\n" +
+	"\fmessage:sendB\bchannels\xc0\x02\x01b\x06proto3"
 
 var (
 	file_messenger_v1_messenger_proto_rawDescOnce sync.Once
@@ -2582,154 +3074,171 @@ func file_messenger_v1_messenger_proto_rawDescGZIP() []byte {
 }
 
 var file_messenger_v1_messenger_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_messenger_v1_messenger_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_messenger_v1_messenger_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_messenger_v1_messenger_proto_goTypes = []any{
 	(Channel)(0),                           // 0: messenger.v1.Channel
 	(ChatStatus)(0),                        // 1: messenger.v1.ChatStatus
 	(MessageStatus)(0),                     // 2: messenger.v1.MessageStatus
-	(*ChatRef)(nil),                        // 3: messenger.v1.ChatRef
-	(*NewChat)(nil),                        // 4: messenger.v1.NewChat
-	(*NewMessage)(nil),                     // 5: messenger.v1.NewMessage
-	(*ChatUpdated)(nil),                    // 6: messenger.v1.ChatUpdated
-	(*MessagesRead)(nil),                   // 7: messenger.v1.MessagesRead
-	(*MessageStatusChanged)(nil),           // 8: messenger.v1.MessageStatusChanged
-	(*ChatDeleted)(nil),                    // 9: messenger.v1.ChatDeleted
-	(*UserNotification)(nil),               // 10: messenger.v1.UserNotification
-	(*TypingStart)(nil),                    // 11: messenger.v1.TypingStart
-	(*TypingStop)(nil),                     // 12: messenger.v1.TypingStop
-	(*OperatorJoined)(nil),                 // 13: messenger.v1.OperatorJoined
-	(*OperatorLeft)(nil),                   // 14: messenger.v1.OperatorLeft
-	(*UserOnline)(nil),                     // 15: messenger.v1.UserOnline
-	(*UserOffline)(nil),                    // 16: messenger.v1.UserOffline
-	(*NotifyNewChatRequest)(nil),           // 17: messenger.v1.NotifyNewChatRequest
-	(*NotifyNewMessageRequest)(nil),        // 18: messenger.v1.NotifyNewMessageRequest
-	(*NotifyChatUpdatedRequest)(nil),       // 19: messenger.v1.NotifyChatUpdatedRequest
-	(*NotifyMessagesReadRequest)(nil),      // 20: messenger.v1.NotifyMessagesReadRequest
-	(*NotifyMessageStatusRequest)(nil),     // 21: messenger.v1.NotifyMessageStatusRequest
-	(*NotifyChatDeletedRequest)(nil),       // 22: messenger.v1.NotifyChatDeletedRequest
-	(*NotifyUserRequest)(nil),              // 23: messenger.v1.NotifyUserRequest
-	(*BroadcastToOrganizationRequest)(nil), // 24: messenger.v1.BroadcastToOrganizationRequest
-	(*NotifyTypingStartRequest)(nil),       // 25: messenger.v1.NotifyTypingStartRequest
-	(*NotifyTypingStopRequest)(nil),        // 26: messenger.v1.NotifyTypingStopRequest
-	(*NotifyOperatorJoinedRequest)(nil),    // 27: messenger.v1.NotifyOperatorJoinedRequest
-	(*NotifyOperatorLeftRequest)(nil),      // 28: messenger.v1.NotifyOperatorLeftRequest
-	(*NotifyUserOnlineRequest)(nil),        // 29: messenger.v1.NotifyUserOnlineRequest
-	(*NotifyUserOfflineRequest)(nil),       // 30: messenger.v1.NotifyUserOfflineRequest
-	(*MessengerEvent)(nil),                 // 31: messenger.v1.MessengerEvent
-	(*timestamppb.Timestamp)(nil),          // 32: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),                // 33: google.protobuf.Struct
-	(*fanfarev1.Target)(nil),               // 34: fanfare.v1.Target
-	(*fanfarev1.Event)(nil),                // 35: fanfare.v1.Event
-	(*fanfarev1.SubscribeRequest)(nil),     // 36: fanfare.v1.SubscribeRequest
-	(*fanfarev1.NotifyResponse)(nil),       // 37: fanfare.v1.NotifyResponse
+	(*SendMessageRequest)(nil),             // 3: messenger.v1.SendMessageRequest
+	(*MediaReference)(nil),                 // 4: messenger.v1.MediaReference
+	(*Template)(nil),                       // 5: messenger.v1.Template
+	(*SendMessageResponse)(nil),            // 6: messenger.v1.SendMessageResponse
+	(*ChatRef)(nil),                        // 7: messenger.v1.ChatRef
+	(*NewChat)(nil),                        // 8: messenger.v1.NewChat
+	(*NewMessage)(nil),                     // 9: messenger.v1.NewMessage
+	(*ChatUpdated)(nil),                    // 10: messenger.v1.ChatUpdated
+	(*MessagesRead)(nil),                   // 11: messenger.v1.MessagesRead
+	(*MessageStatusChanged)(nil),           // 12: messenger.v1.MessageStatusChanged
+	(*MessageEdited)(nil),                  // 13: messenger.v1.MessageEdited
+	(*ChatDeleted)(nil),                    // 14: messenger.v1.ChatDeleted
+	(*UserNotification)(nil),               // 15: messenger.v1.UserNotification
+	(*TypingStart)(nil),                    // 16: messenger.v1.TypingStart
+	(*TypingStop)(nil),                     // 17: messenger.v1.TypingStop
+	(*OperatorJoined)(nil),                 // 18: messenger.v1.OperatorJoined
+	(*OperatorLeft)(nil),                   // 19: messenger.v1.OperatorLeft
+	(*UserOnline)(nil),                     // 20: messenger.v1.UserOnline
+	(*UserOffline)(nil),                    // 21: messenger.v1.UserOffline
+	(*NotifyNewChatRequest)(nil),           // 22: messenger.v1.NotifyNewChatRequest
+	(*NotifyNewMessageRequest)(nil),        // 23: messenger.v1.NotifyNewMessageRequest
+	(*NotifyChatUpdatedRequest)(nil),       // 24: messenger.v1.NotifyChatUpdatedRequest
+	(*NotifyMessagesReadRequest)(nil),      // 25: messenger.v1.NotifyMessagesReadRequest
+	(*NotifyMessageEditedRequest)(nil),     // 26: messenger.v1.NotifyMessageEditedRequest
+	(*NotifyMessageStatusRequest)(nil),     // 27: messenger.v1.NotifyMessageStatusRequest
+	(*NotifyChatDeletedRequest)(nil),       // 28: messenger.v1.NotifyChatDeletedRequest
+	(*NotifyUserRequest)(nil),              // 29: messenger.v1.NotifyUserRequest
+	(*BroadcastToOrganizationRequest)(nil), // 30: messenger.v1.BroadcastToOrganizationRequest
+	(*NotifyTypingStartRequest)(nil),       // 31: messenger.v1.NotifyTypingStartRequest
+	(*NotifyTypingStopRequest)(nil),        // 32: messenger.v1.NotifyTypingStopRequest
+	(*NotifyOperatorJoinedRequest)(nil),    // 33: messenger.v1.NotifyOperatorJoinedRequest
+	(*NotifyOperatorLeftRequest)(nil),      // 34: messenger.v1.NotifyOperatorLeftRequest
+	(*NotifyUserOnlineRequest)(nil),        // 35: messenger.v1.NotifyUserOnlineRequest
+	(*NotifyUserOfflineRequest)(nil),       // 36: messenger.v1.NotifyUserOfflineRequest
+	(*MessengerEvent)(nil),                 // 37: messenger.v1.MessengerEvent
+	(*timestamppb.Timestamp)(nil),          // 38: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 39: google.protobuf.Struct
+	(*fanfarev1.Target)(nil),               // 40: fanfare.v1.Target
+	(*fanfarev1.Event)(nil),                // 41: fanfare.v1.Event
+	(*fanfarev1.SubscribeRequest)(nil),     // 42: fanfare.v1.SubscribeRequest
+	(*fanfarev1.NotifyResponse)(nil),       // 43: fanfare.v1.NotifyResponse
 }
 var file_messenger_v1_messenger_proto_depIdxs = []int32{
-	0,  // 0: messenger.v1.NewChat.channel:type_name -> messenger.v1.Channel
-	1,  // 1: messenger.v1.NewChat.status:type_name -> messenger.v1.ChatStatus
-	32, // 2: messenger.v1.NewChat.created_at:type_name -> google.protobuf.Timestamp
-	32, // 3: messenger.v1.NewMessage.timestamp:type_name -> google.protobuf.Timestamp
-	0,  // 4: messenger.v1.NewMessage.channel:type_name -> messenger.v1.Channel
-	1,  // 5: messenger.v1.ChatUpdated.status:type_name -> messenger.v1.ChatStatus
-	32, // 6: messenger.v1.ChatUpdated.last_message_at:type_name -> google.protobuf.Timestamp
-	2,  // 7: messenger.v1.MessageStatusChanged.status:type_name -> messenger.v1.MessageStatus
-	33, // 8: messenger.v1.UserNotification.data:type_name -> google.protobuf.Struct
-	34, // 9: messenger.v1.NotifyNewChatRequest.target:type_name -> fanfare.v1.Target
-	4,  // 10: messenger.v1.NotifyNewChatRequest.event:type_name -> messenger.v1.NewChat
-	34, // 11: messenger.v1.NotifyNewMessageRequest.target:type_name -> fanfare.v1.Target
-	5,  // 12: messenger.v1.NotifyNewMessageRequest.event:type_name -> messenger.v1.NewMessage
-	34, // 13: messenger.v1.NotifyChatUpdatedRequest.target:type_name -> fanfare.v1.Target
-	6,  // 14: messenger.v1.NotifyChatUpdatedRequest.event:type_name -> messenger.v1.ChatUpdated
-	34, // 15: messenger.v1.NotifyMessagesReadRequest.target:type_name -> fanfare.v1.Target
-	7,  // 16: messenger.v1.NotifyMessagesReadRequest.event:type_name -> messenger.v1.MessagesRead
-	34, // 17: messenger.v1.NotifyMessageStatusRequest.target:type_name -> fanfare.v1.Target
-	8,  // 18: messenger.v1.NotifyMessageStatusRequest.event:type_name -> messenger.v1.MessageStatusChanged
-	34, // 19: messenger.v1.NotifyChatDeletedRequest.target:type_name -> fanfare.v1.Target
-	9,  // 20: messenger.v1.NotifyChatDeletedRequest.event:type_name -> messenger.v1.ChatDeleted
-	34, // 21: messenger.v1.NotifyUserRequest.target:type_name -> fanfare.v1.Target
-	10, // 22: messenger.v1.NotifyUserRequest.event:type_name -> messenger.v1.UserNotification
-	34, // 23: messenger.v1.BroadcastToOrganizationRequest.target:type_name -> fanfare.v1.Target
-	4,  // 24: messenger.v1.BroadcastToOrganizationRequest.new_chat:type_name -> messenger.v1.NewChat
-	5,  // 25: messenger.v1.BroadcastToOrganizationRequest.new_message:type_name -> messenger.v1.NewMessage
-	6,  // 26: messenger.v1.BroadcastToOrganizationRequest.chat_updated:type_name -> messenger.v1.ChatUpdated
-	7,  // 27: messenger.v1.BroadcastToOrganizationRequest.messages_read:type_name -> messenger.v1.MessagesRead
-	8,  // 28: messenger.v1.BroadcastToOrganizationRequest.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
-	9,  // 29: messenger.v1.BroadcastToOrganizationRequest.chat_deleted:type_name -> messenger.v1.ChatDeleted
-	10, // 30: messenger.v1.BroadcastToOrganizationRequest.user_notification:type_name -> messenger.v1.UserNotification
-	11, // 31: messenger.v1.BroadcastToOrganizationRequest.typing_start:type_name -> messenger.v1.TypingStart
-	12, // 32: messenger.v1.BroadcastToOrganizationRequest.typing_stop:type_name -> messenger.v1.TypingStop
-	13, // 33: messenger.v1.BroadcastToOrganizationRequest.operator_joined:type_name -> messenger.v1.OperatorJoined
-	14, // 34: messenger.v1.BroadcastToOrganizationRequest.operator_left:type_name -> messenger.v1.OperatorLeft
-	15, // 35: messenger.v1.BroadcastToOrganizationRequest.user_online:type_name -> messenger.v1.UserOnline
-	16, // 36: messenger.v1.BroadcastToOrganizationRequest.user_offline:type_name -> messenger.v1.UserOffline
-	34, // 37: messenger.v1.NotifyTypingStartRequest.target:type_name -> fanfare.v1.Target
-	11, // 38: messenger.v1.NotifyTypingStartRequest.event:type_name -> messenger.v1.TypingStart
-	34, // 39: messenger.v1.NotifyTypingStopRequest.target:type_name -> fanfare.v1.Target
-	12, // 40: messenger.v1.NotifyTypingStopRequest.event:type_name -> messenger.v1.TypingStop
-	34, // 41: messenger.v1.NotifyOperatorJoinedRequest.target:type_name -> fanfare.v1.Target
-	13, // 42: messenger.v1.NotifyOperatorJoinedRequest.event:type_name -> messenger.v1.OperatorJoined
-	34, // 43: messenger.v1.NotifyOperatorLeftRequest.target:type_name -> fanfare.v1.Target
-	14, // 44: messenger.v1.NotifyOperatorLeftRequest.event:type_name -> messenger.v1.OperatorLeft
-	34, // 45: messenger.v1.NotifyUserOnlineRequest.target:type_name -> fanfare.v1.Target
-	15, // 46: messenger.v1.NotifyUserOnlineRequest.event:type_name -> messenger.v1.UserOnline
-	34, // 47: messenger.v1.NotifyUserOfflineRequest.target:type_name -> fanfare.v1.Target
-	16, // 48: messenger.v1.NotifyUserOfflineRequest.event:type_name -> messenger.v1.UserOffline
-	35, // 49: messenger.v1.MessengerEvent.meta:type_name -> fanfare.v1.Event
-	4,  // 50: messenger.v1.MessengerEvent.new_chat:type_name -> messenger.v1.NewChat
-	5,  // 51: messenger.v1.MessengerEvent.new_message:type_name -> messenger.v1.NewMessage
-	6,  // 52: messenger.v1.MessengerEvent.chat_updated:type_name -> messenger.v1.ChatUpdated
-	7,  // 53: messenger.v1.MessengerEvent.messages_read:type_name -> messenger.v1.MessagesRead
-	8,  // 54: messenger.v1.MessengerEvent.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
-	9,  // 55: messenger.v1.MessengerEvent.chat_deleted:type_name -> messenger.v1.ChatDeleted
-	10, // 56: messenger.v1.MessengerEvent.user_notification:type_name -> messenger.v1.UserNotification
-	11, // 57: messenger.v1.MessengerEvent.typing_start:type_name -> messenger.v1.TypingStart
-	12, // 58: messenger.v1.MessengerEvent.typing_stop:type_name -> messenger.v1.TypingStop
-	13, // 59: messenger.v1.MessengerEvent.operator_joined:type_name -> messenger.v1.OperatorJoined
-	14, // 60: messenger.v1.MessengerEvent.operator_left:type_name -> messenger.v1.OperatorLeft
-	15, // 61: messenger.v1.MessengerEvent.user_online:type_name -> messenger.v1.UserOnline
-	16, // 62: messenger.v1.MessengerEvent.user_offline:type_name -> messenger.v1.UserOffline
-	17, // 63: messenger.v1.Messenger.NotifyNewChat:input_type -> messenger.v1.NotifyNewChatRequest
-	18, // 64: messenger.v1.Messenger.NotifyNewMessage:input_type -> messenger.v1.NotifyNewMessageRequest
-	19, // 65: messenger.v1.Messenger.NotifyChatUpdated:input_type -> messenger.v1.NotifyChatUpdatedRequest
-	20, // 66: messenger.v1.Messenger.NotifyMessagesRead:input_type -> messenger.v1.NotifyMessagesReadRequest
-	21, // 67: messenger.v1.Messenger.NotifyMessageStatus:input_type -> messenger.v1.NotifyMessageStatusRequest
-	22, // 68: messenger.v1.Messenger.NotifyChatDeleted:input_type -> messenger.v1.NotifyChatDeletedRequest
-	23, // 69: messenger.v1.Messenger.NotifyUser:input_type -> messenger.v1.NotifyUserRequest
-	24, // 70: messenger.v1.Messenger.BroadcastToOrganization:input_type -> messenger.v1.BroadcastToOrganizationRequest
-	25, // 71: messenger.v1.Messenger.NotifyTypingStart:input_type -> messenger.v1.NotifyTypingStartRequest
-	26, // 72: messenger.v1.Messenger.NotifyTypingStop:input_type -> messenger.v1.NotifyTypingStopRequest
-	27, // 73: messenger.v1.Messenger.NotifyOperatorJoined:input_type -> messenger.v1.NotifyOperatorJoinedRequest
-	28, // 74: messenger.v1.Messenger.NotifyOperatorLeft:input_type -> messenger.v1.NotifyOperatorLeftRequest
-	29, // 75: messenger.v1.Messenger.NotifyUserOnline:input_type -> messenger.v1.NotifyUserOnlineRequest
-	30, // 76: messenger.v1.Messenger.NotifyUserOffline:input_type -> messenger.v1.NotifyUserOfflineRequest
-	36, // 77: messenger.v1.Messenger.Subscribe:input_type -> fanfare.v1.SubscribeRequest
-	3,  // 78: messenger.v1.MessengerClient.SubscribeChat:input_type -> messenger.v1.ChatRef
-	3,  // 79: messenger.v1.MessengerClient.UnsubscribeChat:input_type -> messenger.v1.ChatRef
-	3,  // 80: messenger.v1.MessengerClient.StartTyping:input_type -> messenger.v1.ChatRef
-	3,  // 81: messenger.v1.MessengerClient.StopTyping:input_type -> messenger.v1.ChatRef
-	37, // 82: messenger.v1.Messenger.NotifyNewChat:output_type -> fanfare.v1.NotifyResponse
-	37, // 83: messenger.v1.Messenger.NotifyNewMessage:output_type -> fanfare.v1.NotifyResponse
-	37, // 84: messenger.v1.Messenger.NotifyChatUpdated:output_type -> fanfare.v1.NotifyResponse
-	37, // 85: messenger.v1.Messenger.NotifyMessagesRead:output_type -> fanfare.v1.NotifyResponse
-	37, // 86: messenger.v1.Messenger.NotifyMessageStatus:output_type -> fanfare.v1.NotifyResponse
-	37, // 87: messenger.v1.Messenger.NotifyChatDeleted:output_type -> fanfare.v1.NotifyResponse
-	37, // 88: messenger.v1.Messenger.NotifyUser:output_type -> fanfare.v1.NotifyResponse
-	37, // 89: messenger.v1.Messenger.BroadcastToOrganization:output_type -> fanfare.v1.NotifyResponse
-	37, // 90: messenger.v1.Messenger.NotifyTypingStart:output_type -> fanfare.v1.NotifyResponse
-	37, // 91: messenger.v1.Messenger.NotifyTypingStop:output_type -> fanfare.v1.NotifyResponse
-	37, // 92: messenger.v1.Messenger.NotifyOperatorJoined:output_type -> fanfare.v1.NotifyResponse
-	37, // 93: messenger.v1.Messenger.NotifyOperatorLeft:output_type -> fanfare.v1.NotifyResponse
-	37, // 94: messenger.v1.Messenger.NotifyUserOnline:output_type -> fanfare.v1.NotifyResponse
-	37, // 95: messenger.v1.Messenger.NotifyUserOffline:output_type -> fanfare.v1.NotifyResponse
-	31, // 96: messenger.v1.Messenger.Subscribe:output_type -> messenger.v1.MessengerEvent
-	3,  // 97: messenger.v1.MessengerClient.SubscribeChat:output_type -> messenger.v1.ChatRef
-	3,  // 98: messenger.v1.MessengerClient.UnsubscribeChat:output_type -> messenger.v1.ChatRef
-	3,  // 99: messenger.v1.MessengerClient.StartTyping:output_type -> messenger.v1.ChatRef
-	3,  // 100: messenger.v1.MessengerClient.StopTyping:output_type -> messenger.v1.ChatRef
-	82, // [82:101] is the sub-list for method output_type
-	63, // [63:82] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	4,  // 0: messenger.v1.SendMessageRequest.media:type_name -> messenger.v1.MediaReference
+	5,  // 1: messenger.v1.SendMessageRequest.template:type_name -> messenger.v1.Template
+	0,  // 2: messenger.v1.NewChat.channel:type_name -> messenger.v1.Channel
+	1,  // 3: messenger.v1.NewChat.status:type_name -> messenger.v1.ChatStatus
+	38, // 4: messenger.v1.NewChat.created_at:type_name -> google.protobuf.Timestamp
+	38, // 5: messenger.v1.NewMessage.timestamp:type_name -> google.protobuf.Timestamp
+	0,  // 6: messenger.v1.NewMessage.channel:type_name -> messenger.v1.Channel
+	1,  // 7: messenger.v1.ChatUpdated.status:type_name -> messenger.v1.ChatStatus
+	38, // 8: messenger.v1.ChatUpdated.last_message_at:type_name -> google.protobuf.Timestamp
+	2,  // 9: messenger.v1.MessageStatusChanged.status:type_name -> messenger.v1.MessageStatus
+	38, // 10: messenger.v1.MessageEdited.edited_at:type_name -> google.protobuf.Timestamp
+	39, // 11: messenger.v1.UserNotification.data:type_name -> google.protobuf.Struct
+	40, // 12: messenger.v1.NotifyNewChatRequest.target:type_name -> fanfare.v1.Target
+	8,  // 13: messenger.v1.NotifyNewChatRequest.event:type_name -> messenger.v1.NewChat
+	40, // 14: messenger.v1.NotifyNewMessageRequest.target:type_name -> fanfare.v1.Target
+	9,  // 15: messenger.v1.NotifyNewMessageRequest.event:type_name -> messenger.v1.NewMessage
+	40, // 16: messenger.v1.NotifyChatUpdatedRequest.target:type_name -> fanfare.v1.Target
+	10, // 17: messenger.v1.NotifyChatUpdatedRequest.event:type_name -> messenger.v1.ChatUpdated
+	40, // 18: messenger.v1.NotifyMessagesReadRequest.target:type_name -> fanfare.v1.Target
+	11, // 19: messenger.v1.NotifyMessagesReadRequest.event:type_name -> messenger.v1.MessagesRead
+	40, // 20: messenger.v1.NotifyMessageEditedRequest.target:type_name -> fanfare.v1.Target
+	13, // 21: messenger.v1.NotifyMessageEditedRequest.event:type_name -> messenger.v1.MessageEdited
+	40, // 22: messenger.v1.NotifyMessageStatusRequest.target:type_name -> fanfare.v1.Target
+	12, // 23: messenger.v1.NotifyMessageStatusRequest.event:type_name -> messenger.v1.MessageStatusChanged
+	40, // 24: messenger.v1.NotifyChatDeletedRequest.target:type_name -> fanfare.v1.Target
+	14, // 25: messenger.v1.NotifyChatDeletedRequest.event:type_name -> messenger.v1.ChatDeleted
+	40, // 26: messenger.v1.NotifyUserRequest.target:type_name -> fanfare.v1.Target
+	15, // 27: messenger.v1.NotifyUserRequest.event:type_name -> messenger.v1.UserNotification
+	40, // 28: messenger.v1.BroadcastToOrganizationRequest.target:type_name -> fanfare.v1.Target
+	8,  // 29: messenger.v1.BroadcastToOrganizationRequest.new_chat:type_name -> messenger.v1.NewChat
+	9,  // 30: messenger.v1.BroadcastToOrganizationRequest.new_message:type_name -> messenger.v1.NewMessage
+	10, // 31: messenger.v1.BroadcastToOrganizationRequest.chat_updated:type_name -> messenger.v1.ChatUpdated
+	11, // 32: messenger.v1.BroadcastToOrganizationRequest.messages_read:type_name -> messenger.v1.MessagesRead
+	12, // 33: messenger.v1.BroadcastToOrganizationRequest.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
+	14, // 34: messenger.v1.BroadcastToOrganizationRequest.chat_deleted:type_name -> messenger.v1.ChatDeleted
+	15, // 35: messenger.v1.BroadcastToOrganizationRequest.user_notification:type_name -> messenger.v1.UserNotification
+	16, // 36: messenger.v1.BroadcastToOrganizationRequest.typing_start:type_name -> messenger.v1.TypingStart
+	17, // 37: messenger.v1.BroadcastToOrganizationRequest.typing_stop:type_name -> messenger.v1.TypingStop
+	18, // 38: messenger.v1.BroadcastToOrganizationRequest.operator_joined:type_name -> messenger.v1.OperatorJoined
+	19, // 39: messenger.v1.BroadcastToOrganizationRequest.operator_left:type_name -> messenger.v1.OperatorLeft
+	20, // 40: messenger.v1.BroadcastToOrganizationRequest.user_online:type_name -> messenger.v1.UserOnline
+	21, // 41: messenger.v1.BroadcastToOrganizationRequest.user_offline:type_name -> messenger.v1.UserOffline
+	13, // 42: messenger.v1.BroadcastToOrganizationRequest.message_edited:type_name -> messenger.v1.MessageEdited
+	40, // 43: messenger.v1.NotifyTypingStartRequest.target:type_name -> fanfare.v1.Target
+	16, // 44: messenger.v1.NotifyTypingStartRequest.event:type_name -> messenger.v1.TypingStart
+	40, // 45: messenger.v1.NotifyTypingStopRequest.target:type_name -> fanfare.v1.Target
+	17, // 46: messenger.v1.NotifyTypingStopRequest.event:type_name -> messenger.v1.TypingStop
+	40, // 47: messenger.v1.NotifyOperatorJoinedRequest.target:type_name -> fanfare.v1.Target
+	18, // 48: messenger.v1.NotifyOperatorJoinedRequest.event:type_name -> messenger.v1.OperatorJoined
+	40, // 49: messenger.v1.NotifyOperatorLeftRequest.target:type_name -> fanfare.v1.Target
+	19, // 50: messenger.v1.NotifyOperatorLeftRequest.event:type_name -> messenger.v1.OperatorLeft
+	40, // 51: messenger.v1.NotifyUserOnlineRequest.target:type_name -> fanfare.v1.Target
+	20, // 52: messenger.v1.NotifyUserOnlineRequest.event:type_name -> messenger.v1.UserOnline
+	40, // 53: messenger.v1.NotifyUserOfflineRequest.target:type_name -> fanfare.v1.Target
+	21, // 54: messenger.v1.NotifyUserOfflineRequest.event:type_name -> messenger.v1.UserOffline
+	41, // 55: messenger.v1.MessengerEvent.meta:type_name -> fanfare.v1.Event
+	8,  // 56: messenger.v1.MessengerEvent.new_chat:type_name -> messenger.v1.NewChat
+	9,  // 57: messenger.v1.MessengerEvent.new_message:type_name -> messenger.v1.NewMessage
+	10, // 58: messenger.v1.MessengerEvent.chat_updated:type_name -> messenger.v1.ChatUpdated
+	11, // 59: messenger.v1.MessengerEvent.messages_read:type_name -> messenger.v1.MessagesRead
+	12, // 60: messenger.v1.MessengerEvent.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
+	14, // 61: messenger.v1.MessengerEvent.chat_deleted:type_name -> messenger.v1.ChatDeleted
+	15, // 62: messenger.v1.MessengerEvent.user_notification:type_name -> messenger.v1.UserNotification
+	16, // 63: messenger.v1.MessengerEvent.typing_start:type_name -> messenger.v1.TypingStart
+	17, // 64: messenger.v1.MessengerEvent.typing_stop:type_name -> messenger.v1.TypingStop
+	18, // 65: messenger.v1.MessengerEvent.operator_joined:type_name -> messenger.v1.OperatorJoined
+	19, // 66: messenger.v1.MessengerEvent.operator_left:type_name -> messenger.v1.OperatorLeft
+	20, // 67: messenger.v1.MessengerEvent.user_online:type_name -> messenger.v1.UserOnline
+	21, // 68: messenger.v1.MessengerEvent.user_offline:type_name -> messenger.v1.UserOffline
+	13, // 69: messenger.v1.MessengerEvent.message_edited:type_name -> messenger.v1.MessageEdited
+	22, // 70: messenger.v1.Messenger.NotifyNewChat:input_type -> messenger.v1.NotifyNewChatRequest
+	23, // 71: messenger.v1.Messenger.NotifyNewMessage:input_type -> messenger.v1.NotifyNewMessageRequest
+	24, // 72: messenger.v1.Messenger.NotifyChatUpdated:input_type -> messenger.v1.NotifyChatUpdatedRequest
+	25, // 73: messenger.v1.Messenger.NotifyMessagesRead:input_type -> messenger.v1.NotifyMessagesReadRequest
+	26, // 74: messenger.v1.Messenger.NotifyMessageEdited:input_type -> messenger.v1.NotifyMessageEditedRequest
+	27, // 75: messenger.v1.Messenger.NotifyMessageStatus:input_type -> messenger.v1.NotifyMessageStatusRequest
+	28, // 76: messenger.v1.Messenger.NotifyChatDeleted:input_type -> messenger.v1.NotifyChatDeletedRequest
+	29, // 77: messenger.v1.Messenger.NotifyUser:input_type -> messenger.v1.NotifyUserRequest
+	30, // 78: messenger.v1.Messenger.BroadcastToOrganization:input_type -> messenger.v1.BroadcastToOrganizationRequest
+	31, // 79: messenger.v1.Messenger.NotifyTypingStart:input_type -> messenger.v1.NotifyTypingStartRequest
+	32, // 80: messenger.v1.Messenger.NotifyTypingStop:input_type -> messenger.v1.NotifyTypingStopRequest
+	33, // 81: messenger.v1.Messenger.NotifyOperatorJoined:input_type -> messenger.v1.NotifyOperatorJoinedRequest
+	34, // 82: messenger.v1.Messenger.NotifyOperatorLeft:input_type -> messenger.v1.NotifyOperatorLeftRequest
+	35, // 83: messenger.v1.Messenger.NotifyUserOnline:input_type -> messenger.v1.NotifyUserOnlineRequest
+	36, // 84: messenger.v1.Messenger.NotifyUserOffline:input_type -> messenger.v1.NotifyUserOfflineRequest
+	42, // 85: messenger.v1.Messenger.Subscribe:input_type -> fanfare.v1.SubscribeRequest
+	7,  // 86: messenger.v1.MessengerClient.SubscribeChat:input_type -> messenger.v1.ChatRef
+	7,  // 87: messenger.v1.MessengerClient.UnsubscribeChat:input_type -> messenger.v1.ChatRef
+	7,  // 88: messenger.v1.MessengerClient.StartTyping:input_type -> messenger.v1.ChatRef
+	7,  // 89: messenger.v1.MessengerClient.StopTyping:input_type -> messenger.v1.ChatRef
+	3,  // 90: messenger.v1.MessengerClient.SendMessage:input_type -> messenger.v1.SendMessageRequest
+	43, // 91: messenger.v1.Messenger.NotifyNewChat:output_type -> fanfare.v1.NotifyResponse
+	43, // 92: messenger.v1.Messenger.NotifyNewMessage:output_type -> fanfare.v1.NotifyResponse
+	43, // 93: messenger.v1.Messenger.NotifyChatUpdated:output_type -> fanfare.v1.NotifyResponse
+	43, // 94: messenger.v1.Messenger.NotifyMessagesRead:output_type -> fanfare.v1.NotifyResponse
+	43, // 95: messenger.v1.Messenger.NotifyMessageEdited:output_type -> fanfare.v1.NotifyResponse
+	43, // 96: messenger.v1.Messenger.NotifyMessageStatus:output_type -> fanfare.v1.NotifyResponse
+	43, // 97: messenger.v1.Messenger.NotifyChatDeleted:output_type -> fanfare.v1.NotifyResponse
+	43, // 98: messenger.v1.Messenger.NotifyUser:output_type -> fanfare.v1.NotifyResponse
+	43, // 99: messenger.v1.Messenger.BroadcastToOrganization:output_type -> fanfare.v1.NotifyResponse
+	43, // 100: messenger.v1.Messenger.NotifyTypingStart:output_type -> fanfare.v1.NotifyResponse
+	43, // 101: messenger.v1.Messenger.NotifyTypingStop:output_type -> fanfare.v1.NotifyResponse
+	43, // 102: messenger.v1.Messenger.NotifyOperatorJoined:output_type -> fanfare.v1.NotifyResponse
+	43, // 103: messenger.v1.Messenger.NotifyOperatorLeft:output_type -> fanfare.v1.NotifyResponse
+	43, // 104: messenger.v1.Messenger.NotifyUserOnline:output_type -> fanfare.v1.NotifyResponse
+	43, // 105: messenger.v1.Messenger.NotifyUserOffline:output_type -> fanfare.v1.NotifyResponse
+	37, // 106: messenger.v1.Messenger.Subscribe:output_type -> messenger.v1.MessengerEvent
+	7,  // 107: messenger.v1.MessengerClient.SubscribeChat:output_type -> messenger.v1.ChatRef
+	7,  // 108: messenger.v1.MessengerClient.UnsubscribeChat:output_type -> messenger.v1.ChatRef
+	7,  // 109: messenger.v1.MessengerClient.StartTyping:output_type -> messenger.v1.ChatRef
+	7,  // 110: messenger.v1.MessengerClient.StopTyping:output_type -> messenger.v1.ChatRef
+	6,  // 111: messenger.v1.MessengerClient.SendMessage:output_type -> messenger.v1.SendMessageResponse
+	91, // [91:112] is the sub-list for method output_type
+	70, // [70:91] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_messenger_v1_messenger_proto_init() }
@@ -2737,11 +3246,14 @@ func file_messenger_v1_messenger_proto_init() {
 	if File_messenger_v1_messenger_proto != nil {
 		return
 	}
+	file_messenger_v1_messenger_proto_msgTypes[0].OneofWrappers = []any{}
 	file_messenger_v1_messenger_proto_msgTypes[1].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[2].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[3].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[5].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[6].OneofWrappers = []any{}
 	file_messenger_v1_messenger_proto_msgTypes[7].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[21].OneofWrappers = []any{
+	file_messenger_v1_messenger_proto_msgTypes[9].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[12].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[27].OneofWrappers = []any{
 		(*BroadcastToOrganizationRequest_NewChat)(nil),
 		(*BroadcastToOrganizationRequest_NewMessage)(nil),
 		(*BroadcastToOrganizationRequest_ChatUpdated)(nil),
@@ -2755,8 +3267,9 @@ func file_messenger_v1_messenger_proto_init() {
 		(*BroadcastToOrganizationRequest_OperatorLeft)(nil),
 		(*BroadcastToOrganizationRequest_UserOnline)(nil),
 		(*BroadcastToOrganizationRequest_UserOffline)(nil),
+		(*BroadcastToOrganizationRequest_MessageEdited)(nil),
 	}
-	file_messenger_v1_messenger_proto_msgTypes[28].OneofWrappers = []any{
+	file_messenger_v1_messenger_proto_msgTypes[34].OneofWrappers = []any{
 		(*MessengerEvent_NewChat)(nil),
 		(*MessengerEvent_NewMessage)(nil),
 		(*MessengerEvent_ChatUpdated)(nil),
@@ -2770,6 +3283,7 @@ func file_messenger_v1_messenger_proto_init() {
 		(*MessengerEvent_OperatorLeft)(nil),
 		(*MessengerEvent_UserOnline)(nil),
 		(*MessengerEvent_UserOffline)(nil),
+		(*MessengerEvent_MessageEdited)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2777,7 +3291,7 @@ func file_messenger_v1_messenger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messenger_v1_messenger_proto_rawDesc), len(file_messenger_v1_messenger_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   29,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -29,6 +29,7 @@ const (
 	Messenger_NotifyNewMessage_FullMethodName        = "/messenger.v1.Messenger/NotifyNewMessage"
 	Messenger_NotifyChatUpdated_FullMethodName       = "/messenger.v1.Messenger/NotifyChatUpdated"
 	Messenger_NotifyMessagesRead_FullMethodName      = "/messenger.v1.Messenger/NotifyMessagesRead"
+	Messenger_NotifyMessageEdited_FullMethodName     = "/messenger.v1.Messenger/NotifyMessageEdited"
 	Messenger_NotifyMessageStatus_FullMethodName     = "/messenger.v1.Messenger/NotifyMessageStatus"
 	Messenger_NotifyChatDeleted_FullMethodName       = "/messenger.v1.Messenger/NotifyChatDeleted"
 	Messenger_NotifyUser_FullMethodName              = "/messenger.v1.Messenger/NotifyUser"
@@ -56,6 +57,8 @@ type MessengerClient interface {
 	NotifyChatUpdated(ctx context.Context, in *NotifyChatUpdatedRequest, opts ...grpc.CallOption) (*fanfarev1.NotifyResponse, error)
 	// Messages of a chat were read.
 	NotifyMessagesRead(ctx context.Context, in *NotifyMessagesReadRequest, opts ...grpc.CallOption) (*fanfarev1.NotifyResponse, error)
+	// The text of a message changed.
+	NotifyMessageEdited(ctx context.Context, in *NotifyMessageEditedRequest, opts ...grpc.CallOption) (*fanfarev1.NotifyResponse, error)
 	// The delivery status of a message changed.
 	NotifyMessageStatus(ctx context.Context, in *NotifyMessageStatusRequest, opts ...grpc.CallOption) (*fanfarev1.NotifyResponse, error)
 	// A chat was deleted.
@@ -123,6 +126,16 @@ func (c *messengerClient) NotifyMessagesRead(ctx context.Context, in *NotifyMess
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(fanfarev1.NotifyResponse)
 	err := c.cc.Invoke(ctx, Messenger_NotifyMessagesRead_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *messengerClient) NotifyMessageEdited(ctx context.Context, in *NotifyMessageEditedRequest, opts ...grpc.CallOption) (*fanfarev1.NotifyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(fanfarev1.NotifyResponse)
+	err := c.cc.Invoke(ctx, Messenger_NotifyMessageEdited_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +275,8 @@ type MessengerServer interface {
 	NotifyChatUpdated(context.Context, *NotifyChatUpdatedRequest) (*fanfarev1.NotifyResponse, error)
 	// Messages of a chat were read.
 	NotifyMessagesRead(context.Context, *NotifyMessagesReadRequest) (*fanfarev1.NotifyResponse, error)
+	// The text of a message changed.
+	NotifyMessageEdited(context.Context, *NotifyMessageEditedRequest) (*fanfarev1.NotifyResponse, error)
 	// The delivery status of a message changed.
 	NotifyMessageStatus(context.Context, *NotifyMessageStatusRequest) (*fanfarev1.NotifyResponse, error)
 	// A chat was deleted.
@@ -306,6 +321,9 @@ func (UnimplementedMessengerServer) NotifyChatUpdated(context.Context, *NotifyCh
 }
 func (UnimplementedMessengerServer) NotifyMessagesRead(context.Context, *NotifyMessagesReadRequest) (*fanfarev1.NotifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method NotifyMessagesRead not implemented")
+}
+func (UnimplementedMessengerServer) NotifyMessageEdited(context.Context, *NotifyMessageEditedRequest) (*fanfarev1.NotifyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NotifyMessageEdited not implemented")
 }
 func (UnimplementedMessengerServer) NotifyMessageStatus(context.Context, *NotifyMessageStatusRequest) (*fanfarev1.NotifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method NotifyMessageStatus not implemented")
@@ -429,6 +447,24 @@ func _Messenger_NotifyMessagesRead_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(MessengerServer).NotifyMessagesRead(ctx, req.(*NotifyMessagesReadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Messenger_NotifyMessageEdited_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NotifyMessageEditedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MessengerServer).NotifyMessageEdited(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Messenger_NotifyMessageEdited_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MessengerServer).NotifyMessageEdited(ctx, req.(*NotifyMessageEditedRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -648,6 +684,10 @@ var Messenger_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Messenger_NotifyMessagesRead_Handler,
 		},
 		{
+			MethodName: "NotifyMessageEdited",
+			Handler:    _Messenger_NotifyMessageEdited_Handler,
+		},
+		{
 			MethodName: "NotifyMessageStatus",
 			Handler:    _Messenger_NotifyMessageStatus_Handler,
 		},
@@ -703,6 +743,7 @@ const (
 	MessengerClient_UnsubscribeChat_FullMethodName = "/messenger.v1.MessengerClient/UnsubscribeChat"
 	MessengerClient_StartTyping_FullMethodName     = "/messenger.v1.MessengerClient/StartTyping"
 	MessengerClient_StopTyping_FullMethodName      = "/messenger.v1.MessengerClient/StopTyping"
+	MessengerClient_SendMessage_FullMethodName     = "/messenger.v1.MessengerClient/SendMessage"
 )
 
 // MessengerClientClient is the client API for MessengerClient service.
@@ -719,6 +760,10 @@ type MessengerClientClient interface {
 	StartTyping(ctx context.Context, in *ChatRef, opts ...grpc.CallOption) (*ChatRef, error)
 	// Tells them that the caller has stopped.
 	StopTyping(ctx context.Context, in *ChatRef, opts ...grpc.CallOption) (*ChatRef, error)
+	// Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
+	// `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
+	// message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
+	SendMessage(ctx context.Context, in *SendMessageRequest, opts ...grpc.CallOption) (*SendMessageResponse, error)
 }
 
 type messengerClientClient struct {
@@ -769,6 +814,16 @@ func (c *messengerClientClient) StopTyping(ctx context.Context, in *ChatRef, opt
 	return out, nil
 }
 
+func (c *messengerClientClient) SendMessage(ctx context.Context, in *SendMessageRequest, opts ...grpc.CallOption) (*SendMessageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendMessageResponse)
+	err := c.cc.Invoke(ctx, MessengerClient_SendMessage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MessengerClientServer is the server API for MessengerClient service.
 // All implementations must embed UnimplementedMessengerClientServer
 // for forward compatibility.
@@ -783,6 +838,10 @@ type MessengerClientServer interface {
 	StartTyping(context.Context, *ChatRef) (*ChatRef, error)
 	// Tells them that the caller has stopped.
 	StopTyping(context.Context, *ChatRef) (*ChatRef, error)
+	// Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
+	// `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
+	// message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
+	SendMessage(context.Context, *SendMessageRequest) (*SendMessageResponse, error)
 	mustEmbedUnimplementedMessengerClientServer()
 }
 
@@ -804,6 +863,9 @@ func (UnimplementedMessengerClientServer) StartTyping(context.Context, *ChatRef)
 }
 func (UnimplementedMessengerClientServer) StopTyping(context.Context, *ChatRef) (*ChatRef, error) {
 	return nil, status.Error(codes.Unimplemented, "method StopTyping not implemented")
+}
+func (UnimplementedMessengerClientServer) SendMessage(context.Context, *SendMessageRequest) (*SendMessageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendMessage not implemented")
 }
 func (UnimplementedMessengerClientServer) mustEmbedUnimplementedMessengerClientServer() {}
 func (UnimplementedMessengerClientServer) testEmbeddedByValue()                         {}
@@ -898,6 +960,24 @@ func _MessengerClient_StopTyping_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MessengerClient_SendMessage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendMessageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MessengerClientServer).SendMessage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MessengerClient_SendMessage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MessengerClientServer).SendMessage(ctx, req.(*SendMessageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MessengerClient_ServiceDesc is the grpc.ServiceDesc for MessengerClient service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -920,6 +1000,10 @@ var MessengerClient_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "StopTyping",
 			Handler:    _MessengerClient_StopTyping_Handler,
+		},
+		{
+			MethodName: "SendMessage",
+			Handler:    _MessengerClient_SendMessage_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -100,7 +100,7 @@ class NotifyOptions(_message.Message):
     def __init__(self, rooms: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClientOptions(_message.Message):
-    __slots__ = ("on", "join", "leave", "reply", "publish", "except_caller", "query", "upstream", "binary")
+    __slots__ = ("on", "join", "leave", "reply", "publish", "except_caller", "query", "upstream", "binary", "upstream_optional")
     ON_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,7 @@ class ClientOptions(_message.Message):
     QUERY_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     BINARY_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     on: str
     join: str
     leave: str
@@ -119,4 +120,5 @@ class ClientOptions(_message.Message):
     query: str
     upstream: str
     binary: bool
-    def __init__(self, on: _Optional[str] = ..., join: _Optional[str] = ..., leave: _Optional[str] = ..., reply: _Optional[str] = ..., publish: _Optional[str] = ..., except_caller: bool = ..., query: _Optional[str] = ..., upstream: _Optional[str] = ..., binary: bool = ...) -> None: ...
+    upstream_optional: bool
+    def __init__(self, on: _Optional[str] = ..., join: _Optional[str] = ..., leave: _Optional[str] = ..., reply: _Optional[str] = ..., publish: _Optional[str] = ..., except_caller: bool = ..., query: _Optional[str] = ..., upstream: _Optional[str] = ..., binary: bool = ..., upstream_optional: bool = ...) -> None: ...

@@ -2,10 +2,11 @@ from fanfare.v1 import catalog_pb2 as _catalog_pb2
 from fanfare.v1 import realtime_pb2 as _realtime_pb2
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -48,6 +49,52 @@ MESSAGE_STATUS_SENT: MessageStatus
 MESSAGE_STATUS_DELIVERED: MessageStatus
 MESSAGE_STATUS_READ: MessageStatus
 MESSAGE_STATUS_FAILED: MessageStatus
+
+class SendMessageRequest(_message.Message):
+    __slots__ = ("chat_id", "text", "client_message_id", "media", "template")
+    CHAT_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    chat_id: int
+    text: str
+    client_message_id: str
+    media: MediaReference
+    template: Template
+    def __init__(self, chat_id: _Optional[int] = ..., text: _Optional[str] = ..., client_message_id: _Optional[str] = ..., media: _Optional[_Union[MediaReference, _Mapping]] = ..., template: _Optional[_Union[Template, _Mapping]] = ...) -> None: ...
+
+class MediaReference(_message.Message):
+    __slots__ = ("url", "type", "file_name")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    FILE_NAME_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    type: str
+    file_name: str
+    def __init__(self, url: _Optional[str] = ..., type: _Optional[str] = ..., file_name: _Optional[str] = ...) -> None: ...
+
+class Template(_message.Message):
+    __slots__ = ("name", "language", "parameters")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    language: str
+    parameters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., language: _Optional[str] = ..., parameters: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SendMessageResponse(_message.Message):
+    __slots__ = ("chat_id", "message_id", "client_message_id", "duplicate")
+    CHAT_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    chat_id: int
+    message_id: int
+    client_message_id: str
+    duplicate: bool
+    def __init__(self, chat_id: _Optional[int] = ..., message_id: _Optional[int] = ..., client_message_id: _Optional[str] = ..., duplicate: bool = ...) -> None: ...
 
 class ChatRef(_message.Message):
     __slots__ = ("chat_id",)
@@ -124,14 +171,28 @@ class MessagesRead(_message.Message):
     def __init__(self, chat_id: _Optional[int] = ..., read_by_user_id: _Optional[int] = ...) -> None: ...
 
 class MessageStatusChanged(_message.Message):
-    __slots__ = ("message_id", "status", "chat_id")
+    __slots__ = ("message_id", "status", "chat_id", "error")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     CHAT_ID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     message_id: int
     status: MessageStatus
     chat_id: int
-    def __init__(self, message_id: _Optional[int] = ..., status: _Optional[_Union[MessageStatus, str]] = ..., chat_id: _Optional[int] = ...) -> None: ...
+    error: str
+    def __init__(self, message_id: _Optional[int] = ..., status: _Optional[_Union[MessageStatus, str]] = ..., chat_id: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class MessageEdited(_message.Message):
+    __slots__ = ("message_id", "chat_id", "content", "edited_at")
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    CHAT_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    EDITED_AT_FIELD_NUMBER: _ClassVar[int]
+    message_id: int
+    chat_id: int
+    content: str
+    edited_at: _timestamp_pb2.Timestamp
+    def __init__(self, message_id: _Optional[int] = ..., chat_id: _Optional[int] = ..., content: _Optional[str] = ..., edited_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ChatDeleted(_message.Message):
     __slots__ = ("chat_id",)
@@ -227,6 +288,14 @@ class NotifyMessagesReadRequest(_message.Message):
     event: MessagesRead
     def __init__(self, target: _Optional[_Union[_realtime_pb2.Target, _Mapping]] = ..., event: _Optional[_Union[MessagesRead, _Mapping]] = ...) -> None: ...
 
+class NotifyMessageEditedRequest(_message.Message):
+    __slots__ = ("target", "event")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    target: _realtime_pb2.Target
+    event: MessageEdited
+    def __init__(self, target: _Optional[_Union[_realtime_pb2.Target, _Mapping]] = ..., event: _Optional[_Union[MessageEdited, _Mapping]] = ...) -> None: ...
+
 class NotifyMessageStatusRequest(_message.Message):
     __slots__ = ("target", "event")
     TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -252,7 +321,7 @@ class NotifyUserRequest(_message.Message):
     def __init__(self, target: _Optional[_Union[_realtime_pb2.Target, _Mapping]] = ..., event: _Optional[_Union[UserNotification, _Mapping]] = ...) -> None: ...
 
 class BroadcastToOrganizationRequest(_message.Message):
-    __slots__ = ("target", "new_chat", "new_message", "chat_updated", "messages_read", "message_status_changed", "chat_deleted", "user_notification", "typing_start", "typing_stop", "operator_joined", "operator_left", "user_online", "user_offline")
+    __slots__ = ("target", "new_chat", "new_message", "chat_updated", "messages_read", "message_status_changed", "chat_deleted", "user_notification", "typing_start", "typing_stop", "operator_joined", "operator_left", "user_online", "user_offline", "message_edited")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     NEW_CHAT_FIELD_NUMBER: _ClassVar[int]
     NEW_MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -267,6 +336,7 @@ class BroadcastToOrganizationRequest(_message.Message):
     OPERATOR_LEFT_FIELD_NUMBER: _ClassVar[int]
     USER_ONLINE_FIELD_NUMBER: _ClassVar[int]
     USER_OFFLINE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_EDITED_FIELD_NUMBER: _ClassVar[int]
     target: _realtime_pb2.Target
     new_chat: NewChat
     new_message: NewMessage
@@ -281,7 +351,8 @@ class BroadcastToOrganizationRequest(_message.Message):
     operator_left: OperatorLeft
     user_online: UserOnline
     user_offline: UserOffline
-    def __init__(self, target: _Optional[_Union[_realtime_pb2.Target, _Mapping]] = ..., new_chat: _Optional[_Union[NewChat, _Mapping]] = ..., new_message: _Optional[_Union[NewMessage, _Mapping]] = ..., chat_updated: _Optional[_Union[ChatUpdated, _Mapping]] = ..., messages_read: _Optional[_Union[MessagesRead, _Mapping]] = ..., message_status_changed: _Optional[_Union[MessageStatusChanged, _Mapping]] = ..., chat_deleted: _Optional[_Union[ChatDeleted, _Mapping]] = ..., user_notification: _Optional[_Union[UserNotification, _Mapping]] = ..., typing_start: _Optional[_Union[TypingStart, _Mapping]] = ..., typing_stop: _Optional[_Union[TypingStop, _Mapping]] = ..., operator_joined: _Optional[_Union[OperatorJoined, _Mapping]] = ..., operator_left: _Optional[_Union[OperatorLeft, _Mapping]] = ..., user_online: _Optional[_Union[UserOnline, _Mapping]] = ..., user_offline: _Optional[_Union[UserOffline, _Mapping]] = ...) -> None: ...
+    message_edited: MessageEdited
+    def __init__(self, target: _Optional[_Union[_realtime_pb2.Target, _Mapping]] = ..., new_chat: _Optional[_Union[NewChat, _Mapping]] = ..., new_message: _Optional[_Union[NewMessage, _Mapping]] = ..., chat_updated: _Optional[_Union[ChatUpdated, _Mapping]] = ..., messages_read: _Optional[_Union[MessagesRead, _Mapping]] = ..., message_status_changed: _Optional[_Union[MessageStatusChanged, _Mapping]] = ..., chat_deleted: _Optional[_Union[ChatDeleted, _Mapping]] = ..., user_notification: _Optional[_Union[UserNotification, _Mapping]] = ..., typing_start: _Optional[_Union[TypingStart, _Mapping]] = ..., typing_stop: _Optional[_Union[TypingStop, _Mapping]] = ..., operator_joined: _Optional[_Union[OperatorJoined, _Mapping]] = ..., operator_left: _Optional[_Union[OperatorLeft, _Mapping]] = ..., user_online: _Optional[_Union[UserOnline, _Mapping]] = ..., user_offline: _Optional[_Union[UserOffline, _Mapping]] = ..., message_edited: _Optional[_Union[MessageEdited, _Mapping]] = ...) -> None: ...
 
 class NotifyTypingStartRequest(_message.Message):
     __slots__ = ("target", "event")
@@ -332,7 +403,7 @@ class NotifyUserOfflineRequest(_message.Message):
     def __init__(self, target: _Optional[_Union[_realtime_pb2.Target, _Mapping]] = ..., event: _Optional[_Union[UserOffline, _Mapping]] = ...) -> None: ...
 
 class MessengerEvent(_message.Message):
-    __slots__ = ("meta", "new_chat", "new_message", "chat_updated", "messages_read", "message_status_changed", "chat_deleted", "user_notification", "typing_start", "typing_stop", "operator_joined", "operator_left", "user_online", "user_offline")
+    __slots__ = ("meta", "new_chat", "new_message", "chat_updated", "messages_read", "message_status_changed", "chat_deleted", "user_notification", "typing_start", "typing_stop", "operator_joined", "operator_left", "user_online", "user_offline", "message_edited")
     META_FIELD_NUMBER: _ClassVar[int]
     NEW_CHAT_FIELD_NUMBER: _ClassVar[int]
     NEW_MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +418,7 @@ class MessengerEvent(_message.Message):
     OPERATOR_LEFT_FIELD_NUMBER: _ClassVar[int]
     USER_ONLINE_FIELD_NUMBER: _ClassVar[int]
     USER_OFFLINE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_EDITED_FIELD_NUMBER: _ClassVar[int]
     meta: _realtime_pb2.Event
     new_chat: NewChat
     new_message: NewMessage
@@ -361,4 +433,5 @@ class MessengerEvent(_message.Message):
     operator_left: OperatorLeft
     user_online: UserOnline
     user_offline: UserOffline
-    def __init__(self, meta: _Optional[_Union[_realtime_pb2.Event, _Mapping]] = ..., new_chat: _Optional[_Union[NewChat, _Mapping]] = ..., new_message: _Optional[_Union[NewMessage, _Mapping]] = ..., chat_updated: _Optional[_Union[ChatUpdated, _Mapping]] = ..., messages_read: _Optional[_Union[MessagesRead, _Mapping]] = ..., message_status_changed: _Optional[_Union[MessageStatusChanged, _Mapping]] = ..., chat_deleted: _Optional[_Union[ChatDeleted, _Mapping]] = ..., user_notification: _Optional[_Union[UserNotification, _Mapping]] = ..., typing_start: _Optional[_Union[TypingStart, _Mapping]] = ..., typing_stop: _Optional[_Union[TypingStop, _Mapping]] = ..., operator_joined: _Optional[_Union[OperatorJoined, _Mapping]] = ..., operator_left: _Optional[_Union[OperatorLeft, _Mapping]] = ..., user_online: _Optional[_Union[UserOnline, _Mapping]] = ..., user_offline: _Optional[_Union[UserOffline, _Mapping]] = ...) -> None: ...
+    message_edited: MessageEdited
+    def __init__(self, meta: _Optional[_Union[_realtime_pb2.Event, _Mapping]] = ..., new_chat: _Optional[_Union[NewChat, _Mapping]] = ..., new_message: _Optional[_Union[NewMessage, _Mapping]] = ..., chat_updated: _Optional[_Union[ChatUpdated, _Mapping]] = ..., messages_read: _Optional[_Union[MessagesRead, _Mapping]] = ..., message_status_changed: _Optional[_Union[MessageStatusChanged, _Mapping]] = ..., chat_deleted: _Optional[_Union[ChatDeleted, _Mapping]] = ..., user_notification: _Optional[_Union[UserNotification, _Mapping]] = ..., typing_start: _Optional[_Union[TypingStart, _Mapping]] = ..., typing_stop: _Optional[_Union[TypingStop, _Mapping]] = ..., operator_joined: _Optional[_Union[OperatorJoined, _Mapping]] = ..., operator_left: _Optional[_Union[OperatorLeft, _Mapping]] = ..., user_online: _Optional[_Union[UserOnline, _Mapping]] = ..., user_offline: _Optional[_Union[UserOffline, _Mapping]] = ..., message_edited: _Optional[_Union[MessageEdited, _Mapping]] = ...) -> None: ...

@@ -56,6 +56,11 @@ class MessengerStub(object):
                 request_serializer=messenger_dot_v1_dot_messenger__pb2.NotifyMessagesReadRequest.SerializeToString,
                 response_deserializer=fanfare_dot_v1_dot_realtime__pb2.NotifyResponse.FromString,
                 _registered_method=True)
+        self.NotifyMessageEdited = channel.unary_unary(
+                '/messenger.v1.Messenger/NotifyMessageEdited',
+                request_serializer=messenger_dot_v1_dot_messenger__pb2.NotifyMessageEditedRequest.SerializeToString,
+                response_deserializer=fanfare_dot_v1_dot_realtime__pb2.NotifyResponse.FromString,
+                _registered_method=True)
         self.NotifyMessageStatus = channel.unary_unary(
                 '/messenger.v1.Messenger/NotifyMessageStatus',
                 request_serializer=messenger_dot_v1_dot_messenger__pb2.NotifyMessageStatusRequest.SerializeToString,
@@ -140,6 +145,13 @@ class MessengerServicer(object):
 
     def NotifyMessagesRead(self, request, context):
         """Messages of a chat were read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NotifyMessageEdited(self, request, context):
+        """The text of a message changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -244,6 +256,11 @@ def add_MessengerServicer_to_server(servicer, server):
             'NotifyMessagesRead': grpc.unary_unary_rpc_method_handler(
                     servicer.NotifyMessagesRead,
                     request_deserializer=messenger_dot_v1_dot_messenger__pb2.NotifyMessagesReadRequest.FromString,
+                    response_serializer=fanfare_dot_v1_dot_realtime__pb2.NotifyResponse.SerializeToString,
+            ),
+            'NotifyMessageEdited': grpc.unary_unary_rpc_method_handler(
+                    servicer.NotifyMessageEdited,
+                    request_deserializer=messenger_dot_v1_dot_messenger__pb2.NotifyMessageEditedRequest.FromString,
                     response_serializer=fanfare_dot_v1_dot_realtime__pb2.NotifyResponse.SerializeToString,
             ),
             'NotifyMessageStatus': grpc.unary_unary_rpc_method_handler(
@@ -410,6 +427,33 @@ class Messenger(object):
             target,
             '/messenger.v1.Messenger/NotifyMessagesRead',
             messenger_dot_v1_dot_messenger__pb2.NotifyMessagesReadRequest.SerializeToString,
+            fanfare_dot_v1_dot_realtime__pb2.NotifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NotifyMessageEdited(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messenger.v1.Messenger/NotifyMessageEdited',
+            messenger_dot_v1_dot_messenger__pb2.NotifyMessageEditedRequest.SerializeToString,
             fanfare_dot_v1_dot_realtime__pb2.NotifyResponse.FromString,
             options,
             channel_credentials,
@@ -749,6 +793,11 @@ class MessengerClientStub(object):
                 request_serializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
                 response_deserializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.FromString,
                 _registered_method=True)
+        self.SendMessage = channel.unary_unary(
+                '/messenger.v1.MessengerClient/SendMessage',
+                request_serializer=messenger_dot_v1_dot_messenger__pb2.SendMessageRequest.SerializeToString,
+                response_deserializer=messenger_dot_v1_dot_messenger__pb2.SendMessageResponse.FromString,
+                _registered_method=True)
 
 
 class MessengerClientServicer(object):
@@ -783,6 +832,15 @@ class MessengerClientServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendMessage(self, request, context):
+        """Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
+        `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
+        message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MessengerClientServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -805,6 +863,11 @@ def add_MessengerClientServicer_to_server(servicer, server):
                     servicer.StopTyping,
                     request_deserializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.FromString,
                     response_serializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
+            ),
+            'SendMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendMessage,
+                    request_deserializer=messenger_dot_v1_dot_messenger__pb2.SendMessageRequest.FromString,
+                    response_serializer=messenger_dot_v1_dot_messenger__pb2.SendMessageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -916,6 +979,33 @@ class MessengerClient(object):
             '/messenger.v1.MessengerClient/StopTyping',
             messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
             messenger_dot_v1_dot_messenger__pb2.ChatRef.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messenger.v1.MessengerClient/SendMessage',
+            messenger_dot_v1_dot_messenger__pb2.SendMessageRequest.SerializeToString,
+            messenger_dot_v1_dot_messenger__pb2.SendMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

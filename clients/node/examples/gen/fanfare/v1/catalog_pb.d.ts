@@ -190,6 +190,14 @@ export declare type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
    * @generated from field: bool binary = 9;
    */
   binary: boolean;
+
+  /**
+   * The server also starts without an address of `upstream`. It then refuses the call with FAILED_PRECONDITION.
+   * `publish`, `reply`, `join` and `leave` do not happen.
+   *
+   * @generated from field: bool upstream_optional = 40;
+   */
+  upstreamOptional: boolean;
 };
 
 /**

@@ -18,6 +18,164 @@ import type { Event, NotifyResponseSchema, SubscribeRequestSchema, Target } from
 export declare const file_messenger_v1_messenger: GenFile;
 
 /**
+ * A message to the customer of a chat: a text, an attachment with the text as its caption, or a template.
+ *
+ * @generated from message messenger.v1.SendMessageRequest
+ */
+export declare type SendMessageRequest = Message<"messenger.v1.SendMessageRequest"> & {
+  /**
+   * The chat's number within the organization.
+   *
+   * @generated from field: int64 chat_id = 1 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * At most 4096 characters, or 1024 as a caption. Empty where an attachment or a template stands alone.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Names the message among those of this operator in this chat, e.g. a UUID: 1 to 128 bytes. Repeating a call with
+   * the same value sends nothing again and gets the first answer.
+   *
+   * @generated from field: string client_message_id = 3;
+   */
+  clientMessageId: string;
+
+  /**
+   * An attachment.
+   *
+   * @generated from field: optional messenger.v1.MediaReference media = 4;
+   */
+  media?: MediaReference | undefined;
+
+  /**
+   * A message that WhatsApp has approved, for customers who have not written for 24 hours. Channel `waba` only.
+   *
+   * @generated from field: optional messenger.v1.Template template = 5;
+   */
+  template?: Template | undefined;
+};
+
+/**
+ * Describes the message messenger.v1.SendMessageRequest.
+ * Use `create(SendMessageRequestSchema)` to create a new message.
+ */
+export declare const SendMessageRequestSchema: GenMessage<SendMessageRequest>;
+
+/**
+ * An attachment that the channel fetches or already has.
+ *
+ * @generated from message messenger.v1.MediaReference
+ */
+export declare type MediaReference = Message<"messenger.v1.MediaReference"> & {
+  /**
+   * An `https` URL, or the reference that a `message:new` of the same channel had as `mediaUrl`, e.g. "telegram:AgACAgIA".
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * Its type, e.g. "image/png". It decides how the channel shows the attachment.
+   *
+   * @generated from field: string type = 2;
+   */
+  type: string;
+
+  /**
+   * The file's name as the customer sees it.
+   *
+   * @generated from field: optional string file_name = 3;
+   */
+  fileName?: string | undefined;
+};
+
+/**
+ * Describes the message messenger.v1.MediaReference.
+ * Use `create(MediaReferenceSchema)` to create a new message.
+ */
+export declare const MediaReferenceSchema: GenMessage<MediaReference>;
+
+/**
+ * An approved message of the WhatsApp Business API.
+ *
+ * @generated from message messenger.v1.Template
+ */
+export declare type Template = Message<"messenger.v1.Template"> & {
+  /**
+   * The template's name.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Its language, e.g. "en_US".
+   *
+   * @generated from field: string language = 2;
+   */
+  language: string;
+
+  /**
+   * The texts of its body's placeholders, in order. At most 32.
+   *
+   * @generated from field: repeated string parameters = 3;
+   */
+  parameters: string[];
+};
+
+/**
+ * Describes the message messenger.v1.Template.
+ * Use `create(TemplateSchema)` to create a new message.
+ */
+export declare const TemplateSchema: GenMessage<Template>;
+
+/**
+ * The message is stored for sending and is in the log.
+ *
+ * @generated from message messenger.v1.SendMessageResponse
+ */
+export declare type SendMessageResponse = Message<"messenger.v1.SendMessageResponse"> & {
+  /**
+   * The chat's number within the organization.
+   *
+   * @generated from field: int64 chat_id = 1 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * The message's number; what message:status calls messageId.
+   *
+   * @generated from field: int64 message_id = 2 [jstype = JS_NUMBER];
+   */
+  messageId: bigint;
+
+  /**
+   * The value of the request.
+   *
+   * @generated from field: string client_message_id = 3;
+   */
+  clientMessageId: string;
+
+  /**
+   * An earlier call with this client_message_id had stored it.
+   *
+   * @generated from field: bool duplicate = 4;
+   */
+  duplicate: boolean;
+};
+
+/**
+ * Describes the message messenger.v1.SendMessageResponse.
+ * Use `create(SendMessageResponseSchema)` to create a new message.
+ */
+export declare const SendMessageResponseSchema: GenMessage<SendMessageResponse>;
+
+/**
  * A chat of the caller's own organization; as response it repeats the request.
  *
  * @generated from message messenger.v1.ChatRef
@@ -297,6 +455,13 @@ export declare type MessageStatusChanged = Message<"messenger.v1.MessageStatusCh
    * @generated from field: int64 chat_id = 3 [jstype = JS_NUMBER];
    */
   chatId: bigint;
+
+  /**
+   * Why it failed, for operators.
+   *
+   * @generated from field: optional string error = 40;
+   */
+  error?: string | undefined;
 };
 
 /**
@@ -304,6 +469,47 @@ export declare type MessageStatusChanged = Message<"messenger.v1.MessageStatusCh
  * Use `create(MessageStatusChangedSchema)` to create a new message.
  */
 export declare const MessageStatusChangedSchema: GenMessage<MessageStatusChanged>;
+
+/**
+ * The customer changed the text of a message. To the organization and the chat.
+ *
+ * @generated from message messenger.v1.MessageEdited
+ */
+export declare type MessageEdited = Message<"messenger.v1.MessageEdited"> & {
+  /**
+   * The message's number.
+   *
+   * @generated from field: int64 message_id = 1 [jstype = JS_NUMBER];
+   */
+  messageId: bigint;
+
+  /**
+   * The chat it belongs to, whose room gets the event.
+   *
+   * @generated from field: int64 chat_id = 2 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * The new text; empty for media without a caption.
+   *
+   * @generated from field: string content = 3;
+   */
+  content: string;
+
+  /**
+   * When it was changed.
+   *
+   * @generated from field: google.protobuf.Timestamp edited_at = 4;
+   */
+  editedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message messenger.v1.MessageEdited.
+ * Use `create(MessageEditedSchema)` to create a new message.
+ */
+export declare const MessageEditedSchema: GenMessage<MessageEdited>;
 
 /**
  * A chat was deleted. To the organization.
@@ -600,6 +806,27 @@ export declare type NotifyMessagesReadRequest = Message<"messenger.v1.NotifyMess
 export declare const NotifyMessagesReadRequestSchema: GenMessage<NotifyMessagesReadRequest>;
 
 /**
+ * @generated from message messenger.v1.NotifyMessageEditedRequest
+ */
+export declare type NotifyMessageEditedRequest = Message<"messenger.v1.NotifyMessageEditedRequest"> & {
+  /**
+   * @generated from field: fanfare.v1.Target target = 1;
+   */
+  target?: Target | undefined;
+
+  /**
+   * @generated from field: messenger.v1.MessageEdited event = 2;
+   */
+  event?: MessageEdited | undefined;
+};
+
+/**
+ * Describes the message messenger.v1.NotifyMessageEditedRequest.
+ * Use `create(NotifyMessageEditedRequestSchema)` to create a new message.
+ */
+export declare const NotifyMessageEditedRequestSchema: GenMessage<NotifyMessageEditedRequest>;
+
+/**
  * @generated from message messenger.v1.NotifyMessageStatusRequest
  */
 export declare type NotifyMessageStatusRequest = Message<"messenger.v1.NotifyMessageStatusRequest"> & {
@@ -752,6 +979,12 @@ export declare type BroadcastToOrganizationRequest = Message<"messenger.v1.Broad
      */
     value: UserOffline;
     case: "userOffline";
+  } | {
+    /**
+     * @generated from field: messenger.v1.MessageEdited message_edited = 40;
+     */
+    value: MessageEdited;
+    case: "messageEdited";
   } | { case: undefined; value?: undefined };
 };
 
@@ -981,6 +1214,12 @@ export declare type MessengerEvent = Message<"messenger.v1.MessengerEvent"> & {
      */
     value: UserOffline;
     case: "userOffline";
+  } | {
+    /**
+     * @generated from field: messenger.v1.MessageEdited message_edited = 40;
+     */
+    value: MessageEdited;
+    case: "messageEdited";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1162,6 +1401,16 @@ export declare const Messenger: GenService<{
     output: typeof NotifyResponseSchema;
   },
   /**
+   * The text of a message changed.
+   *
+   * @generated from rpc messenger.v1.Messenger.NotifyMessageEdited
+   */
+  notifyMessageEdited: {
+    methodKind: "unary";
+    input: typeof NotifyMessageEditedRequestSchema;
+    output: typeof NotifyResponseSchema;
+  },
+  /**
    * The delivery status of a message changed.
    *
    * @generated from rpc messenger.v1.Messenger.NotifyMessageStatus
@@ -1319,6 +1568,18 @@ export declare const MessengerClient: GenService<{
     methodKind: "unary";
     input: typeof ChatRefSchema;
     output: typeof ChatRefSchema;
+  },
+  /**
+   * Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
+   * `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
+   * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
+   *
+   * @generated from rpc messenger.v1.MessengerClient.SendMessage
+   */
+  sendMessage: {
+    methodKind: "unary";
+    input: typeof SendMessageRequestSchema;
+    output: typeof SendMessageResponseSchema;
   },
 }>;
 
