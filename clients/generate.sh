@@ -25,3 +25,4 @@ protoc --go_out=go --go_opt="module=$module,$mapping" --go-grpc_out=go --go-grpc
 es() { protoc --plugin=protoc-gen-es=node/node_modules/.bin/protoc-gen-es "$@"; }
 es --es_out=node/src/gen --es_opt=target=ts,import_extension=js "${contract[@]}"
 es --es_out=node/examples/gen --es_opt=target=js+dts,import_extension=js "${contract[@]}" "${example[@]}"
+es --es_out=channels/common/gen --es_opt=target=ts,import_extension=js "${contract[@]}" "${example[@]}"

@@ -305,6 +305,8 @@ pub struct ClientMethod {
     pub response_plan: FillPlan,
     /// The internal service that is asked first, and makes the response.
     pub upstream: Option<String>,
+    /// Without an address of the upstream the call is refused, and the server starts.
+    pub upstream_optional: bool,
     /// The room whose members are listed.
     pub query: Option<RoomTemplate>,
     /// The page of stored events that the response holds.

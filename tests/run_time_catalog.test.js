@@ -69,6 +69,7 @@ const BROKEN = [
   ["duplicate_name", 6, "already taken by broken.v1.A"],
   ["empty_name", 5, 'must be 1 to 64 bytes without white space, e.g. "order:placed"'],
   ["except_nothing", 7, "there is no `publish`"],
+  ["optional_nothing", 7, "there is no `upstream`"],
   ["fill_type", 6, "want a google.protobuf.Timestamp"],
   ["history_and_join", 8, "a method with `history` has no `join`"],
   ["history_fill_alone", 8, "is filled by `history`, which the method does not declare"],

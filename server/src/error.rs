@@ -160,6 +160,10 @@ pub(crate) enum Refusal {
     TooManySubscriptions { kind: &'static str, max: usize, setting: &'static str },
     #[error("all subscriptions of one {kind} may have {max} rooms together (setting rooms-per-user-max)")]
     TooManyRooms { kind: &'static str, max: usize },
+    #[error(
+        "the upstream {0:?} is not configured: the server wants its address, e.g. --upstream {0}=http://127.0.0.1:50061"
+    )]
+    UpstreamNotConfigured(String),
     #[error("the upstream {0:?} cannot be reached")]
     UpstreamUnreachable(String),
     #[error("the upstream {upstream:?} did not answer within {timeout:?}")]
@@ -248,7 +252,7 @@ impl Refusal {
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::Namespace(_) => Reason::InvalidNamespace,
             Self::NoSession(_) => Reason::NotFound,
-            Self::NoSigner => Reason::FailedPrecondition,
+            Self::NoSigner | Self::UpstreamNotConfigured(_) => Reason::FailedPrecondition,
             Self::TooManyTenants(_)
             | Self::TooManySessions(_)
             | Self::TooManyRevocations(_)

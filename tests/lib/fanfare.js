@@ -58,12 +58,12 @@ export class Process {
   /** Faults in its log that a test provokes, as a pattern. */
   provoked = /^$/;
 
-  /** `via` is a command that becomes the process. */
-  constructor(args, { env = {}, via = [] } = {}) {
+  /** `via` is a command that becomes the process; `program` is another than `fanfare`. */
+  constructor(args, { env = {}, via = [], program: own = BINARY } = {}) {
     this.logs = [];
     this.stdout = "";
     this.waiting = [];
-    const [program, ...all] = [...via, BINARY, ...args];
+    const [program, ...all] = [...via, own, ...args];
     this.child = spawn(program, all, {
       env: { ...EXAMPLES, ...process.env, FANFARE_LOG_FORMAT: "json", ...env },
       stdio: ["pipe", "pipe", "pipe"],

@@ -35,11 +35,11 @@ fn check_listeners(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every upstream that a catalog names needs an address.
+/// Every upstream that a catalog names needs an address, except the optional ones.
 fn check_upstreams(args: &CheckArgs, catalogs: &Catalogs) -> anyhow::Result<()> {
     for method in catalogs.methods() {
         let Method::Client(method) = method else { continue };
-        let Some(name) = &method.upstream else { continue };
+        let Some(name) = method.upstream.as_ref().filter(|_| !method.upstream_optional) else { continue };
         if !args.server.upstream.iter().any(|(given, _)| given == name) {
             let (method, name) = (method.path.clone(), name.clone());
             return Err(fanfare_server::Error::UpstreamMissing { method, name }.into());

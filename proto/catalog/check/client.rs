@@ -80,6 +80,7 @@ impl Checker<'_> {
             history,
             reply,
             upstream,
+            upstream_optional: flag(declared, "upstream_optional"),
             response,
             binary,
             response_plan,
@@ -212,6 +213,9 @@ fn own_kind(
 fn upstream(declared: &DynamicMessage) -> Result<Option<String>, Refused> {
     let name = text(declared, "upstream");
     if name.is_empty() {
+        if flag(declared, "upstream_optional") {
+            return Err(refuse("upstream_optional: there is no `upstream` that could be absent".into()));
+        }
         return Ok(None);
     }
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';

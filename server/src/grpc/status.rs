@@ -43,7 +43,7 @@ impl From<Refusal> for Status {
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,
-            Refusal::NoSigner => Code::FailedPrecondition,
+            Refusal::NoSigner | Refusal::UpstreamNotConfigured(_) => Code::FailedPrecondition,
             Refusal::Shutdown
             | Refusal::UpstreamUnreachable(_)
             | Refusal::Storage(_)

@@ -38,7 +38,8 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Prepares the connections, which are made when they are first used. Every upstream that a catalog names must be there.
+    /// Prepares the connections, which are made when they are first used. Every upstream that a catalog names must be
+    /// there, except the optional ones.
     pub(crate) fn new(config: &config::Upstreams, catalogs: &Catalogs) -> Result<Self, Error> {
         let mut channels = HashMap::new();
         // Read once: upstreams have long connections, and their certificates are verified anew with each.
@@ -63,7 +64,8 @@ impl Upstreams {
         }
         for method in catalogs.methods() {
             let Method::Client(method) = method else { continue };
-            if let Some(name) = method.upstream.as_ref().filter(|name| !channels.contains_key(*name)) {
+            let missing = method.upstream.as_ref().filter(|name| !channels.contains_key(*name));
+            if let Some(name) = missing.filter(|_| !method.upstream_optional) {
                 return Err(Error::UpstreamMissing { method: method.path.clone(), name: name.clone() });
             }
         }
@@ -78,7 +80,8 @@ impl Upstreams {
         caller: &Caller,
         request: Bytes,
     ) -> Result<Bytes, Refusal> {
-        let channel = self.channels.get(name).ok_or_else(|| Refusal::UpstreamUnreachable(name.to_owned()))?;
+        let channel =
+            self.channels.get(name).ok_or_else(|| Refusal::UpstreamNotConfigured(name.to_owned()))?;
         let path = PathAndQuery::try_from(path).map_err(|e| Refusal::Invalid(e.to_string()))?;
         let mut request = Request::new(Frame::Whole(request));
         identify(&mut request, caller);

@@ -1,0 +1,7 @@
+#!/usr/bin/env node
+/** All channels that are configured, in one process. */
+
+import { main } from "./common/run.js";
+import { telegram } from "./telegram/telegram.js";
+
+await main("fanfare-channels", [telegram]);
