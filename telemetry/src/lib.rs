@@ -15,7 +15,7 @@ mod refusals;
 mod tally;
 
 pub use listener::MetricsListener;
-pub use metrics::{Exposition, Metrics, Source};
+pub use metrics::{Exposition, Health, Metrics, Source};
 pub use page::{Bound, Page};
 pub use process::Process;
 pub use refusals::Refusals;

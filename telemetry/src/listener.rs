@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::metrics::{Exposition, Metrics};
+use crate::metrics::{Exposition, Health, Metrics};
 
 /// Connections at once; more wait.
 const CONNECTIONS_MAX: usize = 16;
@@ -85,12 +85,21 @@ async fn serve(stream: TcpStream, metrics: Arc<Metrics>) {
 }
 
 async fn answer(metrics: &Metrics, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let plain = |status: StatusCode, text: &'static str| {
-        let mut response = Response::new(Full::from(text));
+    let plain = |status: StatusCode, text: &str| {
+        let mut response = Response::new(Full::from(text.to_owned()));
         *response.status_mut() = status;
         response
     };
     match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/healthz") if metrics.health().is_some() => {
+            plain(StatusCode::OK, "ok\n")
+        }
+        (&Method::GET | &Method::HEAD, "/readyz") if metrics.health().is_some() => {
+            match metrics.health().and_then(Health::problem) {
+                None => plain(StatusCode::OK, "ok\n"),
+                Some(problem) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{problem}\n")),
+            }
+        }
         (&Method::GET | &Method::HEAD, "/metrics") => {
             let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
             let Exposition { content_type, text } = metrics.expose(accept).await;

@@ -19,10 +19,18 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     fn fill<'a>(&'a self, page: &'a mut Page) -> BoxFuture<'a, ()>;
 }
 
+/// What knows whether the process can do its work.
+pub trait Health: fmt::Debug + Send + Sync + 'static {
+    /// Why it cannot at this moment; `None` when it can.
+    fn problem(&self) -> Option<String>;
+}
+
 /// The sources of a process.
 #[derive(Debug)]
 pub struct Metrics {
     sources: Vec<Arc<dyn Source>>,
+    /// Absent for processes that answer on a port of their own.
+    health: Option<Arc<dyn Health>>,
     /// One scrape at a time.
     turn: Mutex<()>,
 }
@@ -40,7 +48,17 @@ impl Metrics {
     /// The metrics of these sources, and of the process itself.
     pub fn new(mut sources: Vec<Arc<dyn Source>>) -> Arc<Self> {
         sources.push(Arc::new(Process));
-        Arc::new(Self { sources, turn: Mutex::default() })
+        Arc::new(Self { sources, health: None, turn: Mutex::default() })
+    }
+
+    /// Likewise, with `/healthz` and `/readyz` beside the metrics.
+    pub fn with_health(mut sources: Vec<Arc<dyn Source>>, health: Arc<dyn Health>) -> Arc<Self> {
+        sources.push(Arc::new(Process));
+        Arc::new(Self { sources, health: Some(health), turn: Mutex::default() })
+    }
+
+    pub(crate) fn health(&self) -> Option<&dyn Health> {
+        self.health.as_deref()
     }
 
     /// The values of this moment: as OpenMetrics 1.0 when `accept` names it, else in the text format

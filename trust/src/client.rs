@@ -1,10 +1,14 @@
 //! TLS towards servers and upstreams: which authorities are trusted, and what is presented.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-use crate::{TlsError, files};
+use crate::{TlsError, fetch::client_config, files};
 
 /// The files of a client, all PEM. Without any, the authorities of the system are trusted and nothing
 /// is presented.
@@ -51,4 +55,18 @@ impl ClientTls {
         let pems = (files::read("server-cert", certificate)?, files::read("server-key", key)?);
         Ok(config.identity(Identity::from_pem(pems.0, pems.1)))
     }
+}
+
+/// The settings of TLS connections to a database: the authorities of a file, or of the system.
+/// `setting` names the file in errors.
+pub fn database_tls(setting: &'static str, ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match ca {
+        Some(path) => files::roots(setting, path)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    client_config(roots).map_err(TlsError::Pair)
 }

@@ -11,7 +11,7 @@ mod jwks;
 mod server;
 mod workload;
 
-pub use client::ClientTls;
+pub use client::{ClientTls, database_tls};
 pub use error::TlsError;
 pub use jwks::Jwks;
 pub use server::{ServerTls, TlsFiles};

@@ -10,6 +10,7 @@ mod manual;
 mod metrics;
 mod notify;
 mod reach;
+mod relay;
 mod run;
 mod settings;
 mod subscribe;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
             Command::Bridge(args) => run::bridge(args, &logs).await,
             Command::Notify(args) => notify::notify(args).await,
             Command::Subscribe(args) => subscribe::subscribe(args).await,
+            Command::Relay(args) => relay::relay(*args, &logs).await,
             Command::Token(args) => token::token(&args),
             Command::Types(args) => types::types(&args),
             Command::Check(args) => check::check(&args),

@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
-use fanfare_telemetry::{Metrics, MetricsListener, Source};
+use fanfare_telemetry::{Health, Metrics, MetricsListener, Source};
 use futures_util::future::Either;
 use tracing::info;
 
@@ -17,11 +17,24 @@ impl Scrapes {
         address: Option<SocketAddr>,
         sources: Vec<Arc<dyn Source>>,
     ) -> anyhow::Result<Self> {
+        Self::serve(address, Metrics::new(sources)).await
+    }
+
+    /// Likewise, with `/healthz` and `/readyz`.
+    pub(crate) async fn bind_with_health(
+        address: Option<SocketAddr>,
+        sources: Vec<Arc<dyn Source>>,
+        health: Arc<dyn Health>,
+    ) -> anyhow::Result<Self> {
+        Self::serve(address, Metrics::with_health(sources, health)).await
+    }
+
+    async fn serve(address: Option<SocketAddr>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let Some(address) = address else { return Ok(Self(None)) };
         let listener = MetricsListener::bind(address).await;
         let listener = listener.with_context(|| format!("metrics-listen: cannot listen on {address}"))?;
         info!(address = %listener.local_addr(), "metrics listening");
-        Ok(Self(Some((listener, Metrics::new(sources)))))
+        Ok(Self(Some((listener, metrics))))
     }
 
     /// Serves scrapes until the work is done.

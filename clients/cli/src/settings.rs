@@ -14,9 +14,9 @@ use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub(crate) use args::{
-    BridgeArgs, CheckArgs, ClientArgs, ClientCertificateArgs, Command, CompletionsArgs, DevArgs, LogArgs,
-    LogFormat, ManArgs, NotifyArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, ServerTlsArgs,
-    SubscribeArgs, TlsArgs, TokenArgs, TokenSettings, TypesArgs, TypesFormat,
+    BridgeArgs, CheckArgs, ClientArgs, ClientCertificateArgs, Command, CompletionsArgs, DatabaseArgs,
+    DevArgs, LogArgs, LogFormat, ManArgs, NotifyArgs, PeerArgs, RedisAck, RelayArgs, ServerArgs,
+    ServerCommand, ServerTlsArgs, SubscribeArgs, TlsArgs, TokenArgs, TokenSettings, TypesArgs, TypesFormat,
 };
 pub(crate) use duration::Size;
 

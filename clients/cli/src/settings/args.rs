@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Notify(NotifyArgs),
     /// Prints the events of some rooms.
     Subscribe(SubscribeArgs),
+    /// Publishes the rows of an outbox table in PostgreSQL.
+    Relay(Box<RelayArgs>),
     /// Makes a token.
     Token(TokenArgs),
     /// Writes the types of events and calls: TypeScript, JSON Schema or AsyncAPI.
@@ -754,6 +756,63 @@ pub(crate) struct SubscribeArgs {
     /// Resume after this cursor (an event's id).
     #[arg(long, value_name = "CURSOR", default_value = "")]
     pub(crate) after: String,
+}
+
+/// `fanfare relay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  fanfare relay --print-migration | psql \"$DATABASE_URL\"\n  \
+    fanfare relay --postgres \"$DATABASE_URL\" --server http://127.0.0.1:50051 --tenant '*'")]
+pub(crate) struct RelayArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The database: postgres://USER@HOST:PORT/DATABASE.
+    #[arg(
+        long,
+        env = "FANFARE_POSTGRES",
+        value_name = "URL",
+        hide_env_values = true,
+        required_unless_present = "print_migration"
+    )]
+    pub(crate) postgres: Option<String>,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
+    /// The outbox table, perhaps with its schema.
+    #[arg(long, env = "FANFARE_OUTBOX_TABLE", value_name = "NAME", default_value = "fanfare_outbox")]
+    pub(crate) outbox_table: String,
+    /// Prints the SQL that makes the table, and ends.
+    #[arg(long)]
+    pub(crate) print_migration: bool,
+    /// Rows that are read and published together, at most.
+    #[arg(
+        long,
+        env = "FANFARE_BATCH_ROWS_MAX",
+        value_name = "COUNT",
+        default_value_t = 1000,
+        value_parser = value_parser!(u32).range(1..=10_000)
+    )]
+    pub(crate) batch_rows_max: u32,
+    /// How often the relay looks for rows that no notification announced; at least once per second.
+    #[arg(long, env = "FANFARE_POLL_INTERVAL", value_name = "TIME", value_parser = duration, default_value = "1s")]
+    pub(crate) poll_interval: Duration,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; port 0 chooses one. Absent: nowhere.
+    #[arg(long, env = "FANFARE_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// How long the batch under way may take when told to stop.
+    #[arg(long, env = "FANFARE_SHUTDOWN_GRACE", value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) shutdown_grace: Duration,
+}
+
+/// How a database is connected to.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArgs {
+    /// A file with the database user's password, instead of one in the URL.
+    #[arg(long, env = "FANFARE_POSTGRES_PASSWORD_FILE", value_name = "FILE")]
+    pub(crate) postgres_password_file: Option<PathBuf>,
+    #[arg(skip)]
+    pub(crate) postgres_password: Option<String>,
+    /// A file with certificates (PEM) that the database is trusted by, instead of the system's.
+    #[arg(long, env = "FANFARE_POSTGRES_CA", value_name = "FILE")]
+    pub(crate) postgres_ca: Option<PathBuf>,
 }
 
 /// `fanfare token`.

@@ -23,7 +23,7 @@ pub(crate) enum FileError {
 }
 
 /// Flags that make no sense in a file.
-const NOT_IN_FILES: [&str; 5] = ["against", "config", "print-config", "help", "version"];
+const NOT_IN_FILES: [&str; 6] = ["against", "config", "print-config", "print-migration", "help", "version"];
 
 /// The file that the command line or the environment names.
 pub(super) fn path(args: &[OsString]) -> Option<PathBuf> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use clap::{ArgMatches, Command, parser::ValueSource};
 
 /// Settings that are shown only as present.
-const SECRET: [&str; 3] = ["jwt-secret", "bridge-token", "token"];
+const SECRET: [&str; 4] = ["jwt-secret", "bridge-token", "token", "postgres"];
 
 /// Whether a setting is shown only as present: it is a secret, or a URL that may hold a password.
 pub(super) fn is_secret(key: &str, values: &[String]) -> bool {

@@ -42,6 +42,12 @@ pub(super) fn read(cli: &mut Cli) -> Result<(), SecretError> {
             fill(JWT, &mut args.client.jwt_secret, &args.client.jwt_secret_file)?;
             fill("token-file", &mut args.client.token, &args.client.token_file)
         }
+        Command::Relay(args) => {
+            fill(JWT, &mut args.client.jwt_secret, &args.client.jwt_secret_file)?;
+            fill("token-file", &mut args.client.token, &args.client.token_file)?;
+            let database = &mut args.database;
+            fill("postgres-password-file", &mut database.postgres_password, &database.postgres_password_file)
+        }
         Command::Token(args) => fill(JWT, &mut args.jwt_secret, &args.jwt_secret_file),
         Command::Types(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
     }

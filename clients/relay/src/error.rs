@@ -1,0 +1,73 @@
+//! What can go wrong.
+
+use std::time::Duration;
+
+use fanfare_trust::TlsError;
+
+/// Why the database or the server cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL is not one.
+    #[error("postgres: the URL cannot be used (want postgres://USER@HOST:PORT/DATABASE): {0}")]
+    Url(String),
+    /// The authorities of the database cannot be used.
+    #[error("{}", chain(.0))]
+    Tls(#[from] TlsError),
+    /// A table's name cannot be used.
+    #[error(
+        "{0:?} is no name of a table: want at most 40 of a-z, 0-9 and _, beginning with a letter, \
+         and perhaps a schema before it (app.fanfare_outbox)"
+    )]
+    Table(String),
+    /// The database has no such table.
+    #[error("the database has no table {table}: {help}")]
+    NoTable {
+        /// The table.
+        table: String,
+        /// What makes it.
+        help: &'static str,
+    },
+    /// The database refuses, or the connection broke.
+    #[error("the database cannot {doing}: {}", chain(.source))]
+    Database {
+        /// What was asked of it.
+        doing: &'static str,
+        /// What it answers.
+        source: tokio_postgres::Error,
+    },
+    /// The database does not answer.
+    #[error("the database did not {doing} within {limit:?}")]
+    Late {
+        /// What was asked of it.
+        doing: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// The server refuses, or cannot be reached.
+    #[error(transparent)]
+    Server(#[from] fanfare_client::Error),
+    /// A batch was not answered in time.
+    #[error("the server did not answer within {0:?}")]
+    Unanswered(Duration),
+}
+
+impl Error {
+    /// Whether the same may succeed later.
+    pub const fn is_retry(&self) -> bool {
+        match self {
+            Self::Url(_) | Self::Tls(_) | Self::Table(_) | Self::NoTable { .. } => false,
+            Self::Database { .. } | Self::Late { .. } | Self::Server(_) | Self::Unanswered(_) => true,
+        }
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
