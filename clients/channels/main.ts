@@ -3,5 +3,6 @@
 
 import { main } from "./common/run.js";
 import { telegram } from "./telegram/telegram.js";
+import { waba } from "./waba/waba.js";
 
-await main("fanfare-channels", [telegram]);
+await main("fanfare-channels", [telegram, waba]);

@@ -105,6 +105,8 @@ export interface Channel {
   readonly rate: number;
   /** The id in the channel that a message will have, where the channel lets us choose it. */
   plannedId?(number: bigint): string;
+  /** Why the channel cannot send this, and the field that it is about. */
+  refuse?(content: Pick<Outbound, "text" | "media" | "template">): { path: string; why: string } | undefined;
   /** Sends one message; gives its id in the channel. Throws SendError. */
   send(message: Outbound): Promise<string>;
   /** Answers a request at the account's webhook path. Absent: the account has no webhook. */

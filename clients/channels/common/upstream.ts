@@ -119,11 +119,14 @@ function contentOf({ channel }: Account, { text, clientMessageId, media, templat
   if (template && (template.parameters.length > PARAMETERS_MAX || template.parameters.some((one) => !one || one.length > 1_024))) {
     throw refuse("template.parameters", `want at most ${PARAMETERS_MAX} texts of 1 to 1024 characters`);
   }
-  return {
+  const content = {
     text,
     ...(media ? { media: { url: media.url, type: media.type, ...(media.fileName ? { fileName: media.fileName } : {}) } } : {}),
     ...(template ? { template: { name: template.name, language: template.language, parameters: [...template.parameters] } } : {}),
   };
+  const refused = channel.refuse?.(content);
+  if (refused) throw refuse(refused.path, refused.why);
+  return content;
 }
 
 function isReference(url: string, scheme: string): boolean {
