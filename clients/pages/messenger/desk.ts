@@ -4,6 +4,9 @@ import type { Channel, ChatUpdated, MessageStatus, NewMessage, ServerToClientEve
 
 export interface Message extends NewMessage {
   status?: MessageStatus;
+  /** Why it failed. */
+  error?: string;
+  edited?: boolean;
 }
 
 export interface Chat {
@@ -69,8 +72,12 @@ export function tell(desk: Desk, event: Event): Desk {
       }));
     }
     case "message:status": {
-      const { chatId, messageId, status } = event.payload;
-      return amend(desk, chatId, (chat) => ({ messages: chat.messages.map((m) => (m.id === messageId ? { ...m, status } : m)) }));
+      const { chatId, messageId, status, error } = event.payload;
+      return amend(desk, chatId, (chat) => ({ messages: chat.messages.map((m) => (m.id === messageId ? { ...m, status, error } : m)) }));
+    }
+    case "message:edited": {
+      const { chatId, messageId, content } = event.payload;
+      return amend(desk, chatId, (chat) => ({ messages: chat.messages.map((m) => (m.id === messageId ? { ...m, content, edited: true } : m)) }));
     }
     case "messages:read":
       return amend(desk, event.payload.chatId, () => ({ unread: 0 }));

@@ -1,5 +1,5 @@
-// The operator's view of the help desk: chats on the left, the open one on the right. Messages are sent by the desk's own backend
-// over REST; this page shows what happens and tells others that somebody types.
+// The operator's view of the help desk: chats on the left, the open one on the right. Replies go to the customer by `message:send`,
+// which needs the service of the channels; without it the page shows what happens and why nothing can be sent.
 
 import { StrictMode, useEffect, useMemo, useReducer, useRef, useState, type FormEvent } from "react";
 import { createRoot } from "react-dom/client";
@@ -33,9 +33,10 @@ function Bubble({ message }: { message: Message }) {
       {message.senderName && <span className="sender">{message.senderName}</span>}
       <p>{textOf(message)}</p>
       <footer>
+        {message.edited && <span>edited</span>}
         <time dateTime={message.timestamp}>{time(message.timestamp)}</time>
         {message.fromMe && (
-          <span className={`ticks ${message.status ?? "sent"}`} role="img" aria-label={message.status ?? "sent"}>
+          <span className={`ticks ${message.status ?? "sent"}`} role="img" aria-label={message.status ?? "sent"} title={message.error}>
             {TICKS[message.status ?? "sent"]}
           </span>
         )}
@@ -44,9 +45,45 @@ function Bubble({ message }: { message: Message }) {
   );
 }
 
-function ChatView({ chat, onType, onClose }: { chat: Chat; onType(text: string): void; onClose(): void }) {
+interface ChatViewProps {
+  chat: Chat;
+  onType(text: string): void;
+  /** Sends a reply; gives why it was refused, or nothing. */
+  onSend(text: string, clientMessageId: string): Promise<string | undefined>;
+  onClose(): void;
+}
+
+function ChatView({ chat, onType, onSend, onClose }: ChatViewProps) {
   const [draft, setDraft] = useState("");
-  useEffect(() => setDraft(""), [chat.id]);
+  const [refused, setRefused] = useState("");
+  const [sending, setSending] = useState(false);
+  // Sending the same draft again after an error must not send it twice.
+  const draftId = useRef("");
+  const shown = useRef(chat.id);
+  shown.current = chat.id;
+  const change = (text: string) => {
+    setDraft(text);
+    setRefused("");
+    draftId.current = "";
+    onType(text);
+  };
+  useEffect(() => {
+    setDraft("");
+    setRefused("");
+    draftId.current = "";
+  }, [chat.id]);
+  const submit = async (event: FormEvent) => {
+    event.preventDefault();
+    if (!draft.trim() || sending) return;
+    draftId.current ||= Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+    setSending(true);
+    const why = await onSend(draft, draftId.current);
+    setSending(false);
+    // The operator may have opened another chat in the meantime.
+    if (shown.current !== chat.id) return;
+    if (why) setRefused(why);
+    else change("");
+  };
   const end = useRef<HTMLLIElement>(null);
   useEffect(() => {
     end.current?.scrollIntoView({ block: "end" });
@@ -66,15 +103,10 @@ function ChatView({ chat, onType, onClose }: { chat: Chat; onType(text: string):
         <li ref={end} aria-hidden="true" className="end" />
       </ol>
       <p className="typing" role="status">{chat.typing.length > 0 && `Operator ${chat.typing.join(", ")} is typing …`}</p>
-      <form onSubmit={(event) => event.preventDefault()}>
-        <input
-          aria-label="Reply" placeholder="Write a reply" value={draft}
-          onChange={(event) => {
-            setDraft(event.target.value);
-            onType(event.target.value);
-          }}
-        />
-        <button disabled title="Replies are sent by the help desk's backend, which this page does without">Send</button>
+      {refused && <p className="problem" role="alert">{refused}</p>}
+      <form onSubmit={submit}>
+        <input aria-label="Reply" placeholder="Write a reply" value={draft} readOnly={sending} onChange={(event) => change(event.target.value)} />
+        <button disabled={!draft.trim() || sending}>Send</button>
       </form>
     </section>
   );
@@ -90,7 +122,7 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
   const handlers = useMemo(() => {
     const handle = (name: keyof ServerToClientEvents) => (payload: unknown) => dispatch({ name, payload } as Event);
     const names: (keyof ServerToClientEvents)[] = [
-      "chat:new", "chat:updated", "message:new", "message:status", "messages:read", "typing:stop",
+      "chat:new", "chat:updated", "message:new", "message:edited", "message:status", "messages:read", "typing:stop",
       "operator:joined", "operator:left", "user:online", "user:offline",
     ];
     return {
@@ -112,7 +144,7 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
       },
     } as Partial<ServerToClientEvents>;
   }, []);
-  const { status, problem, typing } = useSocket(url, token, open, handlers);
+  const { status, problem, typing, send } = useSocket(url, token, open, handlers);
 
   const chats = Object.values(desk.chats).sort((a, b) => b.lastAt.localeCompare(a.lastAt));
   const chat = open === undefined ? undefined : desk.chats[open];
@@ -165,7 +197,7 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
           {status === "ended" && <button onClick={onSignOut}>Sign in again</button>}
         </p>
       )}
-      {chat ? <ChatView chat={chat} onType={typing} onClose={() => setOpen(undefined)} /> : <p className="empty hint">Choose a chat to read it.</p>}
+      {chat ? <ChatView chat={chat} onType={typing} onSend={send} onClose={() => setOpen(undefined)} /> : <p className="empty hint">Choose a chat to read it.</p>}
       <div className="notices" aria-live="polite">
         {notices.map((notice) => <p key={notice.key} className="notice"><b>{notice.type}</b>{notice.message}</p>)}
       </div>

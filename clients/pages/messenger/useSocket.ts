@@ -2,7 +2,7 @@
 
 import { useCallback, useEffect, useRef, useState } from "react";
 import { io, type Socket } from "socket.io-client";
-import type { ClientToServerEvents, ServerToClientEvents } from "./events";
+import type { Acknowledged, ClientToServerEvents, ServerToClientEvents } from "./events";
 
 export type Status = "connecting" | "connected" | "disconnected" | "ended";
 
@@ -10,6 +10,8 @@ export type Status = "connecting" | "connected" | "disconnected" | "ended";
 const TYPING_PAUSE = 1500;
 /** How often somebody who goes on typing says so: others take the end for lost after a while. */
 const TYPING_AGAIN = 3000;
+/** How long to wait for the answer to a reply. */
+const SEND_WAIT = 10_000;
 
 export function useSocket(url: string, token: string, chatId: number | undefined, handlers: Partial<ServerToClientEvents>) {
   const [status, setStatus] = useState<Status>("connecting");
@@ -74,5 +76,19 @@ export function useSocket(url: string, token: string, chatId: number | undefined
   );
   useEffect(() => stopTyping, [chatId, stopTyping]);
 
-  return { status, problem, typing };
+  const send = useCallback(
+    async (text: string, clientMessageId: string): Promise<string | undefined> => {
+      const socket = socketRef.current as Socket<ServerToClientEvents, Acknowledged<ClientToServerEvents>> | undefined;
+      if (!socket?.connected || chatId === undefined) return "Not connected: try again.";
+      try {
+        const answer = await socket.timeout(SEND_WAIT).emitWithAck("message:send", { chatId, text, clientMessageId });
+        return "error" in answer ? answer.error.message : undefined;
+      } catch {
+        return "No answer came: try again. The message is not sent twice.";
+      }
+    },
+    [chatId],
+  );
+
+  return { status, problem, typing, send };
 }
