@@ -11,13 +11,13 @@ export const PROGRAM = path.join(ROOT, "clients/channels/dist/main.js");
 export const dataDir = () => mkdtempSync(path.join(tmpdir(), "fanfare-channels-"));
 
 /** Starts the service; `env` has its secrets, without the prefix of their names. */
-export async function startChannels(args, env = {}, { program = PROGRAM, ports = {} } = {}) {
+export async function startChannels(args, env = {}, { program = PROGRAM, ports = {}, env: more = {} } = {}) {
   const { grpc = 0, http = 0 } = ports;
   const listen = ["--grpc-listen", `127.0.0.1:${grpc}`, "--http-listen", `127.0.0.1:${http}`, "--metrics-listen", "127.0.0.1:0"];
   const service = new Process([...listen, ...args], {
     via: ["node"],
     program,
-    env: Object.fromEntries(Object.entries(env).map(([name, value]) => [`FANFARE_CHANNELS_${name}`, value])),
+    env: { ...more, ...Object.fromEntries(Object.entries(env).map(([name, value]) => [`FANFARE_CHANNELS_${name}`, value])) },
   });
   service.url = `http://${(await service.log("serving message:send")).address}`;
   service.metricsUrl = `http://${(await service.log("serving metrics")).address}`;

@@ -135,6 +135,10 @@ export class Account implements Desk {
     this.#count("status", known ? "published" : "ignored");
   }
 
+  isOwn(channelId: string): boolean {
+    return this.outbox.has(channelId);
+  }
+
   ignore(kind: string): void {
     this.#count(kind, "ignored");
   }

@@ -83,6 +83,8 @@ export interface Desk {
   receive(message: Inbound): Promise<void>;
   edit(edit: Edit): Promise<void>;
   status(change: StatusChange): Promise<void>;
+  /** Whether the message with this id in the channel is from the outbox. */
+  isOwn(channelId: string): boolean;
   /** Counts something that has no event, e.g. "a member joined". */
   ignore(kind: string): void;
   /** The channel answers, or why it does not. */

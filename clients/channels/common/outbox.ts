@@ -79,6 +79,11 @@ export class Outbox {
     return this.#waiting.size;
   }
 
+  /** Whether a message has this id in the channel. */
+  has(channelId: string): boolean {
+    return this.#byChannelId.has(channelId);
+  }
+
   /** Goes on with what was not finished when the process ended. */
   resume(): void {
     for (const [id, stored] of this.store.all<Stored>("out")) {

@@ -55,7 +55,7 @@ export class Store {
     this.#apply(line);
     return new Promise((resolve, reject) => {
       this.#queue.push({ line, resolve, reject });
-      this.#writing ??= this.#write().finally(() => (this.#writing = undefined));
+      this.#writing ??= this.#write();
     });
   }
 
@@ -114,6 +114,8 @@ export class Store {
 
   /** Appends what waits, many records with one fdatasync. */
   async #write(): Promise<void> {
+    // `#writing` is set by the time that the loop begins, and unset as soon as it ends: no record waits for another one.
+    await null;
     while (this.#queue.length > 0) {
       const batch = this.#queue;
       this.#queue = [];
@@ -132,6 +134,7 @@ export class Store {
       }
       for (const { resolve } of batch) resolve();
     }
+    this.#writing = undefined;
   }
 
   /** Writes the present records to a new file, which then takes the place of the old one. */
