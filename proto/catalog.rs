@@ -9,6 +9,7 @@ mod check;
 mod fill;
 mod history;
 mod payload;
+mod rule;
 mod source;
 mod template;
 
@@ -26,6 +27,7 @@ pub use changes::breaking_changes;
 pub use fill::{Member, Stamp};
 pub use history::{HistoryElement, HistoryMethod};
 pub use payload::ValidPayload;
+pub use rule::RoomRule;
 pub use source::builtin_names;
 pub use template::{RenderError, RoomTemplate};
 
@@ -55,6 +57,8 @@ pub struct Catalogs {
     packages: Vec<String>,
     /// "/" first, then the others by name.
     namespaces: Vec<Namespace>,
+    /// By kind.
+    rules: HashMap<String, RoomRule>,
     shapes: Shapes,
 }
 
@@ -142,6 +146,27 @@ impl Catalogs {
     /// The Socket.IO namespaces: "/" first, then the others by name.
     pub fn namespaces(&self) -> &[Namespace] {
         &self.namespaces
+    }
+
+    /// The rule of the rooms of a kind; `None`: no catalog declares one.
+    pub fn room_rule(&self, kind: &str) -> Option<RoomRule> {
+        self.rules.get(kind).copied()
+    }
+
+    /// The kinds of rooms that the catalogs name and that are open to the tenant because no catalog
+    /// declares who may enter, sorted.
+    pub fn undeclared_kinds(&self) -> Vec<&str> {
+        let of_events = self.events.values().flat_map(|event| &event.rooms);
+        let of_calls = self.calls().flat_map(|call| {
+            let history = call.history.as_ref().map(|history| &history.room);
+            [call.join.as_ref(), call.leave.as_ref(), call.query.as_ref(), history].into_iter().flatten()
+        });
+        let kinds = of_events.chain(of_calls).map(RoomTemplate::kind);
+        let mut kinds: Vec<&str> =
+            kinds.filter(|kind| !RoomRule::FIXED.contains(kind) && !self.rules.contains_key(*kind)).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
     }
 
     /// A namespace by its name; an empty name is "/".

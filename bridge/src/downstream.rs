@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use fanfare_proto::{
     room::Tenant,
-    v1::{BridgeStats, EndSession, Inspect, Inspected, LinkWelcome, Revocation, SessionOpened},
+    v1::{BridgeStats, EndSession, Inspect, Inspected, LeaveRooms, LinkWelcome, Revocation, SessionOpened},
 };
 
 use crate::{event::Event, refusal::Refusal};
@@ -21,6 +21,8 @@ pub(crate) trait Downstream: Send + Sync {
     fn end_all(&self, tenant: &Tenant, why: &Refusal);
     /// Ends one session, as the server asks.
     fn end(&self, end: EndSession);
+    /// Takes one session out of rooms, as the server asks.
+    fn leave(&self, leave: LeaveRooms);
     /// Accepts tokens no more, and ends their sessions.
     fn revoke(&self, revocations: &[Revocation]);
     /// Answers a question about a session.

@@ -466,6 +466,7 @@ impl Link {
             Some(link_response::Kind::Sessions(applied)) => self.reports.apply(applied),
             Some(link_response::Kind::Kept(kept)) => self.reports.note_durable(&kept),
             Some(link_response::Kind::End(end)) => downstream.end(end),
+            Some(link_response::Kind::Leave(leave)) => downstream.leave(leave),
             Some(link_response::Kind::Revocations(list)) => downstream.revoke(&list.revocations),
             Some(link_response::Kind::Inspect(question)) => {
                 let kind = link_request::Kind::Inspected(downstream.inspect(question));

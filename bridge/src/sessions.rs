@@ -347,7 +347,8 @@ impl Sessions {
         let certain = self.link.want(&session.tenant, &rooms)?;
         let (link, tenant, session_id) = (&self.link, &session.tenant, &session.caller.session_id);
         let mut wants = Wants { link, tenant, rooms: &rooms, session_id, is_new, is_kept: false };
-        let greetings = self.link.open(session.id(), opened(&session, false));
+        // The server decides whether the session may be in its rooms.
+        let greetings = self.link.open(session.id(), opened(&session, false, &rooms));
         let (_certain, greetings) = self.in_time(async { tokio::try_join!(certain, greetings) }).await??;
         if !accept(&session) {
             return Err(Refusal::gone());
@@ -355,7 +356,7 @@ impl Sessions {
         wants.is_kept = true;
         drop(wants);
         self.rooms.enter(&session, &rooms, || start(&session, greetings));
-        session.note_report(self.link.ready(session.id(), opened(&session, true)));
+        session.note_report(self.link.ready(session.id(), opened(&session, true, &session.rooms())));
         self.watch_expiry(&session);
         // Its token may have been revoked while it came.
         if self.is_revoked(&session) {
@@ -507,9 +508,8 @@ fn caller(
     caller
 }
 
-/// A session as the server learns of it: about to be ready or, with its rooms, ready.
-fn opened(session: &Session, ready: bool) -> SessionOpened {
-    let rooms = if ready { session.rooms() } else { Vec::new() };
+/// A session as the server learns of it: about to be ready or ready.
+fn opened(session: &Session, ready: bool, rooms: &[Room]) -> SessionOpened {
     SessionOpened {
         caller: Some(session.caller.clone()),
         ready,

@@ -4,6 +4,7 @@ mod announcement;
 mod client;
 mod history;
 mod namespaces;
+mod rules;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,7 +16,7 @@ use prost_reflect::{
 };
 
 use super::{
-    CatalogError, Catalogs, ClientMethod, EventType, Method, NotifyMethod, Problem, RESERVED_NAMES,
+    CatalogError, Catalogs, ClientMethod, EventType, Method, NotifyMethod, Problem, RESERVED_NAMES, RoomRule,
     RoomTemplate, SubscribeMethod, TYPE_URL_PREFIX,
     fill::{self, options},
     source::Sources,
@@ -40,6 +41,7 @@ struct Checker<'a> {
     packages: BTreeSet<String>,
     /// The namespace of each package as its files declare it, without the slash.
     declared_namespaces: BTreeMap<String, String>,
+    rules: HashMap<String, RoomRule>,
 }
 
 /// Checks everything and makes the tables, or reports every problem.
@@ -53,6 +55,7 @@ pub(super) fn build(sources: &Sources, defaults: Option<&[String]>) -> Result<Ca
         calls: HashMap::new(),
         packages: BTreeSet::new(),
         declared_namespaces: BTreeMap::new(),
+        rules: HashMap::new(),
     };
     let mut files: Vec<FileDescriptor> =
         sources.pool.files().filter(|f| sources.roots.contains_key(f.name())).collect();
@@ -72,6 +75,7 @@ pub(super) fn build(sources: &Sources, defaults: Option<&[String]>) -> Result<Ca
     for file in &files {
         checker.file(file);
         checker.declared_namespace(file);
+        checker.declared_rules(file);
     }
     let namespaces = checker.namespaces(&files, defaults);
     if !checker.problems.is_empty() {
@@ -86,6 +90,7 @@ pub(super) fn build(sources: &Sources, defaults: Option<&[String]>) -> Result<Ca
         calls: checker.calls,
         packages: checker.packages.into_iter().collect(),
         namespaces,
+        rules: checker.rules,
         shapes: checker.shapes,
     })
 }

@@ -23,6 +23,7 @@ pub(super) mod options {
     pub(in crate::catalog) const CLIENT: u32 = 50201;
     pub(in crate::catalog) const NOTIFY: u32 = 50202;
     pub(in crate::catalog) const NAMESPACE: u32 = 50202;
+    pub(in crate::catalog) const ROOM: u32 = 50220;
 
     fn extension(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> Option<Value> {
         let extension = pool.get_extension_by_name(name)?;
@@ -64,6 +65,13 @@ pub(super) mod options {
             Value::String(name) => Some(name),
             _ => None,
         }
+    }
+
+    /// The rules of rooms that a file declares.
+    pub(in crate::catalog) fn rooms(file: &prost_reflect::FileDescriptor) -> Vec<DynamicMessage> {
+        let declared = extension(file.parent_pool(), &file.options(), "fanfare.v1.room");
+        let Some(Value::List(items)) = declared else { return Vec::new() };
+        items.into_iter().filter_map(|item| message(Some(item))).collect()
     }
 
     pub(in crate::catalog) fn fill(field: &FieldDescriptor) -> Option<FillSource> {

@@ -18,8 +18,9 @@ use tonic::Status;
 use crate::{engine::Appended, hub::Subscription};
 
 /// Methods that act on others, or show what is theirs: each call is in the audit log.
-const AUDITED: [&str; 4] = [
+const AUDITED: [&str; 5] = [
     "/fanfare.v1.Realtime/Disconnect",
+    "/fanfare.v1.Realtime/RemoveFromRoom",
     "/fanfare.v1.Admin/GetSession",
     "/fanfare.v1.Admin/SignToken",
     "/fanfare.v1.Admin/Tail",

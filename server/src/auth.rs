@@ -8,7 +8,7 @@ use std::{
 };
 
 use fanfare_proto::{
-    room::{Room, Tenant, shown},
+    room::{Tenant, shown},
     token::{Identity, Scope, TenantScope, TokenConfig, TokenError, Verifier, bare},
     v1::{Caller, Transport},
 };
@@ -126,20 +126,6 @@ fn meant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal> {
 /// Refuses callers without the scope.
 pub(crate) fn require(identity: &Identity, scope: Scope) -> Result<(), Refusal> {
     if identity.allows(scope) { Ok(()) } else { Err(Refusal::Scope(scope.as_str())) }
-}
-
-/// Refuses rooms that the caller may not read: services with the scope read all, users what is theirs.
-pub(crate) fn may_read(identity: &Identity, rooms: &[Room]) -> Result<(), Refusal> {
-    if identity.allows(Scope::Subscribe) {
-        return Ok(());
-    }
-    if identity.user_id.is_none() || !identity.scopes.is_empty() {
-        return Err(Refusal::Scope(Scope::Subscribe.as_str()));
-    }
-    match rooms.iter().find(|room| !identity.may_enter(room)) {
-        Some(room) => Err(Refusal::RoomForbidden(room.as_str().to_owned())),
-        None => Ok(()),
-    }
 }
 
 /// The user that a token without scopes stands for.

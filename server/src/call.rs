@@ -23,6 +23,7 @@ use crate::{
     ingest::{self, Ingest},
     interest::Interest,
     presence::Presence,
+    rules::Rules,
     stats::Stats,
 };
 
@@ -37,6 +38,7 @@ pub(crate) struct Calls {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) presence: Arc<Presence>,
     pub(crate) history: Arc<History>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) upstreams: Upstreams,
     pub(crate) stats: Arc<Stats>,
     /// Counts what users call over gRPC; bridges count what sessions emit.
@@ -124,9 +126,11 @@ impl Calls {
     async fn run(&self, method: &ClientMethod, caller: &Caller, request: Bytes) -> Result<Outcome, Refusal> {
         let tenant = Tenant::new(&caller.tenant)?;
         // Everything that can be refused is refused before anything happens.
-        let room = |template: &Option<RoomTemplate>| room(template.as_ref(), &request, caller);
+        let room = |template: &Option<RoomTemplate>| room(template.as_ref(), &request);
         let (join, leave) = (room(&method.join)?, room(&method.leave)?);
         let queried = room(&method.query)?;
+        join.iter().try_for_each(|room| self.rules.check_enter(caller, room))?;
+        queried.iter().try_for_each(|room| self.rules.check_query(caller, room))?;
         if method.publish.is_some() {
             self.check_bytes(&tenant, &caller.user_id, request.len() + EVENT_BYTES)?;
         }
@@ -186,9 +190,7 @@ impl Calls {
         let Some(room) = declared.room.render_sent(request)? else {
             return Err(Refusal::Invalid(format!("history: {:?} names no room", declared.room.as_str())));
         };
-        if !may_read(caller, &room) {
-            return Err(Refusal::RoomForbidden(room.as_str().to_owned()));
-        }
+        self.rules.check_enter(caller, &room)?;
         let events_max = history::events_max(declared.limit(source), declared.default_limit)?;
         let before = history::before(&declared.before(source))?;
         let limits = PageLimits { events_max, bytes_max: PAGE_BYTES_MAX, scan_max: PageLimits::SCAN_MAX };
@@ -233,7 +235,9 @@ impl Calls {
         let Some(publish) = &method.publish else { return Ok(None) };
         let payload = publish.plan.make(Some(source), stamp).encode_to_vec();
         for template in &publish.event.rooms {
-            room(Some(template), &payload, stamp.caller)?;
+            if let Some(room) = room(Some(template), &payload)? {
+                self.rules.check_publish(stamp.caller, &room).await?;
+            }
         }
         let session = &stamp.caller.session_id;
         let sender = format!("user:{}", stamp.caller.user_id);
@@ -264,15 +268,6 @@ fn append(declared: &HistoryMethod, page: &HistoryPage, stamp: &Stamp<'_>, respo
     }
 }
 
-/// Whether a user may read a room: as [`Identity::may_enter`](fanfare_proto::token::Identity::may_enter).
-fn may_read(caller: &Caller, room: &Room) -> bool {
-    match room.kind() {
-        "org" => room.as_str() == "org",
-        "user" => room.as_str().strip_prefix("user:") == Some(&caller.user_id),
-        _ => may_use(caller, room),
-    }
-}
-
 fn payload(descriptor: &MessageDescriptor, source: fanfare_proto::json::PayloadError) -> Refusal {
     Refusal::Payload { type_name: descriptor.full_name().to_owned(), source }
 }
@@ -281,19 +276,9 @@ fn decode(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage
     DynamicMessage::decode(descriptor.clone(), bytes).map_err(|e| Refusal::Invalid(e.to_string()))
 }
 
-/// The room by a template, which the caller's token must allow.
-fn room(template: Option<&RoomTemplate>, bytes: &[u8], caller: &Caller) -> Result<Option<Room>, Refusal> {
-    let Some(template) = template else { return Ok(None) };
-    match template.render_sent(bytes)? {
-        Some(room) if !may_use(caller, &room) => Err(Refusal::RoomUnlisted(room.as_str().to_owned())),
-        room => Ok(room),
-    }
-}
-
-/// What a token's `rooms` claim restricts: all rooms but those that everybody can be reached in.
-fn may_use(caller: &Caller, room: &Room) -> bool {
-    let open = matches!(room.kind(), "org" | "user");
-    open || !caller.rooms_restricted || caller.rooms.iter().any(|r| r == room.as_str())
+/// The room by a template.
+fn room(template: Option<&RoomTemplate>, bytes: &[u8]) -> Result<Option<Room>, Refusal> {
+    Ok(template.map(|template| template.render_sent(bytes)).transpose()?.flatten())
 }
 
 fn reply(

@@ -114,6 +114,14 @@ pub(crate) enum Refusal {
     NoUser,
     #[error("the token does not allow room {0:?}: its rooms claim does not list it")]
     RoomUnlisted(String),
+    #[error(
+        "the token does not allow room {0:?}: only tokens whose rooms claim lists it do, and this one has none"
+    )]
+    RoomUnclaimed(String),
+    #[error("only sessions that are in room {0:?} may publish there: join it first")]
+    RoomNotJoined(String),
+    #[error("an administrator has taken the user out of room {0:?}")]
+    RoomRemoved(String),
     #[error("there are {0} revocations already, no more are accepted: revoke by user, or everybody")]
     TooManyRevocations(usize),
     #[error(transparent)]
@@ -144,6 +152,8 @@ pub(crate) enum Refusal {
         "the log has an event of type {0:?}, which no catalog of this server declares: a server with a newer catalog has published it; update this server"
     )]
     NewerCatalog(String),
+    #[error("{0} servers of the group did not confirm in time; call it again")]
+    Unconfirmed(usize),
     #[error("the store does not have the sessions of this link any more; link again")]
     LeaseLost,
     #[error("the store of the log is full; events can be read, and published again when there is room")]
@@ -241,6 +251,9 @@ impl Refusal {
             | Self::AllTenants
             | Self::OtherTenant { .. }
             | Self::RoomForbidden(_)
+            | Self::RoomUnclaimed(_)
+            | Self::RoomNotJoined(_)
+            | Self::RoomRemoved(_)
             | Self::RoomUnlisted(_) => Reason::Forbidden,
             Self::TenantMissing
             | Self::Address(_)
@@ -262,9 +275,11 @@ impl Refusal {
             | Self::TooManyRooms { .. }
             | Self::TooManyBytes { .. }
             | Self::TooFast(_) => Reason::Limit,
-            Self::UpstreamUnreachable(_) | Self::Storage(_) | Self::LeaseLost | Self::NewerCatalog(_) => {
-                Reason::Unavailable
-            }
+            Self::UpstreamUnreachable(_)
+            | Self::Storage(_)
+            | Self::LeaseLost
+            | Self::Unconfirmed(_)
+            | Self::NewerCatalog(_) => Reason::Unavailable,
             Self::UpstreamTimeout { .. } => Reason::Timeout,
             Self::Upstream { reason, .. } => *reason,
             Self::Reset(_) => Reason::Reset,

@@ -52,6 +52,7 @@ use crate::{
     peers::Peers,
     presence::Presence,
     revoked::Revoked,
+    rules::Rules,
     stats::Stats,
     subscribers::Subscribers,
 };
@@ -88,6 +89,7 @@ pub(crate) struct Services {
     pub(crate) calls: Calls,
     pub(crate) stats: Arc<Stats>,
     pub(crate) revoked: Arc<Revoked>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) bridges: Arc<Bridges>,
     /// The places of Health/Watch streams.
@@ -257,6 +259,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
         "/fanfare.v1.Realtime/Subscribe" => realtime::subscribe(services, request).await,
         "/fanfare.v1.Realtime/GetPresence" => unary(services, request, realtime::get_presence).await,
         "/fanfare.v1.Realtime/GetHistory" => unary(services, request, realtime::get_history).await,
+        "/fanfare.v1.Realtime/RemoveFromRoom" => unary(services, request, realtime::remove_from_room).await,
         "/fanfare.v1.Realtime/Disconnect" => unary(services, request, realtime::disconnect).await,
         "/fanfare.v1.Admin/GetServer" => unary(services, request, admin::get_server).await,
         "/fanfare.v1.Admin/WatchStats" => admin::watch_stats(services, request).await,

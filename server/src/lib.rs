@@ -35,6 +35,7 @@ mod peers;
 mod presence;
 mod probe;
 mod revoked;
+mod rules;
 mod secure;
 mod server;
 mod share;

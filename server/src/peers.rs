@@ -66,6 +66,27 @@ pub(crate) enum Question {
     /// Whether a message arrives; a server asks itself.
     #[prost(message, tag = "4")]
     Echo(Echo),
+    /// A user was taken out of a room: subscriptions that read it end.
+    #[prost(message, tag = "60")]
+    Remove(Removal),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Removal {
+    #[prost(string, tag = "1")]
+    pub(crate) tenant: String,
+    #[prost(string, tag = "2")]
+    pub(crate) user_id: String,
+    #[prost(string, tag = "3")]
+    pub(crate) room: String,
+}
+
+/// A server has done what it was asked.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Done {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub(crate) server: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -89,6 +110,8 @@ pub(crate) enum Reply {
     Inspected(Inspected),
     #[prost(message, tag = "3")]
     Description(Box<Description>),
+    #[prost(message, tag = "60")]
+    Done(Done),
 }
 
 /// What a server says of itself.
@@ -104,7 +127,7 @@ pub(crate) struct Description {
 struct Ask {
     #[prost(uint64, tag = "1")]
     number: u64,
-    #[prost(oneof = "Question", tags = "2, 3, 4")]
+    #[prost(oneof = "Question", tags = "2, 3, 4, 60")]
     question: Option<Question>,
 }
 
@@ -112,7 +135,7 @@ struct Ask {
 struct Answer {
     #[prost(uint64, tag = "1")]
     number: u64,
-    #[prost(oneof = "Reply", tags = "2, 3")]
+    #[prost(oneof = "Reply", tags = "2, 3, 60")]
     reply: Option<Reply>,
 }
 
@@ -147,6 +170,26 @@ impl Peers {
     pub(crate) async fn ask(&self, server: &ServerId, question: Question) -> Option<Reply> {
         let mut answers = self.send(Some(server), question).await.ok()?;
         tokio::time::timeout(ANSWER_TIMEOUT, answers.receiver.recv()).await.ok()??.reply
+    }
+
+    /// Tells the other servers something that they confirm; gives those that did not in time.
+    pub(crate) async fn tell(&self, servers: Vec<ServerId>, question: Question) -> Vec<ServerId> {
+        let own = self.engine.server();
+        let mut missing: Vec<ServerId> = servers.into_iter().filter(|server| server != own).collect();
+        if missing.is_empty() {
+            return missing;
+        }
+        let told = async {
+            let Ok(mut answers) = self.send(None, question).await else { return };
+            while !missing.is_empty()
+                && let Some(answer) = answers.receiver.recv().await
+            {
+                let Some(Reply::Done(done)) = answer.reply else { continue };
+                missing.retain(|server| server.as_str() != done.server);
+            }
+        };
+        let _late = tokio::time::timeout(ANSWER_TIMEOUT, told).await;
+        missing
     }
 
     /// How long a message takes from this server through the store back to it; `None` when it does not

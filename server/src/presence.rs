@@ -375,6 +375,20 @@ impl Presence {
         Ok(count)
     }
 
+    /// Takes a user's sessions out of a room; gives how many connected ones were in it.
+    pub(crate) async fn remove_from_room(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        user_id: &str,
+        room: &Room,
+    ) -> Result<usize, Refusal> {
+        self.follow(tenant).await?;
+        let key = UserKey { tenant: tenant.clone(), user_id: user_id.into() };
+        let count = self.change(&key, |user, cx| Ok(user.remove_from(room, cx))).await?;
+        self.publish_later(&key);
+        Ok(count)
+    }
+
     /// Takes over the sessions of a tenant of a server that is gone.
     async fn adopt(self: &Arc<Self>, tenant: &Tenant, gone: &crate::engine::ServerId) -> Result<(), Refusal> {
         self.follow(tenant).await?;

@@ -33,6 +33,7 @@ use crate::{
     presence::Presence,
     probe::Probe,
     revoked::Revoked,
+    rules::Rules,
     secure::Secure,
     stats::Stats,
     subscribers::Subscribers,
@@ -91,12 +92,14 @@ impl Server {
         let ingest = Ingest::new(catalogs.clone(), &hub, engine.clone(), size_max, stats.clone());
         let ingest = Arc::new(ingest);
         let presence = Arc::new(Presence::new(&catalogs, &config.presence, engine.clone())?);
+        let rules = Arc::new(Rules::new(catalogs.clone(), presence.clone()));
         let history = Arc::new(History::new(engine.clone()));
         let calls = Calls {
             catalogs: catalogs.clone(),
             ingest: ingest.clone(),
             presence: presence.clone(),
             history: history.clone(),
+            rules: rules.clone(),
             upstreams: Upstreams::new(&config.upstreams, &catalogs)?,
             stats: stats.clone(),
             per_user: KeyedLimiter::new(limits.calls_per_user),
@@ -119,6 +122,7 @@ impl Server {
             calls,
             catalogs,
             revoked: Arc::new(Revoked::new(engine.clone())),
+            rules,
             engine,
             hub,
             history,
@@ -141,7 +145,7 @@ impl Server {
             connections_max: limits.connections_max,
             per_address_max: limits.connections_per_address_max,
         };
-        let rules = rules(&limits);
+        let rules = connection_rules(&limits);
         let acceptor = Acceptor::new(listener, bounds);
         let (budget, retention) = (Budget::new(), config.retention);
         let (places, of) = (acceptor.places(), services.clone());
@@ -263,7 +267,7 @@ fn secure(tls: Tls, timeout: Duration) -> Result<Arc<Secure>, Error> {
     Ok(Arc::new(Secure::new(listener, Workloads::new(tls.workloads), timeout)))
 }
 
-const fn rules(limits: &Limits) -> connection::Rules {
+const fn connection_rules(limits: &Limits) -> connection::Rules {
     connection::Rules {
         streams_max: limits.streams_per_connection_max,
         request_timeout: limits.request_timeout,

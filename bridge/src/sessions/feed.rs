@@ -10,10 +10,10 @@ use std::{
 };
 
 use fanfare_proto::{
-    room::Tenant,
+    room::{Room, Tenant},
     token::TokenError,
     v1::{
-        BridgeStats, EndSession, Inspect, Inspected, LinkWelcome, Revocation, SessionOpened,
+        BridgeStats, EndSession, Inspect, Inspected, LeaveRooms, LinkWelcome, Revocation, SessionOpened,
         TransportSessions,
     },
 };
@@ -60,6 +60,17 @@ impl Downstream for Sessions {
         }
     }
 
+    fn leave(&self, leave: LeaveRooms) {
+        let tenant = Tenant::new(&leave.tenant).ok();
+        let session = tenant.and_then(|tenant| self.rooms.find(&tenant, &leave.session_id));
+        let Some(session) = session else { return };
+        let rooms: Vec<Room> = leave.rooms.iter().filter_map(|room| Room::new(room).ok()).collect();
+        let left = self.rooms.leave(&session, &rooms);
+        self.link.release(&session.tenant, &left);
+        // Rooms that it was not in are reported too: the server waits for it.
+        session.note_report(self.link.moved(session.id(), &[], &rooms, ""));
+    }
+
     fn revoke(&self, revocations: &[Revocation]) {
         {
             let mut known = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +97,10 @@ impl Downstream for Sessions {
 
     fn ready_sessions(&self) -> Vec<(String, SessionOpened)> {
         let sessions = self.rooms.sessions(None);
-        sessions.iter().map(|session| (session.id().to_owned(), opened(session, true))).collect()
+        sessions
+            .iter()
+            .map(|session| (session.id().to_owned(), opened(session, true, &session.rooms())))
+            .collect()
     }
 
     async fn report(&self) -> BridgeStats {

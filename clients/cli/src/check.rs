@@ -102,6 +102,11 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let mut calls: Vec<&str> = catalogs.call_names().collect();
     calls.sort_unstable();
     say!("browsers may emit: {}", calls.join(", "));
+    for kind in catalogs.undeclared_kinds() {
+        say!(
+            "warning: rooms of the kind {kind:?} are open to every user of the tenant whose token has no rooms claim; declare who may enter, e.g. option (fanfare.v1.room) = {{ kind: {kind:?} access: ACCESS_CLAIM }}"
+        );
+    }
     let methods = catalogs.services().len();
     let streams = catalogs.methods().filter(|m| matches!(m, Method::Subscribe(_))).count();
     say!(

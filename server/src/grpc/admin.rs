@@ -29,7 +29,7 @@ use crate::{
     auth,
     error::Refusal,
     ingest,
-    peers::{Description, LinkInspect, Others, Question, Reply, Respond},
+    peers::{Description, Done, LinkInspect, Others, Question, Reply, Respond},
 };
 
 pub(super) use events::list_events;
@@ -151,6 +151,10 @@ impl Respond for Services {
         match question {
             Question::Inspect(LinkInspect { link, inspect }) => {
                 Some(Reply::Inspected(self.inspect(link, inspect?).await?))
+            }
+            Question::Remove(removal) => {
+                self.rules.removed(removal);
+                Some(Reply::Done(Done { server: self.engine.server().as_str().to_owned() }))
             }
             // A server asks only itself this.
             Question::Echo(_) => None,

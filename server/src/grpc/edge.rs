@@ -86,7 +86,9 @@ pub(super) async fn recover(
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),
     }
-    let (session_id, rooms, after) = (found.session_id, found.rooms, found.after);
+    let (session_id, mut rooms, after) = (found.session_id, found.rooms, found.after);
+    // The token or the rules may allow less than before.
+    rooms.retain(|room| services.rules.check_enter(&caller, room).is_ok());
     if !services.presence.hand_over(&caller, &request.pid, &session_id, &request.instance).await? {
         return Ok(RecoverResponse { recovered: None });
     }

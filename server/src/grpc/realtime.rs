@@ -3,12 +3,13 @@
 use std::{pin::Pin, sync::Arc};
 
 use fanfare_proto::{
+    catalog::RoomRule,
     room::Room,
     token::{Identity, Scope},
     v1::{
         DisconnectRequest, DisconnectResponse, GetHistoryRequest, GetHistoryResponse, GetPresenceRequest,
-        GetPresenceResponse, NotifyRequest, NotifyResponse, Reason, SubscribeRequest,
-        disconnect_request::Whom as Named,
+        GetPresenceResponse, NotifyRequest, NotifyResponse, Reason, RemoveFromRoomRequest,
+        RemoveFromRoomResponse, SubscribeRequest, disconnect_request::Whom as Named,
     },
 };
 use futures_util::{FutureExt as _, Stream};
@@ -26,6 +27,7 @@ use crate::{
     error::Refusal,
     history::{self, PageLimits},
     interest::Interest,
+    peers::{Question, Removal},
     presence::Whom,
 };
 
@@ -55,7 +57,7 @@ pub(super) async fn get_presence(
 ) -> Result<GetPresenceResponse, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let room = if request.room.is_empty() { Room::org() } else { Room::new(&request.room)? };
-    auth::may_read(&identity, std::slice::from_ref(&room))?;
+    services.rules.check_read(&identity, std::slice::from_ref(&room))?;
     let limit = match usize::try_from(request.limit).unwrap_or(usize::MAX) {
         0 => USERS_DEFAULT,
         limit @ 1..=USERS_MAX => limit,
@@ -80,7 +82,7 @@ pub(super) async fn get_history(
 ) -> Result<GetHistoryResponse, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let room = Room::new(&request.room)?;
-    auth::may_read(&identity, std::slice::from_ref(&room))?;
+    services.rules.check_read(&identity, std::slice::from_ref(&room))?;
     let events_max = history::events_max(request.limit.into(), EVENTS_DEFAULT)?;
     let before = history::before(&request.before)?;
     let limits = PageLimits { events_max, bytes_max: PageLimits::BYTES_MAX, scan_max: PageLimits::SCAN_MAX };
@@ -133,6 +135,45 @@ pub(super) async fn disconnect(
         "sessions disconnected"
     );
     Ok(DisconnectResponse { sessions: u32::try_from(told).unwrap_or(u32::MAX) })
+}
+
+pub(super) async fn remove_from_room(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: RemoveFromRoomRequest,
+) -> Result<RemoveFromRoomResponse, Refusal> {
+    auth::require(&identity, Scope::Admin)?;
+    let tenant = auth::tenant(&identity, &request.tenant)?;
+    Room::user(&request.user_id)?;
+    let room = Room::new(&request.room)?;
+    if RoomRule::FIXED.contains(&room.kind()) {
+        return Err(Refusal::Invalid(format!(
+            "sessions cannot leave {:?}: name a room of another kind, e.g. \"chat:7\", or use Disconnect",
+            room.as_str()
+        )));
+    }
+    let removal = Removal {
+        tenant: tenant.as_str().to_owned(),
+        user_id: request.user_id.clone(),
+        room: room.as_str().to_owned(),
+    };
+    let sessions = services.presence.remove_from_room(&tenant, &request.user_id, &room).await?;
+    services.rules.removed(removal.clone());
+    let silent = services.peers.tell(services.presence.servers(), Question::Remove(removal)).await;
+    tracing::info!(
+        target: "audit",
+        tenant = tenant.as_str(),
+        removed.user.id = request.user_id,
+        room = room.as_str(),
+        sessions,
+        user.id = auth::sender(&identity),
+        "user taken out of a room"
+    );
+    if silent.is_empty() {
+        Ok(RemoveFromRoomResponse { sessions: u32::try_from(sessions).unwrap_or(u32::MAX) })
+    } else {
+        Err(Refusal::Unconfirmed(silent.len()))
+    }
 }
 
 pub(super) async fn subscribe(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {

@@ -23,6 +23,9 @@ impl From<Refusal> for Status {
             | Refusal::AllTenants
             | Refusal::OtherTenant { .. }
             | Refusal::RoomForbidden(_)
+            | Refusal::RoomUnclaimed(_)
+            | Refusal::RoomNotJoined(_)
+            | Refusal::RoomRemoved(_)
             | Refusal::RoomUnlisted(_) => Code::PermissionDenied,
             Refusal::TenantMissing
             | Refusal::Address(_)
@@ -48,6 +51,7 @@ impl From<Refusal> for Status {
             | Refusal::UpstreamUnreachable(_)
             | Refusal::Storage(_)
             | Refusal::LeaseLost
+            | Refusal::Unconfirmed(_)
             | Refusal::NewerCatalog(_) => Code::Unavailable,
             Refusal::UpstreamTimeout { .. } => Code::DeadlineExceeded,
             Refusal::Upstream { reason, .. } => code(*reason),

@@ -12,10 +12,11 @@ use std::{
 use fanfare_proto::{
     catalog::SubscribeMethod,
     cursor::Cursor,
+    room::Room,
     token::{Identity, TokenError},
     v1::{self, SubscribeRequest},
 };
-use futures_util::{Stream, stream};
+use futures_util::{FutureExt as _, Stream, stream};
 use prost::Message as _;
 use tokio::{sync::watch, time::Interval};
 use tonic::Status;
@@ -26,6 +27,7 @@ use crate::{
     error::Refusal,
     event::Event,
     hub::{Batch, Inbox, Subscription},
+    rules::Removals,
     stats::Counted,
     subscribers::Place,
 };
@@ -82,6 +84,8 @@ struct Reader {
     more: bool,
     heartbeat: Interval,
     revocations: watch::Receiver<u64>,
+    removals: Removals,
+    rooms: Vec<Room>,
     ended: bool,
     since: Instant,
 }
@@ -101,11 +105,13 @@ pub(super) async fn open(
 ) -> Result<impl Stream<Item = Result<Frame, Status>> + Send + 'static + use<>, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
-    auth::may_read(&identity, &rooms)?;
+    // Before the rules are asked: no removal is missed.
+    let removals = services.rules.removals();
+    services.rules.check_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
     let place = services.subscribers.admit(&identity, rooms.len())?;
     let inbox = Arc::new(Inbox::default());
-    let subscription = Subscription::open(&services.hub, &tenant, rooms, after, &inbox, 0).await?;
+    let subscription = Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await?;
     let pending = VecDeque::from([form.position(subscription.cursor())]);
     let heartbeat = services.heartbeat();
     let counted = services.stats.subscribed();
@@ -123,6 +129,8 @@ pub(super) async fn open(
         more: false,
         heartbeat,
         revocations,
+        removals,
+        rooms,
         ended: false,
         since: Instant::now(),
     };
@@ -175,6 +183,12 @@ impl Reader {
     /// Waits for something to send.
     async fn fill(&mut self) -> Result<(), Refusal> {
         let mut beat = false;
+        let tenant = self.subscription.tenant();
+        // Also before more of the log is read.
+        let removed = self.removals.removed(&self.identity, tenant, &self.rooms).now_or_never();
+        if let Some(removed) = removed {
+            return Err(removed);
+        }
         if !self.more {
             let remaining =
                 self.services.auth.remaining(&self.identity).unwrap_or(EXPIRY_MAX).min(EXPIRY_MAX);
@@ -188,6 +202,9 @@ impl Reader {
                 _ = self.revocations.changed() => {
                     self.services.revoked.check(&self.identity)?;
                     return Ok(());
+                }
+                removed = self.removals.removed(&self.identity, self.subscription.tenant(), &self.rooms) => {
+                    return Err(removed);
                 }
                 _ = self.inbox.ready() => {}
                 _ = self.heartbeat.tick() => beat = true,

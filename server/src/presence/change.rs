@@ -157,16 +157,16 @@ impl Presence {
 
     /// Takes a record over that was stored, by this server or another one.
     pub(super) fn accept(&self, key: &UserKey, user: Option<Arc<User>>, revision: u64, is_feed: bool) {
-        let (ends, excess, is_newest) = {
+        let (orders, excess, is_newest) = {
             let mut index = self.index();
-            let ends = index.put(key, user.clone(), revision, is_feed);
+            let orders = index.put(key, user.clone(), revision, is_feed);
             let is_newest = index.get(key).map_or(user.is_none(), |known| known.revision == revision);
             let (per_tenant, all) = (self.config.recoverable_per_tenant_max, self.config.recoverable_max);
-            (ends, index.excess(&key.tenant, per_tenant, all), is_newest)
+            (orders, index.excess(&key.tenant, per_tenant, all), is_newest)
         };
-        for (link, end) in ends {
+        for (link, order) in orders {
             if let Some(link) = self.links.get(link) {
-                link.end(end);
+                link.order(order);
             }
         }
         if let Some((key, pid)) = excess {

@@ -9,10 +9,13 @@ use std::{
 
 use fanfare_proto::{
     room::{Room, Tenant},
-    v1::{EndSession, Reason},
+    v1::{EndSession, LeaveRooms, Reason},
 };
 
-use super::user::{Session, State, User};
+use super::{
+    links::Order,
+    user::{Removal, Session, State, User},
+};
 use crate::engine::ServerId;
 
 /// Whose record it is.
@@ -103,14 +106,14 @@ impl Index {
     }
 
     /// Takes a record over, unless a newer one is known. `is_feed`: it comes from the feed, so that
-    /// no older one can follow. Gives the links of this server whose sessions are to be ended.
+    /// no older one can follow. Gives what links of this server are to be told.
     pub(super) fn put(
         &mut self,
         key: &UserKey,
         user: Option<Arc<User>>,
         revision: u64,
         is_feed: bool,
-    ) -> Vec<(u64, EndSession)> {
+    ) -> Vec<(u64, Order)> {
         let of_tenant = self.tenants.entry(key.tenant.clone()).or_default();
         let removed = of_tenant.removed.get(&key.user_id).copied().unwrap_or_default();
         let known = of_tenant.users.get(&key.user_id).cloned();
@@ -134,7 +137,9 @@ impl Index {
         of_tenant.move_rooms(&key.user_id, &before, &after);
         self.move_sessions(key, &before, &after);
         self.free(&key.tenant);
-        ends(&self.server, key, &before, &after)
+        let mut orders = ends(&self.server, key, &before, &after);
+        orders.extend(leaves(&self.server, key, &before, &after));
+        orders
     }
 
     fn move_sessions(&mut self, key: &UserKey, before: &User, after: &User) {
@@ -329,7 +334,7 @@ fn is_member(user: &User, room: &Room) -> bool {
 
 /// Sessions of this server's links that are to be ended, because the record says so or because they
 /// go on over another connection.
-fn ends(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u64, EndSession)> {
+fn ends(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u64, Order)> {
     let mut ends = Vec::new();
     for session in after.connected().filter(|session| session.owner.server == *server) {
         let Some(end) = &session.ending else { continue };
@@ -337,7 +342,7 @@ fn ends(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u
             old.owner == session.owner && old.state == session.state && old.ending == session.ending
         });
         if !was_told {
-            ends.push((session.owner.link, (**end).clone()));
+            ends.push((session.owner.link, Order::End((**end).clone())));
         }
     }
     for old in before.connected().filter(|session| session.owner.server == *server) {
@@ -347,10 +352,27 @@ fn ends(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u
             new.id == old.id && new.is_handed_over && !was
         };
         if after.session(&old.id).is_some_and(has_moved) || after.sessions.iter().any(is_handed_over) {
-            ends.push((old.owner.link, goes_on_elsewhere(key, &old.id)));
+            ends.push((old.owner.link, Order::End(goes_on_elsewhere(key, &old.id))));
         }
     }
     ends
+}
+
+/// Sessions of this server's links that are to leave rooms, because the record says so.
+fn leaves(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u64, Order)> {
+    let mut leaves = Vec::new();
+    for session in after.connected().filter(|session| session.owner.server == *server) {
+        let old = before.session(&session.id);
+        let old = old.filter(|old| old.owner == session.owner && old.state == session.state);
+        let was_told = |removal: &&Removal| old.is_some_and(|old| old.removals.contains(removal));
+        let new = session.removals.iter().filter(|removal| !was_told(removal));
+        let rooms: Vec<String> = new.map(|removal| removal.room.as_str().to_owned()).collect();
+        if !rooms.is_empty() {
+            let (tenant, session_id) = (key.tenant.as_str().to_owned(), session.id.to_string());
+            leaves.push((session.owner.link, Order::Leave(LeaveRooms { tenant, session_id, rooms })));
+        }
+    }
+    leaves
 }
 
 /// What a bridge is told of a session that another connection has.

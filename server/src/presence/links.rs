@@ -1,14 +1,14 @@
 //! The bridges' links to this server, as far as their sessions are concerned.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use fanfare_proto::v1::EndSession;
+use fanfare_proto::v1::{EndSession, LeaveRooms};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +26,18 @@ pub(crate) struct Link {
     bridge: Mutex<Bridge>,
     /// Sessions to end, by id. Bounded by the number of the bridge's sessions.
     ends: Mutex<HashMap<String, EndSession>>,
+    /// Sessions that are to leave rooms, by id. Bounded by the sessions and what their records hold.
+    leaves: Mutex<HashMap<String, LeaveRooms>>,
     changed: Notify,
     /// Cancelled when the bridge must link again.
     pub(crate) closing: CancellationToken,
+}
+
+/// What a bridge is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Order {
+    End(EndSession),
+    Leave(LeaveRooms),
 }
 
 /// Who a link belongs to.
@@ -87,12 +96,32 @@ impl Link {
         self.changed.notify_one();
     }
 
-    /// The sessions that the bridge is to end; resolves when there are some.
-    pub(crate) async fn ends(&self) -> Vec<EndSession> {
+    /// Has the bridge carry out an order.
+    pub(super) fn order(&self, order: Order) {
+        let leave = match order {
+            Order::End(end) => return self.end(end),
+            Order::Leave(leave) => leave,
+        };
+        match locked(&self.leaves).entry(leave.session_id.clone()) {
+            Entry::Vacant(entry) => _ = entry.insert(leave),
+            Entry::Occupied(mut entry) => {
+                let rooms = &mut entry.get_mut().rooms;
+                let new = leave.rooms.into_iter().filter(|room| !rooms.contains(room));
+                let new: Vec<String> = new.collect();
+                rooms.extend(new);
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// The sessions that the bridge is to end, and those that are to leave rooms; resolves when there
+    /// are some.
+    pub(crate) async fn orders(&self) -> (Vec<EndSession>, Vec<LeaveRooms>) {
         loop {
             let ends = std::mem::take(&mut *locked(&self.ends));
-            if !ends.is_empty() {
-                return ends.into_values().collect();
+            let leaves = std::mem::take(&mut *locked(&self.leaves));
+            if !ends.is_empty() || !leaves.is_empty() {
+                return (ends.into_values().collect(), leaves.into_values().collect());
             }
             self.changed.notified().await;
         }

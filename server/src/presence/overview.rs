@@ -76,6 +76,23 @@ impl Presence {
         &self.config
     }
 
+    /// Whether a user's session is in a room.
+    pub(crate) async fn is_in(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        user_id: &str,
+        session_id: &str,
+        room: &Room,
+    ) -> Result<bool, Refusal> {
+        if session_id.is_empty() {
+            return Ok(false);
+        }
+        self.follow(tenant).await?;
+        let known = self.index().get(&UserKey { tenant: tenant.clone(), user_id: user_id.into() });
+        let is_in = |session: &Session| session.is_connected() && session.rooms.contains(room);
+        Ok(known.is_some_and(|known| known.user.session(session_id).is_some_and(is_in)))
+    }
+
     /// The members of a room, for a query of a catalog.
     pub(crate) async fn members(
         self: &Arc<Self>,

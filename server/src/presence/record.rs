@@ -10,7 +10,7 @@ use fanfare_proto::{
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::user::{Announced, Began, Owner, Session, State, Transition, User};
+use super::user::{Announced, Began, Owner, Removal, Session, State, Transition, User};
 
 #[derive(Clone, PartialEq, Message)]
 struct UserRecord {
@@ -58,6 +58,16 @@ struct SessionRecord {
     ending: Option<EndSession>,
     #[prost(bool, tag = "16")]
     is_handed_over: bool,
+    #[prost(message, repeated, tag = "17")]
+    removals: Vec<RemovalRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RemovalRecord {
+    #[prost(string, tag = "1")]
+    room: String,
+    #[prost(uint64, tag = "2")]
+    nonce: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -140,7 +150,16 @@ fn session_record(session: &Session) -> SessionRecord {
         is_forsaken: session.is_forsaken,
         ending: session.ending.as_deref().cloned(),
         is_handed_over: session.is_handed_over,
+        removals: session.removals.iter().map(removal_record).collect(),
     }
+}
+
+fn removal_record(removal: &Removal) -> RemovalRecord {
+    RemovalRecord { room: removal.room.as_str().to_owned(), nonce: removal.nonce }
+}
+
+fn removal(record: RemovalRecord) -> Option<Removal> {
+    Some(Removal { room: Room::new(&record.room).ok()?, nonce: record.nonce })
 }
 
 fn session(record: SessionRecord) -> Option<Session> {
@@ -168,6 +187,7 @@ fn session(record: SessionRecord) -> Option<Session> {
         is_forsaken: record.is_forsaken,
         ending: record.ending.map(Box::new),
         is_handed_over: record.is_handed_over,
+        removals: record.removals.into_iter().map(removal).collect::<Option<_>>()?,
     })
 }
 

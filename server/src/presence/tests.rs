@@ -378,9 +378,9 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
     let end = async |whom: &Whom| presence.disconnect(&tenant, whom, Reason::Disconnected, "").await.unwrap();
     presence.open(&link, &caller("a"), "pid-a", HEAD).await.unwrap();
     assert_eq!(end(&Whom::User(own.clone())).await, 1);
-    assert_eq!(link.ends().await.len(), 1, "told at once");
+    assert_eq!(link.orders().await.0.len(), 1, "told at once");
     presence.ready(&link, &caller("a"), "pid-a", HEAD, &[Room::org(), own.clone()]).await.unwrap();
-    assert_eq!(link.ends().await[0].session_id, "a", "told again, now that the bridge has it");
+    assert_eq!(link.orders().await.0[0].session_id, "a", "told again, now that the bridge has it");
     assert!(presence.recoverable(&caller("a"), "pid-a", "").await.unwrap().is_none());
     presence.close(&link, "a", false).await;
     assert!(presence.recoverable(&caller("a"), "pid-a", "").await.unwrap().is_none());
@@ -413,17 +413,17 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     presence.hand_over(&caller, "pid", "s", "2").await.unwrap();
     presence.open(&new, &caller, "pid", HEAD).await.unwrap();
     ready(&new).await;
-    assert_eq!(old.ends().await.len(), 1);
+    assert_eq!(old.orders().await.0.len(), 1);
     // It links again with what it had.
     ready(&again).await;
-    assert_eq!(again.ends().await[0].session_id, "s");
+    assert_eq!(again.orders().await.0[0].session_id, "s");
     presence.close(&again, "s", false).await;
     assert_eq!(holder(), Some(new.number()));
     // Whoever opens it last has it, also when two connections come back at once.
     presence.open(&again, &caller, "pid", HEAD).await.unwrap();
-    assert_eq!(new.ends().await.len(), 1);
+    assert_eq!(new.orders().await.0.len(), 1);
     ready(&new).await;
-    assert_eq!(new.ends().await.len(), 1);
+    assert_eq!(new.orders().await.0.len(), 1);
     assert_eq!(holder(), Some(again.number()));
     // A bridge whose old link is not seen to be lost yet takes its own over.
     ready(&old).await;
@@ -660,7 +660,7 @@ async fn a_disconnect_reaches_a_session_of_another_server() {
     let (tenant, whom) = (Tenant::new("1").unwrap(), Whom::User(Room::user("42").unwrap()));
     let count = second.presence.disconnect(&tenant, &whom, Reason::Disconnected, "bye").await.unwrap();
     assert_eq!(count, 1);
-    let ends = link.ends().await;
+    let ends = link.orders().await.0;
     assert_eq!((ends[0].session_id.as_str(), ends[0].message.as_str()), ("s", "bye"));
     first.close().await;
     second.close().await;
@@ -676,7 +676,7 @@ async fn a_session_that_goes_on_over_another_server_is_ended_where_it_was() {
     let rooms = [Room::org(), Room::user("42").unwrap()];
     first.presence.ready(&old, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
     second.presence.hand_over(&caller("s"), "pid", "s", "2").await.unwrap();
-    assert_eq!(old.ends().await[0].session_id, "s");
+    assert_eq!(old.orders().await.0[0].session_id, "s");
     second.presence.open(&new, &caller("s"), "pid", HEAD).await.unwrap();
     second.presence.ready(&new, &caller("s"), "pid", HEAD, &rooms).await.unwrap();
     first.presence.close(&old, "s", false).await;
@@ -787,4 +787,29 @@ async fn a_session_that_its_client_ended_is_told_at_once_and_never_recovered() {
     assert!(!is_recoverable("c").await);
     let known = presence.index().get(&key_of("42")).unwrap();
     assert!(known.user.sessions.is_empty(), "nothing is stored any more");
+}
+
+#[test]
+fn a_removal_takes_all_sessions_out_and_is_told_until_the_bridge_reports_it() {
+    let mut users = Both::new();
+    let rooms = [0, 1, 2];
+    for (session, link) in [(0, 1), (1, 2)] {
+        let report = users.report(session, link, &rooms);
+        users.change(0, |user, cx| user.ready(&report, cx));
+    }
+    let mut count = 0;
+    users.change(0, |user, cx| count = user.remove_from(&room(2), cx));
+    assert_eq!(count, 2);
+    let in_room = |user: &User| user.sessions.iter().filter(|s| s.rooms.contains(&room(2))).count();
+    let removals = |user: &User| user.connected().map(|session| session.removals.len()).sum::<usize>();
+    users.change(0, |user, _| assert_eq!((in_room(user), removals(user)), (0, 2)));
+    // The bridge reports the session anew and did not know of it yet.
+    let report = users.report(0, 1, &rooms);
+    users.change(0, |user, cx| user.ready(&report, cx));
+    users.change(0, |user, _| assert_eq!((in_room(user), removals(user)), (0, 2)));
+    let id = report.session_id.clone();
+    users.change(0, |user, cx| user.leave(&id, &[room(2)], cx));
+    users.change(0, |user, _| assert_eq!((in_room(user), removals(user)), (0, 1)));
+    users.change(0, |user, cx| user.enter(&id, &[room(2)], &"".into(), cx));
+    users.change(0, |user, _| assert_eq!((in_room(user), removals(user)), (1, 1)));
 }

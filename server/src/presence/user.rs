@@ -18,6 +18,8 @@ use crate::{engine::ServerId, error::Refusal};
 
 /// Announcements of a user that are not published yet; the oldest are dropped.
 const PENDING_MAX: usize = 1024;
+/// Rooms of one session that its bridge is to leave and has not reported; the oldest are forgotten.
+const REMOVALS_MAX: usize = 64;
 
 /// A user's record.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,8 +49,18 @@ pub(super) struct Session {
     pub(super) is_forsaken: bool,
     /// What its bridge is to be told: end it.
     pub(super) ending: Option<Box<EndSession>>,
+    /// What its bridge is to be told: leave these rooms. Each until the bridge reports it.
+    pub(super) removals: Vec<Removal>,
     /// Its client has asked for it over another bridge: the one that had it is to end it.
     pub(super) is_handed_over: bool,
+}
+
+/// An order to leave a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Removal {
+    pub(super) room: Room,
+    /// Tells it from an earlier order.
+    pub(super) nonce: u64,
 }
 
 /// The connection that a session has, or had last.
@@ -271,12 +283,17 @@ impl User {
             is_same || session.state == State::Opening || session.is_forsaken
         };
         let ending = before.as_ref().filter(|s| is_ordered(s)).and_then(|session| session.ending.clone());
+        // Likewise an order to leave rooms.
+        let removals = before.as_ref().filter(|s| is_ordered(s)).map(|session| session.removals.clone());
+        let removals = removals.unwrap_or_default();
+        let is_removed = |room: &Room| removals.iter().any(|removal| removal.room == *room);
         let head = Began { cursor: report.head.clone(), is_certain: !is_ready };
         let (known, began) = lost
             .or(before)
             .map_or_else(|| (Rooms::default(), head), |session| (session.rooms, session.began));
         let catalog = |room: &Room| known.catalog(room).cloned().unwrap_or_default();
-        let rooms = report.rooms.iter().map(|room| (room.clone(), catalog(room))).collect();
+        let rooms = report.rooms.iter().filter(|room| !is_removed(room));
+        let rooms = rooms.map(|room| (room.clone(), catalog(room))).collect();
         let is_recoverable = !is_forsaken && cx.window > 0;
         self.name = report.user_name.clone();
         self.sessions.push(Session {
@@ -290,6 +307,7 @@ impl User {
             began,
             is_forsaken,
             ending,
+            removals,
             is_handed_over: false,
         });
         self.settle();
@@ -298,6 +316,7 @@ impl User {
     /// A session that is ready enters rooms, by a call of `catalog`.
     pub(super) fn enter(&mut self, id: &str, rooms: &[Room], catalog: &Arc<str>, cx: Context<'_>) {
         let Some(session) = self.connected_mut(id) else { return };
+        session.removals.retain(|removal| !rooms.contains(&removal.room));
         for room in rooms {
             session.rooms.insert(room.clone(), catalog.clone());
         }
@@ -318,6 +337,9 @@ impl User {
 
     /// A session leaves rooms on purpose: if it was the user's last there, they are told at once.
     pub(super) fn leave(&mut self, id: &str, rooms: &[Room], cx: Context<'_>) {
+        if let Some(session) = self.connected_mut(id) {
+            session.removals.retain(|removal| !rooms.contains(&removal.room));
+        }
         for room in rooms {
             let left = self.connected_mut(id).is_some_and(|session| session.rooms.remove(room));
             if left && self.count_in(room) == 0 {
@@ -457,6 +479,32 @@ impl User {
                 session.is_forsaken = true;
                 session.pid = Arc::default();
             }
+        }
+        count
+    }
+
+    /// The user's sessions are taken out of a room, also lost ones; their bridges are told. Gives how
+    /// many connected ones were in it.
+    pub(super) fn remove_from(&mut self, room: &Room, cx: Context<'_>) -> usize {
+        for session in self.sessions.iter_mut().filter(|session| !session.is_connected()) {
+            session.rooms.remove(room);
+        }
+        // One that is about to be ready may be about to enter it.
+        let may_be_in = |s: &&Session| s.rooms.contains(room) || s.state == State::Opening;
+        let ids: Vec<Arc<str>> = self.connected().filter(may_be_in).map(|s| s.id.clone()).collect();
+        let mut count = 0;
+        for id in ids {
+            count += usize::from(self.session(&id).is_some_and(|session| session.rooms.contains(room)));
+            self.leave(&id, std::slice::from_ref(room), cx);
+            let Some(session) = self.connected_mut(&id) else { continue };
+            if session.removals.len() >= REMOVALS_MAX {
+                session.removals.remove(0);
+            }
+            session.removals.push(Removal { room: room.clone(), nonce: cx.nonce });
+        }
+        // Within the grace period of a session that was lost.
+        if self.count_in(room) == 0 {
+            self.retract(room, "", cx.now, cx);
         }
         count
     }

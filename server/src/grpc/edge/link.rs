@@ -235,8 +235,9 @@ impl Link {
             _ = self.revocations.changed() => self.revoke()?,
             () = self.sessions.link.closing.cancelled() => return Err(Refusal::LeaseLost.into()),
             keys = self.inbox.ready() => self.ready.extend(keys),
-            ends = self.sessions.link.ends() => {
+            (ends, leaves) = self.sessions.link.orders() => {
                 self.pending.extend(ends.into_iter().map(|end| frame(link_response::Kind::End(end))));
+                self.pending.extend(leaves.into_iter().map(|leave| frame(link_response::Kind::Leave(leave))));
             }
             questions = self.linked.bridge.questions() => {
                 self.pending.extend(questions.into_iter().map(|one| frame(link_response::Kind::Inspect(one))));

@@ -17,7 +17,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{super::Services, link::parse};
-use crate::{auth, engine::Engine, error::Refusal, presence};
+use crate::{auth, engine::Engine, error::Refusal, presence, rules::Rules};
 
 /// Reports of a link that are not stored yet and are answered one by one.
 const KEEPING_MAX: usize = 1024;
@@ -28,6 +28,7 @@ const CONCURRENCY: usize = 64;
 pub(super) struct Sessions {
     presence: Arc<presence::Presence>,
     engine: Arc<dyn Engine>,
+    rules: Arc<Rules>,
     pub(super) link: Arc<presence::Link>,
     closing: CancellationToken,
 }
@@ -51,6 +52,7 @@ impl Sessions {
         Self {
             presence: services.presence.clone(),
             engine: services.engine.clone(),
+            rules: services.rules.clone(),
             link: services.presence.link(),
             closing: services.closing.clone(),
         }
@@ -128,6 +130,8 @@ impl Sessions {
             self.presence.ready(&self.link, &caller, &opened.pid, &head, &rooms).await?;
             return Ok(Vec::new());
         }
+        let rooms: Vec<Room> = parse(&opened.rooms)?;
+        rooms.iter().try_for_each(|room| self.rules.check_enter(&caller, room))?;
         self.presence.open(&self.link, &caller, &opened.pid, &head?).await
     }
 }
