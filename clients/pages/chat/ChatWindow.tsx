@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState, type FormEvent } from "react";
 import type { Member } from "./events";
+import { useOlder } from "../useOlder";
 import type { Message } from "./useSocketChat";
 
 const time = (timestamp?: string) => (timestamp ? new Date(timestamp).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
@@ -23,15 +24,20 @@ interface Props {
   members: Member[];
   online: Record<string, string | undefined>;
   canSend: boolean;
+  /** Where the page of older messages begins. */
+  older?: string;
+  onOlder(before: string): void;
   onSend(content: string): void;
 }
 
-export function ChatWindow({ chatId, userId, messages, members, online, canSend, onSend }: Props) {
+export function ChatWindow({ chatId, userId, messages, members, online, canSend, older, onOlder, onSend }: Props) {
   const [draft, setDraft] = useState("");
   const end = useRef<HTMLLIElement>(null);
   useEffect(() => {
     end.current?.scrollIntoView({ block: "end" });
-  }, [messages.length]);
+  }, [chatId, messages.at(-1)?.id]);
+  const list = useRef<HTMLOListElement>(null);
+  const keep = useOlder(list, older, messages[0]?.id, onOlder);
 
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -54,8 +60,8 @@ export function ChatWindow({ chatId, userId, messages, members, online, canSend,
           ))}
         </ul>
       </header>
-      <ol className="messages" aria-label="Messages" aria-live="polite">
-        {messages.length === 0 && <li className="empty">Nobody has written here since you came.</li>}
+      <ol className="messages" aria-label="Messages" aria-live="polite" ref={list} onScroll={keep}>
+        {messages.length === 0 && <li className="empty">Nobody has written here yet.</li>}
         {messages.map((message) => (
           <li key={message.clientMessageId ?? message.id} className={message.senderId === userId ? "mine" : "theirs"}>
             {message.senderId !== userId && <span className="sender">{message.senderName ?? message.senderId}</span>}

@@ -32,6 +32,8 @@ export interface ServerToClientEvents {
 export interface ClientToServerEvents {
   /** Answered by `active_users`, as event and as acknowledgement. */
   get_active_users: (request?: GetActiveUsersRequest, acknowledge?: (answer: Answer<ActiveUsers>) => void) => void;
+  /** A page of what happened in the chat, the newest first. */
+  get_chat_history: (request: GetChatHistoryRequest, acknowledge?: (answer: Answer<ChatHistory>) => void) => void;
   /** Answered by `chat_info`, as event and as acknowledgement. */
   get_chat_info: (request: ChatRef, acknowledge?: (answer: Answer<ChatInfo>) => void) => void;
   /** Enters a chat's room. */
@@ -73,7 +75,7 @@ export type WebSocketEvents =
   | ({ type: "user_offline"; cursor?: string } & UserOffline)
   /** A user's first session opened. To everybody in the tenant. */
   | ({ type: "user_online"; cursor?: string } & UserOnline)
-  | { type: "ack"; ref: number; data: ActiveUsers | ChatInfo | ChatRef | MessageSent | MessagesRead }
+  | { type: "ack"; ref: number; data: ActiveUsers | ChatHistory | ChatInfo | ChatRef | MessageSent | MessagesRead }
   | { type: "reset"; cursor: string }
   /** A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final. */
   | ({ type: "end" } & Failure)
@@ -83,6 +85,8 @@ export type WebSocketEvents =
 export type WebSocketCalls =
   /** Answered by `active_users`, as event and as acknowledgement. */
   | ({ type: "get_active_users"; ref?: number })
+  /** A page of what happened in the chat, the newest first. */
+  | ({ type: "get_chat_history"; ref?: number } & GetChatHistoryRequest)
   /** Answered by `chat_info`, as event and as acknowledgement. */
   | ({ type: "get_chat_info"; ref?: number } & ChatRef)
   /** Enters a chat's room. */
@@ -193,6 +197,35 @@ export interface ActiveUsers {
   users: ActiveUser[];
 }
 
+/** A stored event of a chat. */
+export type ChatEntry = {
+  /** The event's id. */
+  id: string;
+  /** When the server accepted it. */
+  time?: string;
+} & (
+  | {
+      newMessage: NewMessage;
+      messagesRead?: never;
+    }
+  | {
+      newMessage?: never;
+      messagesRead: MessagesRead;
+    }
+  | { newMessage?: never; messagesRead?: never }
+);
+
+/** What happened in a chat. */
+export interface ChatHistory {
+  chatId: string;
+  /** The newest first. */
+  entries: ChatEntry[];
+  /** Where the page of older entries begins; empty: there are none. */
+  next: string;
+  /** There may be older entries. */
+  more: boolean;
+}
+
 /** Who is in a chat. To the user who asked; never stored. */
 export interface ChatInfo {
   /** The chat that was asked about. */
@@ -217,6 +250,15 @@ export interface Connected {
 
 /** `get_active_users` has no fields. */
 export type GetActiveUsersRequest = { [key: string]: never };
+
+export interface GetChatHistoryRequest {
+  /** The chat's id. */
+  chatId: string;
+  /** At most so many entries: 1 to 200, absent means 50. */
+  limit: number;
+  /** `next` of the page before; absent: the newest entries. */
+  before: string;
+}
 
 /** Messages that the caller has read. */
 export interface MarkMessagesReadRequest {

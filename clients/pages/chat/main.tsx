@@ -101,7 +101,7 @@ function Chats({ token, onSignOut }: { token: string; onSignOut(): void }) {
       {active ? (
         <ChatWindow
           chatId={active} userId={chat.userId} messages={chat.chat.messages} members={chat.chat.members}
-          online={chat.online} canSend={chat.status === "connected" && chat.userId !== undefined} onSend={chat.send}
+          online={chat.online} older={chat.chat.older} onOlder={(before) => chat.load(active, before)} canSend={chat.status === "connected" && chat.userId !== undefined} onSend={chat.send}
         />
       ) : (
         <p className="empty">Open a chat to begin.</p>

@@ -2,7 +2,7 @@
 
 import { useCallback, useEffect, useReducer, useRef, useState } from "react";
 import { io, type Socket } from "socket.io-client";
-import type { Acknowledged, ActiveUser, Answer, ClientToServerEvents, Member, MessageSent, NewMessage, ServerToClientEvents } from "./events";
+import type { Acknowledged, ActiveUser, Answer, ChatHistory, ClientToServerEvents, Member, MessageSent, NewMessage, ServerToClientEvents } from "./events";
 
 export interface Message extends NewMessage {
   /** What we called it before it had an id. */
@@ -15,6 +15,8 @@ interface Chat {
   messages: Message[];
   members: Member[];
   unread: number;
+  /** Where the page of older messages begins; empty: there are none; absent: nothing is known yet. */
+  older?: string;
 }
 
 interface State {
@@ -34,11 +36,15 @@ type Action =
   | { type: "confirmed"; clientMessageId?: string; id: string; timestamp?: string }
   | { type: "failed"; clientMessageId: string }
   | { type: "read"; chatId: string; messageIds: string[]; readBy: string }
+  | { type: "history"; page: ChatHistory }
   | { type: "seen"; chatId: string }
   | { type: "left"; chatId: string };
 
 /** A message that is not confirmed by then is shown as not sent. */
 const SEND_TIMEOUT = 8000;
+
+/** Entries of a history that are asked for at once. */
+const PAGE = 50;
 
 const EMPTY: Chat = { messages: [], members: [], unread: 0 };
 
@@ -84,6 +90,8 @@ function reduce(state: State, action: Action): State {
           ? { ...message, readBy: [...message.readBy, action.readBy] }
           : message,
       );
+    case "history":
+      return state.chats[action.page.chatId] ? inChat(state, action.page.chatId, (chat) => withPage(chat, action.page)) : state;
     case "seen":
       return inChat(state, action.chatId, (chat) => ({ ...chat, unread: 0 }));
     case "left": {
@@ -91,6 +99,25 @@ function reduce(state: State, action: Action): State {
       return { ...state, chats };
     }
   }
+}
+
+/** A page of the chat's history: messages, and who has read them, the newest first. */
+function withPage(chat: Chat, { entries, next }: ChatHistory): Chat {
+  const readBy = new Map<string, string[]>();
+  const older: Message[] = [];
+  for (const entry of entries) {
+    if (entry.messagesRead) {
+      const { messageIds, readBy: reader } = entry.messagesRead;
+      for (const id of messageIds) readBy.set(id, [...(readBy.get(id) ?? []).filter((one) => one !== reader), reader]);
+    }
+    const message = entry.newMessage;
+    if (message && !chat.messages.some((known) => known.id === message.id)) older.unshift({ ...message, state: "sent", readBy: [] });
+  }
+  const messages = [...older, ...chat.messages].map((message) => {
+    const readers = (readBy.get(message.id) ?? []).filter((one) => !message.readBy.includes(one));
+    return readers.length > 0 ? { ...message, readBy: [...message.readBy, ...readers] } : message;
+  });
+  return { ...chat, messages, older: next };
 }
 
 /** Our message has an id. It may have come back to the chat before, and have been read. */
@@ -161,6 +188,15 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
     };
   }, [url, token]);
 
+  /** Asks for what happened before a place, or for the newest. */
+  const load = useCallback((chatId: string, before = "") => {
+    const answered = (answer: Answer<ChatHistory>) => {
+      if ("error" in answer) setProblem(answer.error.message);
+      else dispatch({ type: "history", page: answer });
+    };
+    socketRef.current?.emit("get_chat_history", { chatId, limit: PAGE, before }, answered);
+  }, []);
+
   // Each chat is joined once a connection, and again after a reconnect.
   const joined = useRef(new Set<string>());
   /** What we have said we read: its marks take a moment to come back. */
@@ -177,10 +213,13 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
       dispatch({ type: "open", chatId });
       socket.emit("join_chat", { chatId }, (answer) => {
         if ("error" in answer) setProblem(answer.error.message);
-        else socket.emit("get_chat_info", { chatId });
+        else {
+          socket.emit("get_chat_info", { chatId });
+          load(chatId);
+        }
       });
     }
-  }, [chatIds, status]);
+  }, [chatIds, status, load]);
 
   // What is on the screen of somebody who looks at it has been read.
   const chat = state.chats[activeChat] ?? EMPTY;
@@ -225,5 +264,5 @@ export function useSocketChat(url: string, token: string, chatIds: string[], act
     dispatch({ type: "left", chatId });
   }, []);
 
-  return { ...state, chat, status, problem, latency, send, leave };
+  return { ...state, chat, status, problem, latency, send, leave, load };
 }

@@ -1,6 +1,6 @@
 // The desk's state: chats, messages and operators, as the events tell of them.
 
-import type { Channel, ChatUpdated, MessageStatus, NewMessage, ServerToClientEvents } from "./events";
+import type { Channel, ChatUpdated, MessageHistory, MessageStatus, NewMessage, ServerToClientEvents } from "./events";
 
 export interface Message extends NewMessage {
   status?: MessageStatus;
@@ -18,6 +18,8 @@ export interface Chat {
   unread: number;
   lastAt: string;
   messages: Message[];
+  /** Where the page of older messages begins; empty: there are none; absent: nothing is known yet. */
+  older?: string;
   /** Operators who have the chat open. */
   operators: string[];
   typing: string[];
@@ -29,7 +31,8 @@ export interface Desk {
 }
 
 export type Event = { [Name in keyof ServerToClientEvents]: { name: Name; payload: Parameters<ServerToClientEvents[Name]>[0] } }[keyof ServerToClientEvents]
-  | { name: "opened" | "closed"; payload: { chatId: number } };
+  | { name: "opened" | "closed"; payload: { chatId: number } }
+  | { name: "history"; payload: MessageHistory };
 
 const blank = (id: number): Chat => ({
   id, name: `Chat ${id}`, unread: 0, lastAt: new Date().toISOString(), messages: [], operators: [], typing: [],
@@ -81,6 +84,19 @@ export function tell(desk: Desk, event: Event): Desk {
     }
     case "messages:read":
       return amend(desk, event.payload.chatId, () => ({ unread: 0 }));
+    case "history": {
+      const { chatId, messages, next } = event.payload;
+      return amend(desk, chatId, (chat) => {
+        const isNew = (message: NewMessage) => !chat.messages.some((known) => known.id === message.id);
+        const older = messages.filter(isNew).reverse();
+        return {
+          messages: [...older, ...chat.messages],
+          older: next,
+          channel: chat.channel ?? messages[0]?.channel ?? undefined,
+          lastAt: chat.messages.length > 0 ? chat.lastAt : messages[0]?.timestamp ?? chat.lastAt,
+        };
+      });
+    }
     case "opened":
       return change(desk, event.payload.chatId, () => ({}));
     case "closed":

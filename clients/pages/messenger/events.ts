@@ -45,6 +45,8 @@ export interface ClientToServerEvents {
    * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
    */
   "message:send": (request: SendMessageRequest, acknowledge?: (answer: Answer<SendMessageResponse>) => void) => void;
+  /** A page of the chat's messages, the newest first. */
+  "message:history": (request: GetMessagesRequest, acknowledge?: (answer: Answer<MessageHistory>) => void) => void;
   /** Enters the room of a chat of the caller's own organization. */
   "subscribe:chat": (request: ChatRef, acknowledge?: (answer: Answer<ChatRef>) => void) => void;
   /** Tells the others in the chat that the caller types. */
@@ -89,6 +91,7 @@ export type WebSocketEvents =
   /** An operator's first session opened. To the organization. */
   | ({ type: "user:online"; cursor?: string } & UserOnline)
   | { type: "ack"; ref: number; data: ChatRef | SendMessageResponse }
+  | { type: "ack"; ref: number; data: ChatRef | MessageHistory }
   | { type: "reset"; cursor: string }
   /** A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final. */
   | ({ type: "end" } & Failure)
@@ -102,6 +105,8 @@ export type WebSocketCalls =
    * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
    */
   | ({ type: "message:send"; ref?: number } & SendMessageRequest)
+  /** A page of the chat's messages, the newest first. */
+  | ({ type: "message:history"; ref?: number } & GetMessagesRequest)
   /** Enters the room of a chat of the caller's own organization. */
   | ({ type: "subscribe:chat"; ref?: number } & ChatRef)
   /** Tells the others in the chat that the caller types. */
@@ -201,7 +206,6 @@ export interface JsonObject {
   [key: string]: JsonValue;
 }
 
-/** Where a chat's customer writes. */
 export type Channel =
   /** WhatsApp, linked by QR code. */
   | "whatsapp"
@@ -264,6 +268,23 @@ export interface MessageEdited {
   content: string;
   /** When it was changed. */
   editedAt?: string;
+/** Where a chat's customer writes. */
+export interface GetMessagesRequest {
+  /** The chat's number within the organization. */
+  chatId: number;
+  /** At most so many messages: 1 to 200, absent means 50. */
+  limit: number;
+  /** `next` of the page before; absent: the newest messages. */
+  before: string;
+}
+
+/** Messages of a chat. */
+export interface MessageHistory {
+  chatId: number;
+  /** The newest first. */
+  messages: NewMessage[];
+  /** Where the page of older messages begins; empty: there are none. */
+  next: string;
 }
 
 /** How far a message has come to its reader. */

@@ -4,7 +4,8 @@
 import { StrictMode, useEffect, useMemo, useReducer, useRef, useState, type FormEvent } from "react";
 import { createRoot } from "react-dom/client";
 import { tell, type Chat, type Event, type Message } from "./desk";
-import type { ChatDeleted, ServerToClientEvents, TypingStart, UserNotification } from "./events";
+import type { ChatDeleted, MessageHistory, ServerToClientEvents, TypingStart, UserNotification } from "./events";
+import { useOlder } from "../useOlder";
 import { useSocket, type Status } from "./useSocket";
 import "./messenger.css";
 
@@ -50,10 +51,11 @@ interface ChatViewProps {
   onType(text: string): void;
   /** Sends a reply; gives why it was refused, or nothing. */
   onSend(text: string, clientMessageId: string): Promise<string | undefined>;
+  onOlder(before: string): void;
   onClose(): void;
 }
 
-function ChatView({ chat, onType, onSend, onClose }: ChatViewProps) {
+function ChatView({ chat, onType, onSend, onOlder, onClose }: ChatViewProps) {
   const [draft, setDraft] = useState("");
   const [refused, setRefused] = useState("");
   const [sending, setSending] = useState(false);
@@ -85,9 +87,12 @@ function ChatView({ chat, onType, onSend, onClose }: ChatViewProps) {
     else change("");
   };
   const end = useRef<HTMLLIElement>(null);
+  const last = chat.messages.at(-1)?.id;
   useEffect(() => {
     end.current?.scrollIntoView({ block: "end" });
-  }, [chat.id, chat.messages.length]);
+  }, [chat.id, last]);
+  const list = useRef<HTMLOListElement>(null);
+  const keep = useOlder(list, chat.older, chat.messages[0]?.id, onOlder);
   return (
     <section className="chat" aria-label={chat.name}>
       <header>
@@ -97,8 +102,8 @@ function ChatView({ chat, onType, onSend, onClose }: ChatViewProps) {
         {chat.status && <span className={`state ${chat.status}`}>{chat.status}</span>}
         <span className="operators">{chat.operators.length > 0 && `Open by ${chat.operators.join(", ")}`}</span>
       </header>
-      <ol className="messages" aria-label="Messages" aria-live="polite">
-        {chat.messages.length === 0 && <li className="empty">No messages since you came.</li>}
+      <ol className="messages" aria-label="Messages" aria-live="polite" ref={list} onScroll={keep}>
+        {chat.messages.length === 0 && <li className="empty">No messages yet.</li>}
         {chat.messages.map((message) => <Bubble key={message.id} message={message} />)}
         <li ref={end} aria-hidden="true" className="end" />
       </ol>
@@ -144,7 +149,8 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
       },
     } as Partial<ServerToClientEvents>;
   }, []);
-  const { status, problem, typing, send } = useSocket(url, token, open, handlers);
+  const onPage = (payload: MessageHistory) => dispatch({ name: "history", payload });
+  const { status, problem, typing, load, send } = useSocket(url, token, open, handlers, onPage);
 
   const chats = Object.values(desk.chats).sort((a, b) => b.lastAt.localeCompare(a.lastAt));
   const chat = open === undefined ? undefined : desk.chats[open];
@@ -197,7 +203,11 @@ function HelpDesk({ token, onSignOut }: { token: string; onSignOut(): void }) {
           {status === "ended" && <button onClick={onSignOut}>Sign in again</button>}
         </p>
       )}
-      {chat ? <ChatView chat={chat} onType={typing} onSend={send} onClose={() => setOpen(undefined)} /> : <p className="empty hint">Choose a chat to read it.</p>}
+      {chat ? (
+        <ChatView chat={chat} onType={typing} onSend={send} onOlder={(before) => load(chat.id, before)} onClose={() => setOpen(undefined)} />
+      ) : (
+        <p className="empty hint">Choose a chat to read it.</p>
+      )}
       <div className="notices" aria-live="polite">
         {notices.map((notice) => <p key={notice.key} className="notice"><b>{notice.type}</b>{notice.message}</p>)}
       </div>

@@ -2,10 +2,12 @@
 
 import { useCallback, useEffect, useRef, useState } from "react";
 import { io, type Socket } from "socket.io-client";
-import type { Acknowledged, ClientToServerEvents, ServerToClientEvents } from "./events";
+import type { Acknowledged, Answer, ClientToServerEvents, MessageHistory, ServerToClientEvents } from "./events";
 
 export type Status = "connecting" | "connected" | "disconnected" | "ended";
 
+/** Messages that are asked for at once. */
+const PAGE = 30;
 /** How long after the last key the operator still counts as typing. */
 const TYPING_PAUSE = 1500;
 /** How often somebody who goes on typing says so: others take the end for lost after a while. */
@@ -13,12 +15,14 @@ const TYPING_AGAIN = 3000;
 /** How long to wait for the answer to a reply. */
 const SEND_WAIT = 10_000;
 
-export function useSocket(url: string, token: string, chatId: number | undefined, handlers: Partial<ServerToClientEvents>) {
+export function useSocket(url: string, token: string, chatId: number | undefined, handlers: Partial<ServerToClientEvents>, onPage: (page: MessageHistory, isNewest: boolean) => void) {
   const [status, setStatus] = useState<Status>("connecting");
   const [problem, setProblem] = useState("");
   const socketRef = useRef<Socket<ServerToClientEvents, ClientToServerEvents>>(undefined);
   const latest = useRef(handlers);
   latest.current = handlers;
+  const page = useRef(onPage);
+  page.current = onPage;
 
   useEffect(() => {
     const socket: Socket<ServerToClientEvents, ClientToServerEvents> = io(url, { auth: { token } });
@@ -41,14 +45,26 @@ export function useSocket(url: string, token: string, chatId: number | undefined
     };
   }, [url, token]);
 
+  /** Asks for the messages before a place, or for the newest. */
+  const load = useCallback((chatId: number, before = "") => {
+    const answered = (answer: Answer<MessageHistory>) => {
+      if ("error" in answer) setProblem(answer.error.message);
+      else page.current(answer, before === "");
+    };
+    socketRef.current?.emit("message:history", { chatId, limit: PAGE, before }, answered);
+  }, []);
+
   useEffect(() => {
     const socket = socketRef.current;
     if (!socket || status !== "connected" || chatId === undefined) return;
-    socket.emit("subscribe:chat", { chatId });
+    socket.emit("subscribe:chat", { chatId }, (answer) => {
+      // What comes from now on comes as events; what came before is the newest page.
+      if (!("error" in answer)) load(chatId);
+    });
     return () => {
       if (socket.connected) socket.emit("unsubscribe:chat", { chatId });
     };
-  }, [status, chatId]);
+  }, [status, chatId, load]);
 
   // Typing starts with a key and stops after a pause, when the line is emptied, or with the chat.
   const stop = useRef<() => void>(undefined);
@@ -90,5 +106,5 @@ export function useSocket(url: string, token: string, chatId: number | undefined
     [chatId],
   );
 
-  return { status, problem, typing, send };
+  return { status, problem, typing, load, send };
 }
