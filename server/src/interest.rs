@@ -32,6 +32,15 @@ impl Interest {
         Self { rooms: HashMap::from([(room, Since::default())]), is_everything: false }
     }
 
+    /// Adds all rooms.
+    pub(crate) const fn add_everything(&mut self) {
+        self.is_everything = true;
+    }
+
+    pub(crate) const fn is_everything(&self) -> bool {
+        self.is_everything
+    }
+
     /// Adds a room; false when it is wanted already.
     pub(crate) fn add(&mut self, room: Room, since: Since) -> bool {
         let is_new = !self.rooms.contains_key(&room);
@@ -67,6 +76,7 @@ impl Interest {
 
     /// Whether an event at a position of the hub's window is wanted.
     pub(crate) fn wants_live(&self, position: u64, event: &Event) -> bool {
-        event.rooms().iter().any(|room| self.rooms.get(room).is_some_and(|since| position >= since.position))
+        let is_wanted = |room| self.rooms.get(room).is_some_and(|since: &Since| position >= since.position);
+        self.is_everything || event.rooms().iter().any(is_wanted)
     }
 }

@@ -13,6 +13,7 @@ mod reach;
 mod relay;
 mod run;
 mod settings;
+mod store;
 mod subscribe;
 mod token;
 mod types;
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
             Command::Server(args) => run::server(args, &logs).await,
             Command::Bridge(args) => run::bridge(args, &logs).await,
             Command::Notify(args) => notify::notify(args).await,
-            Command::Subscribe(args) => subscribe::subscribe(args).await,
+            Command::Subscribe(args) => subscribe::subscribe(*args).await,
             Command::Relay(args) => relay::relay(*args, &logs).await,
             Command::Token(args) => token::token(&args),
             Command::Types(args) => types::types(&args),

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use chrono::{DateTime, SecondsFormat};
 use fanfare_client::{Client, Tail, Tailed};
 use fanfare_proto::{
@@ -15,6 +16,7 @@ use crate::{
     identity,
     run::{client_tls, stop_signal},
     settings::SubscribeArgs,
+    store,
 };
 
 /// All rooms.
@@ -22,7 +24,10 @@ const ALL: &str = "*";
 
 pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
     let catalogs = args.client.catalogs.clone().or_examples().load()?;
-    if args.rooms.iter().any(|room| room == ALL) {
+    if let Some(out) = args.out.clone() {
+        return store::store(&catalogs, args, &out).await;
+    }
+    if args.rooms.iter().any(|room| room == ALL) && args.after.is_empty() {
         return tail(&catalogs, args).await;
     }
     let token = identity::tool_token(&args.client, &["subscribe"])?;
@@ -49,9 +54,6 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
 async fn tail(catalogs: &Catalogs, args: SubscribeArgs) -> anyhow::Result<()> {
     if args.rooms.len() > 1 {
         bail!("{ALL:?} is all rooms: give it alone");
-    }
-    if !args.after.is_empty() {
-        bail!("{ALL:?} begins now: --after is for named rooms");
     }
     let token = identity::tool_token(&args.client, &["admin"])?;
     let tenant = Some(args.client.tenant).filter(|tenant| tenant != ALL).unwrap_or_default();
@@ -81,8 +83,9 @@ fn print(line: &str) -> bool {
     writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
-/// An event as one line of JSON; the payload as browsers see it, or as base64 when no loaded catalog has its type.
-fn line(catalogs: &Catalogs, event: &Event) -> anyhow::Result<String> {
+/// An event as one line of JSON; the payload as browsers see it, or `protobuf` as base64 when no
+/// loaded catalog can read it.
+pub(crate) fn line(catalogs: &Catalogs, event: &Event) -> anyhow::Result<String> {
     let any = event.payload.clone().unwrap_or_default();
     let type_name = any.type_url.rsplit('/').next().unwrap_or_default().to_owned();
     let kind = catalogs.event(&type_name);
@@ -96,15 +99,17 @@ fn line(catalogs: &Catalogs, event: &Event) -> anyhow::Result<String> {
         "time": time.map(|t| t.to_rfc3339_opts(SecondsFormat::Millis, true)),
         "sender": event.sender,
     });
-    let payload = match kind {
-        Some(kind) => {
-            head["name"] = Value::from(kind.name.as_str());
-            let mut json = Vec::new();
-            kind.shape.write_json(&any.value, &mut json).with_context(|| format!("event {}", event.id))?;
-            String::from_utf8(json)?
-        }
-        None => Value::from(format!("{} bytes; give its catalog by --catalog", any.value.len())).to_string(),
-    };
+    let mut json = Vec::new();
+    let is_readable = kind.is_some_and(|kind| {
+        head["name"] = Value::from(kind.name.as_str());
+        kind.shape.write_json(&any.value, &mut json).is_ok()
+    });
+    if !is_readable {
+        // Its catalog is not given by --catalog, or is older than the event.
+        head["protobuf"] = Value::from(BASE64.encode(&any.value));
+        return Ok(head.to_string());
+    }
+    let payload = String::from_utf8(json)?;
     // The payload's text as it is, so that the order of its fields stays.
     let payload: &RawValue = serde_json::from_str(&payload)?;
     let head = head.to_string();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fanfare_trust::TlsError;
 
+use crate::sink::FileSinkError;
+
 /// Why the database or the server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,6 +45,12 @@ pub enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// Another process stores events under the same name.
+    #[error("another process stores events as {0:?}: end it, or give another name by --sink-name")]
+    SinkTaken(String),
+    /// A file of events cannot be used.
+    #[error(transparent)]
+    File(#[from] FileSinkError),
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Server(#[from] fanfare_client::Error),
@@ -55,7 +63,9 @@ impl Error {
     /// Whether the same may succeed later.
     pub const fn is_retry(&self) -> bool {
         match self {
-            Self::Url(_) | Self::Tls(_) | Self::Table(_) | Self::NoTable { .. } => false,
+            Self::Url(_) | Self::Tls(_) | Self::Table(_) | Self::NoTable { .. } | Self::File(_) => false,
+            // The database may not have noticed yet that this sink's last connection is lost.
+            Self::SinkTaken(_) => true,
             Self::Database { .. } | Self::Late { .. } | Self::Server(_) | Self::Unanswered(_) => true,
         }
     }

@@ -1,13 +1,15 @@
-//! Between PostgreSQL and Fanfare, for back ends that cannot or will not publish by themselves.
+//! Between PostgreSQL and Fanfare, for back ends and analytics that speak SQL.
 //!
 //! 1. `database`, `tls`: connections to PostgreSQL.
 //! 2. `outbox`: publishes the rows of an outbox table as events.
+//! 3. `sink`: keeps events in a file or a table, each once.
 //!
-//! Knows neither server nor bridge: it is a producer like any other.
+//! Knows neither server nor bridge: it is a producer and a consumer like any other.
 
 mod database;
 mod error;
 pub mod outbox;
+pub mod sink;
 mod tls;
 
 pub use database::Database;

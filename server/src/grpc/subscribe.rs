@@ -13,7 +13,7 @@ use fanfare_proto::{
     catalog::SubscribeMethod,
     cursor::Cursor,
     room::Room,
-    token::{Identity, TokenError},
+    token::{Identity, Scope, TokenError},
     v1::{self, SubscribeRequest},
 };
 use futures_util::{FutureExt as _, Stream, stream};
@@ -32,6 +32,8 @@ use crate::{
     subscribers::Place,
 };
 
+/// Stands for all rooms of the tenant.
+const ALL_ROOMS: &str = "*";
 /// The farthest expiry that is waited for; longer ones are looked at again then.
 const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -104,14 +106,24 @@ pub(super) async fn open(
     form: Form,
 ) -> Result<impl Stream<Item = Result<Frame, Status>> + Send + 'static + use<>, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
-    let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
+    let is_everything = request.rooms == [ALL_ROOMS];
+    let rooms = if is_everything {
+        auth::require(&identity, Scope::Subscribe)?;
+        Vec::new()
+    } else {
+        super::rooms(&request.rooms, super::ROOMS_MAX)?
+    };
     // Before the rules are asked: no removal is missed.
     let removals = services.rules.removals();
     services.rules.check_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
-    let place = services.subscribers.admit(&identity, rooms.len())?;
+    let place = services.subscribers.admit(&identity, rooms.len().max(1))?;
     let inbox = Arc::new(Inbox::default());
-    let subscription = Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await?;
+    let mut subscription =
+        Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await?;
+    if is_everything {
+        subscription.add_everything();
+    }
     let pending = VecDeque::from([form.position(subscription.cursor())]);
     let heartbeat = services.heartbeat();
     let counted = services.stats.subscribed();

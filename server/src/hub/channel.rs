@@ -43,6 +43,8 @@ pub(super) struct State {
     /// The type of the next event of the log, when no catalog of this server has it.
     pub(super) blocked_by: Option<String>,
     listeners: HashMap<Room, Listeners>,
+    /// Of all rooms.
+    everything: Listeners,
     /// When events came last, or the channel was made.
     used_at: Instant,
 }
@@ -72,6 +74,7 @@ impl Channel {
             generation: 0,
             blocked_by: None,
             listeners: HashMap::new(),
+            everything: Listeners::default(),
             used_at: Instant::now(),
         };
         let end = CancellationToken::new();
@@ -104,6 +107,7 @@ impl Channel {
                 for listeners in event.rooms().iter().filter_map(|room| state.listeners.get(room)) {
                     parts.extend_from_slice(listeners.parts());
                 }
+                parts.extend_from_slice(state.everything.parts());
                 if has_taps {
                     tapped.push(event.clone());
                 }
@@ -175,7 +179,8 @@ impl Channel {
     }
 
     pub(super) fn has_listeners(&self) -> bool {
-        !self.lock().listeners.is_empty()
+        let state = self.lock();
+        !state.listeners.is_empty() || !state.everything.is_empty()
     }
 
     /// Shrinks the window to so many bytes; gives by how many it has grown.
@@ -200,9 +205,18 @@ impl State {
         }
     }
 
-    /// The listeners of all rooms.
+    pub(super) fn listen_to_everything(&mut self, listener: &Arc<Listener>) {
+        self.everything.add(listener.clone());
+    }
+
+    pub(super) fn unlisten_to_everything(&mut self, listener: &Arc<Listener>) {
+        self.everything.remove(listener);
+    }
+
+    /// All listeners.
     fn all_parts(&self) -> Vec<Part> {
-        self.listeners.values().flat_map(|listeners| listeners.parts().to_vec()).collect()
+        let all = self.listeners.values().chain([&self.everything]);
+        all.flat_map(|listeners| listeners.parts().to_vec()).collect()
     }
 
     #[cfg(test)]

@@ -125,6 +125,15 @@ impl Subscription {
         }
     }
 
+    /// Wants all rooms, from the place reached on.
+    pub(crate) fn add_everything(&mut self) {
+        if !self.interest.is_everything() {
+            self.interest.add_everything();
+            self.channel.lock().listen_to_everything(&self.listener);
+        }
+        self.listener.wake();
+    }
+
     /// Wants these rooms no more.
     pub(crate) fn remove(&mut self, rooms: &[Room]) {
         let mut state = self.channel.lock();
@@ -282,7 +291,7 @@ impl Subscription {
             return None;
         }
         let (mut events, mut bytes, mut reached) = (Vec::new(), 0, window.end());
-        window.visit(from, self.interest.rooms(), |position, seq, event| {
+        let look = |position: u64, seq: u64, event: &Arc<Event>| {
             // An ephemeral event from before what was read from the log would come late.
             let is_known = if event.is_ephemeral() { seq < after.seq } else { seq <= after.seq };
             if is_known || !self.interest.wants_live(position, event) {
@@ -295,7 +304,12 @@ impl Subscription {
             }
             events.push(event.clone());
             true
-        });
+        };
+        if self.interest.is_everything() {
+            window.visit_all(from, look);
+        } else {
+            window.visit(from, self.interest.rooms(), look);
+        }
         let cursor = later(after, window.cursor_before(reached));
         let more = reached < window.end();
         let blocked_by = state.blocked_by.clone().filter(|_| events.is_empty() && !more);
@@ -317,5 +331,8 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let rooms: Vec<Room> = self.interest.rooms().cloned().collect();
         self.remove(&rooms);
+        if self.interest.is_everything() {
+            self.channel.lock().unlisten_to_everything(&self.listener);
+        }
     }
 }

@@ -392,3 +392,25 @@ async fn encoded_forms_are_kept_while_an_event_is_in_the_window() {
     let (one, other) = (event.generic(), event.generic());
     assert!(one == other && one.as_ptr() != other.as_ptr());
 }
+
+#[tokio::test]
+async fn all_rooms_are_read_from_log_and_window_until_the_subscription_ends() {
+    let world = World::new(2, 100);
+    let inbox = Arc::new(Inbox::default());
+    let mut ids = vec![world.publish(&rooms(1), false).await];
+    let before = world.head();
+    let mut subscription = world.open(Vec::new(), Some(before), &inbox).unwrap();
+    subscription.add_everything();
+    let mut got = Vec::new();
+    for mask in [1, 2, 4, 8, 16] {
+        ids.push(world.publish(&rooms(mask), false).await);
+    }
+    drain(&mut subscription, &inbox, &mut got).await;
+    ids.push(world.publish(&rooms(32), false).await);
+    drain(&mut subscription, &inbox, &mut got).await;
+    assert_eq!(got, ids[1..]);
+    let channel = world.hub.channel(&world.tenant).await.unwrap();
+    assert!(channel.has_listeners());
+    drop(subscription);
+    assert!(!channel.has_listeners());
+}

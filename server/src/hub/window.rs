@@ -132,6 +132,16 @@ impl Window {
         entry.map_or_else(|| self.head(), |entry| self.cursor(entry))
     }
 
+    /// Looks at all events from a position on, in order, until `visit` says stop.
+    pub(super) fn visit_all(&self, from: u64, mut visit: impl FnMut(u64, u64, &Arc<Event>) -> bool) {
+        let skip = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        for (offset, entry) in self.entries.iter().enumerate().skip(skip) {
+            if !visit(self.first + offset as u64, entry.seq, &entry.event) {
+                return;
+            }
+        }
+    }
+
     /// Looks at the events from a position on that may be in one of `rooms`, in order, until `visit`
     /// says stop. It gets the position, the newest seq up to there, and the event.
     /// Goes by the index when the rooms are few against what there is to look at.
@@ -144,12 +154,7 @@ impl Window {
         let skip =
             usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
         if rooms.len().saturating_mul(SCAN_ADVANTAGE) >= self.entries.len() - skip {
-            for (offset, entry) in self.entries.iter().enumerate().skip(skip) {
-                if !visit(self.first + offset as u64, entry.seq, &entry.event) {
-                    return;
-                }
-            }
-            return;
+            return self.visit_all(from, visit);
         }
         let mut positions: Vec<u64> = Vec::new();
         for room in rooms {

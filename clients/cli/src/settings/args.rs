@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Publishes events.
     Notify(NotifyArgs),
     /// Prints the events of some rooms.
-    Subscribe(SubscribeArgs),
+    Subscribe(Box<SubscribeArgs>),
     /// Publishes the rows of an outbox table in PostgreSQL.
     Relay(Box<RelayArgs>),
     /// Makes a token.
@@ -746,16 +746,41 @@ pub(crate) struct NotifyArgs {
 
 /// `fanfare subscribe`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  fanfare subscribe org chat:7\n  fanfare subscribe '*' --tenant '*'")]
+#[command(after_help = "Example:\n  fanfare subscribe org chat:7\n  fanfare subscribe '*' --tenant '*'\n  \
+    fanfare subscribe '*' --tenant acme --follow --out events.jsonl")]
 pub(crate) struct SubscribeArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Rooms, e.g. org or chat:7. `*` is all rooms from now on; it needs the scope `admin`.
+    /// Rooms, e.g. org or chat:7. `*` is all rooms: to print from now on, also ephemeral events, with the
+    /// scope `admin`; with --after or --out stored events of one tenant, with the scope `subscribe`.
     #[arg(value_name = "ROOM", required = true)]
     pub(crate) rooms: Vec<String>,
-    /// Resume after this cursor (an event's id).
+    /// Resume after this cursor (an event's id). With --out for the first start only.
     #[arg(long, value_name = "CURSOR", default_value = "")]
     pub(crate) after: String,
+    /// Stores events instead of printing them, each once, and resumes where they end: a file that lines of
+    /// JSON are appended to, or postgres://USER@HOST:PORT/DATABASE.
+    #[arg(long, env = "FANFARE_OUT", value_name = "FILE|URL", hide_env_values = true)]
+    pub(crate) out: Option<String>,
+    /// With --out: when the log does not reach back to where the stored events end, notes that and
+    /// goes on, instead of ending.
+    #[arg(long, requires = "out")]
+    pub(crate) follow: bool,
+    /// With --out in a file: how large it becomes before it is renamed and a new one begins; 0: any
+    /// size.
+    #[arg(long, env = "FANFARE_ROTATE_BYTES", value_name = "SIZE", default_value = "0")]
+    pub(crate) rotate_bytes: Size,
+    /// With --out in PostgreSQL: what this consumer's cursor is kept as; absent: tenant and rooms.
+    #[arg(
+        long,
+        env = "FANFARE_SINK_NAME",
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) sink_name: String,
+    #[command(flatten)]
+    pub(crate) database: DatabaseArgs,
 }
 
 /// `fanfare relay`.

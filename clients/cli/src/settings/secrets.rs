@@ -40,7 +40,9 @@ pub(super) fn read(cli: &mut Cli) -> Result<(), SecretError> {
         }
         Command::Subscribe(args) => {
             fill(JWT, &mut args.client.jwt_secret, &args.client.jwt_secret_file)?;
-            fill("token-file", &mut args.client.token, &args.client.token_file)
+            fill("token-file", &mut args.client.token, &args.client.token_file)?;
+            let database = &mut args.database;
+            fill("postgres-password-file", &mut database.postgres_password, &database.postgres_password_file)
         }
         Command::Relay(args) => {
             fill(JWT, &mut args.client.jwt_secret, &args.client.jwt_secret_file)?;

@@ -1,0 +1,84 @@
+//! Where a durable consumer keeps events: a file of JSON lines, or a table. Each place also keeps the
+//! cursor that it has reached, in the same write as the events, so that each event is in it once.
+
+mod file;
+mod table;
+
+use std::path::PathBuf;
+
+pub use file::{FileSink, FileSinkError};
+pub use table::TableSink;
+
+use crate::Error;
+
+/// An event to be kept.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The place just after the event.
+    pub cursor: String,
+    /// The event as one JSON object with `tenant`, `id`, `seq`, `type`, `name`, `rooms`, `time`,
+    /// `sender`, and `payload` or `protobuf` (base64).
+    pub json: String,
+}
+
+/// A place that keeps events.
+#[derive(Debug)]
+pub enum Sink {
+    /// A file.
+    File(Box<FileSink>),
+    /// Tables in PostgreSQL.
+    Table(Box<TableSink>),
+}
+
+/// Where a sink is, by its setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File(PathBuf),
+    /// A database's URL.
+    Postgres(String),
+}
+
+impl From<&str> for Place {
+    fn from(text: &str) -> Self {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            Self::Postgres(text.to_owned())
+        } else {
+            Self::File(text.into())
+        }
+    }
+}
+
+impl Sink {
+    /// The cursor that was reached; empty at the first start.
+    pub fn cursor(&self) -> &str {
+        match self {
+            Self::File(file) => file.cursor(),
+            Self::Table(table) => table.cursor(),
+        }
+    }
+
+    /// Keeps events, and the cursor of the last one. When this returns, they are durable.
+    pub async fn store(&mut self, records: &[Record]) -> Result<(), Error> {
+        match self {
+            Self::File(file) => Ok(file.store(records)?),
+            Self::Table(table) => table.store(records).await,
+        }
+    }
+
+    /// Keeps a cursor that was reached without an event.
+    pub async fn reach(&mut self, cursor: &str) -> Result<(), Error> {
+        match self {
+            Self::File(file) => Ok(file.reach(cursor)?),
+            Self::Table(table) => table.reach(cursor).await,
+        }
+    }
+
+    /// Keeps that events are missing before a cursor.
+    pub async fn miss(&mut self, cursor: &str) -> Result<(), Error> {
+        match self {
+            Self::File(file) => Ok(file.miss(cursor)?),
+            Self::Table(table) => table.miss(cursor).await,
+        }
+    }
+}
