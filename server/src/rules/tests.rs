@@ -19,7 +19,7 @@ fn rules(name: &str) -> Rules {
     "#;
     let file = std::env::temp_dir().join(format!("fanfare-rules-{name}-{}.proto", std::process::id()));
     std::fs::write(&file, CATALOG).unwrap();
-    let catalogs = Arc::new(Catalogs::load(&[file]).unwrap());
+    let catalogs = Arc::new(Catalogs::load(fanfare_proto::catalog::Builtin::All, &[file]).unwrap());
     let engine = Arc::new(MemoryEngine::new(Retention::default(), Limits::default()));
     let presence = Presence::new(&catalogs, &PresenceConfig::default(), engine).unwrap();
     Rules::new(catalogs, Arc::new(presence))
