@@ -7,7 +7,8 @@
 //! 3. `hub`: follows the engine and delivers to subscriptions.
 //! 4. `ingest`: checks a request and appends its event.
 //! 5. `presence`: who is connected, over all servers on one store.
-//! 6. `call`: runs what browsers emit.
+//! 6. `rules`, `history`, `call`: who may use a room, stored events backwards, and what browsers
+//!    emit.
 //! 7. `auth`, `revoked`, `subscribers`, `peers`, `bridges`, `stats`, `access`, `health`, `probe`:
 //!    who may do what, and what operators see.
 //! 8. `grpc`: the methods. Only this module knows the protocol.

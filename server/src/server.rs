@@ -106,9 +106,7 @@ impl Server {
             bytes_per_user: KeyedLimiter::new(limits.publish_bytes_per_user),
             bytes_per_tenant: KeyedLimiter::new(limits.publish_bytes_per_tenant),
         };
-        let listen = |source| Error::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let (listener, address) = listen(config.listen).await?;
         let probed = Probe::tenant();
         let probe = Probe::new(probed.clone(), &catalogs, hub.clone(), engine.clone());
         let peers = Arc::new(Peers::new(engine.clone()));
@@ -141,12 +139,8 @@ impl Server {
             request_timeout: limits.request_timeout,
             closing: CancellationToken::new(),
         });
-        let bounds = Bounds {
-            connections_max: limits.connections_max,
-            per_address_max: limits.connections_per_address_max,
-        };
         let rules = connection_rules(&limits);
-        let acceptor = Acceptor::new(listener, bounds);
+        let acceptor = Acceptor::new(listener, bounds(&limits));
         let (budget, retention) = (Budget::new(), config.retention);
         let (places, of) = (acceptor.places(), services.clone());
         let source = ServerMetrics { services: of, places, budget: budget.clone(), limits, retention };
@@ -251,6 +245,19 @@ impl Server {
         self.services.engine.close().await;
         Ok(clean)
     }
+}
+
+/// A listener, and where it is.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let refused = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// How many connections the listener takes.
+const fn bounds(limits: &Limits) -> Bounds {
+    Bounds { connections_max: limits.connections_max, per_address_max: limits.connections_per_address_max }
 }
 
 /// Where a server is reached; empty when only others know, because it listens everywhere.
