@@ -24,7 +24,7 @@ after(() => fanfare?.stop());
 async function desk(tenant, { args = [], env = {}, grpc = 0 } = {}) {
   const api = await TelegramApi.start();
   const folder = dataDir();
-  const all = ["--server", fanfare.server.url, "--tenant", tenant, "--data-dir", folder, "--telegram-api", api.url, "--telegram-rate", "1000", ...args];
+  const all = ["--server", fanfare.server.url, "--tenant", tenant, "--data-dir", folder, "--telegram-api", api.url, "--telegram-rate", "1000", "--telegram-timeout", "2s", ...args];
   const secrets = { TOKEN: producer(tenant), TELEGRAM_TOKEN: api.token, ...env };
   const operator = await connect(fanfare.bridge.url, user(7, tenant, { username: "Ada" }));
   const found = {
@@ -157,7 +157,7 @@ test("an operator answers: limits, failures, lost answers and kill -9 in between
   const own = it.messages().filter((m) => m.fromMe);
   assert.deepStrictEqual(own.map(({ id, content, senderUserId, senderName }) => [id, content, senderUserId, senderName]), [[first.messageId, "Good morning", 7, "Ada"]]);
 
-  api.fail("sendMessage", { status: 429, description: "Too Many Requests: retry after 1", retryAfter: 1 }, { status: 502 }, { cut: "before" });
+  api.fail("sendMessage", { status: 429, description: "Too Many Requests: retry after 1", retryAfter: 1 }, { status: 502 }, { hangs: true }, { cut: "before" });
   const began = Date.now();
   const slow = await send({ text: "After the limit", clientMessageId: "b" });
   const photo = await send({ text: "A plan", clientMessageId: "c", media: { url: "https://example.com/plan.png", type: "image/png" } });

@@ -11,7 +11,7 @@ import { producer, user } from "./lib/tokens.js";
 let ports, fanfare, api, folder, service, operator;
 
 async function startService() {
-  const args = ["--server", fanfare.server.url, "--tenant", "5", "--data-dir", folder, "--waba-api", api.url, "--waba-phone-number-id", api.phoneNumberId, "--waba-rate", "1000"];
+  const args = ["--server", fanfare.server.url, "--tenant", "5", "--data-dir", folder, "--waba-api", api.url, "--waba-phone-number-id", api.phoneNumberId, "--waba-rate", "1000", "--waba-timeout", "2s"];
   const secrets = { TOKEN: producer("5"), WABA_TOKEN: api.token, WABA_APP_SECRET: api.appSecret, WABA_VERIFY_TOKEN: api.verifyToken };
   service = await startChannels(args, secrets, { ports });
   api.webhookUrl = `${await service.webhook()}/waba`;
@@ -103,7 +103,7 @@ test("an operator answers: limits, failures, a lost answer, statuses out of orde
   const send = (request) => call(operator, "message:send", { chatId, ...request });
   const sentAs = async ({ messageId }) => until(() => api.sent.find((m) => m.biz_opaque_callback_data === String(messageId)), "the message to be sent");
 
-  api.faults.push({ status: 400, code: 130429, message: "Rate limit hit", retryAfter: 1 }, { status: 503, code: 2 }, { cut: "before" });
+  api.faults.push({ status: 400, code: 130429, message: "Rate limit hit", retryAfter: 1 }, { status: 503, code: 2 }, { hangs: true }, { cut: "before" });
   const calls = api.calls.length;
   const first = await send({ text: "Good morning", clientMessageId: "a" });
   const sent = await sentAs(first);

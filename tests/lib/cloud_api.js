@@ -11,7 +11,7 @@ export class CloudApi {
   phoneNumberId = "106540352242922";
   /** What was sent, in order, each with the `id` that it got. */
   sent = [];
-  /** Faults of the next requests: { status, code, message, retryAfter }, or { cut: "before" | "after" }. */
+  /** Faults of the next requests: { status, code, message, retryAfter }, or { cut: "before" | "after" }, or { hangs: true }. */
   faults = [];
   /** When requests came. */
   calls = [];
@@ -41,13 +41,14 @@ export class CloudApi {
     if (request.url !== `/v23.0/${this.phoneNumberId}/messages`) return refuse(404, 100, "Unsupported post request");
     if (request.headers.authorization !== `Bearer ${this.token}`) return refuse(401, 190, "Invalid OAuth access token");
     const fault = this.faults.shift();
-    if (fault?.cut === "before") return request.destroy();
+    if (fault?.hangs) return;
+    if (fault?.cut === "before") return request.socket.destroy();
     if (fault?.status) return refuse(fault.status, fault.code, fault.message ?? "fault", fault.retryAfter ? { "retry-after": String(fault.retryAfter) } : {});
     const message = JSON.parse(body);
     if (!message[message.type] || message.messaging_product !== "whatsapp") return refuse(400, 100, "Invalid parameter");
     const id = `wamid.${this.#next++}`;
     this.sent.push({ ...message, id });
-    if (fault?.cut === "after") return request.destroy();
+    if (fault?.cut === "after") return request.socket.destroy();
     send(200, { messaging_product: "whatsapp", contacts: [{ input: message.to, wa_id: message.to }], messages: [{ id }] });
   }
 

@@ -11,7 +11,7 @@ export class TelegramApi {
   updates = [];
   /** What was sent, in order: { method, chat_id, … }. */
   sent = [];
-  /** Faults of the next calls, by method: { status, description, retryAfter }, or { cut: "before" | "after" }. */
+  /** Faults of the next calls, by method: { status, description, retryAfter }, or { cut: "before" | "after" }, or { hangs: true }. */
   faults = {};
   webhook = undefined;
   /** The offsets that were confirmed, and the times of calls. */
@@ -63,11 +63,12 @@ export class TelegramApi {
     if (token !== this.token) return refuse(401, "Unauthorized");
     this.calls.push({ method, at: Date.now() });
     const fault = this.faults[method]?.shift();
-    if (fault?.cut === "before") return request.destroy();
+    if (fault?.hangs) return;
+    if (fault?.cut === "before") return request.socket.destroy();
     if (fault?.status) return refuse(fault.status, fault.description ?? "fault", fault.retryAfter ? { retry_after: fault.retryAfter } : undefined);
     const parameters = JSON.parse(body || "{}");
     const result = await this.#run(method, parameters, request);
-    if (fault?.cut === "after") return request.destroy();
+    if (fault?.cut === "after") return request.socket.destroy();
     if (result instanceof Error) return refuse(400, result.message);
     send(200, { ok: true, result });
   }

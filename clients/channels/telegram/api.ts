@@ -3,21 +3,24 @@
 import { SendError } from "../common/channel.js";
 import { postJson } from "../common/http.js";
 
-/** How long a method may take, in milliseconds, beside what it waits for on purpose. */
-const CALL_MS = 15_000;
 /** How long nothing is sent when the token is refused, in milliseconds: it may be replaced. */
 const TOKEN_PAUSE_MS = 10_000;
 
 export class Api {
   readonly #url: string;
 
-  constructor(base: string, token: string) {
+  /** `timeoutMs` is how long a method may take, beside what it waits for on purpose. */
+  constructor(
+    base: string,
+    token: string,
+    readonly timeoutMs: number,
+  ) {
     this.#url = `${base}/bot${token}`;
   }
 
   /** Calls a method; gives its result. Throws SendError. */
   async call<T>(method: string, parameters: Record<string, unknown>, { waitMs = 0, signal }: { waitMs?: number; signal?: AbortSignal } = {}): Promise<T> {
-    const { status, body } = await postJson(`${this.#url}/${method}`, parameters, { timeoutMs: CALL_MS + waitMs, ...(signal ? { signal } : {}) });
+    const { status, body } = await postJson(`${this.#url}/${method}`, parameters, { timeoutMs: this.timeoutMs + waitMs, ...(signal ? { signal } : {}) });
     if (status === 200 && body.ok === true) return body.result as T;
     throw refusal(method, status, body);
   }

@@ -24,12 +24,13 @@ export const telegram: ChannelModule = {
     { name: "webhook-url", help: "The public URL of the account's webhook, which is registered with Telegram, e.g. https://example.com/telegram." },
     { name: "webhook-secret", help: "What Telegram sends back with each webhook: 16 to 256 of A-Z, a-z, 0-9, '_' and '-'.", secret: true },
     { name: "api", help: "The Bot API's address.", default: "https://api.telegram.org" },
+    { name: "timeout", help: "How long the Bot API may take to answer.", default: "15s" },
     { name: "rate", help: "Messages per second.", default: "25" },
   ],
   open: ({ name, values }) => {
     const mode = values.required("mode");
     if (mode !== "polling" && mode !== "webhook") throw new SettingsError(`${values.where}mode must be polling or webhook`);
-    const api = new Api(values.url("api"), values.secret("token"));
+    const api = new Api(values.url("api"), values.secret("token"), values.duration("timeout"));
     return mode === "polling" ? new TelegramPolling(api, name, values) : new TelegramWebhook(api, name, values);
   },
 };

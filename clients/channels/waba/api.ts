@@ -3,8 +3,6 @@
 import { SendError } from "../common/channel.js";
 import { postJson } from "../common/http.js";
 
-/** How long a request may take, in milliseconds. */
-const CALL_MS = 15_000;
 /** How long nothing is sent when the token is refused, in milliseconds: it may be replaced. */
 const TOKEN_PAUSE_MS = 10_000;
 /** How long nothing is sent to anybody, and to one customer, after a limit without a time, in milliseconds. */
@@ -23,7 +21,13 @@ export class GraphApi {
   readonly #url: string;
   readonly #token: string;
 
-  constructor(base: string, version: string, phoneNumberId: string, token: string) {
+  constructor(
+    base: string,
+    version: string,
+    phoneNumberId: string,
+    token: string,
+    readonly timeoutMs: number,
+  ) {
     this.#url = `${base}/${version}/${phoneNumberId}`;
     this.#token = token;
   }
@@ -31,7 +35,7 @@ export class GraphApi {
   /** Sends a message; gives its id. Throws SendError. */
   async send(message: Record<string, unknown>): Promise<string> {
     const headers = { authorization: `Bearer ${this.#token}` };
-    const { status, body, retryAfterMs } = await postJson(`${this.#url}/messages`, message, { headers, timeoutMs: CALL_MS });
+    const { status, body, retryAfterMs } = await postJson(`${this.#url}/messages`, message, { headers, timeoutMs: this.timeoutMs });
     const id = (body.messages as { id?: unknown }[] | undefined)?.[0]?.id;
     if (status === 200 && typeof id === "string") return id;
     throw refusal(status, body, retryAfterMs);

@@ -18,6 +18,7 @@ export const waba: ChannelModule = {
     { name: "verify-token", help: "What Meta sends when the webhook is registered; of your choice.", secret: true },
     { name: "api", help: "The Graph API's address.", default: "https://graph.facebook.com" },
     { name: "version", help: "The version of the Graph API.", default: "v23.0" },
+    { name: "timeout", help: "How long the Graph API may take to answer.", default: "15s" },
     { name: "rate", help: "Messages per second.", default: "50" },
   ],
   open: (account) => new Waba(account),
@@ -44,7 +45,7 @@ class Waba implements Channel {
     if (!/^v\d{1,3}\.\d{1,2}$/.test(version)) throw new SettingsError(`${values.where}version must be e.g. "v23.0"`);
     this.#appSecret = values.secret("app-secret");
     this.#verifyToken = values.secret("verify-token");
-    this.#api = new GraphApi(values.url("api"), version, this.#phoneNumberId, values.secret("token"));
+    this.#api = new GraphApi(values.url("api"), version, this.#phoneNumberId, values.secret("token"), values.duration("timeout"));
   }
 
   refuse({ text, media }: Pick<Outbound, "text" | "media">): { path: string; why: string } | undefined {
