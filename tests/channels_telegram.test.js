@@ -4,6 +4,7 @@ import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
 import { copyFileSync } from "node:fs";
 import path from "node:path";
+import { Authority } from "./lib/certificates.js";
 import { dataDir, freePort, startChannels } from "./lib/channels.js";
 import { call, connect } from "./lib/clients.js";
 import { QUIET, start, startServer, until, get } from "./lib/fanfare.js";
@@ -277,6 +278,28 @@ test("without the service's address the call is refused and the server starts", 
   assert.ok(server.url);
   socket.close();
   await stop();
+});
+
+test("the listener for Fanfare's server can ask for a certificate", async () => {
+  const authority = new Authority();
+  const [pair, own] = [authority.listener("channels"), authority.issue("server", ["DNS:server.example.org"])];
+  const it = await desk("certificates", { args: ["--grpc-tls-cert", pair.cert, "--grpc-tls-key", pair.key, "--grpc-client-ca", authority.ca] });
+  const { port: secure } = new URL(it.service.url);
+  const asked = async (...certificate) => {
+    const { bridge, stop } = await start({ serverArgs: [...QUIET, "--upstream", `channels=https://127.0.0.1:${secure}`, "--upstream-ca", authority.ca, ...certificate] });
+    const socket = await connect(bridge.url, user(1, "certificates"));
+    // Until the service has reached Fanfare it is `unavailable`.
+    const { error } = await until(async () => {
+      const answer = await call(socket, "message:send", { chatId: 7, text: "x", clientMessageId: "a" });
+      return (!certificate.length || answer.error.code !== "unavailable") && answer;
+    }, "an answer");
+    socket.close();
+    await stop();
+    return error.code;
+  };
+  assert.equal(await asked("--upstream-cert", own.cert, "--upstream-key", own.key), "not_found");
+  assert.ok(["unavailable", "timeout"].includes(await asked()));
+  await it.close();
 });
 
 test("wrong settings are refused with what would be right", async () => {
