@@ -1,6 +1,6 @@
 //! `fanfare types`.
 
-use std::{fmt::Write as _, fs, io::Write as _, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, anyhow, bail};
 use fanfare_proto::types;
@@ -18,6 +18,7 @@ pub(crate) fn types(args: &TypesArgs) -> anyhow::Result<()> {
         TypesFormat::Typescript => types::typescript(&catalogs, &args.package),
         TypesFormat::JsonSchema => json(types::json_schemas(&catalogs, &args.package))?,
         TypesFormat::Asyncapi => json(types::asyncapi(&catalogs, &args.package))?,
+        TypesFormat::Names => json(serde_json::to_value(names(&catalogs, &args.package))?)?,
     };
     match &args.out {
         Some(file) if args.check => check(args, file, &text),
@@ -28,6 +29,18 @@ pub(crate) fn types(args: &TypesArgs) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// By package and name, the full type names of all events.
+fn names<'c>(catalogs: &'c Catalogs, packages: &[String]) -> BTreeMap<&'c str, BTreeMap<&'c str, &'c str>> {
+    let mut names = BTreeMap::<&str, BTreeMap<&str, &str>>::new();
+    for event in catalogs.events() {
+        let package = event.full_name.rsplit_once('.').map_or("", |(package, _)| package);
+        if packages.is_empty() || packages.iter().any(|wanted| wanted == package) {
+            names.entry(package).or_default().insert(&event.name, &event.full_name);
+        }
+    }
+    names
 }
 
 /// Fails, saying where the file differs and what mends it.
@@ -75,6 +88,7 @@ fn command(args: &TypesArgs, file: &Path) -> String {
         TypesFormat::Typescript => {}
         TypesFormat::JsonSchema => flag("format", "json-schema"),
         TypesFormat::Asyncapi => flag("format", "asyncapi"),
+        TypesFormat::Names => flag("format", "names"),
     }
     flag("out", &file.display().to_string());
     command

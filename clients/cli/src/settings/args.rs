@@ -906,6 +906,8 @@ pub(crate) enum TypesFormat {
     JsonSchema,
     /// AsyncAPI 3.0.
     Asyncapi,
+    /// JSON with the full type name of each event, by package: for the emitter.
+    Names,
 }
 
 /// `fanfare check`.
