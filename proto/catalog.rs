@@ -11,6 +11,7 @@ mod history;
 mod payload;
 mod rule;
 mod source;
+mod state;
 mod template;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
@@ -29,6 +30,7 @@ pub use history::{HistoryElement, HistoryMethod};
 pub use payload::ValidPayload;
 pub use rule::RoomRule;
 pub use source::builtin_names;
+pub use state::StateType;
 pub use template::{RenderError, RoomTemplate};
 
 /// The prefix of an event's `type_url` in `google.protobuf.Any`.
@@ -238,6 +240,8 @@ pub struct EventType {
     pub ephemeral: bool,
     /// Its `bytes` fields are attachments over Socket.IO.
     pub binary: bool,
+    /// What it does to the current state of its rooms.
+    pub state: Option<StateType>,
     /// How its bytes and browser JSON correspond.
     pub shape: Arc<Shape>,
     /// Its descriptor.
@@ -340,6 +344,8 @@ pub struct ClientMethod {
     pub publish: Option<Publish>,
     /// The room the session joins.
     pub join: Option<RoomTemplate>,
+    /// The session gets the current state of the room that it joins.
+    pub state: bool,
     /// The room the session leaves.
     pub leave: Option<RoomTemplate>,
     /// The event that is sent to the caller alone, made like the response.

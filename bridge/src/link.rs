@@ -25,8 +25,8 @@ use fanfare_proto::{
     room::{Room, Tenant},
     v1::{
         CallRequest, CallResponse, Caller, Delivery, EventBatch, LinkHello, LinkRequest, LinkResponse,
-        Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse, SessionOpened, link_request,
-        link_response,
+        Reason, RecoverRequest, Recovered, ReplayRequest, ReplayResponse, SessionOpened, StateRequest,
+        StateResponse, link_request, link_response,
     },
 };
 use futures_util::FutureExt as _;
@@ -236,6 +236,12 @@ impl Link {
     ) -> Result<ReplayResponse, fanfare_client::Error> {
         let late = |_| fanfare_client::Error::Unreachable("the replay timed out".into());
         tokio::time::timeout(CALL_TIMEOUT, self.server().replay(request)).await.map_err(late)?
+    }
+
+    /// One page of the current state of rooms.
+    pub(crate) async fn state(&self, request: StateRequest) -> Result<StateResponse, fanfare_client::Error> {
+        let late = |_| fanfare_client::Error::Unreachable("the reading of the state timed out".into());
+        tokio::time::timeout(CALL_TIMEOUT, self.server().state(request)).await.map_err(late)?
     }
 
     /// Has the server run what a browser emitted.

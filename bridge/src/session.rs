@@ -158,10 +158,27 @@ pub(crate) struct Session {
 #[derive(Debug)]
 enum Gate {
     Open,
-    /// The log is read; what came meanwhile, and its bytes.
-    Closed(Vec<Arc<Event>>, usize),
-    /// Everything up to this cursor was read from the log.
-    After(String),
+    /// The log or the state is read; what came meanwhile, its bytes, and what was read before.
+    Closed(Vec<Arc<Event>>, usize, Vec<Read>),
+    /// Everything up to these places was read.
+    After(Vec<Read>),
+}
+
+/// What a session has got otherwise than live.
+#[derive(Debug)]
+struct Read {
+    /// Everything up to here.
+    upto: String,
+    /// Except the events of these rooms, which it was in already.
+    live: Vec<Room>,
+}
+
+impl Read {
+    /// Whether an event is among it.
+    fn has(&self, event: &Event) -> bool {
+        let is_live = |room: &String| self.live.iter().any(|live| live.as_str() == room);
+        !event.is_after(&self.upto) && !event.delivery.rooms.iter().any(is_live)
+    }
 }
 
 /// Calls run one after the other, in the order they were sent.
@@ -193,7 +210,7 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(parts: SessionParts) -> Self {
-        let gate = if parts.replays { Gate::Closed(Vec::new(), 0) } else { Gate::Open };
+        let gate = if parts.replays { Gate::Closed(Vec::new(), 0, Vec::new()) } else { Gate::Open };
         Self {
             tenant: parts.tenant,
             caller: parts.caller,
@@ -291,7 +308,7 @@ impl Session {
     fn hold(&self, events: &[Arc<Event>]) -> Result<bool, Overflow> {
         match &mut *self.gate() {
             Gate::Open => return Ok(false),
-            Gate::Closed(held, bytes) => {
+            Gate::Closed(held, bytes, _) => {
                 *bytes += events.iter().map(|event| event.len() + size_of::<Event>()).sum::<usize>();
                 // What is larger than the whole bound must get through all the same.
                 if *bytes > self.outbox.bytes_max() && !held.is_empty() {
@@ -299,30 +316,79 @@ impl Session {
                 }
                 held.extend_from_slice(events);
             }
-            Gate::After(upto) => self.pass(upto, events)?,
+            Gate::After(read) => self.pass(read, events)?,
         }
         Ok(true)
     }
 
-    /// The session has everything up to a cursor: opens the gate behind it.
-    pub(crate) fn open_gate(&self, upto: &str) -> Result<(), Overflow> {
+    /// Live events wait from here on, until the gate is opened.
+    pub(crate) fn close_gate(&self) {
         let mut gate = self.gate();
-        match std::mem::replace(&mut *gate, Gate::After(upto.to_owned())) {
-            Gate::Closed(held, _) => self.pass(upto, &held),
-            Gate::Open | Gate::After(_) => Ok(()),
+        *gate = match std::mem::replace(&mut *gate, Gate::Open) {
+            Gate::Open => Gate::Closed(Vec::new(), 0, Vec::new()),
+            Gate::After(read) => Gate::Closed(Vec::new(), 0, read),
+            closed @ Gate::Closed(..) => closed,
+        };
+        self.is_live.store(false, Ordering::Release);
+    }
+
+    /// Of what waits at the gate, only the events of these rooms stay.
+    pub(crate) fn discard_held(&self, live: &[Room]) {
+        if let Gate::Closed(held, ..) = &mut *self.gate() {
+            let is_live = |room: &String| live.iter().any(|live| live.as_str() == room);
+            held.retain(|event| event.delivery.rooms.iter().any(is_live));
         }
     }
 
-    /// Sends what is later than a cursor. The first stored event that is ends the question, because
-    /// events come in log order.
-    fn pass(&self, upto: &str, events: &[Arc<Event>]) -> Result<(), Overflow> {
-        let mut has_passed = false;
-        for event in events.iter().filter(|event| event.is_after(upto)) {
-            self.send_event(event)?;
-            has_passed |= event.cursor().is_some();
+    /// The session has everything up to a cursor: opens the gate behind it.
+    pub(crate) fn open_gate(&self, upto: &str) -> Result<(), Overflow> {
+        self.open_gate_behind(Some(Read { upto: upto.to_owned(), live: Vec::new() }))
+    }
+
+    /// The session has everything up to a cursor of the rooms that it was not in: opens the gate behind
+    /// it. `live` are the rooms that it was in.
+    pub(crate) fn open_gate_of_rooms(&self, upto: &str, live: Vec<Room>) -> Result<(), Overflow> {
+        self.open_gate_behind(Some(Read { upto: upto.to_owned(), live }))
+    }
+
+    /// Nothing was read: opens the gate as it was.
+    pub(crate) fn reopen_gate(&self) -> Result<(), Overflow> {
+        self.open_gate_behind(None)
+    }
+
+    fn open_gate_behind(&self, read: Option<Read>) -> Result<(), Overflow> {
+        let mut gate = self.gate();
+        let (held, mut all) = match std::mem::replace(&mut *gate, Gate::Open) {
+            Gate::Closed(held, _, before) => (held, before),
+            other => {
+                *gate = other;
+                return Ok(());
+            }
+        };
+        all.extend(read);
+        let passed = self.pass(&mut all, &held);
+        if all.is_empty() {
+            self.is_live.store(true, Ordering::Release);
+        } else {
+            *gate = Gate::After(all);
+        }
+        passed
+    }
+
+    /// Sends what was not read already. A stored event that is later than what was read ends the
+    /// question, because events come in log order.
+    fn pass(&self, read: &mut Vec<Read>, events: &[Arc<Event>]) -> Result<(), Overflow> {
+        let asks = !read.is_empty();
+        for event in events {
+            if !read.iter().any(|read| read.has(event)) {
+                self.send_event(event)?;
+            }
+            if event.cursor().is_some() {
+                read.retain(|read| !event.is_after(&read.upto));
+            }
         }
         // Not before: what finds it set must not overtake what is sent here.
-        if has_passed {
+        if asks && read.is_empty() {
             self.is_live.store(true, Ordering::Release);
         }
         Ok(())

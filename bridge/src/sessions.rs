@@ -5,6 +5,7 @@
 
 pub(crate) mod calls;
 mod feed;
+mod state;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -17,7 +17,7 @@ use prost_reflect::{
 
 use super::{
     CatalogError, Catalogs, ClientMethod, EventType, Method, NotifyMethod, Problem, RESERVED_NAMES, RoomRule,
-    RoomTemplate, SubscribeMethod, TYPE_URL_PREFIX,
+    RoomTemplate, StateType, SubscribeMethod, TYPE_URL_PREFIX,
     fill::{self, options},
     source::Sources,
 };
@@ -160,6 +160,13 @@ impl Checker<'_> {
         if binary && let Err(problem) = check_binary(&shape, "event", message.full_name()) {
             self.refuse(file, message.path(), number, problem);
         }
+        let state = state(&declared, ephemeral, announcement.is_some(), &shape);
+        let state = state
+            .map_err(|problem| {
+                let problem = format!("event {}: {problem}", message.full_name());
+                self.refuse(file, message.path(), number, problem);
+            })
+            .unwrap_or_default();
         let full_name = message.full_name().to_owned();
         self.packages.insert(message.package_name().to_owned());
         let event = EventType {
@@ -171,6 +178,7 @@ impl Checker<'_> {
             rooms,
             ephemeral,
             binary,
+            state,
             shape,
             descriptor: message.clone(),
             id_field: announcement::id_field(message),
@@ -336,6 +344,30 @@ impl Checker<'_> {
         }
         Ok(Method::Subscribe(Arc::new(SubscribeMethod { meta_field, event_fields })))
     }
+}
+
+/// What an event declares to do to the current state of its rooms.
+fn state(
+    declared: &prost_reflect::DynamicMessage,
+    is_ephemeral: bool,
+    is_announcement: bool,
+    shape: &Shape,
+) -> Result<Option<StateType>, String> {
+    if !declared.has_field_by_name("state") {
+        return Ok(None);
+    }
+    let state = declared.get_field_by_name("state");
+    let Some(state) = state.as_deref().and_then(Value::as_message) else { return Ok(None) };
+    if is_ephemeral {
+        return Err("`state` needs a stored event, but it is `ephemeral`; remove one".into());
+    }
+    if is_announcement {
+        return Err(
+            "`state` and `presence` exclude each other; `query` and GetPresence list who is online".into()
+        );
+    }
+    let ttl = state.get_field_by_name("ttl_seconds").and_then(|ttl| ttl.as_u32()).unwrap_or_default();
+    StateType::parse(&text(state, "key"), flag(state, "delete"), u64::from(ttl), shape).map(Some)
 }
 
 /// Whether there is something to attach.

@@ -24,8 +24,11 @@ const FOLDER_DEPTH_MAX: usize = 16;
 
 /// The names of the built-in catalogs, sorted: their folders.
 pub fn builtin_names() -> Vec<&'static str> {
-    let mut names: Vec<_> =
-        EMBEDDED.iter().filter(|(n, _)| !n.starts_with(CONTRACT)).filter_map(|(n, _)| n.split('/').next()).collect();
+    let mut names: Vec<_> = EMBEDDED
+        .iter()
+        .filter(|(n, _)| !n.starts_with(CONTRACT))
+        .filter_map(|(n, _)| n.split('/').next())
+        .collect();
     names.dedup();
     names
 }
@@ -79,8 +82,7 @@ impl FileResolver for Resolver {
 pub(super) fn compile(builtin: Builtin<'_>, paths: &[PathBuf]) -> Result<Sources, CatalogError> {
     let mut problems = Vec::new();
     let embedded = builtin.files();
-    let mut resolver =
-        Resolver { embedded: embedded.clone(), files: BTreeMap::new(), folders: Vec::new() };
+    let mut resolver = Resolver { embedded: embedded.clone(), files: BTreeMap::new(), folders: Vec::new() };
     for path in paths {
         if let Err(problem) = add(path, &mut resolver) {
             problems.push(problem);

@@ -45,6 +45,30 @@ pub enum RenderError {
         #[source]
         source: AddressError,
     },
+    /// A field of a state key is empty.
+    #[error("{field} is empty, but the state key {template:?} needs it")]
+    KeyEmpty {
+        /// The field's path.
+        field: String,
+        /// The same as browsers name it.
+        path: String,
+        /// The template.
+        template: String,
+    },
+    /// A field of a state key is unset.
+    #[error("a field of the state key {template:?} is unset")]
+    KeyUnset {
+        /// The template.
+        template: String,
+    },
+    /// The fields' values do not make a state key.
+    #[error(
+        "the state key {template:?} gives no key: want at most 128 bytes without white space or control characters"
+    )]
+    Key {
+        /// The template.
+        template: String,
+    },
     /// The payload is not valid.
     #[error(transparent)]
     Payload(#[from] PayloadError),

@@ -102,6 +102,7 @@ impl Calls {
             replies: outcome.reply.into_iter().collect(),
             catalog: method.package.clone(),
             binary,
+            state: method.state,
         })
     }
 

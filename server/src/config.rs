@@ -114,6 +114,10 @@ pub struct Limits {
     pub idempotency_age_max: Duration,
     /// Idempotency keys remembered a tenant; the oldest go first.
     pub idempotency_keys_max: usize,
+    /// Entries of a tenant's state.
+    pub state_entries_max: usize,
+    /// Payload and envelope bytes of a tenant's state.
+    pub state_bytes_max: usize,
     /// How much earlier than on the disk an event may be answered: so much can be lost in a crash. Zero: nothing.
     pub answered_early_max: Duration,
     /// Concurrent streams (calls) on one HTTP/2 connection.
@@ -156,6 +160,8 @@ impl Default for Limits {
             tenants_max: 100_000,
             idempotency_age_max: Duration::from_secs(600),
             idempotency_keys_max: 100_000,
+            state_entries_max: 10_000,
+            state_bytes_max: 16 << 20,
             answered_early_max: Duration::ZERO,
             streams_per_connection_max: 10_000,
             connections_max: 20_000,

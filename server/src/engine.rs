@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod conformance;
 pub(crate) mod disk;
+mod entries;
 mod feed;
 mod followers;
 pub(crate) mod memory;
@@ -24,11 +25,16 @@ mod userinfo;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fanfare_proto::{cursor::Cursor, room::Tenant, v1::EngineState};
+use fanfare_proto::{
+    cursor::Cursor,
+    room::{Room, Tenant},
+    v1::EngineState,
+};
 use futures_util::future::BoxFuture;
 use prost_types::Timestamp;
 
 pub(crate) use self::{
+    entries::{StateChange, StateEntry, StateLimits, StatePage, now_millis},
     feed::{Feed, FeedSender, feed},
     followers::Followers,
     records::Records,
@@ -187,6 +193,10 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Ephemeral events are announced in the same order and stored nowhere. All of it happens or
     /// nothing does. There is one answer per draft.
     ///
+    /// The changes of the current state that drafts carry are part of it. [`Refusal::Revision`] when
+    /// an entry has another revision than a draft expects; [`Refusal::StateEntries`] and
+    /// [`Refusal::StateBytes`] when the state would become too large.
+    ///
     /// After an error it is safe to append the same drafts again; none is stored twice if it has an
     /// idempotency key.
     fn append<'a>(
@@ -212,6 +222,16 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The cursor of the event with a seq: from there on the log can be read. The oldest cursor that can be
     /// read from when that one is later, and the end of the log when it is earlier.
     fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>>;
+
+    /// Entries of the current state of a room, by key, after a key. Sees everything that was
+    /// acknowledged anywhere before the call.
+    fn state_entries<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        room: &'a Room,
+        after: Option<&'a str>,
+        limits: StateLimits,
+    ) -> BoxFuture<'a, Result<StatePage, Refusal>>;
 
     /// Follows a tenant's log: every event after the cursor, in order, without a gap or a repeat,
     /// whichever server appended it. Ephemeral events are among them. The feed ends when the

@@ -158,6 +158,12 @@ pub(crate) enum Refusal {
     LeaseLost,
     #[error("the store of the log is full; events can be read, and published again when there is room")]
     StoreFull,
+    #[error("the state has revision {0}, which is not the expected one; read the state again")]
+    Revision(u64),
+    #[error("the state of a tenant has at most {0} entries; delete some (setting state-entries-max)")]
+    StateEntries(usize),
+    #[error("the state of a tenant has at most {0} bytes; delete some entries (setting state-bytes-max)")]
+    StateBytes(usize),
     #[error("no catalog is served in the namespace {0:?}")]
     Namespace(String),
     #[error("the user has {0} sessions already, no more are accepted (setting sessions-per-user)")]
@@ -195,12 +201,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl Refusal {
     /// The limits that refusals name, by their settings where they are settings.
-    pub(crate) const LIMITS: [&str; 12] = [
+    pub(crate) const LIMITS: [&str; 14] = [
         "event-bytes-max",
         "tenants-max",
         "sessions-per-user-max",
         "tail-readers",
         "store",
+        "state-entries-max",
+        "state-bytes-max",
         "subscriptions-per-user-max",
         "subscriptions-per-service-max",
         "rooms-per-user-max",
@@ -218,6 +226,8 @@ impl Refusal {
             Self::TooManySessions(_) => "sessions-per-user-max",
             Self::TooManyReaders(_) => "tail-readers",
             Self::StoreFull => "store",
+            Self::StateEntries(_) => "state-entries-max",
+            Self::StateBytes(_) => "state-bytes-max",
             Self::TooManySubscriptions { setting, .. } | Self::TooManyBytes { setting, .. } => setting,
             Self::TooManyRooms { .. } => "rooms-per-user-max",
             Self::TooFast(_) => "calls-per-user",
@@ -237,7 +247,7 @@ impl Refusal {
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::Payload { source, .. } | Self::Render(RenderError::Payload(source)) => &source.path,
-            Self::Render(RenderError::Empty { path, .. }) => path,
+            Self::Render(RenderError::Empty { path, .. } | RenderError::KeyEmpty { path, .. }) => path,
             _ => "",
         }
     }
@@ -271,6 +281,8 @@ impl Refusal {
             | Self::TooManyRevocations(_)
             | Self::TooManyReaders(_)
             | Self::StoreFull
+            | Self::StateEntries(_)
+            | Self::StateBytes(_)
             | Self::TooManySubscriptions { .. }
             | Self::TooManyRooms { .. }
             | Self::TooManyBytes { .. }
@@ -283,6 +295,7 @@ impl Refusal {
             Self::UpstreamTimeout { .. } => Reason::Timeout,
             Self::Upstream { reason, .. } => *reason,
             Self::Reset(_) => Reason::Reset,
+            Self::Revision(_) => Reason::Revision,
             Self::Shutdown => Reason::Shutdown,
         }
     }

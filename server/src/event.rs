@@ -19,7 +19,7 @@ use fanfare_proto::{
 use prost::Message as _;
 use prost_types::{Any, Timestamp};
 
-use crate::engine::Receipt;
+use crate::engine::{Receipt, StateChange};
 
 /// What an event's envelope costs in a bounded store, in bytes.
 const ENVELOPE: usize = 256;
@@ -79,6 +79,8 @@ pub(crate) struct Draft {
     pub(crate) idempotency_key: String,
     /// The number of the payload's string field that takes the event's id when it has one.
     pub(crate) id_field: Option<u32>,
+    /// What the event changes in the current state of its rooms.
+    pub(crate) state: Option<StateChange>,
 }
 
 /// An encoded form, made when it is first needed.
@@ -287,6 +289,7 @@ pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
         except_sessions: Vec::new(),
         idempotency_key: key.to_owned(),
         id_field: None,
+        state: None,
     }
 }
 
@@ -310,6 +313,7 @@ mod tests {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
+            state: None,
         };
         Event::new("1-1".into(), 1, 0, draft)
     }

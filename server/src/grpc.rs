@@ -260,6 +260,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
         "/fanfare.v1.Realtime/GetPresence" => unary(services, request, realtime::get_presence).await,
         "/fanfare.v1.Realtime/GetHistory" => unary(services, request, realtime::get_history).await,
         "/fanfare.v1.Realtime/RemoveFromRoom" => unary(services, request, realtime::remove_from_room).await,
+        "/fanfare.v1.Realtime/GetState" => unary(services, request, realtime::get_state).await,
         "/fanfare.v1.Realtime/Disconnect" => unary(services, request, realtime::disconnect).await,
         "/fanfare.v1.Admin/GetServer" => unary(services, request, admin::get_server).await,
         "/fanfare.v1.Admin/WatchStats" => admin::watch_stats(services, request).await,
@@ -276,6 +277,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
         "/fanfare.v1.Edge/Call" => unary(services, request, edge::call).await,
         "/fanfare.v1.Edge/Recover" => unary(services, request, edge::recover).await,
         "/fanfare.v1.Edge/Replay" => edge::replay(services, request).await,
+        "/fanfare.v1.Edge/State" => edge::state(services, request).await,
         _ => match services.catalogs.method(path).cloned() {
             Some(Method::Notify(method)) => catalog::notify(services, method, request).await,
             Some(Method::Subscribe(method)) => catalog::subscribe(services, method, request).await,

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access, auth,
-    engine::{Appended, Engine, Receipt},
+    engine::{Appended, Engine, Receipt, StateChange, now_millis},
     error::Refusal,
     event::Draft,
     hub::Hub,
@@ -135,10 +135,12 @@ impl Ingest {
         let valid = self.check_payload(kind, &payload)?;
         check_keys(&target)?;
         let sender = auth::sender(identity);
+        let time = now();
         Ok(Draft {
             tenant,
             rooms: rooms(kind, instead, &target, &valid)?,
-            time: now(),
+            time,
+            state: change(kind, &payload, target.expected_revision)?,
             idempotency_key: own_key(&sender, &target.idempotency_key),
             sender,
             kind: kind.clone(),
@@ -163,6 +165,7 @@ impl Ingest {
             tenant: tenant.clone(),
             rooms: rooms(kind, &[], &Target::default(), &valid)?,
             time,
+            state: change(kind, &payload, None)?,
             sender,
             id_field: kind.id_field,
             kind: kind.clone(),
@@ -298,6 +301,26 @@ fn rooms(
         rooms.dedup();
     }
     Ok(rooms)
+}
+
+/// What an event changes in the current state of its rooms.
+fn change(kind: &EventType, payload: &[u8], expected: Option<u64>) -> Result<Option<StateChange>, Refusal> {
+    let Some(state) = &kind.state else {
+        return match expected {
+            None => Ok(None),
+            Some(_) => Err(Refusal::Invalid(format!(
+                "target.expected_revision is for events whose type declares `state`; {} does not",
+                kind.full_name
+            ))),
+        };
+    };
+    let ttl = state.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    Ok(Some(StateChange {
+        key: format!("{} {}", kind.package, state.key(payload)?),
+        is_removal: state.is_removal,
+        expires_at: ttl.map(|ttl| now_millis().saturating_add(ttl)),
+        expected,
+    }))
 }
 
 /// The clock, as protobuf has it.

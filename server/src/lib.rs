@@ -40,6 +40,7 @@ mod rules;
 mod secure;
 mod server;
 mod share;
+mod snapshot;
 mod stats;
 mod subscribers;
 

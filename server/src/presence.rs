@@ -271,9 +271,8 @@ impl Presence {
         session_id: &str,
         instance: &str,
     ) -> Result<bool, Refusal> {
-        let change = |user: &mut user::User, cx: user::Context<'_>| {
-            Ok(user.hand_over(pid, session_id, instance, cx))
-        };
+        let change =
+            |user: &mut user::User, cx: user::Context<'_>| Ok(user.hand_over(pid, session_id, instance, cx));
         self.change(&key(caller)?, change).await
     }
 

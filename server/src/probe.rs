@@ -81,6 +81,7 @@ impl Probe {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
+            state: None,
         };
         let sent = self.engine.append(tenant, vec![draft]).await.map_err(|e| e.to_string())?;
         let sent: Vec<String> = sent.iter().map(|sent| sent.receipt().id).collect();

@@ -44,6 +44,48 @@ fn a_link_that_is_behind_the_log_repeats_nothing() {
     assert_eq!(witness.names(), ["typing", "10", "11", "12"]);
 }
 
+fn in_rooms(seqs: &[u64], rooms: &[&str]) -> Arc<Run> {
+    let stored = |seq: &u64| Delivery {
+        id: cursor(*seq),
+        name: seq.to_string(),
+        rooms: rooms.iter().map(|&room| room.to_owned()).collect(),
+        ..Delivery::default()
+    };
+    Run::split(seqs.iter().map(|seq| Arc::new(Event::new(stored(seq)))).collect(), 1).remove(0)
+}
+
+#[test]
+fn a_state_is_followed_by_what_is_later_and_other_rooms_lose_nothing() {
+    let (session, witness) = session("a", 100_000, false);
+    let live = vec![Room::org()];
+    session.send(&in_rooms(&[1], &["org"])).unwrap();
+    session.close_gate();
+    session.send(&in_rooms(&[2], &["org"])).unwrap();
+    session.send(&in_rooms(&[3], &["chat:7"])).unwrap();
+    session.send(&in_rooms(&[4], &["chat:7", "org"])).unwrap();
+    assert_eq!(witness.names(), ["1"], "the gate is closed");
+    session.open_gate_of_rooms(&cursor(6), live.clone()).unwrap();
+    assert_eq!(witness.names(), ["2", "4"]);
+    // The link is behind the state. Meanwhile the session joins another room.
+    session.send(&in_rooms(&[5], &["chat:7"])).unwrap();
+    session.close_gate();
+    session.send(&in_rooms(&[6], &["chat:7"])).unwrap();
+    session.send(&in_rooms(&[7], &["chat:7"])).unwrap();
+    session.send(&in_rooms(&[8], &["chat:8"])).unwrap();
+    session.open_gate_of_rooms(&cursor(8), vec![Room::org(), Room::new("chat:7").unwrap()]).unwrap();
+    session.send(&in_rooms(&[9], &["chat:8"])).unwrap();
+    session.send(&in_rooms(&[10], &["org"])).unwrap();
+    assert_eq!(witness.names(), ["7", "9", "10"]);
+    // Nothing was read: what waited for rooms that it was in comes.
+    session.close_gate();
+    session.send(&in_rooms(&[11], &["chat:9"])).unwrap();
+    session.send(&in_rooms(&[12], &["org"])).unwrap();
+    session.discard_held(&live);
+    session.reopen_gate().unwrap();
+    session.send(&in_rooms(&[13], &["org"])).unwrap();
+    assert_eq!(witness.names(), ["12", "13"]);
+}
+
 #[test]
 fn what_waits_at_the_gate_is_bounded() {
     let (session, _) = session("a", 3 * size_of::<Event>(), true);

@@ -131,7 +131,11 @@ impl Sessions {
         for reply in std::mem::take(&mut ok.replies) {
             session.reply(reply);
         }
-        let entered = self.join(session, &join).await?;
+        let entered = if ok.state {
+            self.join_with_state(session, &join).await?
+        } else {
+            self.join(session, &join).await?
+        };
         let left = self.rooms.leave(session, &leave);
         self.link.release(&session.tenant, &left);
         if session.is_closed() {
@@ -154,7 +158,7 @@ impl Sessions {
     }
 
     /// Puts the session into rooms whose events are certain to arrive; returns those it was not in.
-    async fn join(&self, session: &Arc<Session>, rooms: &[Room]) -> Result<Vec<Room>, Refusal> {
+    pub(super) async fn join(&self, session: &Arc<Session>, rooms: &[Room]) -> Result<Vec<Room>, Refusal> {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }

@@ -127,6 +127,7 @@ const fn status(reason: Reason) -> StatusCode {
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::Unspecified | Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Reason::Aborted
+        | Reason::Revision
         | Reason::InvalidArgument
         | Reason::UnknownEvent
         | Reason::Protocol

@@ -30,6 +30,7 @@ pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
     let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?
         .retry_for(args.retry_for);
     let target = Target {
+        expected_revision: args.expected_revision,
         tenant: args.client.tenant.clone(),
         rooms: args.room.clone(),
         idempotency_key: args.idempotency_key.clone(),

@@ -47,6 +47,8 @@ pub(crate) fn server_config(
     };
     config.limits = Limits {
         event_bytes_max: args.event_bytes_max.0,
+        state_entries_max: args.state_entries_max,
+        state_bytes_max: args.state_bytes_max.0,
         tenants_max: args.tenants_max,
         idempotency_age_max: args.idempotency_age,
         answered_early_max: args.lose_in_a_crash,

@@ -35,8 +35,12 @@ pub(crate) async fn store(catalogs: &Catalogs, args: SubscribeArgs, out: &str) -
     let token = identity::tool_token(&args.client, &["subscribe"])?;
     let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?;
     let mut sink = open(&args, out).await?;
-    let mut request =
-        SubscribeRequest { tenant: args.client.tenant.clone(), rooms: args.rooms, after: args.after };
+    let mut request = SubscribeRequest {
+        tenant: args.client.tenant.clone(),
+        rooms: args.rooms,
+        after: args.after,
+        with_state: false,
+    };
     if !sink.cursor().is_empty() {
         sink.cursor().clone_into(&mut request.after);
         info!(cursor = request.after, "storing goes on");

@@ -33,6 +33,7 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
     let token = identity::tool_token(&args.client, &["subscribe"])?;
     let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?;
     let mut subscription = client.subscribe(SubscribeRequest {
+        with_state: false,
         tenant: args.client.tenant,
         rooms: args.rooms,
         after: args.after,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, anyhow, bail};
-use fanfare_proto::types;
+use fanfare_proto::{catalog::Catalogs, types};
 
 use crate::settings::{TypesArgs, TypesFormat};
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use fanfare_proto::v1::{
     CallRequest, CallResponse, LinkRequest, LinkResponse, RecoverRequest, RecoverResponse, ReplayRequest,
-    ReplayResponse, edge_client,
+    ReplayResponse, StateRequest, StateResponse, edge_client,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -77,6 +77,11 @@ impl EdgeClient {
     /// One page of a tenant's log.
     pub async fn replay(&self, request: ReplayRequest) -> Result<ReplayResponse, Error> {
         Ok(self.client.clone().replay(authorized(request, &self.bearer)).await?.into_inner())
+    }
+
+    /// One page of the current state of rooms.
+    pub async fn state(&self, request: StateRequest) -> Result<StateResponse, Error> {
+        Ok(self.client.clone().state(authorized(request, &self.bearer)).await?.into_inner())
     }
 
     /// Runs what a browser emitted.

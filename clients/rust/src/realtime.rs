@@ -144,7 +144,8 @@ impl Subscription {
                 self.request.after = position.cursor;
                 Ok(None)
             }
-            None => Ok(None),
+            // It is not asked for.
+            Some(Kind::State(_)) | None => Ok(None),
         }
     }
 }

@@ -68,12 +68,18 @@ impl Checker<'_> {
         if binary {
             check_binary(&response, "response", output.full_name()).map_err(refuse)?;
         }
+        let join = own_kind(declared, "join", &request, &input)?;
+        let state = flag(declared, "state");
+        if state && join.is_none() {
+            return Err(refuse("state: there is no `join` whose room has it; add one, or remove it".into()));
+        }
         let made = Arc::new(ClientMethod {
             on: on.clone(),
             package: method.parent_file().package_name().to_owned(),
             transport,
             path: path.to_owned(),
-            join: own_kind(declared, "join", &request, &input)?,
+            join,
+            state,
             leave: own_kind(declared, "leave", &request, &input)?,
             publish: self.publish(declared, from)?,
             query,

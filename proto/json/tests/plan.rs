@@ -64,8 +64,10 @@ fn catalogs() -> &'static [Catalogs] {
         let tests = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"));
         let folders =
             ["catalogs", "catalogs-console", "catalogs-namespaces", "catalogs-types", "catalogs-upstream"];
-        let mut all: Vec<_> =
-            folders.iter().map(|folder| Catalogs::load(Builtin::All, &[tests.join(folder)]).unwrap()).collect();
+        let mut all: Vec<_> = folders
+            .iter()
+            .map(|folder| Catalogs::load(Builtin::All, &[tests.join(folder)]).unwrap())
+            .collect();
         let file = std::env::temp_dir().join(format!("fanfare-rooms-{}.proto", std::process::id()));
         std::fs::write(&file, ROOMS).unwrap();
         all.push(Catalogs::load(Builtin::All, std::slice::from_ref(&file)).unwrap());

@@ -2,6 +2,8 @@
 //! engine runs all of it with `conformance!(name, open)`, where `open` is an async function from
 //! bounds to two handles on a fresh store.
 
+mod state;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -17,6 +19,8 @@ use crate::{
     event::{builtin_kind, draft},
     interest::{Interest, Since},
 };
+
+pub(crate) use self::state::*;
 
 /// Two servers on one store, and what ends the store when it is dropped. Absent where the store's
 /// program is not installed, which skips the test.
@@ -43,6 +47,13 @@ macro_rules! conformance {
             a_record_expires
             a_crash_between_record_and_event_publishes_one_event
             signals_reach_one_server_or_all_others
+            the_state_has_the_newest_event_of_each_key
+            a_change_of_another_revision_is_refused_with_its_batch
+            one_of_many_creates_an_entry
+            the_state_is_bounded
+            an_entry_ends
+            the_state_lasts_longer_than_its_events
+            a_snapshot_and_the_log_after_it_are_the_truth
         );
     };
     ($name:ident, $open:path, $($test:ident)*) => {

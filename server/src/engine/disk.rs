@@ -27,7 +27,7 @@ use bytes::Bytes;
 use fanfare_proto::{
     catalog::Catalogs,
     cursor::{Cursor, Epoch},
-    room::Tenant,
+    room::{Room, Tenant},
     v1::EngineState,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -41,7 +41,9 @@ use self::{
 };
 use super::{
     Appended, Engine, Feed, Followed, Page, ReadLimits, Record, Records, Replaced, Replacement, ServerId,
-    Signals, Space, StoredEvent, Unreadable, Usage, Watched,
+    Signals, Space, StateEntry, StateLimits, StatePage, StoredEvent, Unreadable, Usage, Watched,
+    entries::{PageBuilder, is_over},
+    now_millis,
     state::{Meter, outage},
 };
 use crate::{
@@ -195,6 +197,51 @@ impl Shared {
         Ok(Page { events: scan.events, cursor: self.cursor(scan.reached), more: scan.reached < head })
     }
 
+    fn state_entries(
+        &self,
+        tenant: &Tenant,
+        room: &Room,
+        after: Option<&str>,
+        limits: StateLimits,
+    ) -> Result<StatePage, Refusal> {
+        // Before the entries: what is newer than the cursor comes from the log.
+        let Ends { number, head, .. } = self.places.ends(tenant);
+        let (mut page, mut more, cursor) = (PageBuilder::new(limits), false, self.cursor(head));
+        let Some(number) = number else { return Ok(page.finish(cursor, false)) };
+        let store = self.store().ok_or(Refusal::Storage("read"))?;
+        let (mut refused, now) = (None, now_millis());
+        let mut take = |key: &str, seq: u64, stored: Option<StoredEvent>| {
+            let expires_at = stored.as_ref().and_then(|event| event.state.as_ref()?.expires_at);
+            if is_over(expires_at, now) {
+                return true;
+            }
+            match stored.map(|stored| stored.draft(tenant, &self.catalogs)) {
+                Some(Ok(draft)) => {
+                    more = !page.fits(draft.payload.len());
+                    if !more {
+                        let event = Arc::new(Event::stored(self.cursor(seq), draft));
+                        page.push(StateEntry { event, key: key.to_owned(), expires_at });
+                    }
+                }
+                Some(Err(Unreadable::UnknownType(name))) => refused = Some(Refusal::NewerCatalog(name)),
+                Some(Err(Unreadable::Damaged)) | None => refused = Some(Refusal::Storage("read")),
+            }
+            !more && refused.is_none()
+        };
+        match unpanicked(|| store.visit_state(number, room.as_str(), after, &mut take)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(%error, "the state cannot be read");
+                return Err(Refusal::Storage("read"));
+            }
+            None => {
+                tracing::error!("the state cannot be read: the file is damaged");
+                return Err(Refusal::Storage("read"));
+            }
+        }
+        refused.map_or_else(|| Ok(page.finish(cursor, more)), Err)
+    }
+
     /// Takes the next event of a scan, if it is wanted; gives why the scan cannot go on.
     fn take(
         &self,
@@ -255,6 +302,17 @@ impl Engine for DiskEngine {
     fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
         let Ends { base, head, .. } = self.shared.places.ends(tenant);
         std::future::ready(Ok(self.shared.cursor(seq.max(base).min(head)))).boxed()
+    }
+
+    fn state_entries<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        room: &'a Room,
+        after: Option<&'a str>,
+        limits: StateLimits,
+    ) -> BoxFuture<'a, Result<StatePage, Refusal>> {
+        async move { tokio::task::block_in_place(|| self.shared.state_entries(tenant, room, after, limits)) }
+            .boxed()
     }
 
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use fanfare_proto::{
     cursor::{Cursor, Epoch},
-    room::Tenant,
+    room::{Room, Tenant},
     v1::EngineState,
 };
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -22,7 +22,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use self::log::Log;
 use super::{
     Appended, Engine, Feed, Followed, OWN_TENANT, Page, ReadLimits, Record, Records, Replaced, Replacement,
-    ServerId, Signals, Space, Usage, Watched,
+    ServerId, Signals, Space, StateLimits, StatePage, Usage, Watched,
 };
 use crate::{
     config::{Limits, Retention},
@@ -96,7 +96,7 @@ impl Store {
         let (answers, growth) = {
             let mut log = locked(&log);
             let before = log.bytes();
-            let answers = log.append(batch, &self.retention, &self.limits);
+            let answers = log.append(batch, &self.retention, &self.limits)?;
             (answers, growth(before, log.bytes()))
         };
         self.grow(growth);
@@ -140,6 +140,7 @@ impl Store {
             let is_idle = {
                 let mut log = locked(&log);
                 log.forget_keys(now, &self.limits);
+                log.end_entries();
                 log.is_idle(now, self.limits.idle_age_max)
             };
             drop(log);
@@ -198,6 +199,16 @@ impl Engine for MemoryEngine {
 
     fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
         ready(self.store.log(tenant).map(|log| locked(&log).cursor_at(seq)))
+    }
+
+    fn state_entries<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        room: &'a Room,
+        after: Option<&'a str>,
+        limits: StateLimits,
+    ) -> BoxFuture<'a, Result<StatePage, Refusal>> {
+        ready(self.store.log(tenant).map(|log| locked(&log).state_entries(room, after, limits)))
     }
 
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {

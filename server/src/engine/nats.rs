@@ -18,6 +18,7 @@
 mod claims;
 mod config;
 mod ends;
+mod entries;
 mod forward;
 mod frame;
 mod keys;
@@ -43,7 +44,12 @@ use std::{
 
 use async_nats::{ConnectOptions, jetstream};
 use bytes::Bytes;
-use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant, v1::EngineState};
+use fanfare_proto::{
+    catalog::Catalogs,
+    cursor::Cursor,
+    room::{Room, Tenant},
+    v1::EngineState,
+};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -59,7 +65,8 @@ use self::{
     sweep::Sweeper,
 };
 use super::{
-    Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space, Usage,
+    Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space, StateLimits,
+    StatePage, Usage,
 };
 use crate::{
     config::{Limits, Retention},
@@ -275,6 +282,16 @@ impl Engine for NatsEngine {
 
     fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
         self.in_time("read", self.shared.cursor_at(tenant, seq)).boxed()
+    }
+
+    fn state_entries<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        room: &'a Room,
+        after: Option<&'a str>,
+        limits: StateLimits,
+    ) -> BoxFuture<'a, Result<StatePage, Refusal>> {
+        self.in_time("read", self.shared.state_entries(tenant, room, after, limits)).boxed()
     }
 
     fn follow<'a>(

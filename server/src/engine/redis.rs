@@ -9,6 +9,7 @@ mod append;
 mod checks;
 mod config;
 mod credentials;
+mod entries;
 mod fault;
 mod follow;
 mod frame;
@@ -28,7 +29,12 @@ pub(crate) mod tests;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fanfare_proto::{catalog::Catalogs, cursor::Cursor, room::Tenant, v1::EngineState};
+use fanfare_proto::{
+    catalog::Catalogs,
+    cursor::Cursor,
+    room::{Room, Tenant},
+    v1::EngineState,
+};
 use futures_util::future::BoxFuture;
 use redis::Value;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,7 +47,8 @@ pub use self::{
     credentials::Credentials,
 };
 use super::{
-    Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space, Usage,
+    Appended, Engine, Feed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space, StateLimits,
+    StatePage, Usage,
 };
 use crate::{
     config::{Limits, Retention},
@@ -229,6 +236,16 @@ impl Engine for RedisEngine {
             let cursor = self.shared.cursor_at(tenant, seq).await;
             cursor.map_err(|fault| fault.refusal("read"))
         })
+    }
+
+    fn state_entries<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        room: &'a Room,
+        after: Option<&'a str>,
+        limits: StateLimits,
+    ) -> BoxFuture<'a, Result<StatePage, Refusal>> {
+        Box::pin(self.shared.state_entries(tenant, room, after, limits))
     }
 
     fn follow<'a>(

@@ -8,6 +8,7 @@ use fanfare_proto::{
 use prost::Message;
 use prost_types::Timestamp;
 
+use super::StateChange;
 use crate::event::Draft;
 
 /// An event as it is stored.
@@ -35,6 +36,9 @@ pub(crate) struct StoredEvent {
     /// have it yet: engines whose store gives the place store the payload without it.
     #[prost(uint32, optional, tag = "9")]
     pub(crate) id_field: Option<u32>,
+    /// What it changes in the current state of its rooms.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) state: Option<StateChange>,
 }
 
 /// Why a stored event cannot be read.
@@ -59,6 +63,7 @@ impl StoredEvent {
             millis,
             cost: cost as u64,
             id_field: draft.id_field,
+            state: draft.state.clone(),
         }
     }
 
@@ -78,6 +83,7 @@ impl StoredEvent {
             except_sessions: self.except_sessions,
             idempotency_key: String::new(),
             id_field: self.id_field,
+            state: self.state,
         })
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Frame {
     Link { tenant: String, cursor: String, events: Vec<Arc<Event>> },
     /// A `fanfare.v1.ReplayResponse`.
     Replay { events: Vec<Arc<Event>>, cursor: String, more: bool },
+    /// A `fanfare.v1.StateResponse`.
+    State { events: Vec<Arc<Event>>, cursor: String, next: String },
 }
 
 impl Frame {
@@ -50,6 +52,20 @@ impl Frame {
                 put(2, cursor.as_bytes(), buf);
                 encode_key(3, WireType::Varint, buf);
                 encode_varint(u64::from(*more), buf);
+            }
+            Self::State { events, cursor, next } => {
+                // StateResponse.entries = 80, .cursor = 81, .next_page_token = 82;
+                // Delivery.ephemeral = 6: the client's place in the log is not the event's.
+                for event in events {
+                    let delivery = event.delivery();
+                    encode_key(80, WireType::LengthDelimited, buf);
+                    encode_varint(delivery.len() as u64 + 2, buf);
+                    buf.put_slice(&delivery);
+                    encode_key(6, WireType::Varint, buf);
+                    encode_varint(1, buf);
+                }
+                put(81, cursor.as_bytes(), buf);
+                put(82, next.as_bytes(), buf);
             }
             Self::Link { tenant, cursor, events } => {
                 // LinkResponse.events = 2; EventBatch.tenant = 1, .cursor = 2, .events = 3.

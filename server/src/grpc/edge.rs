@@ -12,7 +12,7 @@ use fanfare_proto::{
     token::{Identity, Scope},
     v1::{
         CallRequest, CallResponse, LinkRequest, RecoverRequest, RecoverResponse, Recovered, ReplayRequest,
-        call_response,
+        StateRequest, call_response,
     },
 };
 use futures_util::{FutureExt as _, stream};
@@ -30,11 +30,14 @@ use crate::{
     error::Refusal,
     hub::{Inbox, Subscription},
     interest::Interest,
+    snapshot::Snapshot,
 };
 use link::Link;
 
 /// Rooms of a replay: those of one session.
 const REPLAY_ROOMS_MAX: usize = 10_000;
+/// Entries of the state in one page.
+const ENTRIES_MAX: usize = 256;
 /// The largest request, in bytes: a million rooms of an ordinary length.
 pub(super) const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
@@ -94,6 +97,31 @@ pub(super) async fn recover(
     }
     let rooms = rooms.iter().map(|room| room.as_str().to_owned()).collect();
     Ok(RecoverResponse { recovered: Some(Recovered { session_id, rooms, after: after.to_string() }) })
+}
+
+pub(super) async fn state(services: Arc<Services>, request: http::Request<Body>) -> Response<Body> {
+    let method = service_fn(move |request: Request<StateRequest>| {
+        let services = services.clone();
+        async move {
+            let identity = services.identify(&request)?;
+            auth::require(&identity, Scope::Bridge)?;
+            let request = request.into_inner();
+            let tenant = auth::tenant(&identity, &request.tenant)?;
+            let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
+            let token = request.page_token.parse()?;
+            let page = Snapshot::read(&*services.engine, &tenant, &rooms, token, ENTRIES_MAX).await?;
+            let events = page.once(&rooms).map(|entry| entry.event.clone()).collect();
+            let next = page.next.map(|next| next.text()).unwrap_or_default();
+            Ok::<_, Status>(tonic::Response::new(Frame::State {
+                events,
+                cursor: page.cursor.to_string(),
+                next,
+            }))
+        }
+        .boxed()
+    });
+    let codec = FrameCodec::<StateRequest>::default();
+    super::grpc(codec, REQUEST_BYTES_MAX).unary(method, request).await
 }
 
 /// One page of a tenant's log.

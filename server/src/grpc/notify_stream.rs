@@ -89,10 +89,12 @@ impl Producer {
         }
     }
 
-    /// Appends the first drafts of one tenant.
+    /// Appends the first drafts of one tenant. One that changes the state is appended alone: when it
+    /// is refused, nothing after it may be in the log.
     async fn append(&mut self) -> Result<(), Refusal> {
         let Some(tenant) = self.drafts.front().map(|draft| draft.tenant.clone()) else { return Ok(()) };
-        let count = self.drafts.iter().take_while(|draft| draft.tenant == tenant).count();
+        let plain = self.drafts.iter().take_while(|draft| draft.tenant == tenant && draft.state.is_none());
+        let count = plain.count().max(1);
         let batch = self.drafts.drain(..count).collect();
         let answers = self.services.ingest.append(&tenant, batch).await?;
         self.answers.extend(answers.iter().map(ingest::response));

@@ -8,8 +8,8 @@ use fanfare_proto::{
     token::{Identity, Scope},
     v1::{
         DisconnectRequest, DisconnectResponse, GetHistoryRequest, GetHistoryResponse, GetPresenceRequest,
-        GetPresenceResponse, NotifyRequest, NotifyResponse, Reason, RemoveFromRoomRequest,
-        RemoveFromRoomResponse, SubscribeRequest, disconnect_request::Whom as Named,
+        GetPresenceResponse, GetStateRequest, GetStateResponse, NotifyRequest, NotifyResponse, Reason,
+        RemoveFromRoomRequest, RemoveFromRoomResponse, SubscribeRequest, disconnect_request::Whom as Named,
     },
 };
 use futures_util::{FutureExt as _, Stream};
@@ -29,6 +29,7 @@ use crate::{
     interest::Interest,
     peers::{Question, Removal},
     presence::Whom,
+    snapshot::Snapshot,
 };
 
 /// Users in one answer of GetPresence.
@@ -36,6 +37,9 @@ const USERS_DEFAULT: usize = 100;
 const USERS_MAX: usize = 1000;
 /// Events in one answer of GetHistory.
 const EVENTS_DEFAULT: usize = 50;
+/// Entries in one answer of GetState.
+const ENTRIES_DEFAULT: usize = 100;
+const ENTRIES_MAX: usize = 1000;
 /// The longest text that sessions are told when they are disconnected.
 const MESSAGE_BYTES_MAX: usize = 256;
 
@@ -93,6 +97,31 @@ pub(super) async fn get_history(
         events: page.events.iter().map(|event| event.whole()).collect(),
         more: next.is_some(),
         next: next.map(|cursor| cursor.to_string()).unwrap_or_default(),
+    })
+}
+
+pub(super) async fn get_state(
+    services: Arc<Services>,
+    identity: Arc<Identity>,
+    request: GetStateRequest,
+) -> Result<GetStateResponse, Refusal> {
+    let tenant = auth::tenant(&identity, &request.tenant)?;
+    let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
+    services.rules.check_read(&identity, &rooms)?;
+    let size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
+        0 => ENTRIES_DEFAULT,
+        size @ 1..=ENTRIES_MAX => size,
+        size => return Err(Refusal::Invalid(format!("page_size is {size}: want 1 to {ENTRIES_MAX}"))),
+    };
+    let token = request.page_token.parse()?;
+    let place = services.subscribers.admit(&identity, rooms.len())?;
+    // One caller at a time reads much; a closed semaphore stops nobody.
+    let _turn = place.scan().await;
+    let page = Snapshot::read(&*services.engine, &tenant, &rooms, token, size).await?;
+    Ok(GetStateResponse {
+        entries: page.entries.iter().map(|(room, entry)| entry.message(room)).collect(),
+        cursor: page.cursor.to_string(),
+        next_page_token: page.next.map(|next| next.text()).unwrap_or_default(),
     })
 }
 

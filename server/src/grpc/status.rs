@@ -40,11 +40,14 @@ impl From<Refusal> for Status {
             | Refusal::TooManyRevocations(_)
             | Refusal::TooManyReaders(_)
             | Refusal::StoreFull
+            | Refusal::StateEntries(_)
+            | Refusal::StateBytes(_)
             | Refusal::TooManySubscriptions { .. }
             | Refusal::TooManyRooms { .. }
             | Refusal::TooManyBytes { .. }
             | Refusal::TooFast(_) => Code::ResourceExhausted,
             Refusal::Reset(_) => Code::OutOfRange,
+            Refusal::Revision(_) => Code::Aborted,
             Refusal::NoSession(_) | Refusal::Namespace(_) => Code::NotFound,
             Refusal::NoSigner | Refusal::UpstreamNotConfigured(_) => Code::FailedPrecondition,
             Refusal::Shutdown
@@ -59,6 +62,9 @@ impl From<Refusal> for Status {
         let mut metadata = HashMap::new();
         if let Refusal::Reset(cursor) = &refusal {
             metadata.insert("cursor".to_owned(), cursor.to_string());
+        }
+        if let Refusal::Revision(revision) = &refusal {
+            metadata.insert("revision".to_owned(), revision.to_string());
         }
         if !refusal.path().is_empty() {
             metadata.insert("path".to_owned(), refusal.path().to_owned());

@@ -28,6 +28,7 @@ use crate::{
     event::Event,
     hub::{Batch, Inbox, Subscription},
     rules::Removals,
+    snapshot::{PageToken, Snapshot},
     stats::Counted,
     subscribers::Place,
 };
@@ -36,6 +37,9 @@ use crate::{
 const ALL_ROOMS: &str = "*";
 /// The farthest expiry that is waited for; longer ones are looked at again then.
 const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Entries of the state in one message.
+const ENTRIES_MAX: usize = 128;
 
 /// How events become response messages.
 #[derive(Debug)]
@@ -55,6 +59,16 @@ impl Form {
                 Some(Frame::Typed { meta_field: method.meta_field, event_field, event })
             }
         }
+    }
+
+    /// A page of the state.
+    fn state(&self, page: &Snapshot, rooms: &[Room], first: bool) -> Vec<Frame> {
+        if matches!(self, Self::Typed(_)) {
+            return page.once(rooms).filter_map(|entry| self.event(entry.event.clone())).collect();
+        }
+        let entries = page.entries.iter().map(|(room, entry)| entry.message(room)).collect();
+        let kind = v1::subscribe_response::Kind::State(v1::StateSnapshot { entries, first });
+        vec![Frame::message(&v1::SubscribeResponse { kind: Some(kind) })]
     }
 
     fn position(&self, cursor: Cursor) -> Frame {
@@ -83,6 +97,8 @@ struct Reader {
     identity: Arc<Identity>,
     place: Place,
     pending: VecDeque<Frame>,
+    /// The rest of the state, before the events.
+    state: Option<State>,
     more: bool,
     heartbeat: Interval,
     revocations: watch::Receiver<u64>,
@@ -90,6 +106,12 @@ struct Reader {
     rooms: Vec<Room>,
     ended: bool,
     since: Instant,
+}
+
+/// What is left of a snapshot.
+struct State {
+    rooms: Vec<Room>,
+    next: Option<PageToken>,
 }
 
 impl Drop for Reader {
@@ -119,12 +141,42 @@ pub(super) async fn open(
     let after = Cursor::after(&request.after)?;
     let place = services.subscribers.admit(&identity, rooms.len().max(1))?;
     let inbox = Arc::new(Inbox::default());
-    let mut subscription =
-        Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await?;
+    if is_everything && request.with_state {
+        return Err(Refusal::Invalid(
+            "with_state needs rooms by name: it cannot be had for all rooms".into(),
+        ));
+    }
+    let opened = match after {
+        None if request.with_state => None,
+        after => match Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await {
+            Err(Refusal::Reset(_)) if request.with_state => None,
+            opened => Some(opened?),
+        },
+    };
+    let mut pending = VecDeque::new();
+    let (mut subscription, state) = match opened {
+        Some(subscription) => {
+            pending.push_back(form.position(subscription.cursor()));
+            (subscription, None)
+        }
+        None => {
+            let turn = place.scan().await;
+            let token = PageToken::default();
+            let page = Snapshot::read(&*services.engine, &tenant, &rooms, token, ENTRIES_MAX).await?;
+            drop(turn);
+            pending.extend(form.state(&page, &rooms, true));
+            let (start, own) = (Some(page.cursor), rooms.clone());
+            let subscription = Subscription::open(&services.hub, &tenant, own, start, &inbox, 0).await?;
+            let state = State { rooms: rooms.clone(), next: page.next };
+            if state.next.is_none() {
+                pending.push_back(form.position(subscription.cursor()));
+            }
+            (subscription, Some(state).filter(|state| state.next.is_some()))
+        }
+    };
     if is_everything {
         subscription.add_everything();
     }
-    let pending = VecDeque::from([form.position(subscription.cursor())]);
     let heartbeat = services.heartbeat();
     let counted = services.stats.subscribed();
     let revocations = services.revoked.changes();
@@ -138,6 +190,7 @@ pub(super) async fn open(
         identity,
         place,
         pending,
+        state,
         more: false,
         heartbeat,
         revocations,
@@ -163,6 +216,23 @@ impl Reader {
                 return Some((Err(refusal.into()), self));
             }
         }
+    }
+
+    /// Takes the next page of the state; after the last one the subscription begins.
+    async fn take_state(&mut self, state: State) -> Result<(), Refusal> {
+        self.services.check_expiry(&self.identity)?;
+        self.services.revoked.check(&self.identity)?;
+        let turn = self.place.scan().await;
+        let (tenant, token) = (self.subscription.tenant(), state.next.unwrap_or_default());
+        let page = Snapshot::read(&*self.services.engine, tenant, &state.rooms, token, ENTRIES_MAX).await?;
+        drop(turn);
+        self.pending.extend(self.form.state(&page, &state.rooms, false));
+        if page.next.is_some() {
+            self.state = Some(State { rooms: state.rooms, next: page.next });
+        } else {
+            self.pending.push_back(self.form.position(self.subscription.cursor()));
+        }
+        Ok(())
     }
 
     /// The server shuts down: everything that was acknowledged is still sent, then the end.
@@ -194,6 +264,9 @@ impl Reader {
 
     /// Waits for something to send.
     async fn fill(&mut self) -> Result<(), Refusal> {
+        if let Some(state) = self.state.take() {
+            return self.take_state(state).await;
+        }
         let mut beat = false;
         let tenant = self.subscription.tenant();
         // Also before more of the log is read.

@@ -53,6 +53,7 @@ impl World {
             except_sessions: Vec::new(),
             idempotency_key: String::new(),
             id_field: None,
+            state: None,
         }
     }
 

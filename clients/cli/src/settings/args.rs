@@ -271,6 +271,12 @@ pub(crate) struct ServerArgs {
     /// The largest event.
     #[arg(long, env = "FANFARE_EVENT_BYTES_MAX", value_name = "SIZE", default_value = "64KiB")]
     pub(crate) event_bytes_max: Size,
+    /// Entries of a tenant's state: events whose type declares `state`.
+    #[arg(long, env = "FANFARE_STATE_ENTRIES_MAX", value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) state_entries_max: usize,
+    /// Payload and envelope bytes of a tenant's state.
+    #[arg(long, env = "FANFARE_STATE_BYTES_MAX", value_name = "SIZE", default_value = "16MiB")]
+    pub(crate) state_bytes_max: Size,
     /// Tenants with a log.
     #[arg(long, env = "FANFARE_TENANTS_MAX", value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) tenants_max: usize,
@@ -736,6 +742,10 @@ pub(crate) struct NotifyArgs {
     /// Makes a retry safe.
     #[arg(long, value_name = "KEY", default_value = "")]
     pub(crate) idempotency_key: String,
+    /// For events whose type declares `state`: publishes only if the entry has this revision, the seq of
+    /// its event; 0: if there is none.
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) expected_revision: Option<u64>,
     /// How long it is tried while no server takes it.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15s")]
     pub(crate) retry_for: Duration,

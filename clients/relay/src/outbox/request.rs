@@ -35,6 +35,7 @@ pub(super) fn request(catalogs: &Catalogs, row: Row) -> Result<NotifyRequest, St
         rooms: row.rooms,
         idempotency_key: row.id,
         except_sessions: row.except_sessions,
+        expected_revision: None,
     };
     Ok(NotifyRequest { target: Some(target), event: Some(event) })
 }

@@ -5,8 +5,8 @@ use fanfare_proto::room::Tenant;
 use prost::Message as _;
 use redb::{ReadableTable as _, WriteTransaction};
 
-use super::store::{EVENTS, Failed, KEYS, META, RECORDS, StoredAnswer, TENANTS, seal, space_name};
-use crate::engine::{Space, StoredEvent};
+use super::store::{EVENTS, Failed, KEYS, META, RECORDS, STATE, StoredAnswer, TENANTS, seal, space_name};
+use crate::engine::{Space, StoredEvent, entries::EntryKey};
 
 /// A record as it will be.
 #[derive(Debug)]
@@ -18,6 +18,16 @@ pub(super) struct RecordChange {
     pub(super) value: Option<Bytes>,
 }
 
+/// An entry of the state as it will be.
+#[derive(Debug)]
+pub(super) struct StateChanged {
+    /// The log's number.
+    pub(super) number: u32,
+    pub(super) place: EntryKey,
+    /// The seq and the event; absent: the entry goes.
+    pub(super) entry: Option<(u64, StoredEvent)>,
+}
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -27,6 +37,8 @@ pub(super) struct Changes {
     /// The events of a log up to a seq go.
     pub(super) trims: Vec<(Tenant, u32, u64)>,
     pub(super) keys: Vec<(u32, String, Option<StoredAnswer>)>,
+    /// Changes of the state, in order.
+    pub(super) state: Vec<StateChanged>,
     pub(super) records: Vec<RecordChange>,
     /// Logs that go.
     pub(super) freed: Vec<Tenant>,
@@ -40,6 +52,7 @@ impl Changes {
             && self.events.is_empty()
             && self.trims.is_empty()
             && self.keys.is_empty()
+            && self.state.is_empty()
             && self.records.is_empty()
             && self.freed.is_empty()
             && self.floor.is_none()
@@ -72,6 +85,16 @@ impl Changes {
                         _ = table.insert((*number, key.as_str()), answer.encode_to_vec().as_slice())?;
                     }
                     None => _ = table.remove((*number, key.as_str()))?,
+                }
+            }
+        }
+        if !self.state.is_empty() {
+            let mut table = write.open_table(STATE)?;
+            for StateChanged { number, place, entry } in &self.state {
+                let key = (*number, place.room.as_str(), place.key.as_str());
+                match entry {
+                    Some((seq, event)) => _ = table.insert(key, (*seq, seal(event).as_slice()))?,
+                    None => _ = table.remove(key)?,
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{Limits, Retention},
-    engine::Receipt,
+    engine::{Receipt, entries::StateIndex},
 };
 
 /// The log's own clock, in milliseconds. It goes on where the log ended, and then as fast as a clock that cannot be set:
@@ -58,6 +58,7 @@ pub(super) struct Log {
     pub(super) bytes: u64,
     pub(super) keys: HashMap<String, Receipt>,
     pub(super) key_ages: VecDeque<(u64, String)>,
+    pub(super) state: StateIndex<()>,
 }
 
 impl Log {
@@ -69,7 +70,8 @@ impl Log {
     /// Whether it holds nothing, and that for so long.
     pub(super) fn is_idle(&self, now: u64, age_max: Duration) -> bool {
         let age_max = u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX);
-        self.retained.is_empty() && self.keys.is_empty() && now.saturating_sub(self.used_at) >= age_max
+        let is_empty = self.retained.is_empty() && self.keys.is_empty() && self.state.is_empty();
+        is_empty && now.saturating_sub(self.used_at) >= age_max
     }
 
     /// Removes events beyond the retention.

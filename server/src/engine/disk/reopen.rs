@@ -119,6 +119,7 @@ impl Writer {
                 bytes: log.retained.iter().map(|(_, cost)| cost).sum(),
                 retained: log.retained.into(),
                 key_ages: log.keys.iter().map(|(at, key, _)| (*at, key.clone())).collect(),
+                state: log.state,
                 keys: log.keys.into_iter().map(|(_, key, answer)| (key, answer)).collect(),
             };
             self.bytes += own.bytes;

@@ -14,7 +14,7 @@ use redb::{
 
 use super::{
     file,
-    store::{EVENTS, Failed, KEYS, META, RECORDS, TENANTS, unseal},
+    store::{EVENTS, Failed, KEYS, META, RECORDS, STATE, TENANTS, unseal},
 };
 
 /// Copies everything that can be read into a fresh file, and puts that in the place of the old one. The old one stays when
@@ -34,6 +34,7 @@ pub(super) fn rewrite(path: &Path) -> Result<(), Failed> {
         copy(&read, &write, EVENTS)?;
         copy(&read, &write, KEYS)?;
         copy(&read, &write, RECORDS)?;
+        copy(&read, &write, STATE)?;
         write.commit()?;
         suspicion
     };
@@ -61,6 +62,16 @@ fn verify(read: &ReadTransaction) -> Result<(), Failed> {
         let (_, record) = entry?;
         if unseal(record.value()).is_none() {
             return Err(Failed::Corrupted("an event is not what was written".into()));
+        }
+    }
+    let state = match read.open_table(STATE) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        state => state?,
+    };
+    for entry in state.iter()? {
+        let (_, entry) = entry?;
+        if unseal(entry.value().1).is_none() {
+            return Err(Failed::Corrupted("an entry of the state is not what was written".into()));
         }
     }
     Ok(())

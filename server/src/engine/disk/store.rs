@@ -14,9 +14,7 @@ use bytes::Bytes;
 use fanfare_proto::{cursor::Epoch, room::Tenant};
 use prost::Message;
 use prost_types::Timestamp;
-use redb::{
-    Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
-};
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{
     changes::Changes,
@@ -24,7 +22,10 @@ use super::{
     rewrite::rewrite,
 };
 use crate::{
-    engine::{Receipt, Record, Space, StoredEvent},
+    engine::{
+        Receipt, Record, Space, StoredEvent,
+        entries::{EntryKey, StateIndex},
+    },
     error::Error,
 };
 
@@ -42,6 +43,8 @@ pub(super) const EVENTS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinitio
 pub(super) const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("keys");
 /// Space and key → revision and value. Records that expire are not written.
 pub(super) const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");
+/// Tenant's number, room and key → seq, checksum and [`StoredEvent`] of an entry of the state.
+pub(super) const STATE: TableDefinition<'_, (u32, &str, &str), (u64, &[u8])> = TableDefinition::new("state");
 /// A table of the layout before.
 const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
 
@@ -115,6 +118,14 @@ pub(super) struct Loaded {
     pub(super) retained: Vec<(u64, u64)>,
     /// Idempotency keys with their time, oldest first.
     pub(super) keys: Vec<(u64, String, Receipt)>,
+    pub(super) state: StateIndex<()>,
+}
+
+impl Loaded {
+    fn new(tenant: Tenant, number: u32, head: u64) -> Self {
+        let (retained, keys, state) = Default::default();
+        Self { tenant, number, head, retained, keys, state }
+    }
 }
 
 /// Everything that is in a store.
@@ -213,6 +224,7 @@ impl Store {
         let read = self.database.begin_read()?;
         let (tenants, events, keys) =
             (read.open_table(TENANTS)?, read.open_table(EVENTS)?, read.open_table(KEYS)?);
+        let entries = read.open_table(STATE)?;
         let mut all = Vec::new();
         for entry in tenants.iter()? {
             let (name, place) = entry?;
@@ -220,7 +232,7 @@ impl Store {
             let Ok(tenant) = Tenant::new(name.value()) else {
                 return Ok(Err(format!("{:?} is no tenant", name.value())));
             };
-            let mut loaded = Loaded { tenant, number, head, retained: Vec::new(), keys: Vec::new() };
+            let mut loaded = Loaded::new(tenant, number, head);
             let mut next = None;
             for entry in events.range((number, 0)..=(number, u64::MAX))? {
                 let (key, record) = entry?;
@@ -248,6 +260,10 @@ impl Store {
                 };
                 loaded.keys.push((answer.millis, key.value().1.to_owned(), answer.receipt()));
             }
+            let Some(state) = state_of(&entries, number, head)? else {
+                return Ok(Err(format!("the state of tenant {:?} is not what was written", name.value())));
+            };
+            loaded.state = state;
             loaded.keys.sort_by_key(|(millis, ..)| *millis);
             all.push(loaded);
         }
@@ -297,6 +313,30 @@ impl Store {
         Ok(write.commit()?)
     }
 
+    /// The entries of the state of a room after a key, by key, until `visit` says stop; `None` stands
+    /// for one that is damaged.
+    pub(super) fn visit_state(
+        &self,
+        number: u32,
+        room: &str,
+        after: Option<&str>,
+        mut visit: impl FnMut(&str, u64, Option<StoredEvent>) -> bool,
+    ) -> Result<(), Failed> {
+        let read = self.database.begin_read()?;
+        let state = read.open_table(STATE)?;
+        for entry in state.range((number, room, after.unwrap_or_default())..)? {
+            let (key, value) = entry?;
+            let ((of, in_room, key), (seq, record)) = (key.value(), value.value());
+            if (of, in_room) != (number, room) {
+                break;
+            }
+            if after != Some(key) && !visit(key, seq, unseal(record)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The events of a tenant after a seq and up to another, in order, until `visit` says stop;
     /// `None` stands for one that is damaged.
     pub(super) fn visit(
@@ -316,6 +356,23 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The state of a tenant; `None` when an entry is damaged.
+fn state_of(
+    entries: &impl ReadableTable<(u32, &'static str, &'static str), (u64, &'static [u8])>,
+    number: u32,
+    head: u64,
+) -> Result<Option<StateIndex<()>>, Failed> {
+    let mut state = StateIndex::default();
+    for entry in entries.range((number, "", "")..(number + 1, "", ""))? {
+        let (key, value) = entry?;
+        let ((_, room, key), (seq, record)) = (key.value(), value.value());
+        let Some(event) = unseal(record).filter(|_| seq <= head) else { return Ok(None) };
+        let expires_at = event.state.as_ref().and_then(|change| change.expires_at);
+        state.put(EntryKey::new(room, key), seq, event.payload.len(), expires_at, ());
+    }
+    Ok(Some(state))
 }
 
 /// Runs what may meet a damaged file, on which redb panics here and there instead of refusing it; `None` when it did.
@@ -369,6 +426,7 @@ fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Resu
     write.open_table(EVENTS)?;
     write.open_table(KEYS)?;
     write.open_table(RECORDS)?;
+    write.open_table(STATE)?;
     if epoch.is_ok() && write.delete_table(SESSIONS)? {
         tracing::warn!("the log is of an earlier version: it is kept, but sessions cannot be recovered");
     }

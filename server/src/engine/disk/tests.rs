@@ -7,7 +7,10 @@ use proptest::prelude::*;
 
 use super::{log::STEP_MILLIS, *};
 use crate::{
-    engine::tests::{append, folder, held, opened, rest},
+    engine::{
+        StateChange,
+        tests::{append, folder, held, opened, rest},
+    },
     event::draft,
     hub::{Hub, Inbox, Subscription},
 };
@@ -58,6 +61,39 @@ async fn reopening_keeps_epoch_seq_events_keys_and_records() {
     let new = Replacement { value: Some(Bytes::from_static(b"4")), expected: 0, ttl: None };
     let Replaced::Revision(later) = engine.replace(&space, "a", new).await.unwrap() else { panic!() };
     assert!(later > removed, "revisions go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reopening_keeps_the_state_beyond_the_retention_and_what_has_ended_goes() {
+    let (folder, limits) = (folder(), Limits { state_entries_max: 3, ..Limits::default() });
+    let retention = Retention { events_max: 1, ..Retention::default() };
+    let open = || -> Arc<dyn Engine> { Arc::new(opened(&folder, retention, limits)) };
+    let change = |key: &str, expires_at: Option<u64>, is_removal: bool| {
+        let state = Some(StateChange { key: key.into(), is_removal, expires_at, expected: None });
+        Draft { state, ..draft("1", "", 10) }
+    };
+    let (tenant, page) = (Tenant::new("1").unwrap(), StateLimits { entries_max: 9, bytes_max: 9999 });
+    let keys = async |engine: &Arc<dyn Engine>| {
+        let page = engine.state_entries(&tenant, &Room::org(), None, page).await.unwrap();
+        page.entries.iter().map(|entry| (entry.key.clone(), entry.event.seq)).collect::<Vec<_>>()
+    };
+    let engine = open();
+    append(&engine, change("a", None, false)).await.unwrap();
+    append(&engine, change("b", None, false)).await.unwrap();
+    append(&engine, change("b", None, true)).await.unwrap();
+    append(&engine, change("c", Some(now_millis() + 3_600_000), false)).await.unwrap();
+    append(&engine, change("d", Some(1), false)).await.unwrap();
+    engine.sweep().await;
+    engine.close().await;
+
+    let engine = open();
+    assert_eq!(held(&engine, "1", limits).await, [5]);
+    assert_eq!(keys(&engine).await, [("a".to_owned(), 1), ("c".to_owned(), 4)]);
+    // It counts what was there.
+    append(&engine, change("e", None, false)).await.unwrap();
+    let full = append(&engine, change("f", None, false)).await;
+    assert!(matches!(full, Err(Refusal::StateEntries(3))), "{full:?}");
+    engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

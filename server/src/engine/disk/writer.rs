@@ -4,7 +4,7 @@
 //! opened anew: what is on the disk then is what has happened.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -18,13 +18,16 @@ use tokio::{
 
 use super::{
     Shared,
-    changes::{Changes, RecordChange},
+    changes::{Changes, RecordChange, StateChanged},
     log::{Clock, Log},
     store::{Contents, StoredAnswer, unpanicked},
 };
 use crate::{
     config::Retention,
-    engine::{Appended, OWN_TENANT, Records, Replaced, Replacement, Space, StoredEvent},
+    engine::{
+        Appended, OWN_TENANT, Records, Replaced, Replacement, Space, StoredEvent, entries::EntryKey,
+        now_millis,
+    },
     error::Refusal,
     event::{Draft, Event},
     share,
@@ -183,7 +186,7 @@ impl Writer {
         let now = self.clock.now();
         for command in batch {
             match command {
-                Command::Append(tenant, drafts, answer) => match self.log(&tenant) {
+                Command::Append(tenant, drafts, answer) => match self.check(&tenant, &drafts, &mut round) {
                     Ok(()) => {
                         let appended = self.admit(&tenant, drafts, now, &mut round);
                         round.outcomes.push(Outcome::Appended(appended, answer));
@@ -222,6 +225,9 @@ impl Writer {
         for tenant in round.touched.keys() {
             let Some(log) = self.logs.get_mut(tenant) else { continue };
             let forgotten = log.forget_keys(now, &limits);
+            if round.sweeps {
+                changes.end_entries(log);
+            }
             changes.keys.extend(forgotten.into_iter().map(|key| (log.number, key, None)));
             self.bytes -= log.bytes;
             log.trim(now, &self.shared.retention);
@@ -279,6 +285,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Refuses a batch that cannot be appended: there are too many tenants, or the state is not as
+    /// expected.
+    fn check(&mut self, tenant: &Tenant, drafts: &[Draft], round: &mut Round) -> Result<(), Refusal> {
+        self.log(tenant)?;
+        let Some(log) = self.logs.get_mut(tenant).filter(|_| drafts.iter().any(|d| d.state.is_some())) else {
+            return Ok(());
+        };
+        round.changes.end_entries(log);
+        let mut seen = HashSet::new();
+        let is_new = |draft: &&Draft| {
+            let key = draft.idempotency_key.as_str();
+            key.is_empty() || (!log.keys.contains_key(key) && seen.insert(key.to_owned()))
+        };
+        log.state.trial(log.head + 1).add(drafts.iter().filter(is_new), &self.shared.limits)
+    }
+
     /// Gives a batch its places in its log.
     fn admit(&mut self, tenant: &Tenant, drafts: Vec<Draft>, now: u64, round: &mut Round) -> Vec<Appended> {
         let Some(log) = self.logs.get_mut(tenant) else { return Vec::new() };
@@ -301,6 +323,7 @@ impl Writer {
                 log.bytes += record.cost;
                 self.bytes += record.cost;
                 log.retained.push_back((now, record.cost));
+                change_state(log, &event, &record, changes);
                 changes.events.push((log.number, event.seq, record));
                 event
             };
@@ -362,6 +385,30 @@ impl Writer {
         for (space, key, revision, replacement) in round.records.drain(..) {
             self.shared.records.put(&space, &key, revision, replacement.value, replacement.ttl);
         }
+    }
+}
+
+/// Changes the state as an event says.
+fn change_state(log: &mut Log, event: &Event, record: &StoredEvent, changes: &mut Changes) {
+    let Some(change) = &event.draft.state else { return };
+    for room in event.rooms() {
+        let place = EntryKey::new(room.as_str(), &change.key);
+        let entry = (!change.is_removal).then(|| (event.seq, record.clone()));
+        if change.is_removal {
+            log.state.remove(&place);
+        } else {
+            log.state.put(place.clone(), event.seq, record.payload.len(), change.expires_at, ());
+        }
+        changes.state.push(StateChanged { number: log.number, place, entry });
+    }
+}
+
+impl Changes {
+    /// Removes entries of the state that have ended.
+    fn end_entries(&mut self, log: &mut Log) {
+        let number = log.number;
+        let ended = log.state.end(now_millis()).into_iter();
+        self.state.extend(ended.map(|place| StateChanged { number, place, entry: None }));
     }
 }
 

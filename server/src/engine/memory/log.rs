@@ -1,16 +1,23 @@
 //! A tenant's log in memory.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fanfare_proto::cursor::{Cursor, Epoch};
+use fanfare_proto::{
+    cursor::{Cursor, Epoch},
+    room::Room,
+};
 
 use crate::{
     config::{Limits, Retention},
-    engine::{Appended, Feed, Followers, Page, ReadLimits, Receipt},
+    engine::{
+        Appended, Feed, Followers, Page, ReadLimits, Receipt, StateEntry, StateLimits, StatePage,
+        entries::{EntryKey, PageBuilder, StateIndex},
+        now_millis,
+    },
     error::Refusal,
     event::{Draft, Event},
     interest::Interest,
@@ -30,12 +37,13 @@ pub(super) struct Log {
     /// Keys by age; each is in `keys`.
     key_ages: VecDeque<(Instant, String)>,
     followers: Followers,
+    state: StateIndex<Arc<Event>>,
 }
 
 impl Log {
     pub(super) fn new(epoch: Epoch, head: u64) -> Self {
-        let (entries, bytes, keys, key_ages, followers) = Default::default();
-        Self { epoch, head, used_at: Instant::now(), entries, bytes, keys, key_ages, followers }
+        let (entries, bytes, keys, key_ages, followers, state) = Default::default();
+        Self { epoch, head, used_at: Instant::now(), entries, bytes, keys, key_ages, followers, state }
     }
 
     pub(super) const fn head(&self) -> u64 {
@@ -65,14 +73,55 @@ impl Log {
         batch: Vec<Draft>,
         retention: &Retention,
         limits: &Limits,
-    ) -> Vec<Appended> {
+    ) -> Result<Vec<Appended>, Refusal> {
         let now = Instant::now();
         self.used_at = now;
         self.forget_keys(now, limits);
+        if batch.iter().any(|draft| draft.state.is_some()) {
+            self.end_entries();
+            let mut seen = HashSet::new();
+            let is_new = |draft: &&Draft| {
+                let key = draft.idempotency_key.as_str();
+                key.is_empty() || (!self.keys.contains_key(key) && seen.insert(key.to_owned()))
+            };
+            self.state.trial(self.head + 1).add(batch.iter().filter(is_new), limits)?;
+        }
         let answers: Vec<Appended> = batch.into_iter().map(|draft| self.admit(draft, now)).collect();
         self.trim(now, retention);
         self.announce(&answers);
-        answers
+        Ok(answers)
+    }
+
+    /// Removes entries of the state that have ended.
+    pub(super) fn end_entries(&mut self) {
+        self.state.end(now_millis());
+    }
+
+    /// Changes the state as an event says.
+    fn change(&mut self, event: &Arc<Event>) {
+        let Some(change) = &event.draft.state else { return };
+        for room in event.rooms() {
+            let place = EntryKey::new(room.as_str(), &change.key);
+            if change.is_removal {
+                self.state.remove(&place);
+            } else {
+                let payload = event.draft.payload.len();
+                self.state.put(place, event.seq, payload, change.expires_at, event.clone());
+            }
+        }
+    }
+
+    pub(super) fn state_entries(&self, room: &Room, after: Option<&str>, limits: StateLimits) -> StatePage {
+        let (mut page, mut more) = (PageBuilder::new(limits), false);
+        for (key, entry) in self.state.room(room, after, now_millis()) {
+            more = !page.fits(entry.value.draft.payload.len());
+            if more {
+                break;
+            }
+            let (event, expires_at) = (entry.value.clone(), entry.expires_at);
+            page.push(StateEntry { event, key: key.to_owned(), expires_at });
+        }
+        page.finish(self.cursor(), more)
     }
 
     fn admit(&mut self, draft: Draft, now: Instant) -> Appended {
@@ -87,6 +136,7 @@ impl Log {
             let event = Arc::new(Event::stored(self.cursor(), draft));
             self.bytes += event.cost_bytes();
             self.entries.push_back((now, event.clone()));
+            self.change(&event);
             event
         };
         if !key.is_empty() {
@@ -109,7 +159,10 @@ impl Log {
 
     /// Whether nobody needs it, and that for so long.
     pub(super) fn is_idle(&mut self, now: Instant, age_max: Duration) -> bool {
-        let is_empty = self.entries.is_empty() && self.keys.is_empty() && self.followers.is_empty();
+        let is_empty = self.entries.is_empty()
+            && self.keys.is_empty()
+            && self.followers.is_empty()
+            && self.state.is_empty();
         is_empty && now.saturating_duration_since(self.used_at) >= age_max
     }
 

@@ -33,6 +33,9 @@ pub(super) struct Frame {
     /// The server that has appended it.
     #[prost(string, tag = "8")]
     pub(super) server: String,
+    /// The seq of the newest event of the log that changes the state; 0 if there is none.
+    #[prost(uint64, tag = "9")]
+    pub(super) state: u64,
 }
 
 /// An event of a frame.
@@ -83,6 +86,8 @@ pub(super) struct Head {
     pub(super) bytes: u64,
     /// When the last frame was appended.
     pub(super) millis: u64,
+    /// The seq of the newest event of the log that changes the state; 0 if there is none.
+    pub(super) state: u64,
 }
 
 /// A random tag.
@@ -113,7 +118,8 @@ impl Frame {
     }
 
     pub(super) fn head(&self, place: u64) -> Head {
-        Head { place, cursor: self.cursor(self.last()), bytes: self.bytes, millis: self.millis }
+        let (cursor, bytes, millis, state) = (self.cursor(self.last()), self.bytes, self.millis, self.state);
+        Head { place, cursor, bytes, millis, state }
     }
 
     /// Whether it is the next one after the end of a log.

@@ -6,6 +6,7 @@ mod append;
 mod catch_up;
 mod held;
 mod owner;
+mod state;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use super::{
     store::Entry,
 };
 use crate::{
-    engine::{Appended, Feed, FeedSender, feed},
+    engine::{Appended, Feed, FeedSender, entries::StateIndex, feed},
     error::Refusal,
     event::{Draft, Event},
 };
@@ -83,6 +84,8 @@ pub(super) struct Log {
     /// When the end was last confirmed by the log.
     contact_at: Instant,
     keys: Keys,
+    /// The state after the known end of the log, once it was loaded.
+    state: Option<StateIndex<()>>,
     /// The frame that is being written.
     attempt: Option<Attempt>,
     followers: Vec<FeedSender<Arc<Event>>>,
@@ -125,6 +128,7 @@ impl Log {
             is_sure: false,
             contact_at: now,
             keys: Keys::default(),
+            state: None,
             attempt: None,
             followers: Vec::new(),
             watch: None,

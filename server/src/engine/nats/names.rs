@@ -112,6 +112,21 @@ impl Names {
         }
     }
 
+    /// The beginning of the subjects of a room's entries of the state.
+    pub(super) fn state_of_room(&self, tenant: &Tenant, room: &str) -> String {
+        format!("{}.r.s.{}.{}.", self.prefix, token(tenant.as_str()), token(room))
+    }
+
+    /// The subjects of all entries of a tenant's state.
+    pub(super) fn state_of_tenant(&self, tenant: &Tenant) -> String {
+        format!("{}.r.s.{}.>", self.prefix, token(tenant.as_str()))
+    }
+
+    /// Where it says how far the log is in a tenant's state.
+    pub(super) fn state_reached(&self, tenant: &Tenant) -> String {
+        format!("{}.r.w.{}", self.prefix, token(tenant.as_str()))
+    }
+
     /// Where signals to one server, or to all, are published.
     pub(super) fn signals(&self, to: Option<&ServerId>) -> String {
         match to {

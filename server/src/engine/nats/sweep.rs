@@ -75,7 +75,7 @@ impl Sweeper {
     async fn look_at(&self, shared: &Shared, tenant: &Tenant) -> Option<usize> {
         let name = shared.store.names.log(tenant);
         let bytes_max = self.level as u64;
-        match trim(shared, &name, &self.retention, bytes_max).await {
+        match trim(shared, tenant, &name, &self.retention, bytes_max).await {
             Ok(size) => Some(usize::try_from(size).unwrap_or(usize::MAX)),
             Err(error) => {
                 tracing::debug!(%tenant, %error, "a log cannot be trimmed");
@@ -92,6 +92,7 @@ async fn first_from(shared: &Shared, name: &LogName, place: u64) -> Result<Optio
 
 async fn trim(
     shared: &Shared,
+    tenant: &Tenant,
     name: &LogName,
     retention: &Retention,
     bytes_max: u64,
@@ -116,6 +117,11 @@ async fn trim(
             Some((frame, _)) => (high, bytes) = (middle, frame.bytes),
             None => high = middle,
         }
+    }
+    if last.state > 0 {
+        // The entries of the state last longer than their events.
+        let brought = shared.bring_state(tenant, last.head(end)).await;
+        brought.map_err(|refusal| StoreError::Unavailable(refusal.to_string()))?;
     }
     let removed = shared.store.purge(&name.stream, &name.subject, high).await?;
     tracing::debug!(subject = name.subject, removed, "a log was trimmed");

@@ -71,6 +71,7 @@ fn typed(tenant: &Tenant, type_name: &str, key: &str, payload: &[u8]) -> Draft {
         except_sessions: Vec::new(),
         idempotency_key: key.to_owned(),
         id_field: None,
+        state: None,
     }
 }
 

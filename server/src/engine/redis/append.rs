@@ -21,7 +21,7 @@ use super::{
     follow::Command,
     log::{KEPT_EMPTY, READ_BYTES_MAX},
     node::pause,
-    request::{Request, Sent, Slot, answers, cost, slots},
+    request::{Request, Sent, Slot, answers, cost, refuse, slots},
     script,
 };
 use crate::{error::Refusal, event::Draft};
@@ -31,6 +31,8 @@ const FRAME_EVENTS_MAX: usize = 512;
 const FRAME_BYTES_MAX: usize = 256 << 10;
 /// Idempotency keys of a frame, likewise: they are most of the time that Redis is busy with it.
 const FRAME_KEYS_MAX: usize = 64;
+/// Changes of the state of a frame, likewise.
+const FRAME_CHANGES_MAX: usize = 256;
 /// Drafts and bytes of a tenant that wait.
 const WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 64 << 20;
@@ -176,20 +178,19 @@ impl Shared {
             let (mut drafts, mut callers) = (Vec::new(), Vec::new());
             let mut bytes = 0;
             for batch in batches {
-                callers.push((batch.drafts.len(), batch.answer));
+                callers.push(batch.answer);
                 bytes += batch.bytes;
-                drafts.extend(batch.drafts);
+                drafts.push(batch.drafts);
             }
             match self.write_frame(tenant, drafts).await {
                 Ok(answers) => {
-                    let mut answers = answers.into_iter();
-                    for (count, caller) in callers {
+                    for (caller, answer) in callers.into_iter().zip(answers) {
                         // A caller that has gone does not need it.
-                        let _gone = caller.send(Ok(answers.by_ref().take(count).collect()));
+                        let _gone = caller.send(answer);
                     }
                 }
                 Err(fault) => {
-                    for (_, caller) in callers {
+                    for caller in callers {
                         let _gone = caller.send(Err(fault.refusal("written")));
                     }
                 }
@@ -211,12 +212,14 @@ impl Shared {
         }
     }
 
+    /// Gives the answer to each batch.
     async fn write_frame(
         self: &Arc<Self>,
         tenant: &Tenant,
-        drafts: Vec<Draft>,
-    ) -> Result<Vec<Appended>, Fault> {
-        let mut slots = slots(drafts);
+        batches: Vec<Vec<Draft>>,
+    ) -> Result<Vec<Result<Vec<Appended>, Refusal>>, Fault> {
+        let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
+        let mut slots = slots(batches);
         loop {
             let open: Vec<usize> =
                 (0..slots.len()).filter(|i| slots.get(*i).is_some_and(Slot::is_open)).collect();
@@ -236,6 +239,10 @@ impl Shared {
                             slot.answer = Some(Appended::Duplicate(receipt));
                         }
                     }
+                }
+                Ok(Sent::Refused(slot, refusal)) => {
+                    lock(&self.appends.in_flight).remove(&tag);
+                    refuse(&mut slots, slot, refusal);
                 }
                 Ok(Sent::Appended(head, _)) => {
                     let take = |i: &usize| {
@@ -259,7 +266,7 @@ impl Shared {
                 }
             }
         }
-        answers(slots)
+        answers(slots, &sizes)
     }
 
     /// Sends the open slots as a frame until its outcome is known.
@@ -333,7 +340,7 @@ impl Shared {
             READ_BYTES_MAX.to_string(),
         ];
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let names = [keys.meta.as_str(), &keys.log];
+        let names = [keys.meta.as_str(), &keys.log, &keys.state, &keys.state_index, &keys.state_ends];
         loop {
             let trimmed = match self.nodes.script(&script::TRIM, &names, &arguments, true).await {
                 Ok(answered) => match answered.value {
@@ -363,18 +370,22 @@ impl Queue {
             }
             is_awaited
         });
-        let (mut batches, mut drafts, mut bytes, mut keys) = (Vec::new(), 0, 0, 0);
+        let (mut batches, mut drafts, mut bytes, mut keys, mut changes) = (Vec::new(), 0, 0, 0, 0);
         while let Some(batch) = self.batches.front() {
             let batch_keys = batch.drafts.iter().filter(|draft| !draft.idempotency_key.is_empty()).count();
+            let changing = batch.drafts.iter().filter(|draft| draft.state.is_some());
+            let batch_changes: usize = changing.map(|draft| draft.rooms.len()).sum();
             let is_over = drafts + batch.drafts.len() > FRAME_EVENTS_MAX
                 || bytes + batch.bytes > FRAME_BYTES_MAX
-                || keys + batch_keys > FRAME_KEYS_MAX;
+                || keys + batch_keys > FRAME_KEYS_MAX
+                || changes + batch_changes > FRAME_CHANGES_MAX;
             if is_over && !batches.is_empty() {
                 break;
             }
             drafts += batch.drafts.len();
             bytes += batch.bytes;
             keys += batch_keys;
+            changes += batch_changes;
             batches.extend(self.batches.pop_front());
         }
         self.drafts -= drafts;

@@ -14,11 +14,17 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct LogKeys {
     base: String,
-    /// HASH: epoch, head, tag of the last frame, cost of all frames.
+    /// HASH: epoch, head, tag of the last frame, cost of all frames, cost of the state.
     pub(super) meta: String,
     /// STREAM of frames.
     pub(super) log: String,
     pub(super) channel: String,
+    /// HASH of the entries of the state: seq, tag, end, cost and event.
+    pub(super) state: String,
+    /// ZSET of the entries by room and key.
+    pub(super) state_index: String,
+    /// ZSET of the entries that end by themselves, by when.
+    pub(super) state_ends: String,
 }
 
 /// The keys of a space of records.
@@ -40,7 +46,15 @@ impl Keys {
 
     pub(super) fn log(&self, tenant: &Tenant) -> LogKeys {
         let base = format!("{}:{{{}}}", self.prefix, escaped(tenant.as_str()));
-        LogKeys { meta: format!("{base}:m"), log: format!("{base}:l"), channel: format!("{base}:w"), base }
+        LogKeys {
+            meta: format!("{base}:m"),
+            log: format!("{base}:l"),
+            channel: format!("{base}:w"),
+            state: format!("{base}:s"),
+            state_index: format!("{base}:i"),
+            state_ends: format!("{base}:e"),
+            base,
+        }
     }
 
     pub(super) fn space(&self, space: &Space) -> SpaceKeys {

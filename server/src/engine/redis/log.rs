@@ -43,7 +43,7 @@ impl Shared {
         if matches!(&answered.value, Value::Array(parts) if parts.first() == Some(&Value::Nil)) {
             let arguments = [epoch_text(Epoch::random()), KEPT_EMPTY.as_millis().to_string()];
             let arguments = arguments.each_ref().map(String::as_bytes);
-            let names = [keys.meta.as_str(), &keys.log];
+            let names = [keys.meta.as_str(), &keys.log, &keys.state, &keys.state_index, &keys.state_ends];
             answered = self.nodes.script(&script::MAKE, &names, &arguments, true).await?;
         }
         let Value::Array(parts) = &answered.value else { return Err(Fault::unexpected(&answered.value)) };
@@ -139,7 +139,7 @@ pub(super) fn text(value: &Value) -> Option<&str> {
 }
 
 /// Epoch, seq and tag.
-fn cursor(parts: &[Value]) -> Option<Cursor> {
+pub(super) fn cursor(parts: &[Value]) -> Option<Cursor> {
     let [first, second, third] = parts else { return None };
     Some(Cursor { epoch: epoch(text(first)?)?, seq: text(second)?.parse().ok()?, tag: tag(text(third)?)? })
 }

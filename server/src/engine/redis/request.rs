@@ -7,20 +7,24 @@ use std::{
 
 use fanfare_proto::{
     cursor::{Cursor, Epoch},
-    room::Tenant,
+    room::{Room, Tenant},
 };
 use prost::Message as _;
 use prost_types::Timestamp;
 use redis::Value;
 
 use super::{
-    super::{Appended, Receipt, StoredEvent},
+    super::{Appended, Receipt, StoredEvent, entries::entry_cost},
     Shared,
     fault::Fault,
     frame::{Body, Entry, Head, epoch, epoch_text, tag, tag_text},
     log::text,
 };
-use crate::event::{Draft, ephemeral_id};
+use crate::{
+    config::Limits,
+    error::Refusal,
+    event::{Draft, ephemeral_id},
+};
 
 /// How long the number of a server's last batch is remembered: longer than a network or a Redis
 /// that hangs can hold back a copy of a batch.
@@ -37,6 +41,10 @@ pub(super) struct Slot {
     /// An earlier one of the same frame has the same idempotency key.
     same_as: Option<usize>,
     pub(super) ephemeral_id: Option<String>,
+    /// The number of its batch within the frame.
+    batch: usize,
+    /// Why its batch is not appended; noted where it was found.
+    refusal: Option<Refusal>,
 }
 
 /// What became of a frame.
@@ -45,6 +53,8 @@ pub(super) enum Sent {
     Appended(Head, bool),
     /// Nothing was appended: these slots were answered before.
     Known(Vec<(usize, Receipt)>),
+    /// Nothing was appended: the state does not allow a slot.
+    Refused(usize, Refusal),
 }
 
 /// A frame on its way.
@@ -54,6 +64,7 @@ pub(super) struct Request {
     /// The slots that have an idempotency key, in the order of the keys.
     keyed: Vec<usize>,
     count: u64,
+    limits: Limits,
 }
 
 impl Request {
@@ -68,7 +79,7 @@ impl Request {
         let batch = names.batch(&shared.server);
         let (mut stored, mut announced) = (Body::default(), Body::default());
         let (mut keys, mut keyed, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut count, mut bytes) = (0_u64, 0);
+        let (mut count, mut bytes, mut changes) = (0_u64, 0, Vec::new());
         let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let millis = u64::try_from(millis).unwrap_or_default();
         for i in open {
@@ -89,6 +100,7 @@ impl Request {
                 places.push(place.into_bytes());
                 places.push(format!("{id} {seconds} {nanos}").into_bytes());
             }
+            changes.extend(changes_of(draft, &event, *i, count));
             let entry = Entry { event: Some(event), ephemeral_id: slot.ephemeral_id.clone() };
             if slot.ephemeral_id.is_none() {
                 stored.entries.push(entry.clone());
@@ -109,11 +121,23 @@ impl Request {
             BATCH_AGE_MAX.as_millis().to_string().into_bytes(),
             shared.limits.idempotency_age_max.as_millis().max(1).to_string().into_bytes(),
             number.to_string().into_bytes(),
+            shared.limits.state_entries_max.to_string().into_bytes(),
+            shared.limits.state_bytes_max.to_string().into_bytes(),
+            changes.len().to_string().into_bytes(),
         ];
         arguments.extend(places);
-        let mut all = vec![names.meta, names.log, names.channel, batch];
+        arguments.extend(changes.into_iter().flatten());
+        let mut all = vec![
+            names.meta,
+            names.log,
+            names.channel,
+            batch,
+            names.state,
+            names.state_index,
+            names.state_ends,
+        ];
         all.extend(keys);
-        Self { keys: all, arguments, keyed, count }
+        Self { keys: all, arguments, keyed, count, limits: shared.limits }
     }
 
     pub(super) fn keys(&self) -> Vec<&str> {
@@ -145,6 +169,19 @@ impl Request {
             [kind, _] if text(kind) == Some("late") => {
                 Err(Fault::Final("this server has stored a later batch already".to_owned()))
             }
+            [kind, slot, why, revision] if text(kind) == Some("refused") => {
+                let slot = text(slot).and_then(|slot| slot.parse().ok()).ok_or_else(unexpected)?;
+                let refusal = match text(why) {
+                    Some("revision") => {
+                        let revision = text(revision).and_then(|revision| revision.parse().ok());
+                        Refusal::Revision(revision.ok_or_else(unexpected)?)
+                    }
+                    Some("entries") => Refusal::StateEntries(self.limits.state_entries_max),
+                    Some("bytes") => Refusal::StateBytes(self.limits.state_bytes_max),
+                    _ => return Err(unexpected()),
+                };
+                Ok(Sent::Refused(slot, refusal))
+            }
             [kind, Value::Array(first_answers)] if text(kind) == Some("known") => {
                 let known =
                     self.keyed.iter().zip(first_answers).filter_map(|(i, answer)| Some((*i, text(answer)?)));
@@ -172,35 +209,99 @@ impl Slot {
     }
 }
 
-pub(super) fn slots(drafts: Vec<Draft>) -> Vec<Slot> {
+/// What an event changes in the state, as the script takes it: seven arguments per room.
+fn changes_of(draft: &Draft, event: &StoredEvent, slot: usize, place: u64) -> Vec<Vec<Vec<u8>>> {
+    let Some(change) = draft.state.as_ref().filter(|_| !draft.kind.ephemeral) else { return Vec::new() };
+    let value = if change.is_removal { Vec::new() } else { event.encode_to_vec() };
+    let ends = match change.expires_at {
+        _ if change.is_removal => "-".to_owned(),
+        ends => ends.unwrap_or_default().to_string(),
+    };
+    let argument = |room: &Room| {
+        let cost = entry_cost(draft.payload.len(), room.as_str(), &change.key);
+        vec![
+            field(room, &change.key),
+            slot.to_string().into_bytes(),
+            place.to_string().into_bytes(),
+            change.expected.map(|revision| revision.to_string()).unwrap_or_default().into_bytes(),
+            ends.clone().into_bytes(),
+            cost.to_string().into_bytes(),
+            value.clone(),
+        ]
+    };
+    draft.rooms.iter().map(argument).collect()
+}
+
+/// The place of an entry in the state: room and key. No room has the character between them.
+pub(super) fn field(room: &Room, key: &str) -> Vec<u8> {
+    format!("{}\0{key}", room.as_str()).into_bytes()
+}
+
+pub(super) fn slots(batches: Vec<Vec<Draft>>) -> Vec<Slot> {
     let mut first = HashMap::new();
-    let mut slots = Vec::with_capacity(drafts.len());
-    for (i, draft) in drafts.into_iter().enumerate() {
+    let mut slots = Vec::new();
+    let drafts = batches.into_iter().enumerate();
+    let drafts = drafts.flat_map(|(batch, drafts)| drafts.into_iter().map(move |draft| (batch, draft)));
+    for (i, (batch, draft)) in drafts.enumerate() {
         let key = draft.idempotency_key.as_str();
         let same_as = if key.is_empty() { None } else { first.get(key).copied() };
         if !key.is_empty() && same_as.is_none() {
             first.insert(key.to_owned(), i);
         }
         let ephemeral_id = draft.kind.ephemeral.then(ephemeral_id);
-        slots.push(Slot { draft: Some(draft), answer: None, same_as, ephemeral_id });
+        slots.push(Slot { draft: Some(draft), answer: None, same_as, ephemeral_id, batch, refusal: None });
     }
     slots
 }
 
-pub(super) fn answers(slots: Vec<Slot>) -> Result<Vec<Appended>, Fault> {
-    let mut answers: Vec<Appended> = Vec::with_capacity(slots.len());
+/// The batch of a slot is not appended. What has an idempotency key of it is appended in its place.
+pub(super) fn refuse(slots: &mut [Slot], slot: usize, refusal: Refusal) {
+    let Some(batch) = slots.get(slot).map(|slot| slot.batch) else { return };
+    let mut gone = Vec::new();
+    for (i, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| slot.batch == batch) {
+        slot.draft = None;
+        gone.push(i);
+    }
+    if let Some(slot) = slots.get_mut(slot) {
+        slot.refusal = Some(refusal);
+    }
+    let mut instead = HashMap::new();
+    for (i, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| slot.batch != batch) {
+        if let Some(first) = slot.same_as.filter(|first| gone.contains(first)) {
+            slot.same_as = instead.get(&first).copied();
+            instead.entry(first).or_insert(i);
+        }
+    }
+}
+
+/// The answer to each batch; `sizes` says how many slots it has.
+pub(super) fn answers(
+    slots: Vec<Slot>,
+    sizes: &[usize],
+) -> Result<Vec<Result<Vec<Appended>, Refusal>>, Fault> {
+    let (mut answers, mut refusals) = (Vec::<Option<Appended>>::with_capacity(slots.len()), HashMap::new());
     for slot in slots {
-        let first = slot.same_as.and_then(|first| answers.get(first)).map(|first| match first {
+        if let Some(refusal) = slot.refusal {
+            refusals.insert(slot.batch, refusal);
+        }
+        let first = slot.same_as.and_then(|first| answers.get(first)?.as_ref()).map(|first| match first {
             Appended::Event(event) => {
                 let (id, seq, time) = (event.id.clone(), event.seq, event.draft.time);
                 Appended::Duplicate(Receipt { id, seq, time })
             }
             Appended::Duplicate(receipt) => Appended::Duplicate(receipt.clone()),
         });
-        answers
-            .push(slot.answer.or(first).ok_or_else(|| Fault::Final("a draft without an answer".to_owned()))?);
+        answers.push(slot.answer.or(first));
     }
-    Ok(answers)
+    let mut answers = answers.into_iter();
+    let answer = |(batch, size): (usize, &usize)| {
+        let appended = answers.by_ref().take(*size).collect::<Option<Vec<_>>>();
+        match refusals.remove(&batch) {
+            Some(refusal) => Ok(Err(refusal)),
+            None => appended.map(Ok).ok_or_else(|| Fault::Final("a draft without an answer".to_owned())),
+        }
+    };
+    sizes.iter().enumerate().map(answer).collect()
 }
 
 /// What a draft costs in a bounded store.

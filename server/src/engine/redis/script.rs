@@ -26,6 +26,7 @@ scripts! {
     READ = "scripts/read.lua";
     RECORD = "scripts/record.lua";
     REPLACE = "scripts/replace.lua";
+    STATE = "scripts/state.lua";
     TRIM = "scripts/trim.lua";
 }
 

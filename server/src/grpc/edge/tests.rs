@@ -12,7 +12,7 @@ use bytes::Bytes;
 use fanfare_proto::{
     catalog::{Builtin, Catalogs},
     cursor::Cursor,
-    room::Tenant,
+    room::{Room, Tenant},
     signer::{Bearer, Signer},
     token::{KeySource, TokenConfig},
     v1::{
@@ -31,7 +31,7 @@ use crate::{
     Config, Limits, Server,
     engine::{
         Appended, Engine, Feed, Followed, Page, ReadLimits, Record, Replaced, Replacement, ServerId, Space,
-        Watched, memory::MemoryEngine,
+        StateLimits, StatePage, Watched, memory::MemoryEngine,
     },
     error::Refusal,
     event::{Draft, draft},
@@ -88,6 +88,16 @@ impl Engine for Flaky {
 
     fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>> {
         self.inner.cursor_at(tenant, seq)
+    }
+
+    fn state_entries<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        room: &'a Room,
+        after: Option<&'a str>,
+        limits: StateLimits,
+    ) -> BoxFuture<'a, Result<StatePage, Refusal>> {
+        self.inner.state_entries(tenant, room, after, limits)
     }
 
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>> {

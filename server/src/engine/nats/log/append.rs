@@ -36,7 +36,7 @@ const PASSING_TIMEOUT: Duration = Duration::from_millis(20);
 /// A frame on its way into the log, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<Waiting>,
     /// For each draft in order.
     slots: Vec<Slot>,
     /// Has no events when there is nothing to write.
@@ -226,11 +226,12 @@ impl Log {
         if !self.keys.is_complete && drafts.any(is_keyed) {
             self.load_keys(attempts).await?;
         }
+        let head = self.judge_state(head, attempts).await?;
         let millis = now_millis();
         self.keys.trim(millis, &self.shared.limits);
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
         let (mut events, mut passing, mut slots) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = head.bytes;
+        let (mut bytes, mut state) = (head.bytes, head.state);
         let mut repeated = HashMap::new();
         for draft in attempt.waiting.iter().flat_map(|waiting| &waiting.drafts) {
             let key = draft.idempotency_key.as_str();
@@ -252,13 +253,16 @@ impl Log {
                 slots.push(Slot::Stored);
                 let cost = cost(draft);
                 bytes += cost as u64;
+                if draft.state.is_some() {
+                    state = head.cursor.seq + 1 + events.len() as u64;
+                }
                 let event = StoredEvent::of(draft, millis, cost);
                 events.push(FrameEvent { event, idempotency_key: key.to_owned() });
             }
         }
         let (epoch, first) = (head.cursor.epoch.number(), head.cursor.seq + 1);
         let (previous, server) = (head.cursor.tag, self.shared.server.as_str().to_owned());
-        attempt.frame = Frame { epoch, first, tag: tag(), previous, millis, bytes, events, server };
+        attempt.frame = Frame { epoch, first, tag: tag(), previous, millis, bytes, events, server, state };
         attempt.encoded = attempt.frame.encode_to_vec().into();
         attempt.passing = passing;
         attempt.slots = slots;
@@ -274,6 +278,9 @@ impl Log {
         self.passing.extend(passing);
         if !frame.events.is_empty() {
             self.advance(&frame, place);
+            for (seq, entry) in (frame.first..).zip(&frame.events) {
+                self.change_state(seq, &entry.event);
+            }
         }
         let (mut seq, mut slots) = (frame.first, slots.into_iter());
         let mut receipts = Vec::with_capacity(slots.len());
@@ -338,6 +345,7 @@ impl Log {
     fn fail_with(&mut self, refusal: Refusal) {
         match refusal {
             Refusal::TooManyTenants(max) => self.fail(|| Refusal::TooManyTenants(max)),
+            Refusal::NewerCatalog(name) => self.fail(|| Refusal::NewerCatalog(name.clone())),
             Refusal::StoreFull => self.fail(|| Refusal::StoreFull),
             Refusal::Invalid(text) => self.fail(|| Refusal::Invalid(text.clone())),
             _ => self.fail(|| Refusal::Storage("written")),

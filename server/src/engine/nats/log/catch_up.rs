@@ -66,6 +66,7 @@ impl Log {
         self.followers.clear();
         self.recent_tags.clear();
         self.keys = super::Keys::default();
+        self.state = None;
         self.head = None;
         self.shared.places.forget(&self.tenant);
         self.fail(|| Refusal::Storage("written"));
@@ -126,6 +127,7 @@ impl Log {
                 self.send_passing(event);
             }
             let cursor = frame.cursor(seq);
+            self.change_state(seq, &entry.event);
             if self.keys.is_complete {
                 let receipt = stored_receipt(cursor, &entry.event);
                 self.keys.insert(frame.millis, &entry.idempotency_key, &receipt);

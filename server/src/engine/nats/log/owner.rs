@@ -67,6 +67,10 @@ impl Log {
         let owner = self.writers.owner(&self.shared.server, self.tenant.as_str());
         let Some(owner) = owner else { return Some(waiting) };
         let millis = now_millis();
+        // What the state does not allow is refused to one batch, not to all that are sent together.
+        if waiting.iter().flat_map(|one| &one.drafts).any(|draft| draft.state.is_some()) {
+            return Some(waiting);
+        }
         let drafts = || waiting.iter().flat_map(|one| &one.drafts);
         if drafts().all(|draft| draft.kind.ephemeral) {
             return Some(waiting);

@@ -11,7 +11,8 @@ async fn a_late_copy_of_an_older_batch_is_not_stored_again() {
     let Some(server) = Server::start(&[]) else { return };
     let engine = engine(&server).await;
     let shared = &engine.shared;
-    let (one, two) = (slots(vec![draft("1", "", 1)]), slots(vec![draft("1", "", 1), draft("1", "", 1)]));
+    let (one, two) =
+        (slots(vec![vec![draft("1", "", 1)]]), slots(vec![vec![draft("1", "", 1), draft("1", "", 1)]]));
     let send = async |number: u64, slots: &[_], open: &[usize]| {
         let tag = number + 100;
         let request = Request::new(shared, &tenant(), (number, tag), slots, open);
@@ -19,7 +20,7 @@ async fn a_late_copy_of_an_older_batch_is_not_stored_again() {
             shared.nodes.script(&script::APPEND, &request.keys(), &request.arguments(), true).await.unwrap();
         request.read(&answered.value, tag).map(|sent| match sent {
             Sent::Appended(head, is_new) => (head.first, head.count, is_new),
-            Sent::Known(_) => panic!("there are no keys"),
+            Sent::Known(_) | Sent::Refused(..) => panic!("there are no keys and no changes"),
         })
     };
     assert_eq!(send(1, &one, &[0]).await.unwrap(), (1, 1, true));

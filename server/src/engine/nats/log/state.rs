@@ -1,0 +1,97 @@
+//! How a task judges what drafts change in the state: exactly, for whoever writes the next frame of a
+//! log has seen all of it.
+
+use std::collections::HashSet;
+
+use super::{
+    super::{
+        frame::Head,
+        shared::{Attempts, now_millis},
+    },
+    Log,
+};
+use crate::{
+    engine::{
+        StoredEvent,
+        entries::{EntryKey, StateIndex},
+    },
+    error::Refusal,
+    event::Draft,
+};
+
+impl Log {
+    /// Refuses the batches of the attempt that the state does not allow at the end of the log, which it
+    /// gives. The others stay. Nothing is refused by an end that another server may have moved.
+    pub(super) async fn judge_state(&mut self, head: Head, attempts: &mut Attempts) -> Result<Head, Refusal> {
+        let waiting = self.attempt.iter().flat_map(|attempt| &attempt.waiting);
+        if !waiting.flat_map(|one| &one.drafts).any(|draft| draft.state.is_some()) {
+            return Ok(head);
+        }
+        if self.state.is_none() {
+            self.state = Some(self.load_state(head, attempts).await?);
+        }
+        if self.refusals(head).is_empty() {
+            return Ok(head);
+        }
+        self.is_sure = false;
+        let head = self.end(attempts, "written").await?;
+        if !self.keys.is_complete {
+            self.load_keys(attempts).await?;
+        }
+        if self.state.is_none() {
+            self.state = Some(self.load_state(head, attempts).await?);
+        }
+        let refusals = self.refusals(head);
+        if let Some(attempt) = &mut self.attempt {
+            for (place, refusal) in refusals.into_iter().rev() {
+                let refused = attempt.waiting.remove(place);
+                let _gone = refused.answer.send(Err(refusal));
+            }
+        }
+        Ok(head)
+    }
+
+    /// The batches of the attempt that the state does not allow, by their places.
+    fn refusals(&mut self, head: Head) -> Vec<(usize, Refusal)> {
+        let (Some(attempt), Some(state)) = (&self.attempt, &mut self.state) else { return Vec::new() };
+        // What has ended stays in the store for a while, and counts no more.
+        while !state.end(now_millis()).is_empty() {}
+        let (mut trial, mut seen, mut refusals) =
+            (state.trial(head.cursor.seq + 1), HashSet::new(), Vec::new());
+        for (place, one) in attempt.waiting.iter().enumerate() {
+            let mut own = HashSet::new();
+            let is_new = |draft: &&Draft| {
+                let key = draft.idempotency_key.as_str();
+                let is_known = self.keys.get(key).is_some() || seen.contains(key);
+                key.is_empty() || (!is_known && own.insert(key.to_owned()))
+            };
+            match trial.add(one.drafts.iter().filter(is_new), &self.shared.limits) {
+                Ok(()) => seen.extend(own),
+                Err(refusal) => refusals.push((place, refusal)),
+            }
+        }
+        refusals
+    }
+
+    async fn load_state(&self, head: Head, attempts: &mut Attempts) -> Result<StateIndex<()>, Refusal> {
+        loop {
+            match self.shared.load_state(&self.tenant, head).await {
+                Err(Refusal::Storage(_)) if attempts.pause().await => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Changes the state as an event of the log says, if it is known.
+    pub(super) fn change_state(&mut self, seq: u64, event: &StoredEvent) {
+        let (Some(state), Some(change)) = (&mut self.state, &event.state) else { return };
+        for room in &event.rooms {
+            let place = EntryKey::new(room, &change.key);
+            if change.is_removal {
+                state.remove_by(&place, seq);
+            } else {
+                state.put(place, seq, event.payload.len(), change.expires_at, ());
+            }
+        }
+    }
+}
