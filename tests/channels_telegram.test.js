@@ -174,20 +174,23 @@ test("an operator answers: limits, failures, lost answers and kill -9 in between
   assert.match(it.of("message:status").find((s) => s.status === "failed").error, /400 Bad Request: chat not found/);
 
   // While Telegram is away ten messages are accepted; the service is killed twice.
-  api.fail("sendMessage", ...Array(4).fill({ status: 500 }));
-  const ids = [];
-  for (let at = 0; at < 10; at++) ids.push((await send({ text: `Line ${at}`, clientMessageId: `line-${at}` })).messageId);
+  api.fail("sendMessage", ...Array(1000).fill({ status: 500 }));
+  const many = Array.from({ length: 10 }, (_, at) => send({ text: `Line ${at}`, clientMessageId: `line-${at}` }));
+  const ids = (await Promise.all(many)).map(({ messageId }) => messageId);
   for (let kills = 0; kills < 2; kills++) {
+    const tried = api.calls.filter(({ method }) => method === "sendMessage").length;
+    await until(() => api.calls.filter(({ method }) => method === "sendMessage").length > tried, "a try to send");
     await it.service.kill();
     await it.start();
   }
+  api.faults.sendMessage = [];
   await until(() => ids.every((id) => statuses(id).at(-1) === "sent"), "all to be sent");
   for (const id of [...ids, slow.messageId]) assert.deepStrictEqual(statuses(id), ["pending", "sent"]);
   const lines = it.messages().filter((m) => m.content.startsWith("Line"));
-  assert.deepStrictEqual(lines.map((m) => m.id), ids);
+  assert.deepStrictEqual(lines.map((m) => m.id).sort(), [...ids].sort());
   // A customer may get a message twice whose answer was lost with the process, but none out of order.
   const got = [...new Set(api.sent.filter((m) => m.text?.startsWith("Line")).map((m) => m.text))];
-  assert.deepStrictEqual(got, ids.map((_, at) => `Line ${at}`));
+  assert.deepStrictEqual(got, lines.map((m) => m.content));
   await it.service.ready();
 
   const refused = async (request) => (await send(request)).error;
@@ -298,7 +301,9 @@ test("the listener for Fanfare's server can ask for a certificate", async () => 
     return error.code;
   };
   assert.equal(await asked("--upstream-cert", own.cert, "--upstream-key", own.key), "not_found");
-  assert.ok(["unavailable", "timeout"].includes(await asked()));
+  // TLS 1.3 lets the client begin before the certificate is refused: the call then breaks in the middle.
+  const without = await asked();
+  assert.ok(["unavailable", "timeout", "internal"].includes(without), without);
   await it.close();
 });
 

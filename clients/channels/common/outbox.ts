@@ -23,7 +23,7 @@ const KEPT_MS = 7 * 24 * 3600 * 1000;
 const KEPT_MAX = 100_000;
 /** Messages that are sent at the same time. */
 const SENDS_MAX = 16;
-/** Statuses that wait, beyond one per message. */
+/** Jobs that wait, beyond two per message of the outbox. */
 const JOBS_MAX = 20_000;
 
 /** A message in the store. */
@@ -37,8 +37,8 @@ interface Stored {
   status: Status;
   /** The last status that was published. */
   told: Status | null;
-  /** It is in the log as message:new. */
-  published: boolean;
+  /** It is in the log as message:new: a number that grows in the order of the log, or 0. */
+  published: number;
   channelId: string;
   error: string;
 }
@@ -57,10 +57,12 @@ export class OutboxFull extends Error {}
 export class Outbox {
   readonly #waiting = new Set<string>();
   readonly #byChannelId = new Map<string, string>();
-  readonly #messages = new Lanes(JOBS_MAX);
+  readonly #messages: Lanes;
+  readonly #order: Lanes;
   readonly #chats: Lanes;
   readonly #slots = new Slots(SENDS_MAX);
   readonly #pace: Pace;
+  #lastPublished = 0;
 
   constructor(
     readonly account: string,
@@ -71,6 +73,8 @@ export class Outbox {
     readonly signal: AbortSignal,
   ) {
     this.#pace = new Pace(channel.rate);
+    this.#messages = new Lanes(2 * limits.outboxMax + JOBS_MAX);
+    this.#order = new Lanes(2 * limits.outboxMax + JOBS_MAX);
     this.#chats = new Lanes(limits.outboxMax + SENDS_MAX);
     for (const [id, stored] of store.all<Stored>("out")) this.#index(id, stored);
   }
@@ -86,9 +90,10 @@ export class Outbox {
 
   /** Goes on with what was not finished when the process ended. */
   resume(): void {
-    for (const [id, stored] of this.store.all<Stored>("out")) {
-      if (stored.status === "pending" || stored.told !== stored.status || !stored.published) void this.#finish(id);
-    }
+    const open = [...this.store.all<Stored>("out")].filter(([, stored]) => stored.status === "pending" || stored.told !== stored.status || !stored.published);
+    // Those of a chat are sent in the order in which operators see them.
+    open.sort(([, one], [, other]) => (one.published || Infinity) - (other.published || Infinity) || one.at - other.at);
+    for (const [id] of open) void this.#finish(id);
   }
 
   /** Stores a message and publishes it; it is sent afterwards. Throws OutboxFull, EventRefused, Stopped. */
@@ -101,10 +106,10 @@ export class Outbox {
         if (this.#waiting.size >= this.limits.outboxMax) throw new OutboxFull(`${this.limits.outboxMax} messages wait to be sent already (setting outbox-max)`);
         await this.#put(id, {
           chat: draft.chat.id, chatNumber: String(draft.chat.number), content: draft.content, user: draft.user, userName: draft.userName,
-          at: Date.now(), status: "pending", told: null, published: false, channelId: this.channel.plannedId?.(named) ?? "", error: "",
+          at: Date.now(), status: "pending", told: null, published: 0, channelId: this.channel.plannedId?.(named) ?? "", error: "",
         });
       }
-      await this.#publish(id);
+      await this.#publishInOrder(id);
       return before !== undefined;
     });
     if (!duplicate) void this.#finish(id);
@@ -129,7 +134,8 @@ export class Outbox {
     return this.store.get<Stored>("out", id);
   }
 
-  #index(id: string, { status, channelId }: Stored): void {
+  #index(id: string, { status, channelId, published }: Stored): void {
+    this.#lastPublished = Math.max(this.#lastPublished, published);
     if (status === "pending") this.#waiting.add(id);
     else this.#waiting.delete(id);
     if (channelId) this.#byChannelId.set(channelId, id);
@@ -138,6 +144,17 @@ export class Outbox {
   #put(id: string, stored: Stored): Promise<void> {
     this.#index(id, stored);
     return this.store.put("out", id, stored);
+  }
+
+  #nextPublished(): number {
+    this.#lastPublished = Math.max(this.#lastPublished + 1, Date.now() * 1_000);
+    return this.#lastPublished;
+  }
+
+  /** Publishes those of a chat one after the other, so that they are sent in the order of the log. */
+  async #publishInOrder(id: string): Promise<void> {
+    const stored = this.#stored(id);
+    if (stored && !stored.published) await this.#order.run(stored.chat, () => this.#publish(id));
   }
 
   /** Publishes message:new, once. Runs in the message's lane. */
@@ -155,7 +172,7 @@ export class Outbox {
     try {
       await this.journal.publish(NewMessageSchema, event, {
         tag: tags.message(BigInt(id)),
-        record: () => this.#put(id, { ...this.#stored(id)!, published: true }),
+        record: () => this.#put(id, { ...this.#stored(id)!, published: this.#nextPublished() }),
       });
     } catch (error) {
       // The caller gets the refusal. Nothing of the message is in the log, so it has no status either.
@@ -170,7 +187,7 @@ export class Outbox {
   /** Brings a message from any state to its end. */
   async #finish(id: string): Promise<void> {
     try {
-      await this.#messages.run(id, () => this.#publish(id));
+      await this.#messages.run(id, () => this.#publishInOrder(id));
       const stored = this.#stored(id);
       if (!stored) return;
       if (stored.status === "pending") await this.#chats.run(stored.chat, () => this.#send(id));
