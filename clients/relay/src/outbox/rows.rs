@@ -16,6 +16,8 @@ use super::table::Table;
 pub(super) const ROW_BYTES_MAX: i64 = 1 << 20;
 /// A batch ends with the row that reaches this, in bytes.
 const BATCH_BYTES_MAX: i64 = 8 << 20;
+/// Rows of one partition in a batch, at most: reading a batch costs the same however many rows wait.
+const PARTITION_ROWS_MAX: i64 = 250;
 /// The longest reason that is kept with a refused row, in characters.
 const REASON_CHARS_MAX: usize = 1000;
 
@@ -76,7 +78,11 @@ impl Rows {
                SELECT *, (coalesce(octet_length(payload::text), octet_length(protobuf)) \
                  + octet_length(tenant) + octet_length(type) \
                  + octet_length(rooms::text) + octet_length(except_sessions::text))::bigint AS bytes \
-               FROM {table} WHERE partition = ANY($1) ORDER BY position LIMIT $2) AS first) AS sized \
+               FROM {table} WHERE position = ANY(ARRAY(\
+                 SELECT head.position FROM unnest($1::smallint[]) AS own (partition) CROSS JOIN LATERAL (\
+                   SELECT position FROM {table} AS o WHERE o.partition = own.partition \
+                   ORDER BY position LIMIT $5) AS head \
+                 ORDER BY position LIMIT $2))) AS first) AS sized \
              WHERE before < $4 ORDER BY position"
         );
         let delete = format!("DELETE FROM {table} WHERE position = ANY($1)");
@@ -89,7 +95,7 @@ impl Rows {
         Self { read, delete, refuse }
     }
 
-    /// The first rows of some partitions, in order.
+    /// Some of the first rows of some partitions, each partition's in order and without a gap.
     pub(super) async fn read(
         &self,
         session: &Session,
@@ -101,7 +107,8 @@ impl Rows {
         }
         let doing = "read the outbox";
         let (limit, partitions) = (i64::from(rows_max), partitions.to_vec());
-        let values: [&(dyn ToSql + Sync); 4] = [&partitions, &limit, &ROW_BYTES_MAX, &BATCH_BYTES_MAX];
+        let values: [&(dyn ToSql + Sync); 5] =
+            [&partitions, &limit, &ROW_BYTES_MAX, &BATCH_BYTES_MAX, &PARTITION_ROWS_MAX];
         let records = within(doing, session.client.query(&self.read, &values)).await?;
         let rows: Result<Vec<Row>, _> = records.iter().map(row).collect();
         rows.map_err(|source| Error::Database { doing, source })
