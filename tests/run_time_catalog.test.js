@@ -65,9 +65,11 @@ test("reflection and health list the catalog", async () => {
 // [file, line, what is said]
 const BROKEN = [
   ["any_field", 5, "has no browser type; write a oneof"],
+  ["deletion_with_ttl", 4, "a removed entry has no end, remove one"],
   ["duplicate_call", 6, 'already taken by /chat.v1.ChatClient/JoinChat of chat.v1, and namespace "/" serves both'],
   ["duplicate_name", 6, "already taken by broken.v1.A"],
   ["empty_name", 5, 'must be 1 to 64 bytes without white space, e.g. "order:placed"'],
+  ["ephemeral_state", 4, "but it is `ephemeral`; remove one"],
   ["except_nothing", 7, "there is no `publish`"],
   ["fill_type", 6, "want a google.protobuf.Timestamp"],
   ["history_and_join", 8, "a method with `history` has no `join`"],
@@ -80,6 +82,7 @@ const BROKEN = [
   ["joins_org", 6, "choose another kind"],
   ["joins_stamped", 7, "which the server fills and browsers cannot send"],
   ["joins_user", 6, "choose another kind"],
+  ["key_of_no_field", 4, 'state key "{ix}" names no field of broken.v1.A (did you mean "id"?)'],
   ["member_fill_type", 6, "want a bool"],
   ["nested_event_id", 8, "only a field of the event itself can take its id"],
   ["no_event", 8, "want exactly one"],
@@ -101,6 +104,7 @@ const BROKEN = [
   ["room_without_reason", 4, 'add e.g. reason: "operators see all chats"'],
   ["room_wrong_kind", 4, "is no kind"],
   ["spaced_name", 5, 'without white space, e.g. "order:placed"'],
+  ["state_without_join", 7, "there is no `join` whose room has it"],
   ["stored_greeting", 4, "add `ephemeral: true`"],
   ["streams_requests", 8, "catalog methods are unary"],
   ["subscribe_without_meta", 8, "add `fanfare.v1.Event meta = N;`"],

@@ -167,6 +167,8 @@ impl ServerMetrics {
             Bound::new("health-watches", watches, WATCHES_MAX),
             Bound::new("unfinished-bytes", unfinished.0, unfinished.1),
             Bound::unused("event-bytes-max", limits.event_bytes_max),
+            Bound::unused("state-entries-max", limits.state_entries_max),
+            Bound::unused("state-bytes-max", limits.state_bytes_max),
             Bound::unused("sessions-per-user-max", config.sessions_per_user_max),
             Bound::unused("calls-per-user", rate(limits.calls_per_user)),
             Bound::unused("publish-bytes-per-user", rate(limits.publish_bytes_per_user)),
