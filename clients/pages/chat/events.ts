@@ -181,7 +181,9 @@ export type Code =
   /** An upstream does not implement the method. */
   | "unimplemented"
   /** The token was revoked by Admin.Revoke. */
-  | "token_revoked";
+  | "token_revoked"
+  /** The state has another revision than the producer expects. Read it, and make another request. */
+  | "revision";
 
 /** Somebody who is online. */
 export interface ActiveUser {

@@ -121,7 +121,9 @@ export type Code =
   /** An upstream does not implement the method. */
   | "unimplemented"
   /** The token was revoked by Admin.Revoke. */
-  | "token_revoked";
+  | "token_revoked"
+  /** The state has another revision than the producer expects. Read it, and make another request. */
+  | "revision";
 
 /** The connection is ready. To the session alone when it connects; never stored. */
 export interface Connected {

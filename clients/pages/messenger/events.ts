@@ -196,7 +196,9 @@ export type Code =
   /** An upstream does not implement the method. */
   | "unimplemented"
   /** The token was revoked by Admin.Revoke. */
-  | "token_revoked";
+  | "token_revoked"
+  /** The state has another revision than the producer expects. Read it, and make another request. */
+  | "revision";
 
 /** Any JSON. */
 export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObject;
