@@ -105,6 +105,63 @@ func (Transport) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{0}
 }
 
+// Who may do something with a room. Whatever the rule, a token that has a `rooms` claim is restricted
+// to the rooms that the claim lists.
+type Access int32
+
+const (
+	Access_ACCESS_UNSPECIFIED Access = 0
+	// Every user of the tenant. It must be written out, with a reason.
+	Access_ACCESS_TENANT Access = 1
+	// Users whose token lists the room in its `rooms` claim; a token without the claim does not do.
+	Access_ACCESS_CLAIM Access = 2
+	// Only for `publish`: sessions that are in the room.
+	Access_ACCESS_MEMBERS Access = 3
+)
+
+// Enum value maps for Access.
+var (
+	Access_name = map[int32]string{
+		0: "ACCESS_UNSPECIFIED",
+		1: "ACCESS_TENANT",
+		2: "ACCESS_CLAIM",
+		3: "ACCESS_MEMBERS",
+	}
+	Access_value = map[string]int32{
+		"ACCESS_UNSPECIFIED": 0,
+		"ACCESS_TENANT":      1,
+		"ACCESS_CLAIM":       2,
+		"ACCESS_MEMBERS":     3,
+	}
+)
+
+func (x Access) Enum() *Access {
+	p := new(Access)
+	*p = x
+	return p
+}
+
+func (x Access) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Access) Descriptor() protoreflect.EnumDescriptor {
+	return file_fanfare_v1_catalog_proto_enumTypes[1].Descriptor()
+}
+
+func (Access) Type() protoreflect.EnumType {
+	return &file_fanfare_v1_catalog_proto_enumTypes[1]
+}
+
+func (x Access) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Access.Descriptor instead.
+func (Access) EnumDescriptor() ([]byte, []int) {
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{1}
+}
+
 // What users and sessions do by coming and going. A user may have many sessions; only the first one in and
 // the last one out count. A connection that is lost counts only after the configured grace period (default 5
 // seconds), so that a reload is no offline and online. A session that its client ends, and a room that is left by a
@@ -156,11 +213,11 @@ func (x Presence) String() string {
 }
 
 func (Presence) Descriptor() protoreflect.EnumDescriptor {
-	return file_fanfare_v1_catalog_proto_enumTypes[1].Descriptor()
+	return file_fanfare_v1_catalog_proto_enumTypes[2].Descriptor()
 }
 
 func (Presence) Type() protoreflect.EnumType {
-	return &file_fanfare_v1_catalog_proto_enumTypes[1]
+	return &file_fanfare_v1_catalog_proto_enumTypes[2]
 }
 
 func (x Presence) Number() protoreflect.EnumNumber {
@@ -169,7 +226,7 @@ func (x Presence) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Presence.Descriptor instead.
 func (Presence) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{2}
 }
 
 // What the server may write into a field.
@@ -193,31 +250,40 @@ const (
 	Fill_FILL_MEMBER_NAME Fill = 7
 	// Likewise, whether the user has a session at this moment (bool); false within the grace period.
 	Fill_FILL_MEMBER_ONLINE Fill = 8
+	// In a response with `history`: where the next page begins (string). Unset when there are no older
+	// events.
+	Fill_FILL_HISTORY_CURSOR Fill = 20
+	// Likewise, whether there may be older events (bool).
+	Fill_FILL_HISTORY_MORE Fill = 21
 )
 
 // Enum value maps for Fill.
 var (
 	Fill_name = map[int32]string{
-		0: "FILL_UNSPECIFIED",
-		1: "FILL_EVENT_ID",
-		2: "FILL_TIME",
-		3: "FILL_USER_ID",
-		4: "FILL_USER_NAME",
-		5: "FILL_SESSION_ID",
-		6: "FILL_MEMBER_ID",
-		7: "FILL_MEMBER_NAME",
-		8: "FILL_MEMBER_ONLINE",
+		0:  "FILL_UNSPECIFIED",
+		1:  "FILL_EVENT_ID",
+		2:  "FILL_TIME",
+		3:  "FILL_USER_ID",
+		4:  "FILL_USER_NAME",
+		5:  "FILL_SESSION_ID",
+		6:  "FILL_MEMBER_ID",
+		7:  "FILL_MEMBER_NAME",
+		8:  "FILL_MEMBER_ONLINE",
+		20: "FILL_HISTORY_CURSOR",
+		21: "FILL_HISTORY_MORE",
 	}
 	Fill_value = map[string]int32{
-		"FILL_UNSPECIFIED":   0,
-		"FILL_EVENT_ID":      1,
-		"FILL_TIME":          2,
-		"FILL_USER_ID":       3,
-		"FILL_USER_NAME":     4,
-		"FILL_SESSION_ID":    5,
-		"FILL_MEMBER_ID":     6,
-		"FILL_MEMBER_NAME":   7,
-		"FILL_MEMBER_ONLINE": 8,
+		"FILL_UNSPECIFIED":    0,
+		"FILL_EVENT_ID":       1,
+		"FILL_TIME":           2,
+		"FILL_USER_ID":        3,
+		"FILL_USER_NAME":      4,
+		"FILL_SESSION_ID":     5,
+		"FILL_MEMBER_ID":      6,
+		"FILL_MEMBER_NAME":    7,
+		"FILL_MEMBER_ONLINE":  8,
+		"FILL_HISTORY_CURSOR": 20,
+		"FILL_HISTORY_MORE":   21,
 	}
 )
 
@@ -232,11 +298,11 @@ func (x Fill) String() string {
 }
 
 func (Fill) Descriptor() protoreflect.EnumDescriptor {
-	return file_fanfare_v1_catalog_proto_enumTypes[2].Descriptor()
+	return file_fanfare_v1_catalog_proto_enumTypes[3].Descriptor()
 }
 
 func (Fill) Type() protoreflect.EnumType {
-	return &file_fanfare_v1_catalog_proto_enumTypes[2]
+	return &file_fanfare_v1_catalog_proto_enumTypes[3]
 }
 
 func (x Fill) Number() protoreflect.EnumNumber {
@@ -245,7 +311,83 @@ func (x Fill) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Fill.Descriptor instead.
 func (Fill) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{3}
+}
+
+// The rule of the rooms of a kind, for users. Services with a scope are not restricted, and neither are
+// events that they publish. The rooms "org" and "user:…" have a fixed rule and cannot be declared. A kind
+// that no file declares is open to the tenant; `fanfare check` warns of it.
+type RoomOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind, e.g. "chat" for "chat:7".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Who may join the room and read its events, history and presence: ACCESS_TENANT or ACCESS_CLAIM.
+	Access Access `protobuf:"varint,2,opt,name=access,proto3,enum=fanfare.v1.Access" json:"access,omitempty"`
+	// Who may publish into the room by a call. Unset: the same. ACCESS_MEMBERS adds to `access` that
+	// the caller's session is in the room; a call without session is refused.
+	Publish Access `protobuf:"varint,3,opt,name=publish,proto3,enum=fanfare.v1.Access" json:"publish,omitempty"`
+	// Why, for those who review it. Needed for ACCESS_TENANT.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomOptions) Reset() {
+	*x = RoomOptions{}
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomOptions) ProtoMessage() {}
+
+func (x *RoomOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomOptions.ProtoReflect.Descriptor instead.
+func (*RoomOptions) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RoomOptions) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RoomOptions) GetAccess() Access {
+	if x != nil {
+		return x.Access
+	}
+	return Access_ACCESS_UNSPECIFIED
+}
+
+func (x *RoomOptions) GetPublish() Access {
+	if x != nil {
+		return x.Publish
+	}
+	return Access_ACCESS_UNSPECIFIED
+}
+
+func (x *RoomOptions) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // What makes a message an event.
@@ -271,14 +413,17 @@ type EventOptions struct {
 	// Over Socket.IO the `bytes` fields of the event are binary attachments: `ArrayBuffer` in browsers,
 	// `Buffer` in Node, `bytes` in Python. Without it, and on all other transports, they are base64
 	// text. Refused for events without `bytes` fields.
-	Binary        bool `protobuf:"varint,5,opt,name=binary,proto3" json:"binary,omitempty"`
+	Binary bool `protobuf:"varint,5,opt,name=binary,proto3" json:"binary,omitempty"`
+	// The event changes the current state of its rooms. Refused for events that are `ephemeral` or have
+	// a `presence`.
+	State         *StateOptions `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EventOptions) Reset() {
 	*x = EventOptions{}
-	mi := &file_fanfare_v1_catalog_proto_msgTypes[0]
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +435,7 @@ func (x *EventOptions) String() string {
 func (*EventOptions) ProtoMessage() {}
 
 func (x *EventOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_catalog_proto_msgTypes[0]
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +448,7 @@ func (x *EventOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventOptions.ProtoReflect.Descriptor instead.
 func (*EventOptions) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{0}
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *EventOptions) GetName() string {
@@ -341,6 +486,84 @@ func (x *EventOptions) GetBinary() bool {
 	return false
 }
 
+func (x *EventOptions) GetState() *StateOptions {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// How an event changes the current state of its rooms. Per tenant, room and key, the server keeps
+// the newest event, also when the log does not reach back to it. So an event of the state says
+// everything about what its key names; an event with a part of it is no state.
+type StateOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key: a template such as "{chat_id}" or "chat:{chat_id}", with fields as in `rooms`. Every
+	// field must be set and not empty. The key has at most 128 bytes without white space or control
+	// characters. Empty: one entry per room. Keys belong to the package: events of one package with the
+	// same key replace each other, events of two packages do not.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The event removes the entry of its key. It is delivered like any other event.
+	Delete bool `protobuf:"varint,2,opt,name=delete,proto3" json:"delete,omitempty"`
+	// The entry ends so many seconds after its event was accepted, if no other event replaces it. No
+	// event says so: the entry has its end in `expires_at`. 0: it does not end by itself. At most
+	// 31536000 (one year).
+	TtlSeconds    uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateOptions) Reset() {
+	*x = StateOptions{}
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateOptions) ProtoMessage() {}
+
+func (x *StateOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateOptions.ProtoReflect.Descriptor instead.
+func (*StateOptions) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StateOptions) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *StateOptions) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+func (x *StateOptions) GetTtlSeconds() uint32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
 // How a Notify method publishes.
 type NotifyOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -353,7 +576,7 @@ type NotifyOptions struct {
 
 func (x *NotifyOptions) Reset() {
 	*x = NotifyOptions{}
-	mi := &file_fanfare_v1_catalog_proto_msgTypes[1]
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +588,7 @@ func (x *NotifyOptions) String() string {
 func (*NotifyOptions) ProtoMessage() {}
 
 func (x *NotifyOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_catalog_proto_msgTypes[1]
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +601,7 @@ func (x *NotifyOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyOptions.ProtoReflect.Descriptor instead.
 func (*NotifyOptions) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *NotifyOptions) GetRooms() []string {
@@ -389,9 +612,10 @@ func (x *NotifyOptions) GetRooms() []string {
 }
 
 // What a call that a browser emits does. Exactly the declared effects, in the
-// order upstream, query, publish, reply, join, leave. The acknowledgement is the response message. It
+// order upstream, query, history, publish, reply, join, leave. The acknowledgement is the response message. It
 // and the events have their fields copied from the request by name, and then filled. All room templates name fields
-// of the request. A room other than "org" and "user:…" must be allowed by the token's `rooms` claim, where it has one.
+// of the request. The rule of a room (RoomOptions) decides whether the caller may join it, read it or
+// publish into it.
 //
 // Methods that neither join nor leave need no session: they can also be called over gRPC and
 // gRPC-Web with a user's token.
@@ -421,6 +645,12 @@ type ClientOptions struct {
 	// Over Socket.IO the `bytes` fields of the response are binary attachments, as in EventOptions. Those
 	// of the reply are if its event is `binary`.
 	Binary bool `protobuf:"varint,9,opt,name=binary,proto3" json:"binary,omitempty"`
+	// Puts stored events of a room into the response.
+	History *HistoryOptions `protobuf:"bytes,20,opt,name=history,proto3" json:"history,omitempty"`
+	// With `join`: the session gets the current state of the room before the acknowledgement, each
+	// entry as its event, under its name; then every later event of the room, without a gap and
+	// without a repeat.
+	State bool `protobuf:"varint,30,opt,name=state,proto3" json:"state,omitempty"`
 	// The server also starts without an address of `upstream`. It then refuses the call with FAILED_PRECONDITION.
 	// `publish`, `reply`, `join` and `leave` do not happen.
 	UpstreamOptional bool `protobuf:"varint,40,opt,name=upstream_optional,json=upstreamOptional,proto3" json:"upstream_optional,omitempty"`
@@ -430,7 +660,7 @@ type ClientOptions struct {
 
 func (x *ClientOptions) Reset() {
 	*x = ClientOptions{}
-	mi := &file_fanfare_v1_catalog_proto_msgTypes[2]
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +672,7 @@ func (x *ClientOptions) String() string {
 func (*ClientOptions) ProtoMessage() {}
 
 func (x *ClientOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_catalog_proto_msgTypes[2]
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +685,7 @@ func (x *ClientOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientOptions.ProtoReflect.Descriptor instead.
 func (*ClientOptions) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClientOptions) GetOn() string {
@@ -521,11 +751,107 @@ func (x *ClientOptions) GetBinary() bool {
 	return false
 }
 
+func (x *ClientOptions) GetHistory() *HistoryOptions {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *ClientOptions) GetState() bool {
+	if x != nil {
+		return x.State
+	}
+	return false
+}
+
 func (x *ClientOptions) GetUpstreamOptional() bool {
 	if x != nil {
 		return x.UpstreamOptional
 	}
 	return false
+}
+
+// A page of a room's stored events, the newest first. One repeated field of the response takes them:
+// a field of an event, or of a message with one oneof of events, in which FILL_EVENT_ID and FILL_TIME
+// are those of the event. Other events of the room are left out. FILL_HISTORY_CURSOR in the response
+// says where the next page begins.
+//
+// The caller needs the right to read the room, as in Realtime.GetHistory, which has the same bounds
+// but for the bytes: a page has at most 256 KiB of events. A method with `history` has no `upstream`
+// and neither joins, leaves nor publishes.
+type HistoryOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The room template.
+	Room string `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// The integer field of the request that says how many events the browser wants: 1 to 200, 0 means
+	// the default. Empty: always the default.
+	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The string field of the request that says where the page begins: FILL_HISTORY_CURSOR of the page
+	// before, or empty for the newest events. Empty: there is only the newest page.
+	Before string `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	// How many events there are where the browser does not say: 1 to 200, 0 means 50.
+	DefaultLimit  uint32 `protobuf:"varint,4,opt,name=default_limit,json=defaultLimit,proto3" json:"default_limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryOptions) Reset() {
+	*x = HistoryOptions{}
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryOptions) ProtoMessage() {}
+
+func (x *HistoryOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_catalog_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryOptions.ProtoReflect.Descriptor instead.
+func (*HistoryOptions) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_catalog_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HistoryOptions) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *HistoryOptions) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *HistoryOptions) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *HistoryOptions) GetDefaultLimit() uint32 {
+	if x != nil {
+		return x.DefaultLimit
+	}
+	return 0
 }
 
 var file_fanfare_v1_catalog_proto_extTypes = []protoimpl.ExtensionInfo{
@@ -543,6 +869,14 @@ var file_fanfare_v1_catalog_proto_extTypes = []protoimpl.ExtensionInfo{
 		Field:         50202,
 		Name:          "fanfare.v1.namespace",
 		Tag:           "bytes,50202,opt,name=namespace",
+		Filename:      "fanfare/v1/catalog.proto",
+	},
+	{
+		ExtendedType:  (*descriptorpb.FileOptions)(nil),
+		ExtensionType: ([]*RoomOptions)(nil),
+		Field:         50220,
+		Name:          "fanfare.v1.room",
+		Tag:           "bytes,50220,rep,name=room",
 		Filename:      "fanfare/v1/catalog.proto",
 	},
 	{
@@ -627,6 +961,11 @@ var (
 	//
 	// optional string namespace = 50202;
 	E_Namespace = &file_fanfare_v1_catalog_proto_extTypes[1]
+	// Who may enter and use the rooms of a kind. Rooms belong to the tenant, not to a catalog: where
+	// several files declare a kind, all of their rules apply.
+	//
+	// repeated fanfare.v1.RoomOptions room = 50220;
+	E_Room = &file_fanfare_v1_catalog_proto_extTypes[2]
 )
 
 // Extension fields to descriptorpb.MessageOptions.
@@ -634,7 +973,7 @@ var (
 	// Makes the message an event.
 	//
 	// optional fanfare.v1.EventOptions event = 50201;
-	E_Event = &file_fanfare_v1_catalog_proto_extTypes[2]
+	E_Event = &file_fanfare_v1_catalog_proto_extTypes[3]
 )
 
 // Extension fields to descriptorpb.MethodOptions.
@@ -642,11 +981,11 @@ var (
 	// Makes the method a call that browsers may emit.
 	//
 	// optional fanfare.v1.ClientOptions client = 50201;
-	E_Client = &file_fanfare_v1_catalog_proto_extTypes[3]
+	E_Client = &file_fanfare_v1_catalog_proto_extTypes[4]
 	// What a Notify method does besides publishing its event.
 	//
 	// optional fanfare.v1.NotifyOptions notify = 50202;
-	E_Notify = &file_fanfare_v1_catalog_proto_extTypes[4]
+	E_Notify = &file_fanfare_v1_catalog_proto_extTypes[5]
 )
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -656,21 +995,21 @@ var (
 	// browser sent. Producers, who are trusted, write it themselves.
 	//
 	// optional fanfare.v1.Fill fill = 50201;
-	E_Fill = &file_fanfare_v1_catalog_proto_extTypes[5]
+	E_Fill = &file_fanfare_v1_catalog_proto_extTypes[6]
 	// Likewise, from the token claim of this name. Absent claims leave the field
 	// unset.
 	//
 	// optional string fill_claim = 50202;
-	E_FillClaim = &file_fanfare_v1_catalog_proto_extTypes[6]
+	E_FillClaim = &file_fanfare_v1_catalog_proto_extTypes[7]
 	// Likewise, this text, into a string field.
 	//
 	// optional string fill_text = 50203;
-	E_FillText = &file_fanfare_v1_catalog_proto_extTypes[7]
+	E_FillText = &file_fanfare_v1_catalog_proto_extTypes[8]
 	// The field travels between services only: it takes part in room templates
 	// and reaches gRPC subscribers, and never appears in browser JSON.
 	//
 	// optional bool internal = 50204;
-	E_Internal = &file_fanfare_v1_catalog_proto_extTypes[8]
+	E_Internal = &file_fanfare_v1_catalog_proto_extTypes[9]
 )
 
 // Extension fields to descriptorpb.EnumValueOptions.
@@ -678,7 +1017,7 @@ var (
 	// The value's text in browser JSON, instead of its protobuf name.
 	//
 	// optional string text = 50201;
-	E_Text = &file_fanfare_v1_catalog_proto_extTypes[9]
+	E_Text = &file_fanfare_v1_catalog_proto_extTypes[10]
 )
 
 var File_fanfare_v1_catalog_proto protoreflect.FileDescriptor
@@ -686,15 +1025,27 @@ var File_fanfare_v1_catalog_proto protoreflect.FileDescriptor
 const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\n" +
 	"\x18fanfare/v1/catalog.proto\x12\n" +
-	"fanfare.v1\x1a google/protobuf/descriptor.proto\"\xa0\x01\n" +
+	"fanfare.v1\x1a google/protobuf/descriptor.proto\"\x93\x01\n" +
+	"\vRoomOptions\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12*\n" +
+	"\x06access\x18\x02 \x01(\x0e2\x12.fanfare.v1.AccessR\x06access\x12,\n" +
+	"\apublish\x18\x03 \x01(\x0e2\x12.fanfare.v1.AccessR\apublish\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xd0\x01\n" +
 	"\fEventOptions\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05rooms\x18\x02 \x03(\tR\x05rooms\x12\x1c\n" +
 	"\tephemeral\x18\x03 \x01(\bR\tephemeral\x120\n" +
 	"\bpresence\x18\x04 \x01(\x0e2\x14.fanfare.v1.PresenceR\bpresence\x12\x16\n" +
-	"\x06binary\x18\x05 \x01(\bR\x06binary\"%\n" +
+	"\x06binary\x18\x05 \x01(\bR\x06binary\x12.\n" +
+	"\x05state\x18\n" +
+	" \x01(\v2\x18.fanfare.v1.StateOptionsR\x05state\"Y\n" +
+	"\fStateOptions\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06delete\x18\x02 \x01(\bR\x06delete\x12\x1f\n" +
+	"\vttl_seconds\x18\x03 \x01(\rR\n" +
+	"ttlSeconds\"%\n" +
 	"\rNotifyOptions\x12\x14\n" +
-	"\x05rooms\x18\x01 \x03(\tR\x05rooms\"\x95\x02\n" +
+	"\x05rooms\x18\x01 \x03(\tR\x05rooms\"\xe1\x02\n" +
 	"\rClientOptions\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\tR\x02on\x12\x12\n" +
 	"\x04join\x18\x02 \x01(\tR\x04join\x12\x14\n" +
@@ -704,22 +1055,34 @@ const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\rexcept_caller\x18\x06 \x01(\bR\fexceptCaller\x12\x14\n" +
 	"\x05query\x18\a \x01(\tR\x05query\x12\x1a\n" +
 	"\bupstream\x18\b \x01(\tR\bupstream\x12\x16\n" +
-	"\x06binary\x18\t \x01(\bR\x06binary\x12+\n" +
-	"\x11upstream_optional\x18( \x01(\bR\x10upstreamOptional*\x92\x01\n" +
+	"\x06binary\x18\t \x01(\bR\x06binary\x124\n" +
+	"\ahistory\x18\x14 \x01(\v2\x1a.fanfare.v1.HistoryOptionsR\ahistory\x12\x14\n" +
+	"\x05state\x18\x1e \x01(\bR\x05state\x12+\n" +
+	"\x11upstream_optional\x18( \x01(\bR\x10upstreamOptional\"w\n" +
+	"\x0eHistoryOptions\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\tR\x05limit\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\tR\x06before\x12#\n" +
+	"\rdefault_limit\x18\x04 \x01(\rR\fdefaultLimit*\x92\x01\n" +
 	"\tTransport\x12\x19\n" +
 	"\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TRANSPORT_SOCKETIO\x10\x01\x12\x17\n" +
 	"\x13TRANSPORT_WEBSOCKET\x10\x02\x12\x11\n" +
 	"\rTRANSPORT_SSE\x10\x03\x12\x12\n" +
 	"\x0eTRANSPORT_POLL\x10\x04\x12\x12\n" +
-	"\x0eTRANSPORT_GRPC\x10\x05*\x8f\x01\n" +
+	"\x0eTRANSPORT_GRPC\x10\x05*Y\n" +
+	"\x06Access\x12\x16\n" +
+	"\x12ACCESS_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rACCESS_TENANT\x10\x01\x12\x10\n" +
+	"\fACCESS_CLAIM\x10\x02\x12\x12\n" +
+	"\x0eACCESS_MEMBERS\x10\x03*\x8f\x01\n" +
 	"\bPresence\x12\x18\n" +
 	"\x14PRESENCE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PRESENCE_CONNECTED\x10\x01\x12\x13\n" +
 	"\x0fPRESENCE_ONLINE\x10\x02\x12\x14\n" +
 	"\x10PRESENCE_OFFLINE\x10\x03\x12\x13\n" +
 	"\x0fPRESENCE_JOINED\x10\x04\x12\x11\n" +
-	"\rPRESENCE_LEFT\x10\x05*\xbb\x01\n" +
+	"\rPRESENCE_LEFT\x10\x05*\xeb\x01\n" +
 	"\x04Fill\x12\x14\n" +
 	"\x10FILL_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rFILL_EVENT_ID\x10\x01\x12\r\n" +
@@ -729,9 +1092,12 @@ const file_fanfare_v1_catalog_proto_rawDesc = "" +
 	"\x0fFILL_SESSION_ID\x10\x05\x12\x12\n" +
 	"\x0eFILL_MEMBER_ID\x10\x06\x12\x14\n" +
 	"\x10FILL_MEMBER_NAME\x10\a\x12\x16\n" +
-	"\x12FILL_MEMBER_ONLINE\x10\b:S\n" +
+	"\x12FILL_MEMBER_ONLINE\x10\b\x12\x17\n" +
+	"\x13FILL_HISTORY_CURSOR\x10\x14\x12\x15\n" +
+	"\x11FILL_HISTORY_MORE\x10\x15:S\n" +
 	"\ttransport\x12\x1c.google.protobuf.FileOptions\x18\x99\x88\x03 \x01(\x0e2\x15.fanfare.v1.TransportR\ttransport:<\n" +
-	"\tnamespace\x12\x1c.google.protobuf.FileOptions\x18\x9a\x88\x03 \x01(\tR\tnamespace:Q\n" +
+	"\tnamespace\x12\x1c.google.protobuf.FileOptions\x18\x9a\x88\x03 \x01(\tR\tnamespace:K\n" +
+	"\x04room\x12\x1c.google.protobuf.FileOptions\x18\xac\x88\x03 \x03(\v2\x17.fanfare.v1.RoomOptionsR\x04room:Q\n" +
 	"\x05event\x12\x1f.google.protobuf.MessageOptions\x18\x99\x88\x03 \x01(\v2\x18.fanfare.v1.EventOptionsR\x05event:S\n" +
 	"\x06client\x12\x1e.google.protobuf.MethodOptions\x18\x99\x88\x03 \x01(\v2\x19.fanfare.v1.ClientOptionsR\x06client:S\n" +
 	"\x06notify\x12\x1e.google.protobuf.MethodOptions\x18\x9a\x88\x03 \x01(\v2\x19.fanfare.v1.NotifyOptionsR\x06notify:E\n" +
@@ -754,43 +1120,53 @@ func file_fanfare_v1_catalog_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_catalog_proto_rawDescData
 }
 
-var file_fanfare_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_fanfare_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_fanfare_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_fanfare_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_fanfare_v1_catalog_proto_goTypes = []any{
 	(Transport)(0),                        // 0: fanfare.v1.Transport
-	(Presence)(0),                         // 1: fanfare.v1.Presence
-	(Fill)(0),                             // 2: fanfare.v1.Fill
-	(*EventOptions)(nil),                  // 3: fanfare.v1.EventOptions
-	(*NotifyOptions)(nil),                 // 4: fanfare.v1.NotifyOptions
-	(*ClientOptions)(nil),                 // 5: fanfare.v1.ClientOptions
-	(*descriptorpb.FileOptions)(nil),      // 6: google.protobuf.FileOptions
-	(*descriptorpb.MessageOptions)(nil),   // 7: google.protobuf.MessageOptions
-	(*descriptorpb.MethodOptions)(nil),    // 8: google.protobuf.MethodOptions
-	(*descriptorpb.FieldOptions)(nil),     // 9: google.protobuf.FieldOptions
-	(*descriptorpb.EnumValueOptions)(nil), // 10: google.protobuf.EnumValueOptions
+	(Access)(0),                           // 1: fanfare.v1.Access
+	(Presence)(0),                         // 2: fanfare.v1.Presence
+	(Fill)(0),                             // 3: fanfare.v1.Fill
+	(*RoomOptions)(nil),                   // 4: fanfare.v1.RoomOptions
+	(*EventOptions)(nil),                  // 5: fanfare.v1.EventOptions
+	(*StateOptions)(nil),                  // 6: fanfare.v1.StateOptions
+	(*NotifyOptions)(nil),                 // 7: fanfare.v1.NotifyOptions
+	(*ClientOptions)(nil),                 // 8: fanfare.v1.ClientOptions
+	(*HistoryOptions)(nil),                // 9: fanfare.v1.HistoryOptions
+	(*descriptorpb.FileOptions)(nil),      // 10: google.protobuf.FileOptions
+	(*descriptorpb.MessageOptions)(nil),   // 11: google.protobuf.MessageOptions
+	(*descriptorpb.MethodOptions)(nil),    // 12: google.protobuf.MethodOptions
+	(*descriptorpb.FieldOptions)(nil),     // 13: google.protobuf.FieldOptions
+	(*descriptorpb.EnumValueOptions)(nil), // 14: google.protobuf.EnumValueOptions
 }
 var file_fanfare_v1_catalog_proto_depIdxs = []int32{
-	1,  // 0: fanfare.v1.EventOptions.presence:type_name -> fanfare.v1.Presence
-	6,  // 1: fanfare.v1.transport:extendee -> google.protobuf.FileOptions
-	6,  // 2: fanfare.v1.namespace:extendee -> google.protobuf.FileOptions
-	7,  // 3: fanfare.v1.event:extendee -> google.protobuf.MessageOptions
-	8,  // 4: fanfare.v1.client:extendee -> google.protobuf.MethodOptions
-	8,  // 5: fanfare.v1.notify:extendee -> google.protobuf.MethodOptions
-	9,  // 6: fanfare.v1.fill:extendee -> google.protobuf.FieldOptions
-	9,  // 7: fanfare.v1.fill_claim:extendee -> google.protobuf.FieldOptions
-	9,  // 8: fanfare.v1.fill_text:extendee -> google.protobuf.FieldOptions
-	9,  // 9: fanfare.v1.internal:extendee -> google.protobuf.FieldOptions
-	10, // 10: fanfare.v1.text:extendee -> google.protobuf.EnumValueOptions
-	0,  // 11: fanfare.v1.transport:type_name -> fanfare.v1.Transport
-	3,  // 12: fanfare.v1.event:type_name -> fanfare.v1.EventOptions
-	5,  // 13: fanfare.v1.client:type_name -> fanfare.v1.ClientOptions
-	4,  // 14: fanfare.v1.notify:type_name -> fanfare.v1.NotifyOptions
-	2,  // 15: fanfare.v1.fill:type_name -> fanfare.v1.Fill
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	11, // [11:16] is the sub-list for extension type_name
-	1,  // [1:11] is the sub-list for extension extendee
-	0,  // [0:1] is the sub-list for field type_name
+	1,  // 0: fanfare.v1.RoomOptions.access:type_name -> fanfare.v1.Access
+	1,  // 1: fanfare.v1.RoomOptions.publish:type_name -> fanfare.v1.Access
+	2,  // 2: fanfare.v1.EventOptions.presence:type_name -> fanfare.v1.Presence
+	6,  // 3: fanfare.v1.EventOptions.state:type_name -> fanfare.v1.StateOptions
+	9,  // 4: fanfare.v1.ClientOptions.history:type_name -> fanfare.v1.HistoryOptions
+	10, // 5: fanfare.v1.transport:extendee -> google.protobuf.FileOptions
+	10, // 6: fanfare.v1.namespace:extendee -> google.protobuf.FileOptions
+	10, // 7: fanfare.v1.room:extendee -> google.protobuf.FileOptions
+	11, // 8: fanfare.v1.event:extendee -> google.protobuf.MessageOptions
+	12, // 9: fanfare.v1.client:extendee -> google.protobuf.MethodOptions
+	12, // 10: fanfare.v1.notify:extendee -> google.protobuf.MethodOptions
+	13, // 11: fanfare.v1.fill:extendee -> google.protobuf.FieldOptions
+	13, // 12: fanfare.v1.fill_claim:extendee -> google.protobuf.FieldOptions
+	13, // 13: fanfare.v1.fill_text:extendee -> google.protobuf.FieldOptions
+	13, // 14: fanfare.v1.internal:extendee -> google.protobuf.FieldOptions
+	14, // 15: fanfare.v1.text:extendee -> google.protobuf.EnumValueOptions
+	0,  // 16: fanfare.v1.transport:type_name -> fanfare.v1.Transport
+	4,  // 17: fanfare.v1.room:type_name -> fanfare.v1.RoomOptions
+	5,  // 18: fanfare.v1.event:type_name -> fanfare.v1.EventOptions
+	8,  // 19: fanfare.v1.client:type_name -> fanfare.v1.ClientOptions
+	7,  // 20: fanfare.v1.notify:type_name -> fanfare.v1.NotifyOptions
+	3,  // 21: fanfare.v1.fill:type_name -> fanfare.v1.Fill
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	16, // [16:22] is the sub-list for extension type_name
+	5,  // [5:16] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_catalog_proto_init() }
@@ -803,9 +1179,9 @@ func file_fanfare_v1_catalog_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_catalog_proto_rawDesc), len(file_fanfare_v1_catalog_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   3,
-			NumExtensions: 10,
+			NumEnums:      4,
+			NumMessages:   6,
+			NumExtensions: 11,
 			NumServices:   0,
 		},
 		GoTypes:           file_fanfare_v1_catalog_proto_goTypes,

@@ -43,8 +43,13 @@ type Target struct {
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Session ids that do not get the event. At most 64.
 	ExceptSessions []string `protobuf:"bytes,4,rep,name=except_sessions,json=exceptSessions,proto3" json:"except_sessions,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// For events whose type declares `state`: the event is published only if the entry of its key has
+	// this revision in each of its rooms. The revision of an entry is the seq of its event; 0: there
+	// must be no entry. Otherwise: ABORTED and REASON_REVISION, and the ErrorInfo's metadata
+	// `revision` is the one there is. Absent: whatever there is.
+	ExpectedRevision *uint64 `protobuf:"varint,20,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Target) Reset() {
@@ -103,6 +108,13 @@ func (x *Target) GetExceptSessions() []string {
 		return x.ExceptSessions
 	}
 	return nil
+}
+
+func (x *Target) GetExpectedRevision() uint64 {
+	if x != nil && x.ExpectedRevision != nil {
+		return *x.ExpectedRevision
+	}
+	return 0
 }
 
 type NotifyRequest struct {
@@ -233,10 +245,15 @@ type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the token's tenant.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// 1 to 256 rooms.
+	// 1 to 256 rooms. "*" alone is all rooms of the tenant; it needs the scope `subscribe`.
 	Rooms []string `protobuf:"bytes,2,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	// Resume after this cursor (an event's or a Position's). Empty: from now on.
-	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// Without `after`: the current state of the rooms comes first, as StateSnapshot messages, then a
+	// Position, then every later event, without a gap and without a repeat. With `after`: the same
+	// instead of REASON_RESET; where the log reaches back to the cursor, there is no snapshot. Typed
+	// subscriptions get each entry as its event, before the first Position.
+	WithState     bool `protobuf:"varint,20,opt,name=with_state,json=withState,proto3" json:"with_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,12 +309,20 @@ func (x *SubscribeRequest) GetAfter() string {
 	return ""
 }
 
+func (x *SubscribeRequest) GetWithState() bool {
+	if x != nil {
+		return x.WithState
+	}
+	return false
+}
+
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*SubscribeResponse_Event
 	//	*SubscribeResponse_Position
+	//	*SubscribeResponse_State
 	Kind          isSubscribeResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -358,6 +383,15 @@ func (x *SubscribeResponse) GetPosition() *Position {
 	return nil
 }
 
+func (x *SubscribeResponse) GetState() *StateSnapshot {
+	if x != nil {
+		if x, ok := x.Kind.(*SubscribeResponse_State); ok {
+			return x.State
+		}
+	}
+	return nil
+}
+
 type isSubscribeResponse_Kind interface {
 	isSubscribeResponse_Kind()
 }
@@ -370,9 +404,276 @@ type SubscribeResponse_Position struct {
 	Position *Position `protobuf:"bytes,2,opt,name=position,proto3,oneof"`
 }
 
+type SubscribeResponse_State struct {
+	State *StateSnapshot `protobuf:"bytes,20,opt,name=state,proto3,oneof"`
+}
+
 func (*SubscribeResponse_Event) isSubscribeResponse_Kind() {}
 
 func (*SubscribeResponse_Position) isSubscribeResponse_Kind() {}
+
+func (*SubscribeResponse_State) isSubscribeResponse_Kind() {}
+
+// A part of the current state. All parts are consistent with the Position that follows them.
+type StateSnapshot struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries []*StateEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// It is the first part: what the subscriber knew of these rooms is void.
+	First         bool `protobuf:"varint,2,opt,name=first,proto3" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateSnapshot) Reset() {
+	*x = StateSnapshot{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateSnapshot) ProtoMessage() {}
+
+func (x *StateSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateSnapshot.ProtoReflect.Descriptor instead.
+func (*StateSnapshot) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StateSnapshot) GetEntries() []*StateEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *StateSnapshot) GetFirst() bool {
+	if x != nil {
+		return x.First
+	}
+	return false
+}
+
+// The newest event of a room and key.
+type StateEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of the event's rooms.
+	Room string `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// As the event's type makes it.
+	Key   string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Event *Event `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// When the entry ends. Absent: not by itself.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateEntry) Reset() {
+	*x = StateEntry{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateEntry) ProtoMessage() {}
+
+func (x *StateEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateEntry.ProtoReflect.Descriptor instead.
+func (*StateEntry) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StateEntry) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *StateEntry) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *StateEntry) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *StateEntry) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type GetStateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the token's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// 1 to 256 rooms.
+	Rooms []string `protobuf:"bytes,2,rep,name=rooms,proto3" json:"rooms,omitempty"`
+	// At most so many entries: 1 to 1000, 0 means 100. A page may have fewer, also none.
+	PageSize uint32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// Of the page before; the rooms must be the same. Empty: the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStateRequest) Reset() {
+	*x = GetStateRequest{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStateRequest) ProtoMessage() {}
+
+func (x *GetStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStateRequest.ProtoReflect.Descriptor instead.
+func (*GetStateRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetStateRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *GetStateRequest) GetRooms() []string {
+	if x != nil {
+		return x.Rooms
+	}
+	return nil
+}
+
+func (x *GetStateRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetStateRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type GetStateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By room, in the order of the request, then by package and key.
+	Entries []*StateEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// The place in the log that the state is consistent with; the same in all pages.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStateResponse) Reset() {
+	*x = GetStateResponse{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStateResponse) ProtoMessage() {}
+
+func (x *GetStateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStateResponse.ProtoReflect.Descriptor instead.
+func (*GetStateResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetStateResponse) GetEntries() []*StateEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *GetStateResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *GetStateResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
 
 // A place in the log that the subscription has reached. Typed subscriptions
 // (catalog services) send it as a response without event whose metadata holds
@@ -386,7 +687,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[5]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +699,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[5]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +712,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Position) GetCursor() string {
@@ -443,7 +744,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[6]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +756,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[6]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +769,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Event) GetId() string {
@@ -536,7 +837,7 @@ type GetPresenceRequest struct {
 
 func (x *GetPresenceRequest) Reset() {
 	*x = GetPresenceRequest{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[7]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +849,7 @@ func (x *GetPresenceRequest) String() string {
 func (*GetPresenceRequest) ProtoMessage() {}
 
 func (x *GetPresenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[7]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +862,7 @@ func (x *GetPresenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPresenceRequest.ProtoReflect.Descriptor instead.
 func (*GetPresenceRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPresenceRequest) GetTenant() string {
@@ -607,7 +908,7 @@ type GetPresenceResponse struct {
 
 func (x *GetPresenceResponse) Reset() {
 	*x = GetPresenceResponse{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[8]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +920,7 @@ func (x *GetPresenceResponse) String() string {
 func (*GetPresenceResponse) ProtoMessage() {}
 
 func (x *GetPresenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[8]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +933,7 @@ func (x *GetPresenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPresenceResponse.ProtoReflect.Descriptor instead.
 func (*GetPresenceResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPresenceResponse) GetUsers() []*UserPresence {
@@ -677,7 +978,7 @@ type UserPresence struct {
 
 func (x *UserPresence) Reset() {
 	*x = UserPresence{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[9]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +990,7 @@ func (x *UserPresence) String() string {
 func (*UserPresence) ProtoMessage() {}
 
 func (x *UserPresence) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[9]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +1003,7 @@ func (x *UserPresence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserPresence.ProtoReflect.Descriptor instead.
 func (*UserPresence) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UserPresence) GetUserId() string {
@@ -747,7 +1048,7 @@ type SessionPresence struct {
 
 func (x *SessionPresence) Reset() {
 	*x = SessionPresence{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[10]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +1060,7 @@ func (x *SessionPresence) String() string {
 func (*SessionPresence) ProtoMessage() {}
 
 func (x *SessionPresence) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[10]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +1073,7 @@ func (x *SessionPresence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionPresence.ProtoReflect.Descriptor instead.
 func (*SessionPresence) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SessionPresence) GetSessionId() string {
@@ -830,7 +1131,7 @@ type DisconnectRequest struct {
 
 func (x *DisconnectRequest) Reset() {
 	*x = DisconnectRequest{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[11]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1143,7 @@ func (x *DisconnectRequest) String() string {
 func (*DisconnectRequest) ProtoMessage() {}
 
 func (x *DisconnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[11]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1156,7 @@ func (x *DisconnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectRequest.ProtoReflect.Descriptor instead.
 func (*DisconnectRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DisconnectRequest) GetTenant() string {
@@ -946,7 +1247,7 @@ type DisconnectResponse struct {
 
 func (x *DisconnectResponse) Reset() {
 	*x = DisconnectResponse{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[12]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1259,7 @@ func (x *DisconnectResponse) String() string {
 func (*DisconnectResponse) ProtoMessage() {}
 
 func (x *DisconnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[12]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1272,7 @@ func (x *DisconnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectResponse.ProtoReflect.Descriptor instead.
 func (*DisconnectResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DisconnectResponse) GetSessions() uint32 {
@@ -1004,7 +1305,7 @@ type Caller struct {
 
 func (x *Caller) Reset() {
 	*x = Caller{}
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[13]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1317,7 @@ func (x *Caller) String() string {
 func (*Caller) ProtoMessage() {}
 
 func (x *Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_realtime_proto_msgTypes[13]
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1330,7 @@ func (x *Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Caller.ProtoReflect.Descriptor instead.
 func (*Caller) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Caller) GetTenant() string {
@@ -1095,17 +1396,260 @@ func (x *Caller) GetNamespace() string {
 	return ""
 }
 
+type GetHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the token's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Whose events.
+	Room string `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	// At most so many events: 1 to 200, 0 means 50.
+	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Events before this one: the id of an event, or `next` of the page before. Empty: the newest.
+	Before        string `protobuf:"bytes,4,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryRequest) Reset() {
+	*x = GetHistoryRequest{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryRequest) ProtoMessage() {}
+
+func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetHistoryRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *GetHistoryRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *GetHistoryRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *GetHistoryRequest) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+type GetHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest first.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Where the next page begins, to be given as `before`; empty when there are no older events.
+	Next string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// There may be older events.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryResponse) Reset() {
+	*x = GetHistoryResponse{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryResponse) ProtoMessage() {}
+
+func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetHistoryResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *GetHistoryResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type RemoveFromRoomRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the token's tenant.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Room          string `protobuf:"bytes,3,opt,name=room,proto3" json:"room,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFromRoomRequest) Reset() {
+	*x = RemoveFromRoomRequest{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFromRoomRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFromRoomRequest) ProtoMessage() {}
+
+func (x *RemoveFromRoomRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFromRoomRequest.ProtoReflect.Descriptor instead.
+func (*RemoveFromRoomRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RemoveFromRoomRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *RemoveFromRoomRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *RemoveFromRoomRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+type RemoveFromRoomResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Connected sessions that were in the room.
+	Sessions      uint32 `protobuf:"varint,1,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFromRoomResponse) Reset() {
+	*x = RemoveFromRoomResponse{}
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFromRoomResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFromRoomResponse) ProtoMessage() {}
+
+func (x *RemoveFromRoomResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_realtime_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFromRoomResponse.ProtoReflect.Descriptor instead.
+func (*RemoveFromRoomResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_realtime_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RemoveFromRoomResponse) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
 var File_fanfare_v1_realtime_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_realtime_proto_rawDesc = "" +
 	"\n" +
 	"\x19fanfare/v1/realtime.proto\x12\n" +
-	"fanfare.v1\x1a\x18fanfare/v1/catalog.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n" +
+	"fanfare.v1\x1a\x18fanfare/v1/catalog.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n" +
 	"\x06Target\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05rooms\x18\x02 \x03(\tR\x05rooms\x12'\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12'\n" +
-	"\x0fexcept_sessions\x18\x04 \x03(\tR\x0eexceptSessions\"g\n" +
+	"\x0fexcept_sessions\x18\x04 \x03(\tR\x0eexceptSessions\x120\n" +
+	"\x11expected_revision\x18\x14 \x01(\x04H\x00R\x10expectedRevision\x88\x01\x01B\x14\n" +
+	"\x12_expected_revision\"g\n" +
 	"\rNotifyRequest\x12*\n" +
 	"\x06target\x18\x01 \x01(\v2\x12.fanfare.v1.TargetR\x06target\x12*\n" +
 	"\x05event\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x05event\"\x80\x01\n" +
@@ -1113,15 +1657,38 @@ const file_fanfare_v1_realtime_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n" +
-	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"V\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"u\n" +
 	"\x10SubscribeRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05rooms\x18\x02 \x03(\tR\x05rooms\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"z\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12\x1d\n" +
+	"\n" +
+	"with_state\x18\x14 \x01(\bR\twithState\"\xad\x01\n" +
 	"\x11SubscribeResponse\x12)\n" +
 	"\x05event\x18\x01 \x01(\v2\x11.fanfare.v1.EventH\x00R\x05event\x122\n" +
-	"\bposition\x18\x02 \x01(\v2\x14.fanfare.v1.PositionH\x00R\bpositionB\x06\n" +
-	"\x04kind\"\"\n" +
+	"\bposition\x18\x02 \x01(\v2\x14.fanfare.v1.PositionH\x00R\bposition\x121\n" +
+	"\x05state\x18\x14 \x01(\v2\x19.fanfare.v1.StateSnapshotH\x00R\x05stateB\x06\n" +
+	"\x04kind\"W\n" +
+	"\rStateSnapshot\x120\n" +
+	"\aentries\x18\x01 \x03(\v2\x16.fanfare.v1.StateEntryR\aentries\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\bR\x05first\"\x96\x01\n" +
+	"\n" +
+	"StateEntry\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12'\n" +
+	"\x05event\x18\x03 \x01(\v2\x11.fanfare.v1.EventR\x05event\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"{\n" +
+	"\x0fGetStateRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05rooms\x18\x02 \x03(\tR\x05rooms\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\x84\x01\n" +
+	"\x10GetStateResponse\x120\n" +
+	"\aentries\x18\x01 \x03(\v2\x16.fanfare.v1.StateEntryR\aentries\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\"\n" +
 	"\bPosition\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\tR\x06cursor\"\xcf\x01\n" +
 	"\x05Event\x12\x0e\n" +
@@ -1177,14 +1744,33 @@ const file_fanfare_v1_realtime_proto_rawDesc = "" +
 	"\x05rooms\x18\x06 \x03(\tR\x05rooms\x12)\n" +
 	"\x10rooms_restricted\x18\a \x01(\bR\x0froomsRestricted\x123\n" +
 	"\ttransport\x18\b \x01(\x0e2\x15.fanfare.v1.TransportR\ttransport\x12\x1c\n" +
-	"\tnamespace\x18\t \x01(\tR\tnamespace2\xff\x02\n" +
+	"\tnamespace\x18\t \x01(\tR\tnamespace\"m\n" +
+	"\x11GetHistoryRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04room\x18\x02 \x01(\tR\x04room\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\tR\x06before\"g\n" +
+	"\x12GetHistoryResponse\x12)\n" +
+	"\x06events\x18\x01 \x03(\v2\x11.fanfare.v1.EventR\x06events\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\\\n" +
+	"\x15RemoveFromRoomRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x12\n" +
+	"\x04room\x18\x03 \x01(\tR\x04room\"4\n" +
+	"\x16RemoveFromRoomResponse\x12\x1a\n" +
+	"\bsessions\x18\x01 \x01(\rR\bsessions2\xec\x04\n" +
 	"\bRealtime\x12?\n" +
 	"\x06Notify\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n" +
 	"\fNotifyStream\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse(\x010\x01\x12J\n" +
 	"\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1d.fanfare.v1.SubscribeResponse0\x01\x12N\n" +
 	"\vGetPresence\x12\x1e.fanfare.v1.GetPresenceRequest\x1a\x1f.fanfare.v1.GetPresenceResponse\x12K\n" +
 	"\n" +
-	"Disconnect\x12\x1d.fanfare.v1.DisconnectRequest\x1a\x1e.fanfare.v1.DisconnectResponseb\x06proto3"
+	"GetHistory\x12\x1d.fanfare.v1.GetHistoryRequest\x1a\x1e.fanfare.v1.GetHistoryResponse\x12E\n" +
+	"\bGetState\x12\x1b.fanfare.v1.GetStateRequest\x1a\x1c.fanfare.v1.GetStateResponse\x12K\n" +
+	"\n" +
+	"Disconnect\x12\x1d.fanfare.v1.DisconnectRequest\x1a\x1e.fanfare.v1.DisconnectResponse\x12W\n" +
+	"\x0eRemoveFromRoom\x12!.fanfare.v1.RemoveFromRoomRequest\x1a\".fanfare.v1.RemoveFromRoomResponseb\x06proto3"
 
 var (
 	file_fanfare_v1_realtime_proto_rawDescOnce sync.Once
@@ -1198,54 +1784,74 @@ func file_fanfare_v1_realtime_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_realtime_proto_rawDescData
 }
 
-var file_fanfare_v1_realtime_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_fanfare_v1_realtime_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_fanfare_v1_realtime_proto_goTypes = []any{
-	(*Target)(nil),                // 0: fanfare.v1.Target
-	(*NotifyRequest)(nil),         // 1: fanfare.v1.NotifyRequest
-	(*NotifyResponse)(nil),        // 2: fanfare.v1.NotifyResponse
-	(*SubscribeRequest)(nil),      // 3: fanfare.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),     // 4: fanfare.v1.SubscribeResponse
-	(*Position)(nil),              // 5: fanfare.v1.Position
-	(*Event)(nil),                 // 6: fanfare.v1.Event
-	(*GetPresenceRequest)(nil),    // 7: fanfare.v1.GetPresenceRequest
-	(*GetPresenceResponse)(nil),   // 8: fanfare.v1.GetPresenceResponse
-	(*UserPresence)(nil),          // 9: fanfare.v1.UserPresence
-	(*SessionPresence)(nil),       // 10: fanfare.v1.SessionPresence
-	(*DisconnectRequest)(nil),     // 11: fanfare.v1.DisconnectRequest
-	(*DisconnectResponse)(nil),    // 12: fanfare.v1.DisconnectResponse
-	(*Caller)(nil),                // 13: fanfare.v1.Caller
-	(*anypb.Any)(nil),             // 14: google.protobuf.Any
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(Transport)(0),                // 16: fanfare.v1.Transport
+	(*Target)(nil),                 // 0: fanfare.v1.Target
+	(*NotifyRequest)(nil),          // 1: fanfare.v1.NotifyRequest
+	(*NotifyResponse)(nil),         // 2: fanfare.v1.NotifyResponse
+	(*SubscribeRequest)(nil),       // 3: fanfare.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),      // 4: fanfare.v1.SubscribeResponse
+	(*StateSnapshot)(nil),          // 5: fanfare.v1.StateSnapshot
+	(*StateEntry)(nil),             // 6: fanfare.v1.StateEntry
+	(*GetStateRequest)(nil),        // 7: fanfare.v1.GetStateRequest
+	(*GetStateResponse)(nil),       // 8: fanfare.v1.GetStateResponse
+	(*Position)(nil),               // 9: fanfare.v1.Position
+	(*Event)(nil),                  // 10: fanfare.v1.Event
+	(*GetPresenceRequest)(nil),     // 11: fanfare.v1.GetPresenceRequest
+	(*GetPresenceResponse)(nil),    // 12: fanfare.v1.GetPresenceResponse
+	(*UserPresence)(nil),           // 13: fanfare.v1.UserPresence
+	(*SessionPresence)(nil),        // 14: fanfare.v1.SessionPresence
+	(*DisconnectRequest)(nil),      // 15: fanfare.v1.DisconnectRequest
+	(*DisconnectResponse)(nil),     // 16: fanfare.v1.DisconnectResponse
+	(*Caller)(nil),                 // 17: fanfare.v1.Caller
+	(*GetHistoryRequest)(nil),      // 18: fanfare.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),     // 19: fanfare.v1.GetHistoryResponse
+	(*RemoveFromRoomRequest)(nil),  // 20: fanfare.v1.RemoveFromRoomRequest
+	(*RemoveFromRoomResponse)(nil), // 21: fanfare.v1.RemoveFromRoomResponse
+	(*anypb.Any)(nil),              // 22: google.protobuf.Any
+	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
+	(Transport)(0),                 // 24: fanfare.v1.Transport
 }
 var file_fanfare_v1_realtime_proto_depIdxs = []int32{
 	0,  // 0: fanfare.v1.NotifyRequest.target:type_name -> fanfare.v1.Target
-	14, // 1: fanfare.v1.NotifyRequest.event:type_name -> google.protobuf.Any
-	15, // 2: fanfare.v1.NotifyResponse.time:type_name -> google.protobuf.Timestamp
-	6,  // 3: fanfare.v1.SubscribeResponse.event:type_name -> fanfare.v1.Event
-	5,  // 4: fanfare.v1.SubscribeResponse.position:type_name -> fanfare.v1.Position
-	15, // 5: fanfare.v1.Event.time:type_name -> google.protobuf.Timestamp
-	14, // 6: fanfare.v1.Event.payload:type_name -> google.protobuf.Any
-	9,  // 7: fanfare.v1.GetPresenceResponse.users:type_name -> fanfare.v1.UserPresence
-	10, // 8: fanfare.v1.UserPresence.sessions:type_name -> fanfare.v1.SessionPresence
-	16, // 9: fanfare.v1.SessionPresence.transport:type_name -> fanfare.v1.Transport
-	15, // 10: fanfare.v1.SessionPresence.connected_at:type_name -> google.protobuf.Timestamp
-	16, // 11: fanfare.v1.Caller.transport:type_name -> fanfare.v1.Transport
-	1,  // 12: fanfare.v1.Realtime.Notify:input_type -> fanfare.v1.NotifyRequest
-	1,  // 13: fanfare.v1.Realtime.NotifyStream:input_type -> fanfare.v1.NotifyRequest
-	3,  // 14: fanfare.v1.Realtime.Subscribe:input_type -> fanfare.v1.SubscribeRequest
-	7,  // 15: fanfare.v1.Realtime.GetPresence:input_type -> fanfare.v1.GetPresenceRequest
-	11, // 16: fanfare.v1.Realtime.Disconnect:input_type -> fanfare.v1.DisconnectRequest
-	2,  // 17: fanfare.v1.Realtime.Notify:output_type -> fanfare.v1.NotifyResponse
-	2,  // 18: fanfare.v1.Realtime.NotifyStream:output_type -> fanfare.v1.NotifyResponse
-	4,  // 19: fanfare.v1.Realtime.Subscribe:output_type -> fanfare.v1.SubscribeResponse
-	8,  // 20: fanfare.v1.Realtime.GetPresence:output_type -> fanfare.v1.GetPresenceResponse
-	12, // 21: fanfare.v1.Realtime.Disconnect:output_type -> fanfare.v1.DisconnectResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	22, // 1: fanfare.v1.NotifyRequest.event:type_name -> google.protobuf.Any
+	23, // 2: fanfare.v1.NotifyResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 3: fanfare.v1.SubscribeResponse.event:type_name -> fanfare.v1.Event
+	9,  // 4: fanfare.v1.SubscribeResponse.position:type_name -> fanfare.v1.Position
+	5,  // 5: fanfare.v1.SubscribeResponse.state:type_name -> fanfare.v1.StateSnapshot
+	6,  // 6: fanfare.v1.StateSnapshot.entries:type_name -> fanfare.v1.StateEntry
+	10, // 7: fanfare.v1.StateEntry.event:type_name -> fanfare.v1.Event
+	23, // 8: fanfare.v1.StateEntry.expires_at:type_name -> google.protobuf.Timestamp
+	6,  // 9: fanfare.v1.GetStateResponse.entries:type_name -> fanfare.v1.StateEntry
+	23, // 10: fanfare.v1.Event.time:type_name -> google.protobuf.Timestamp
+	22, // 11: fanfare.v1.Event.payload:type_name -> google.protobuf.Any
+	13, // 12: fanfare.v1.GetPresenceResponse.users:type_name -> fanfare.v1.UserPresence
+	14, // 13: fanfare.v1.UserPresence.sessions:type_name -> fanfare.v1.SessionPresence
+	24, // 14: fanfare.v1.SessionPresence.transport:type_name -> fanfare.v1.Transport
+	23, // 15: fanfare.v1.SessionPresence.connected_at:type_name -> google.protobuf.Timestamp
+	24, // 16: fanfare.v1.Caller.transport:type_name -> fanfare.v1.Transport
+	10, // 17: fanfare.v1.GetHistoryResponse.events:type_name -> fanfare.v1.Event
+	1,  // 18: fanfare.v1.Realtime.Notify:input_type -> fanfare.v1.NotifyRequest
+	1,  // 19: fanfare.v1.Realtime.NotifyStream:input_type -> fanfare.v1.NotifyRequest
+	3,  // 20: fanfare.v1.Realtime.Subscribe:input_type -> fanfare.v1.SubscribeRequest
+	11, // 21: fanfare.v1.Realtime.GetPresence:input_type -> fanfare.v1.GetPresenceRequest
+	18, // 22: fanfare.v1.Realtime.GetHistory:input_type -> fanfare.v1.GetHistoryRequest
+	7,  // 23: fanfare.v1.Realtime.GetState:input_type -> fanfare.v1.GetStateRequest
+	15, // 24: fanfare.v1.Realtime.Disconnect:input_type -> fanfare.v1.DisconnectRequest
+	20, // 25: fanfare.v1.Realtime.RemoveFromRoom:input_type -> fanfare.v1.RemoveFromRoomRequest
+	2,  // 26: fanfare.v1.Realtime.Notify:output_type -> fanfare.v1.NotifyResponse
+	2,  // 27: fanfare.v1.Realtime.NotifyStream:output_type -> fanfare.v1.NotifyResponse
+	4,  // 28: fanfare.v1.Realtime.Subscribe:output_type -> fanfare.v1.SubscribeResponse
+	12, // 29: fanfare.v1.Realtime.GetPresence:output_type -> fanfare.v1.GetPresenceResponse
+	19, // 30: fanfare.v1.Realtime.GetHistory:output_type -> fanfare.v1.GetHistoryResponse
+	8,  // 31: fanfare.v1.Realtime.GetState:output_type -> fanfare.v1.GetStateResponse
+	16, // 32: fanfare.v1.Realtime.Disconnect:output_type -> fanfare.v1.DisconnectResponse
+	21, // 33: fanfare.v1.Realtime.RemoveFromRoom:output_type -> fanfare.v1.RemoveFromRoomResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_realtime_proto_init() }
@@ -1254,11 +1860,13 @@ func file_fanfare_v1_realtime_proto_init() {
 		return
 	}
 	file_fanfare_v1_catalog_proto_init()
+	file_fanfare_v1_realtime_proto_msgTypes[0].OneofWrappers = []any{}
 	file_fanfare_v1_realtime_proto_msgTypes[4].OneofWrappers = []any{
 		(*SubscribeResponse_Event)(nil),
 		(*SubscribeResponse_Position)(nil),
+		(*SubscribeResponse_State)(nil),
 	}
-	file_fanfare_v1_realtime_proto_msgTypes[11].OneofWrappers = []any{
+	file_fanfare_v1_realtime_proto_msgTypes[15].OneofWrappers = []any{
 		(*DisconnectRequest_UserId)(nil),
 		(*DisconnectRequest_SessionId)(nil),
 		(*DisconnectRequest_Everybody)(nil),
@@ -1269,7 +1877,7 @@ func file_fanfare_v1_realtime_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_realtime_proto_rawDesc), len(file_fanfare_v1_realtime_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,11 +26,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Realtime_Notify_FullMethodName       = "/fanfare.v1.Realtime/Notify"
-	Realtime_NotifyStream_FullMethodName = "/fanfare.v1.Realtime/NotifyStream"
-	Realtime_Subscribe_FullMethodName    = "/fanfare.v1.Realtime/Subscribe"
-	Realtime_GetPresence_FullMethodName  = "/fanfare.v1.Realtime/GetPresence"
-	Realtime_Disconnect_FullMethodName   = "/fanfare.v1.Realtime/Disconnect"
+	Realtime_Notify_FullMethodName         = "/fanfare.v1.Realtime/Notify"
+	Realtime_NotifyStream_FullMethodName   = "/fanfare.v1.Realtime/NotifyStream"
+	Realtime_Subscribe_FullMethodName      = "/fanfare.v1.Realtime/Subscribe"
+	Realtime_GetPresence_FullMethodName    = "/fanfare.v1.Realtime/GetPresence"
+	Realtime_GetHistory_FullMethodName     = "/fanfare.v1.Realtime/GetHistory"
+	Realtime_GetState_FullMethodName       = "/fanfare.v1.Realtime/GetState"
+	Realtime_Disconnect_FullMethodName     = "/fanfare.v1.Realtime/Disconnect"
+	Realtime_RemoveFromRoom_FullMethodName = "/fanfare.v1.Realtime/RemoveFromRoom"
 )
 
 // RealtimeClient is the client API for Realtime service.
@@ -63,16 +66,40 @@ type RealtimeClient interface {
 	// UNAVAILABLE when the server shuts down (resume with the last cursor).
 	//
 	// Needs the scope `subscribe`, or a user token: `org`, the user's own `user:`
-	// room, and rooms of other kinds (restricted to the token's `rooms`
-	// claim when it has one).
+	// room, and rooms of other kinds as their rule says (RoomOptions in catalog.proto).
+	// Ends with PERMISSION_DENIED when the user is taken out of a room (RemoveFromRoom).
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
 	// Who is online, or in a room: users with at least one session, or whose last session went so recently that
 	// they have not been announced as gone. Needs the scope `subscribe`, or a user's token for
 	// rooms that the user may read; users see no sessions.
 	GetPresence(ctx context.Context, in *GetPresenceRequest, opts ...grpc.CallOption) (*GetPresenceResponse, error)
+	// The stored events of a room, the newest first, a page at a time. Needs the same rights as
+	// Subscribe.
+	//
+	// A page is bounded by its events, their bytes (1 MiB) and the part of the log that is searched
+	// (10,000 events). A page may hold fewer events than asked for, or none, and still have `more`.
+	// History ends where the log's retention ends. OUT_OF_RANGE and REASON_RESET when `before` is of
+	// another history of the log: begin again with the newest page.
+	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
+	// The current state of rooms: for each room and key the newest event whose type declares
+	// `state`, in pages. The pages and the log after the cursor of the first page together are the
+	// whole truth: an entry that changes while the pages are read is left out, because the log has its
+	// event. Needs what Subscribe needs.
+	//
+	// OUT_OF_RANGE and REASON_RESET: history was lost since the first page; begin again.
+	GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (*GetStateResponse, error)
 	// Ends sessions, on every bridge. The sessions are told `message` and whether to come back. Needs the scope
 	// `admin`.
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
+	// Takes a user out of a room: all of the user's sessions, on every bridge, and also those that were lost
+	// and can be recovered. They get no notice; the room is told as when a session leaves it. Subscriptions
+	// of the user that read the room end with PERMISSION_DENIED. It is no ban: whoever may enter the room may
+	// enter it again, so change first what the rule asks, e.g. the token's `rooms` claim (Admin.Revoke ends
+	// old tokens). Needs the scope `admin`.
+	//
+	// INVALID_ARGUMENT: "org" and "user:…", which sessions cannot leave. UNAVAILABLE: a server of the group
+	// did not confirm in time; call it again.
+	RemoveFromRoom(ctx context.Context, in *RemoveFromRoomRequest, opts ...grpc.CallOption) (*RemoveFromRoomResponse, error)
 }
 
 type realtimeClient struct {
@@ -135,10 +162,40 @@ func (c *realtimeClient) GetPresence(ctx context.Context, in *GetPresenceRequest
 	return out, nil
 }
 
+func (c *realtimeClient) GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHistoryResponse)
+	err := c.cc.Invoke(ctx, Realtime_GetHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *realtimeClient) GetState(ctx context.Context, in *GetStateRequest, opts ...grpc.CallOption) (*GetStateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStateResponse)
+	err := c.cc.Invoke(ctx, Realtime_GetState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *realtimeClient) Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DisconnectResponse)
 	err := c.cc.Invoke(ctx, Realtime_Disconnect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *realtimeClient) RemoveFromRoom(ctx context.Context, in *RemoveFromRoomRequest, opts ...grpc.CallOption) (*RemoveFromRoomResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveFromRoomResponse)
+	err := c.cc.Invoke(ctx, Realtime_RemoveFromRoom_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,16 +232,40 @@ type RealtimeServer interface {
 	// UNAVAILABLE when the server shuts down (resume with the last cursor).
 	//
 	// Needs the scope `subscribe`, or a user token: `org`, the user's own `user:`
-	// room, and rooms of other kinds (restricted to the token's `rooms`
-	// claim when it has one).
+	// room, and rooms of other kinds as their rule says (RoomOptions in catalog.proto).
+	// Ends with PERMISSION_DENIED when the user is taken out of a room (RemoveFromRoom).
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
 	// Who is online, or in a room: users with at least one session, or whose last session went so recently that
 	// they have not been announced as gone. Needs the scope `subscribe`, or a user's token for
 	// rooms that the user may read; users see no sessions.
 	GetPresence(context.Context, *GetPresenceRequest) (*GetPresenceResponse, error)
+	// The stored events of a room, the newest first, a page at a time. Needs the same rights as
+	// Subscribe.
+	//
+	// A page is bounded by its events, their bytes (1 MiB) and the part of the log that is searched
+	// (10,000 events). A page may hold fewer events than asked for, or none, and still have `more`.
+	// History ends where the log's retention ends. OUT_OF_RANGE and REASON_RESET when `before` is of
+	// another history of the log: begin again with the newest page.
+	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
+	// The current state of rooms: for each room and key the newest event whose type declares
+	// `state`, in pages. The pages and the log after the cursor of the first page together are the
+	// whole truth: an entry that changes while the pages are read is left out, because the log has its
+	// event. Needs what Subscribe needs.
+	//
+	// OUT_OF_RANGE and REASON_RESET: history was lost since the first page; begin again.
+	GetState(context.Context, *GetStateRequest) (*GetStateResponse, error)
 	// Ends sessions, on every bridge. The sessions are told `message` and whether to come back. Needs the scope
 	// `admin`.
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
+	// Takes a user out of a room: all of the user's sessions, on every bridge, and also those that were lost
+	// and can be recovered. They get no notice; the room is told as when a session leaves it. Subscriptions
+	// of the user that read the room end with PERMISSION_DENIED. It is no ban: whoever may enter the room may
+	// enter it again, so change first what the rule asks, e.g. the token's `rooms` claim (Admin.Revoke ends
+	// old tokens). Needs the scope `admin`.
+	//
+	// INVALID_ARGUMENT: "org" and "user:…", which sessions cannot leave. UNAVAILABLE: a server of the group
+	// did not confirm in time; call it again.
+	RemoveFromRoom(context.Context, *RemoveFromRoomRequest) (*RemoveFromRoomResponse, error)
 	mustEmbedUnimplementedRealtimeServer()
 }
 
@@ -207,8 +288,17 @@ func (UnimplementedRealtimeServer) Subscribe(*SubscribeRequest, grpc.ServerStrea
 func (UnimplementedRealtimeServer) GetPresence(context.Context, *GetPresenceRequest) (*GetPresenceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPresence not implemented")
 }
+func (UnimplementedRealtimeServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
+}
+func (UnimplementedRealtimeServer) GetState(context.Context, *GetStateRequest) (*GetStateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetState not implemented")
+}
 func (UnimplementedRealtimeServer) Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Disconnect not implemented")
+}
+func (UnimplementedRealtimeServer) RemoveFromRoom(context.Context, *RemoveFromRoomRequest) (*RemoveFromRoomResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveFromRoom not implemented")
 }
 func (UnimplementedRealtimeServer) mustEmbedUnimplementedRealtimeServer() {}
 func (UnimplementedRealtimeServer) testEmbeddedByValue()                  {}
@@ -285,6 +375,42 @@ func _Realtime_GetPresence_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Realtime_GetHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RealtimeServer).GetHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Realtime_GetHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RealtimeServer).GetHistory(ctx, req.(*GetHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Realtime_GetState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RealtimeServer).GetState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Realtime_GetState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RealtimeServer).GetState(ctx, req.(*GetStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Realtime_Disconnect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DisconnectRequest)
 	if err := dec(in); err != nil {
@@ -299,6 +425,24 @@ func _Realtime_Disconnect_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RealtimeServer).Disconnect(ctx, req.(*DisconnectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Realtime_RemoveFromRoom_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveFromRoomRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RealtimeServer).RemoveFromRoom(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Realtime_RemoveFromRoom_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RealtimeServer).RemoveFromRoom(ctx, req.(*RemoveFromRoomRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -319,8 +463,20 @@ var Realtime_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Realtime_GetPresence_Handler,
 		},
 		{
+			MethodName: "GetHistory",
+			Handler:    _Realtime_GetHistory_Handler,
+		},
+		{
+			MethodName: "GetState",
+			Handler:    _Realtime_GetState_Handler,
+		},
+		{
 			MethodName: "Disconnect",
 			Handler:    _Realtime_Disconnect_Handler,
+		},
+		{
+			MethodName: "RemoveFromRoom",
+			Handler:    _Realtime_RemoveFromRoom_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -80,6 +80,8 @@ const (
 	Reason_REASON_UNIMPLEMENTED Reason = 2015
 	// The token was revoked by Admin.Revoke.
 	Reason_REASON_TOKEN_REVOKED Reason = 2016
+	// The state has another revision than the producer expects. Read it, and make another request.
+	Reason_REASON_REVISION Reason = 2020
 )
 
 // Enum value maps for Reason.
@@ -111,6 +113,7 @@ var (
 		2014: "REASON_ALREADY_EXISTS",
 		2015: "REASON_UNIMPLEMENTED",
 		2016: "REASON_TOKEN_REVOKED",
+		2020: "REASON_REVISION",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":         0,
@@ -139,6 +142,7 @@ var (
 		"REASON_ALREADY_EXISTS":      2014,
 		"REASON_UNIMPLEMENTED":       2015,
 		"REASON_TOKEN_REVOKED":       2016,
+		"REASON_REVISION":            2020,
 	}
 )
 
@@ -174,7 +178,7 @@ var File_fanfare_v1_reason_proto protoreflect.FileDescriptor
 const file_fanfare_v1_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x17fanfare/v1/reason.proto\x12\n" +
-	"fanfare.v1*\xfd\x04\n" +
+	"fanfare.v1*\x93\x05\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x0fREASON_SHUTDOWN\x10\xe9\a\x12\x17\n" +
@@ -201,7 +205,8 @@ const file_fanfare_v1_reason_proto_rawDesc = "" +
 	"\x1aREASON_FAILED_PRECONDITION\x10\xdd\x0f\x12\x1a\n" +
 	"\x15REASON_ALREADY_EXISTS\x10\xde\x0f\x12\x19\n" +
 	"\x14REASON_UNIMPLEMENTED\x10\xdf\x0f\x12\x19\n" +
-	"\x14REASON_TOKEN_REVOKED\x10\xe0\x0fb\x06proto3"
+	"\x14REASON_TOKEN_REVOKED\x10\xe0\x0f\x12\x14\n" +
+	"\x0fREASON_REVISION\x10\xe4\x0fb\x06proto3"
 
 var (
 	file_fanfare_v1_reason_proto_rawDescOnce sync.Once

@@ -39,14 +39,14 @@ export interface ServerToClientEvents {
 
 /** What browsers may emit over Socket.IO. */
 export interface ClientToServerEvents {
+  /** A page of the chat's messages, the newest first. */
+  "message:history": (request: GetMessagesRequest, acknowledge?: (answer: Answer<MessageHistory>) => void) => void;
   /**
    * Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
    * `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
    * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
    */
   "message:send": (request: SendMessageRequest, acknowledge?: (answer: Answer<SendMessageResponse>) => void) => void;
-  /** A page of the chat's messages, the newest first. */
-  "message:history": (request: GetMessagesRequest, acknowledge?: (answer: Answer<MessageHistory>) => void) => void;
   /** Enters the room of a chat of the caller's own organization. */
   "subscribe:chat": (request: ChatRef, acknowledge?: (answer: Answer<ChatRef>) => void) => void;
   /** Tells the others in the chat that the caller types. */
@@ -90,8 +90,7 @@ export type WebSocketEvents =
   | ({ type: "user:offline"; cursor?: string } & UserOffline)
   /** An operator's first session opened. To the organization. */
   | ({ type: "user:online"; cursor?: string } & UserOnline)
-  | { type: "ack"; ref: number; data: ChatRef | SendMessageResponse }
-  | { type: "ack"; ref: number; data: ChatRef | MessageHistory }
+  | { type: "ack"; ref: number; data: ChatRef | MessageHistory | SendMessageResponse }
   | { type: "reset"; cursor: string }
   /** A stream of `/events` ends and `EventSource` comes back by itself: close it when the reason is final. */
   | ({ type: "end" } & Failure)
@@ -99,14 +98,14 @@ export type WebSocketEvents =
 
 /** What browsers may send over `/ws`. A call with a `ref` is answered by `ack` or `error` with the same `ref`. */
 export type WebSocketCalls =
+  /** A page of the chat's messages, the newest first. */
+  | ({ type: "message:history"; ref?: number } & GetMessagesRequest)
   /**
    * Sends a message to the customer of a chat. The service of the channels does it: without the server's setting
    * `--upstream channels=URL` the call is refused with FAILED_PRECONDITION. The acknowledgement means that the
    * message is stored for sending and is in the log as `message:new`. `message:status` says how far it comes.
    */
   | ({ type: "message:send"; ref?: number } & SendMessageRequest)
-  /** A page of the chat's messages, the newest first. */
-  | ({ type: "message:history"; ref?: number } & GetMessagesRequest)
   /** Enters the room of a chat of the caller's own organization. */
   | ({ type: "subscribe:chat"; ref?: number } & ChatRef)
   /** Tells the others in the chat that the caller types. */
@@ -250,6 +249,16 @@ export interface ChatUpdated {
   lastMessageAt?: string;
 }
 
+/** Where a chat's customer writes. */
+export interface GetMessagesRequest {
+  /** The chat's number within the organization. */
+  chatId: number;
+  /** At most so many messages: 1 to 200, absent means 50. */
+  limit: number;
+  /** `next` of the page before; absent: the newest messages. */
+  before: string;
+}
+
 /** An attachment that the channel fetches or already has. */
 export interface MediaReference {
   /** An `https` URL, or the reference that a `message:new` of the same channel had as `mediaUrl`, e.g. "telegram:AgACAgIA". */
@@ -270,14 +279,6 @@ export interface MessageEdited {
   content: string;
   /** When it was changed. */
   editedAt?: string;
-/** Where a chat's customer writes. */
-export interface GetMessagesRequest {
-  /** The chat's number within the organization. */
-  chatId: number;
-  /** At most so many messages: 1 to 200, absent means 50. */
-  limit: number;
-  /** `next` of the page before; absent: the newest messages. */
-  before: string;
 }
 
 /** Messages of a chat. */

@@ -11,7 +11,7 @@ export interface Reason {
 /** Codes whose meaning is: the same again is pointless. An unknown code is one to try again, as a lost connection is. */
 const FINAL: ReadonlySet<string> = new Set([
   "no_token", "invalid_token", "token_expired", "token_revoked", "forbidden", "invalid_argument", "unknown_event", "too_large", "protocol",
-  "invalid_namespace", "disconnected", "abuse", "not_found", "failed_precondition", "already_exists", "unimplemented",
+  "invalid_namespace", "disconnected", "abuse", "not_found", "failed_precondition", "already_exists", "unimplemented", "revision",
 ]);
 
 /** Whether a code means that the same request will not succeed later either. */

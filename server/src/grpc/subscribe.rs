@@ -12,7 +12,7 @@ use std::{
 use fanfare_proto::{
     catalog::SubscribeMethod,
     cursor::Cursor,
-    room::Room,
+    room::{Room, Tenant},
     token::{Identity, Scope, TokenError},
     v1::{self, SubscribeRequest},
 };
@@ -97,8 +97,8 @@ struct Reader {
     identity: Arc<Identity>,
     place: Place,
     pending: VecDeque<Frame>,
-    /// The rest of the state, before the events.
-    state: Option<State>,
+    /// Where the rest of the state begins, which comes before the events.
+    state: Option<PageToken>,
     more: bool,
     heartbeat: Interval,
     revocations: watch::Receiver<u64>,
@@ -106,12 +106,6 @@ struct Reader {
     rooms: Vec<Room>,
     ended: bool,
     since: Instant,
-}
-
-/// What is left of a snapshot.
-struct State {
-    rooms: Vec<Room>,
-    next: Option<PageToken>,
 }
 
 impl Drop for Reader {
@@ -129,6 +123,10 @@ pub(super) async fn open(
 ) -> Result<impl Stream<Item = Result<Frame, Status>> + Send + 'static + use<>, Refusal> {
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let is_everything = request.rooms == [ALL_ROOMS];
+    if is_everything && request.with_state {
+        let text = "with_state needs rooms by name: there is no state of all rooms";
+        return Err(Refusal::Invalid(text.into()));
+    }
     let rooms = if is_everything {
         auth::require(&identity, Scope::Subscribe)?;
         Vec::new()
@@ -141,39 +139,27 @@ pub(super) async fn open(
     let after = Cursor::after(&request.after)?;
     let place = services.subscribers.admit(&identity, rooms.len().max(1))?;
     let inbox = Arc::new(Inbox::default());
-    if is_everything && request.with_state {
-        return Err(Refusal::Invalid(
-            "with_state needs rooms by name: it cannot be had for all rooms".into(),
-        ));
-    }
+    let live =
+        async |after| Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await;
     let opened = match after {
         None if request.with_state => None,
-        after => match Subscription::open(&services.hub, &tenant, rooms.clone(), after, &inbox, 0).await {
+        after => match live(after).await {
             Err(Refusal::Reset(_)) if request.with_state => None,
             opened => Some(opened?),
         },
     };
-    let mut pending = VecDeque::new();
-    let (mut subscription, state) = match opened {
-        Some(subscription) => {
-            pending.push_back(form.position(subscription.cursor()));
-            (subscription, None)
-        }
-        None => {
-            let turn = place.scan().await;
-            let token = PageToken::default();
-            let page = Snapshot::read(&*services.engine, &tenant, &rooms, token, ENTRIES_MAX).await?;
-            drop(turn);
-            pending.extend(form.state(&page, &rooms, true));
-            let (start, own) = (Some(page.cursor), rooms.clone());
-            let subscription = Subscription::open(&services.hub, &tenant, own, start, &inbox, 0).await?;
-            let state = State { rooms: rooms.clone(), next: page.next };
-            if state.next.is_none() {
-                pending.push_back(form.position(subscription.cursor()));
-            }
-            (subscription, Some(state).filter(|state| state.next.is_some()))
-        }
+    let (mut pending, mut state) = (VecDeque::new(), None);
+    let mut subscription = if let Some(subscription) = opened {
+        subscription
+    } else {
+        let page = page(&services, &place, &tenant, &rooms, PageToken::default()).await?;
+        pending.extend(form.state(&page, &rooms, true));
+        state = page.next;
+        live(Some(page.cursor)).await?
     };
+    if state.is_none() {
+        pending.push_back(form.position(subscription.cursor()));
+    }
     if is_everything {
         subscription.add_everything();
     }
@@ -202,6 +188,18 @@ pub(super) async fn open(
     Ok(stream::unfold(reader, Reader::step))
 }
 
+/// Reads a page of a snapshot. One caller reads one page at a time.
+async fn page(
+    services: &Services,
+    place: &Place,
+    tenant: &Tenant,
+    rooms: &[Room],
+    token: PageToken,
+) -> Result<Snapshot, Refusal> {
+    let _turn = place.scan().await;
+    Snapshot::read(&*services.engine, tenant, rooms, token, ENTRIES_MAX).await
+}
+
 impl Reader {
     async fn step(mut self) -> Option<(Result<Frame, Status>, Self)> {
         if self.ended {
@@ -219,17 +217,14 @@ impl Reader {
     }
 
     /// Takes the next page of the state; after the last one the subscription begins.
-    async fn take_state(&mut self, state: State) -> Result<(), Refusal> {
+    async fn take_state(&mut self, token: PageToken) -> Result<(), Refusal> {
         self.services.check_expiry(&self.identity)?;
         self.services.revoked.check(&self.identity)?;
-        let turn = self.place.scan().await;
-        let (tenant, token) = (self.subscription.tenant(), state.next.unwrap_or_default());
-        let page = Snapshot::read(&*self.services.engine, tenant, &state.rooms, token, ENTRIES_MAX).await?;
-        drop(turn);
-        self.pending.extend(self.form.state(&page, &state.rooms, false));
-        if page.next.is_some() {
-            self.state = Some(State { rooms: state.rooms, next: page.next });
-        } else {
+        let tenant = self.subscription.tenant();
+        let page = page(&self.services, &self.place, tenant, &self.rooms, token).await?;
+        self.pending.extend(self.form.state(&page, &self.rooms, false));
+        self.state = page.next;
+        if self.state.is_none() {
             self.pending.push_back(self.form.position(self.subscription.cursor()));
         }
         Ok(())
@@ -264,15 +259,15 @@ impl Reader {
 
     /// Waits for something to send.
     async fn fill(&mut self) -> Result<(), Refusal> {
-        if let Some(state) = self.state.take() {
-            return self.take_state(state).await;
-        }
         let mut beat = false;
         let tenant = self.subscription.tenant();
         // Also before more of the log is read.
         let removed = self.removals.removed(&self.identity, tenant, &self.rooms).now_or_never();
         if let Some(removed) = removed {
             return Err(removed);
+        }
+        if let Some(token) = self.state.take() {
+            return self.take_state(token).await;
         }
         if !self.more {
             let remaining =

@@ -29,7 +29,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where a chat's customer writes.
 type Channel int32
 
 const (
@@ -534,6 +533,133 @@ func (x *ChatRef) GetChatId() int64 {
 	return 0
 }
 
+// Where a chat's customer writes.
+type GetMessagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The chat's number within the organization.
+	ChatId int64 `protobuf:"varint,1,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	// At most so many messages: 1 to 200, absent means 50.
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// `next` of the page before; absent: the newest messages.
+	Before        string `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMessagesRequest) Reset() {
+	*x = GetMessagesRequest{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMessagesRequest) ProtoMessage() {}
+
+func (x *GetMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMessagesRequest.ProtoReflect.Descriptor instead.
+func (*GetMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetMessagesRequest) GetChatId() int64 {
+	if x != nil {
+		return x.ChatId
+	}
+	return 0
+}
+
+func (x *GetMessagesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *GetMessagesRequest) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+// Messages of a chat.
+type MessageHistory struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	ChatId int64                  `protobuf:"varint,1,opt,name=chat_id,json=chatId,proto3" json:"chat_id,omitempty"`
+	// The newest first.
+	Messages []*NewMessage `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Where the page of older messages begins; empty: there are none.
+	Next          string `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageHistory) Reset() {
+	*x = MessageHistory{}
+	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageHistory) ProtoMessage() {}
+
+func (x *MessageHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageHistory.ProtoReflect.Descriptor instead.
+func (*MessageHistory) Descriptor() ([]byte, []int) {
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MessageHistory) GetChatId() int64 {
+	if x != nil {
+		return x.ChatId
+	}
+	return 0
+}
+
+func (x *MessageHistory) GetMessages() []*NewMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *MessageHistory) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
 // A chat was created. To the organization.
 type NewChat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -559,7 +685,7 @@ type NewChat struct {
 
 func (x *NewChat) Reset() {
 	*x = NewChat{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +697,7 @@ func (x *NewChat) String() string {
 func (*NewChat) ProtoMessage() {}
 
 func (x *NewChat) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[5]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +710,7 @@ func (x *NewChat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewChat.ProtoReflect.Descriptor instead.
 func (*NewChat) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{5}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NewChat) GetId() int64 {
@@ -672,7 +798,7 @@ type NewMessage struct {
 
 func (x *NewMessage) Reset() {
 	*x = NewMessage{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +810,7 @@ func (x *NewMessage) String() string {
 func (*NewMessage) ProtoMessage() {}
 
 func (x *NewMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[6]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +823,7 @@ func (x *NewMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewMessage.ProtoReflect.Descriptor instead.
 func (*NewMessage) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{6}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NewMessage) GetId() int64 {
@@ -791,7 +917,7 @@ type ChatUpdated struct {
 
 func (x *ChatUpdated) Reset() {
 	*x = ChatUpdated{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +929,7 @@ func (x *ChatUpdated) String() string {
 func (*ChatUpdated) ProtoMessage() {}
 
 func (x *ChatUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[7]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +942,7 @@ func (x *ChatUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatUpdated.ProtoReflect.Descriptor instead.
 func (*ChatUpdated) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{7}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ChatUpdated) GetId() int64 {
@@ -874,7 +1000,7 @@ type MessagesRead struct {
 
 func (x *MessagesRead) Reset() {
 	*x = MessagesRead{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1012,7 @@ func (x *MessagesRead) String() string {
 func (*MessagesRead) ProtoMessage() {}
 
 func (x *MessagesRead) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[8]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1025,7 @@ func (x *MessagesRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesRead.ProtoReflect.Descriptor instead.
 func (*MessagesRead) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{8}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MessagesRead) GetChatId() int64 {
@@ -933,7 +1059,7 @@ type MessageStatusChanged struct {
 
 func (x *MessageStatusChanged) Reset() {
 	*x = MessageStatusChanged{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1071,7 @@ func (x *MessageStatusChanged) String() string {
 func (*MessageStatusChanged) ProtoMessage() {}
 
 func (x *MessageStatusChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[9]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1084,7 @@ func (x *MessageStatusChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageStatusChanged.ProtoReflect.Descriptor instead.
 func (*MessageStatusChanged) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{9}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MessageStatusChanged) GetMessageId() int64 {
@@ -1006,7 +1132,7 @@ type MessageEdited struct {
 
 func (x *MessageEdited) Reset() {
 	*x = MessageEdited{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1144,7 @@ func (x *MessageEdited) String() string {
 func (*MessageEdited) ProtoMessage() {}
 
 func (x *MessageEdited) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[10]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1157,7 @@ func (x *MessageEdited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageEdited.ProtoReflect.Descriptor instead.
 func (*MessageEdited) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{10}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MessageEdited) GetMessageId() int64 {
@@ -1073,7 +1199,7 @@ type ChatDeleted struct {
 
 func (x *ChatDeleted) Reset() {
 	*x = ChatDeleted{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1211,7 @@ func (x *ChatDeleted) String() string {
 func (*ChatDeleted) ProtoMessage() {}
 
 func (x *ChatDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[11]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1224,7 @@ func (x *ChatDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatDeleted.ProtoReflect.Descriptor instead.
 func (*ChatDeleted) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{11}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChatDeleted) GetChatId() int64 {
@@ -1125,7 +1251,7 @@ type UserNotification struct {
 
 func (x *UserNotification) Reset() {
 	*x = UserNotification{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1263,7 @@ func (x *UserNotification) String() string {
 func (*UserNotification) ProtoMessage() {}
 
 func (x *UserNotification) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[12]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1276,7 @@ func (x *UserNotification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserNotification.ProtoReflect.Descriptor instead.
 func (*UserNotification) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{12}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UserNotification) GetUserId() string {
@@ -1195,7 +1321,7 @@ type TypingStart struct {
 
 func (x *TypingStart) Reset() {
 	*x = TypingStart{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1333,7 @@ func (x *TypingStart) String() string {
 func (*TypingStart) ProtoMessage() {}
 
 func (x *TypingStart) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[13]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1346,7 @@ func (x *TypingStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingStart.ProtoReflect.Descriptor instead.
 func (*TypingStart) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{13}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TypingStart) GetChatId() int64 {
@@ -1250,7 +1376,7 @@ type TypingStop struct {
 
 func (x *TypingStop) Reset() {
 	*x = TypingStop{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1388,7 @@ func (x *TypingStop) String() string {
 func (*TypingStop) ProtoMessage() {}
 
 func (x *TypingStop) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[14]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1401,7 @@ func (x *TypingStop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypingStop.ProtoReflect.Descriptor instead.
 func (*TypingStop) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{14}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TypingStop) GetChatId() int64 {
@@ -1305,7 +1431,7 @@ type OperatorJoined struct {
 
 func (x *OperatorJoined) Reset() {
 	*x = OperatorJoined{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1443,7 @@ func (x *OperatorJoined) String() string {
 func (*OperatorJoined) ProtoMessage() {}
 
 func (x *OperatorJoined) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[15]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1456,7 @@ func (x *OperatorJoined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorJoined.ProtoReflect.Descriptor instead.
 func (*OperatorJoined) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{15}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OperatorJoined) GetChatId() int64 {
@@ -1360,7 +1486,7 @@ type OperatorLeft struct {
 
 func (x *OperatorLeft) Reset() {
 	*x = OperatorLeft{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1498,7 @@ func (x *OperatorLeft) String() string {
 func (*OperatorLeft) ProtoMessage() {}
 
 func (x *OperatorLeft) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[16]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1511,7 @@ func (x *OperatorLeft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperatorLeft.ProtoReflect.Descriptor instead.
 func (*OperatorLeft) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{16}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OperatorLeft) GetChatId() int64 {
@@ -1413,7 +1539,7 @@ type UserOnline struct {
 
 func (x *UserOnline) Reset() {
 	*x = UserOnline{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1551,7 @@ func (x *UserOnline) String() string {
 func (*UserOnline) ProtoMessage() {}
 
 func (x *UserOnline) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[17]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1564,7 @@ func (x *UserOnline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserOnline.ProtoReflect.Descriptor instead.
 func (*UserOnline) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{17}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UserOnline) GetUserId() string {
@@ -1459,7 +1585,7 @@ type UserOffline struct {
 
 func (x *UserOffline) Reset() {
 	*x = UserOffline{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1597,7 @@ func (x *UserOffline) String() string {
 func (*UserOffline) ProtoMessage() {}
 
 func (x *UserOffline) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[18]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1610,7 @@ func (x *UserOffline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserOffline.ProtoReflect.Descriptor instead.
 func (*UserOffline) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{18}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UserOffline) GetUserId() string {
@@ -1504,7 +1630,7 @@ type NotifyNewChatRequest struct {
 
 func (x *NotifyNewChatRequest) Reset() {
 	*x = NotifyNewChatRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1642,7 @@ func (x *NotifyNewChatRequest) String() string {
 func (*NotifyNewChatRequest) ProtoMessage() {}
 
 func (x *NotifyNewChatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[19]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1655,7 @@ func (x *NotifyNewChatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyNewChatRequest.ProtoReflect.Descriptor instead.
 func (*NotifyNewChatRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{19}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NotifyNewChatRequest) GetTarget() *fanfarev1.Target {
@@ -1556,7 +1682,7 @@ type NotifyNewMessageRequest struct {
 
 func (x *NotifyNewMessageRequest) Reset() {
 	*x = NotifyNewMessageRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1694,7 @@ func (x *NotifyNewMessageRequest) String() string {
 func (*NotifyNewMessageRequest) ProtoMessage() {}
 
 func (x *NotifyNewMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[20]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1707,7 @@ func (x *NotifyNewMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyNewMessageRequest.ProtoReflect.Descriptor instead.
 func (*NotifyNewMessageRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{20}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NotifyNewMessageRequest) GetTarget() *fanfarev1.Target {
@@ -1608,7 +1734,7 @@ type NotifyChatUpdatedRequest struct {
 
 func (x *NotifyChatUpdatedRequest) Reset() {
 	*x = NotifyChatUpdatedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1746,7 @@ func (x *NotifyChatUpdatedRequest) String() string {
 func (*NotifyChatUpdatedRequest) ProtoMessage() {}
 
 func (x *NotifyChatUpdatedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[21]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1759,7 @@ func (x *NotifyChatUpdatedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyChatUpdatedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyChatUpdatedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{21}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NotifyChatUpdatedRequest) GetTarget() *fanfarev1.Target {
@@ -1660,7 +1786,7 @@ type NotifyMessagesReadRequest struct {
 
 func (x *NotifyMessagesReadRequest) Reset() {
 	*x = NotifyMessagesReadRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1798,7 @@ func (x *NotifyMessagesReadRequest) String() string {
 func (*NotifyMessagesReadRequest) ProtoMessage() {}
 
 func (x *NotifyMessagesReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[22]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1811,7 @@ func (x *NotifyMessagesReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyMessagesReadRequest.ProtoReflect.Descriptor instead.
 func (*NotifyMessagesReadRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{22}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NotifyMessagesReadRequest) GetTarget() *fanfarev1.Target {
@@ -1712,7 +1838,7 @@ type NotifyMessageEditedRequest struct {
 
 func (x *NotifyMessageEditedRequest) Reset() {
 	*x = NotifyMessageEditedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1850,7 @@ func (x *NotifyMessageEditedRequest) String() string {
 func (*NotifyMessageEditedRequest) ProtoMessage() {}
 
 func (x *NotifyMessageEditedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[23]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1863,7 @@ func (x *NotifyMessageEditedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyMessageEditedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyMessageEditedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{23}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NotifyMessageEditedRequest) GetTarget() *fanfarev1.Target {
@@ -1764,7 +1890,7 @@ type NotifyMessageStatusRequest struct {
 
 func (x *NotifyMessageStatusRequest) Reset() {
 	*x = NotifyMessageStatusRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1902,7 @@ func (x *NotifyMessageStatusRequest) String() string {
 func (*NotifyMessageStatusRequest) ProtoMessage() {}
 
 func (x *NotifyMessageStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[24]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1915,7 @@ func (x *NotifyMessageStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyMessageStatusRequest.ProtoReflect.Descriptor instead.
 func (*NotifyMessageStatusRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{24}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NotifyMessageStatusRequest) GetTarget() *fanfarev1.Target {
@@ -1816,7 +1942,7 @@ type NotifyChatDeletedRequest struct {
 
 func (x *NotifyChatDeletedRequest) Reset() {
 	*x = NotifyChatDeletedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1954,7 @@ func (x *NotifyChatDeletedRequest) String() string {
 func (*NotifyChatDeletedRequest) ProtoMessage() {}
 
 func (x *NotifyChatDeletedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[25]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1967,7 @@ func (x *NotifyChatDeletedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyChatDeletedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyChatDeletedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{25}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NotifyChatDeletedRequest) GetTarget() *fanfarev1.Target {
@@ -1868,7 +1994,7 @@ type NotifyUserRequest struct {
 
 func (x *NotifyUserRequest) Reset() {
 	*x = NotifyUserRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2006,7 @@ func (x *NotifyUserRequest) String() string {
 func (*NotifyUserRequest) ProtoMessage() {}
 
 func (x *NotifyUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[26]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2019,7 @@ func (x *NotifyUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyUserRequest.ProtoReflect.Descriptor instead.
 func (*NotifyUserRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{26}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NotifyUserRequest) GetTarget() *fanfarev1.Target {
@@ -1936,7 +2062,7 @@ type BroadcastToOrganizationRequest struct {
 
 func (x *BroadcastToOrganizationRequest) Reset() {
 	*x = BroadcastToOrganizationRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2074,7 @@ func (x *BroadcastToOrganizationRequest) String() string {
 func (*BroadcastToOrganizationRequest) ProtoMessage() {}
 
 func (x *BroadcastToOrganizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[27]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2087,7 @@ func (x *BroadcastToOrganizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BroadcastToOrganizationRequest.ProtoReflect.Descriptor instead.
 func (*BroadcastToOrganizationRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{27}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BroadcastToOrganizationRequest) GetTarget() *fanfarev1.Target {
@@ -2203,7 +2329,7 @@ type NotifyTypingStartRequest struct {
 
 func (x *NotifyTypingStartRequest) Reset() {
 	*x = NotifyTypingStartRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2341,7 @@ func (x *NotifyTypingStartRequest) String() string {
 func (*NotifyTypingStartRequest) ProtoMessage() {}
 
 func (x *NotifyTypingStartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[28]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2354,7 @@ func (x *NotifyTypingStartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyTypingStartRequest.ProtoReflect.Descriptor instead.
 func (*NotifyTypingStartRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{28}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NotifyTypingStartRequest) GetTarget() *fanfarev1.Target {
@@ -2255,7 +2381,7 @@ type NotifyTypingStopRequest struct {
 
 func (x *NotifyTypingStopRequest) Reset() {
 	*x = NotifyTypingStopRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[29]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2393,7 @@ func (x *NotifyTypingStopRequest) String() string {
 func (*NotifyTypingStopRequest) ProtoMessage() {}
 
 func (x *NotifyTypingStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[29]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2406,7 @@ func (x *NotifyTypingStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyTypingStopRequest.ProtoReflect.Descriptor instead.
 func (*NotifyTypingStopRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{29}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NotifyTypingStopRequest) GetTarget() *fanfarev1.Target {
@@ -2307,7 +2433,7 @@ type NotifyOperatorJoinedRequest struct {
 
 func (x *NotifyOperatorJoinedRequest) Reset() {
 	*x = NotifyOperatorJoinedRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[30]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2445,7 @@ func (x *NotifyOperatorJoinedRequest) String() string {
 func (*NotifyOperatorJoinedRequest) ProtoMessage() {}
 
 func (x *NotifyOperatorJoinedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[30]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2458,7 @@ func (x *NotifyOperatorJoinedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyOperatorJoinedRequest.ProtoReflect.Descriptor instead.
 func (*NotifyOperatorJoinedRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{30}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NotifyOperatorJoinedRequest) GetTarget() *fanfarev1.Target {
@@ -2359,7 +2485,7 @@ type NotifyOperatorLeftRequest struct {
 
 func (x *NotifyOperatorLeftRequest) Reset() {
 	*x = NotifyOperatorLeftRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[31]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2497,7 @@ func (x *NotifyOperatorLeftRequest) String() string {
 func (*NotifyOperatorLeftRequest) ProtoMessage() {}
 
 func (x *NotifyOperatorLeftRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[31]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2510,7 @@ func (x *NotifyOperatorLeftRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyOperatorLeftRequest.ProtoReflect.Descriptor instead.
 func (*NotifyOperatorLeftRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{31}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NotifyOperatorLeftRequest) GetTarget() *fanfarev1.Target {
@@ -2411,7 +2537,7 @@ type NotifyUserOnlineRequest struct {
 
 func (x *NotifyUserOnlineRequest) Reset() {
 	*x = NotifyUserOnlineRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[32]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2549,7 @@ func (x *NotifyUserOnlineRequest) String() string {
 func (*NotifyUserOnlineRequest) ProtoMessage() {}
 
 func (x *NotifyUserOnlineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[32]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2562,7 @@ func (x *NotifyUserOnlineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyUserOnlineRequest.ProtoReflect.Descriptor instead.
 func (*NotifyUserOnlineRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{32}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NotifyUserOnlineRequest) GetTarget() *fanfarev1.Target {
@@ -2463,7 +2589,7 @@ type NotifyUserOfflineRequest struct {
 
 func (x *NotifyUserOfflineRequest) Reset() {
 	*x = NotifyUserOfflineRequest{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[33]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2601,7 @@ func (x *NotifyUserOfflineRequest) String() string {
 func (*NotifyUserOfflineRequest) ProtoMessage() {}
 
 func (x *NotifyUserOfflineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[33]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2614,7 @@ func (x *NotifyUserOfflineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotifyUserOfflineRequest.ProtoReflect.Descriptor instead.
 func (*NotifyUserOfflineRequest) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{33}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NotifyUserOfflineRequest) GetTarget() *fanfarev1.Target {
@@ -2533,7 +2659,7 @@ type MessengerEvent struct {
 
 func (x *MessengerEvent) Reset() {
 	*x = MessengerEvent{}
-	mi := &file_messenger_v1_messenger_proto_msgTypes[34]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2671,7 @@ func (x *MessengerEvent) String() string {
 func (*MessengerEvent) ProtoMessage() {}
 
 func (x *MessengerEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_messenger_v1_messenger_proto_msgTypes[34]
+	mi := &file_messenger_v1_messenger_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2684,7 @@ func (x *MessengerEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessengerEvent.ProtoReflect.Descriptor instead.
 func (*MessengerEvent) Descriptor() ([]byte, []int) {
-	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{34}
+	return file_messenger_v1_messenger_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MessengerEvent) GetMeta() *fanfarev1.Event {
@@ -2821,7 +2947,15 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x11client_message_id\x18\x03 \x01(\tR\x0fclientMessageId\x12\x1c\n" +
 	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"&\n" +
 	"\aChatRef\x12\x1b\n" +
-	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\"\x90\x03\n" +
+	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\"_\n" +
+	"\x12GetMessagesRequest\x12\x1b\n" +
+	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\tR\x06before\"}\n" +
+	"\x0eMessageHistory\x12\x1b\n" +
+	"\achat_id\x18\x01 \x01(\x03B\x020\x02R\x06chatId\x124\n" +
+	"\bmessages\x18\x02 \x03(\v2\x18.messenger.v1.NewMessageR\bmessages\x12\x18\n" +
+	"\x04next\x18\x03 \x01(\tB\x04\xc8\xc1\x18\x14R\x04next\"\x90\x03\n" +
 	"\aNewChat\x12\x12\n" +
 	"\x02id\x18\x01 \x01(\x03B\x020\x02R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
@@ -3047,19 +3181,23 @@ const file_messenger_v1_messenger_proto_rawDesc = "" +
 	"\x12NotifyOperatorLeft\x12'.messenger.v1.NotifyOperatorLeftRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12U\n" +
 	"\x10NotifyUserOnline\x12%.messenger.v1.NotifyUserOnlineRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12W\n" +
 	"\x11NotifyUserOffline\x12&.messenger.v1.NotifyUserOfflineRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n" +
-	"\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1c.messenger.v1.MessengerEvent0\x012\xab\x04\n" +
+	"\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1c.messenger.v1.MessengerEvent0\x012\xb4\x05\n" +
 	"\x0fMessengerClient\x12c\n" +
 	"\rSubscribeChat\x12\x15.messenger.v1.ChatRef\x1a\x15.messenger.v1.ChatRef\"$\xca\xc1\x18 \n" +
 	"\x0esubscribe:chat\x12\x0echat:{chat_id}\x12g\n" +
 	"\x0fUnsubscribeChat\x12\x15.messenger.v1.ChatRef\x1a\x15.messenger.v1.ChatRef\"&\xca\xc1\x18\"\n" +
-	"\x10unsubscribe:chat\x1a\x0echat:{chat_id}\x12k\n" +
+	"\x10unsubscribe:chat\x1a\x0echat:{chat_id}\x12\x86\x01\n" +
+	"\vGetMessages\x12 .messenger.v1.GetMessagesRequest\x1a\x1c.messenger.v1.MessageHistory\"7\xca\xc1\x183\n" +
+	"\x0fmessage:history\xa2\x01\x1f\n" +
+	"\x0echat:{chat_id}\x12\x05limit\x1a\x06before\x12k\n" +
 	"\vStartTyping\x12\x15.messenger.v1.ChatRef\x1a\x15.messenger.v1.ChatRef\".\xca\xc1\x18*\n" +
 	"\ftyping:start*\x18messenger.v1.TypingStart0\x01\x12h\n" +
 	"\n" +
 	"StopTyping\x12\x15.messenger.v1.ChatRef\x1a\x15.messenger.v1.ChatRef\",\xca\xc1\x18(\n" +
 	"\vtyping:stop*\x17messenger.v1.TypingStop0\x01\x12s\n" +
 	"\vSendMessage\x12 .messenger.v1.SendMessageRequest\x1a!.messenger.v1.SendMessageResponse\"\x1f\xca\xc1\x18\x1b\n" +
-	"\fmessage:sendB\bchannels\xc0\x02\x01b\x06proto3"
+	"\fmessage:sendB\bchannels\xc0\x02\x01B;\xe2\xc2\x187\n" +
+	"\x04chat\x10\x01\"-operators see all chats of their organizationb\x06proto3"
 
 var (
 	file_messenger_v1_messenger_proto_rawDescOnce sync.Once
@@ -3074,7 +3212,7 @@ func file_messenger_v1_messenger_proto_rawDescGZIP() []byte {
 }
 
 var file_messenger_v1_messenger_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_messenger_v1_messenger_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_messenger_v1_messenger_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_messenger_v1_messenger_proto_goTypes = []any{
 	(Channel)(0),                           // 0: messenger.v1.Channel
 	(ChatStatus)(0),                        // 1: messenger.v1.ChatStatus
@@ -3084,161 +3222,166 @@ var file_messenger_v1_messenger_proto_goTypes = []any{
 	(*Template)(nil),                       // 5: messenger.v1.Template
 	(*SendMessageResponse)(nil),            // 6: messenger.v1.SendMessageResponse
 	(*ChatRef)(nil),                        // 7: messenger.v1.ChatRef
-	(*NewChat)(nil),                        // 8: messenger.v1.NewChat
-	(*NewMessage)(nil),                     // 9: messenger.v1.NewMessage
-	(*ChatUpdated)(nil),                    // 10: messenger.v1.ChatUpdated
-	(*MessagesRead)(nil),                   // 11: messenger.v1.MessagesRead
-	(*MessageStatusChanged)(nil),           // 12: messenger.v1.MessageStatusChanged
-	(*MessageEdited)(nil),                  // 13: messenger.v1.MessageEdited
-	(*ChatDeleted)(nil),                    // 14: messenger.v1.ChatDeleted
-	(*UserNotification)(nil),               // 15: messenger.v1.UserNotification
-	(*TypingStart)(nil),                    // 16: messenger.v1.TypingStart
-	(*TypingStop)(nil),                     // 17: messenger.v1.TypingStop
-	(*OperatorJoined)(nil),                 // 18: messenger.v1.OperatorJoined
-	(*OperatorLeft)(nil),                   // 19: messenger.v1.OperatorLeft
-	(*UserOnline)(nil),                     // 20: messenger.v1.UserOnline
-	(*UserOffline)(nil),                    // 21: messenger.v1.UserOffline
-	(*NotifyNewChatRequest)(nil),           // 22: messenger.v1.NotifyNewChatRequest
-	(*NotifyNewMessageRequest)(nil),        // 23: messenger.v1.NotifyNewMessageRequest
-	(*NotifyChatUpdatedRequest)(nil),       // 24: messenger.v1.NotifyChatUpdatedRequest
-	(*NotifyMessagesReadRequest)(nil),      // 25: messenger.v1.NotifyMessagesReadRequest
-	(*NotifyMessageEditedRequest)(nil),     // 26: messenger.v1.NotifyMessageEditedRequest
-	(*NotifyMessageStatusRequest)(nil),     // 27: messenger.v1.NotifyMessageStatusRequest
-	(*NotifyChatDeletedRequest)(nil),       // 28: messenger.v1.NotifyChatDeletedRequest
-	(*NotifyUserRequest)(nil),              // 29: messenger.v1.NotifyUserRequest
-	(*BroadcastToOrganizationRequest)(nil), // 30: messenger.v1.BroadcastToOrganizationRequest
-	(*NotifyTypingStartRequest)(nil),       // 31: messenger.v1.NotifyTypingStartRequest
-	(*NotifyTypingStopRequest)(nil),        // 32: messenger.v1.NotifyTypingStopRequest
-	(*NotifyOperatorJoinedRequest)(nil),    // 33: messenger.v1.NotifyOperatorJoinedRequest
-	(*NotifyOperatorLeftRequest)(nil),      // 34: messenger.v1.NotifyOperatorLeftRequest
-	(*NotifyUserOnlineRequest)(nil),        // 35: messenger.v1.NotifyUserOnlineRequest
-	(*NotifyUserOfflineRequest)(nil),       // 36: messenger.v1.NotifyUserOfflineRequest
-	(*MessengerEvent)(nil),                 // 37: messenger.v1.MessengerEvent
-	(*timestamppb.Timestamp)(nil),          // 38: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),                // 39: google.protobuf.Struct
-	(*fanfarev1.Target)(nil),               // 40: fanfare.v1.Target
-	(*fanfarev1.Event)(nil),                // 41: fanfare.v1.Event
-	(*fanfarev1.SubscribeRequest)(nil),     // 42: fanfare.v1.SubscribeRequest
-	(*fanfarev1.NotifyResponse)(nil),       // 43: fanfare.v1.NotifyResponse
+	(*GetMessagesRequest)(nil),             // 8: messenger.v1.GetMessagesRequest
+	(*MessageHistory)(nil),                 // 9: messenger.v1.MessageHistory
+	(*NewChat)(nil),                        // 10: messenger.v1.NewChat
+	(*NewMessage)(nil),                     // 11: messenger.v1.NewMessage
+	(*ChatUpdated)(nil),                    // 12: messenger.v1.ChatUpdated
+	(*MessagesRead)(nil),                   // 13: messenger.v1.MessagesRead
+	(*MessageStatusChanged)(nil),           // 14: messenger.v1.MessageStatusChanged
+	(*MessageEdited)(nil),                  // 15: messenger.v1.MessageEdited
+	(*ChatDeleted)(nil),                    // 16: messenger.v1.ChatDeleted
+	(*UserNotification)(nil),               // 17: messenger.v1.UserNotification
+	(*TypingStart)(nil),                    // 18: messenger.v1.TypingStart
+	(*TypingStop)(nil),                     // 19: messenger.v1.TypingStop
+	(*OperatorJoined)(nil),                 // 20: messenger.v1.OperatorJoined
+	(*OperatorLeft)(nil),                   // 21: messenger.v1.OperatorLeft
+	(*UserOnline)(nil),                     // 22: messenger.v1.UserOnline
+	(*UserOffline)(nil),                    // 23: messenger.v1.UserOffline
+	(*NotifyNewChatRequest)(nil),           // 24: messenger.v1.NotifyNewChatRequest
+	(*NotifyNewMessageRequest)(nil),        // 25: messenger.v1.NotifyNewMessageRequest
+	(*NotifyChatUpdatedRequest)(nil),       // 26: messenger.v1.NotifyChatUpdatedRequest
+	(*NotifyMessagesReadRequest)(nil),      // 27: messenger.v1.NotifyMessagesReadRequest
+	(*NotifyMessageEditedRequest)(nil),     // 28: messenger.v1.NotifyMessageEditedRequest
+	(*NotifyMessageStatusRequest)(nil),     // 29: messenger.v1.NotifyMessageStatusRequest
+	(*NotifyChatDeletedRequest)(nil),       // 30: messenger.v1.NotifyChatDeletedRequest
+	(*NotifyUserRequest)(nil),              // 31: messenger.v1.NotifyUserRequest
+	(*BroadcastToOrganizationRequest)(nil), // 32: messenger.v1.BroadcastToOrganizationRequest
+	(*NotifyTypingStartRequest)(nil),       // 33: messenger.v1.NotifyTypingStartRequest
+	(*NotifyTypingStopRequest)(nil),        // 34: messenger.v1.NotifyTypingStopRequest
+	(*NotifyOperatorJoinedRequest)(nil),    // 35: messenger.v1.NotifyOperatorJoinedRequest
+	(*NotifyOperatorLeftRequest)(nil),      // 36: messenger.v1.NotifyOperatorLeftRequest
+	(*NotifyUserOnlineRequest)(nil),        // 37: messenger.v1.NotifyUserOnlineRequest
+	(*NotifyUserOfflineRequest)(nil),       // 38: messenger.v1.NotifyUserOfflineRequest
+	(*MessengerEvent)(nil),                 // 39: messenger.v1.MessengerEvent
+	(*timestamppb.Timestamp)(nil),          // 40: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),                // 41: google.protobuf.Struct
+	(*fanfarev1.Target)(nil),               // 42: fanfare.v1.Target
+	(*fanfarev1.Event)(nil),                // 43: fanfare.v1.Event
+	(*fanfarev1.SubscribeRequest)(nil),     // 44: fanfare.v1.SubscribeRequest
+	(*fanfarev1.NotifyResponse)(nil),       // 45: fanfare.v1.NotifyResponse
 }
 var file_messenger_v1_messenger_proto_depIdxs = []int32{
 	4,  // 0: messenger.v1.SendMessageRequest.media:type_name -> messenger.v1.MediaReference
 	5,  // 1: messenger.v1.SendMessageRequest.template:type_name -> messenger.v1.Template
-	0,  // 2: messenger.v1.NewChat.channel:type_name -> messenger.v1.Channel
-	1,  // 3: messenger.v1.NewChat.status:type_name -> messenger.v1.ChatStatus
-	38, // 4: messenger.v1.NewChat.created_at:type_name -> google.protobuf.Timestamp
-	38, // 5: messenger.v1.NewMessage.timestamp:type_name -> google.protobuf.Timestamp
-	0,  // 6: messenger.v1.NewMessage.channel:type_name -> messenger.v1.Channel
-	1,  // 7: messenger.v1.ChatUpdated.status:type_name -> messenger.v1.ChatStatus
-	38, // 8: messenger.v1.ChatUpdated.last_message_at:type_name -> google.protobuf.Timestamp
-	2,  // 9: messenger.v1.MessageStatusChanged.status:type_name -> messenger.v1.MessageStatus
-	38, // 10: messenger.v1.MessageEdited.edited_at:type_name -> google.protobuf.Timestamp
-	39, // 11: messenger.v1.UserNotification.data:type_name -> google.protobuf.Struct
-	40, // 12: messenger.v1.NotifyNewChatRequest.target:type_name -> fanfare.v1.Target
-	8,  // 13: messenger.v1.NotifyNewChatRequest.event:type_name -> messenger.v1.NewChat
-	40, // 14: messenger.v1.NotifyNewMessageRequest.target:type_name -> fanfare.v1.Target
-	9,  // 15: messenger.v1.NotifyNewMessageRequest.event:type_name -> messenger.v1.NewMessage
-	40, // 16: messenger.v1.NotifyChatUpdatedRequest.target:type_name -> fanfare.v1.Target
-	10, // 17: messenger.v1.NotifyChatUpdatedRequest.event:type_name -> messenger.v1.ChatUpdated
-	40, // 18: messenger.v1.NotifyMessagesReadRequest.target:type_name -> fanfare.v1.Target
-	11, // 19: messenger.v1.NotifyMessagesReadRequest.event:type_name -> messenger.v1.MessagesRead
-	40, // 20: messenger.v1.NotifyMessageEditedRequest.target:type_name -> fanfare.v1.Target
-	13, // 21: messenger.v1.NotifyMessageEditedRequest.event:type_name -> messenger.v1.MessageEdited
-	40, // 22: messenger.v1.NotifyMessageStatusRequest.target:type_name -> fanfare.v1.Target
-	12, // 23: messenger.v1.NotifyMessageStatusRequest.event:type_name -> messenger.v1.MessageStatusChanged
-	40, // 24: messenger.v1.NotifyChatDeletedRequest.target:type_name -> fanfare.v1.Target
-	14, // 25: messenger.v1.NotifyChatDeletedRequest.event:type_name -> messenger.v1.ChatDeleted
-	40, // 26: messenger.v1.NotifyUserRequest.target:type_name -> fanfare.v1.Target
-	15, // 27: messenger.v1.NotifyUserRequest.event:type_name -> messenger.v1.UserNotification
-	40, // 28: messenger.v1.BroadcastToOrganizationRequest.target:type_name -> fanfare.v1.Target
-	8,  // 29: messenger.v1.BroadcastToOrganizationRequest.new_chat:type_name -> messenger.v1.NewChat
-	9,  // 30: messenger.v1.BroadcastToOrganizationRequest.new_message:type_name -> messenger.v1.NewMessage
-	10, // 31: messenger.v1.BroadcastToOrganizationRequest.chat_updated:type_name -> messenger.v1.ChatUpdated
-	11, // 32: messenger.v1.BroadcastToOrganizationRequest.messages_read:type_name -> messenger.v1.MessagesRead
-	12, // 33: messenger.v1.BroadcastToOrganizationRequest.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
-	14, // 34: messenger.v1.BroadcastToOrganizationRequest.chat_deleted:type_name -> messenger.v1.ChatDeleted
-	15, // 35: messenger.v1.BroadcastToOrganizationRequest.user_notification:type_name -> messenger.v1.UserNotification
-	16, // 36: messenger.v1.BroadcastToOrganizationRequest.typing_start:type_name -> messenger.v1.TypingStart
-	17, // 37: messenger.v1.BroadcastToOrganizationRequest.typing_stop:type_name -> messenger.v1.TypingStop
-	18, // 38: messenger.v1.BroadcastToOrganizationRequest.operator_joined:type_name -> messenger.v1.OperatorJoined
-	19, // 39: messenger.v1.BroadcastToOrganizationRequest.operator_left:type_name -> messenger.v1.OperatorLeft
-	20, // 40: messenger.v1.BroadcastToOrganizationRequest.user_online:type_name -> messenger.v1.UserOnline
-	21, // 41: messenger.v1.BroadcastToOrganizationRequest.user_offline:type_name -> messenger.v1.UserOffline
-	13, // 42: messenger.v1.BroadcastToOrganizationRequest.message_edited:type_name -> messenger.v1.MessageEdited
-	40, // 43: messenger.v1.NotifyTypingStartRequest.target:type_name -> fanfare.v1.Target
-	16, // 44: messenger.v1.NotifyTypingStartRequest.event:type_name -> messenger.v1.TypingStart
-	40, // 45: messenger.v1.NotifyTypingStopRequest.target:type_name -> fanfare.v1.Target
-	17, // 46: messenger.v1.NotifyTypingStopRequest.event:type_name -> messenger.v1.TypingStop
-	40, // 47: messenger.v1.NotifyOperatorJoinedRequest.target:type_name -> fanfare.v1.Target
-	18, // 48: messenger.v1.NotifyOperatorJoinedRequest.event:type_name -> messenger.v1.OperatorJoined
-	40, // 49: messenger.v1.NotifyOperatorLeftRequest.target:type_name -> fanfare.v1.Target
-	19, // 50: messenger.v1.NotifyOperatorLeftRequest.event:type_name -> messenger.v1.OperatorLeft
-	40, // 51: messenger.v1.NotifyUserOnlineRequest.target:type_name -> fanfare.v1.Target
-	20, // 52: messenger.v1.NotifyUserOnlineRequest.event:type_name -> messenger.v1.UserOnline
-	40, // 53: messenger.v1.NotifyUserOfflineRequest.target:type_name -> fanfare.v1.Target
-	21, // 54: messenger.v1.NotifyUserOfflineRequest.event:type_name -> messenger.v1.UserOffline
-	41, // 55: messenger.v1.MessengerEvent.meta:type_name -> fanfare.v1.Event
-	8,  // 56: messenger.v1.MessengerEvent.new_chat:type_name -> messenger.v1.NewChat
-	9,  // 57: messenger.v1.MessengerEvent.new_message:type_name -> messenger.v1.NewMessage
-	10, // 58: messenger.v1.MessengerEvent.chat_updated:type_name -> messenger.v1.ChatUpdated
-	11, // 59: messenger.v1.MessengerEvent.messages_read:type_name -> messenger.v1.MessagesRead
-	12, // 60: messenger.v1.MessengerEvent.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
-	14, // 61: messenger.v1.MessengerEvent.chat_deleted:type_name -> messenger.v1.ChatDeleted
-	15, // 62: messenger.v1.MessengerEvent.user_notification:type_name -> messenger.v1.UserNotification
-	16, // 63: messenger.v1.MessengerEvent.typing_start:type_name -> messenger.v1.TypingStart
-	17, // 64: messenger.v1.MessengerEvent.typing_stop:type_name -> messenger.v1.TypingStop
-	18, // 65: messenger.v1.MessengerEvent.operator_joined:type_name -> messenger.v1.OperatorJoined
-	19, // 66: messenger.v1.MessengerEvent.operator_left:type_name -> messenger.v1.OperatorLeft
-	20, // 67: messenger.v1.MessengerEvent.user_online:type_name -> messenger.v1.UserOnline
-	21, // 68: messenger.v1.MessengerEvent.user_offline:type_name -> messenger.v1.UserOffline
-	13, // 69: messenger.v1.MessengerEvent.message_edited:type_name -> messenger.v1.MessageEdited
-	22, // 70: messenger.v1.Messenger.NotifyNewChat:input_type -> messenger.v1.NotifyNewChatRequest
-	23, // 71: messenger.v1.Messenger.NotifyNewMessage:input_type -> messenger.v1.NotifyNewMessageRequest
-	24, // 72: messenger.v1.Messenger.NotifyChatUpdated:input_type -> messenger.v1.NotifyChatUpdatedRequest
-	25, // 73: messenger.v1.Messenger.NotifyMessagesRead:input_type -> messenger.v1.NotifyMessagesReadRequest
-	26, // 74: messenger.v1.Messenger.NotifyMessageEdited:input_type -> messenger.v1.NotifyMessageEditedRequest
-	27, // 75: messenger.v1.Messenger.NotifyMessageStatus:input_type -> messenger.v1.NotifyMessageStatusRequest
-	28, // 76: messenger.v1.Messenger.NotifyChatDeleted:input_type -> messenger.v1.NotifyChatDeletedRequest
-	29, // 77: messenger.v1.Messenger.NotifyUser:input_type -> messenger.v1.NotifyUserRequest
-	30, // 78: messenger.v1.Messenger.BroadcastToOrganization:input_type -> messenger.v1.BroadcastToOrganizationRequest
-	31, // 79: messenger.v1.Messenger.NotifyTypingStart:input_type -> messenger.v1.NotifyTypingStartRequest
-	32, // 80: messenger.v1.Messenger.NotifyTypingStop:input_type -> messenger.v1.NotifyTypingStopRequest
-	33, // 81: messenger.v1.Messenger.NotifyOperatorJoined:input_type -> messenger.v1.NotifyOperatorJoinedRequest
-	34, // 82: messenger.v1.Messenger.NotifyOperatorLeft:input_type -> messenger.v1.NotifyOperatorLeftRequest
-	35, // 83: messenger.v1.Messenger.NotifyUserOnline:input_type -> messenger.v1.NotifyUserOnlineRequest
-	36, // 84: messenger.v1.Messenger.NotifyUserOffline:input_type -> messenger.v1.NotifyUserOfflineRequest
-	42, // 85: messenger.v1.Messenger.Subscribe:input_type -> fanfare.v1.SubscribeRequest
-	7,  // 86: messenger.v1.MessengerClient.SubscribeChat:input_type -> messenger.v1.ChatRef
-	7,  // 87: messenger.v1.MessengerClient.UnsubscribeChat:input_type -> messenger.v1.ChatRef
-	7,  // 88: messenger.v1.MessengerClient.StartTyping:input_type -> messenger.v1.ChatRef
-	7,  // 89: messenger.v1.MessengerClient.StopTyping:input_type -> messenger.v1.ChatRef
-	3,  // 90: messenger.v1.MessengerClient.SendMessage:input_type -> messenger.v1.SendMessageRequest
-	43, // 91: messenger.v1.Messenger.NotifyNewChat:output_type -> fanfare.v1.NotifyResponse
-	43, // 92: messenger.v1.Messenger.NotifyNewMessage:output_type -> fanfare.v1.NotifyResponse
-	43, // 93: messenger.v1.Messenger.NotifyChatUpdated:output_type -> fanfare.v1.NotifyResponse
-	43, // 94: messenger.v1.Messenger.NotifyMessagesRead:output_type -> fanfare.v1.NotifyResponse
-	43, // 95: messenger.v1.Messenger.NotifyMessageEdited:output_type -> fanfare.v1.NotifyResponse
-	43, // 96: messenger.v1.Messenger.NotifyMessageStatus:output_type -> fanfare.v1.NotifyResponse
-	43, // 97: messenger.v1.Messenger.NotifyChatDeleted:output_type -> fanfare.v1.NotifyResponse
-	43, // 98: messenger.v1.Messenger.NotifyUser:output_type -> fanfare.v1.NotifyResponse
-	43, // 99: messenger.v1.Messenger.BroadcastToOrganization:output_type -> fanfare.v1.NotifyResponse
-	43, // 100: messenger.v1.Messenger.NotifyTypingStart:output_type -> fanfare.v1.NotifyResponse
-	43, // 101: messenger.v1.Messenger.NotifyTypingStop:output_type -> fanfare.v1.NotifyResponse
-	43, // 102: messenger.v1.Messenger.NotifyOperatorJoined:output_type -> fanfare.v1.NotifyResponse
-	43, // 103: messenger.v1.Messenger.NotifyOperatorLeft:output_type -> fanfare.v1.NotifyResponse
-	43, // 104: messenger.v1.Messenger.NotifyUserOnline:output_type -> fanfare.v1.NotifyResponse
-	43, // 105: messenger.v1.Messenger.NotifyUserOffline:output_type -> fanfare.v1.NotifyResponse
-	37, // 106: messenger.v1.Messenger.Subscribe:output_type -> messenger.v1.MessengerEvent
-	7,  // 107: messenger.v1.MessengerClient.SubscribeChat:output_type -> messenger.v1.ChatRef
-	7,  // 108: messenger.v1.MessengerClient.UnsubscribeChat:output_type -> messenger.v1.ChatRef
-	7,  // 109: messenger.v1.MessengerClient.StartTyping:output_type -> messenger.v1.ChatRef
-	7,  // 110: messenger.v1.MessengerClient.StopTyping:output_type -> messenger.v1.ChatRef
-	6,  // 111: messenger.v1.MessengerClient.SendMessage:output_type -> messenger.v1.SendMessageResponse
-	91, // [91:112] is the sub-list for method output_type
-	70, // [70:91] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	11, // 2: messenger.v1.MessageHistory.messages:type_name -> messenger.v1.NewMessage
+	0,  // 3: messenger.v1.NewChat.channel:type_name -> messenger.v1.Channel
+	1,  // 4: messenger.v1.NewChat.status:type_name -> messenger.v1.ChatStatus
+	40, // 5: messenger.v1.NewChat.created_at:type_name -> google.protobuf.Timestamp
+	40, // 6: messenger.v1.NewMessage.timestamp:type_name -> google.protobuf.Timestamp
+	0,  // 7: messenger.v1.NewMessage.channel:type_name -> messenger.v1.Channel
+	1,  // 8: messenger.v1.ChatUpdated.status:type_name -> messenger.v1.ChatStatus
+	40, // 9: messenger.v1.ChatUpdated.last_message_at:type_name -> google.protobuf.Timestamp
+	2,  // 10: messenger.v1.MessageStatusChanged.status:type_name -> messenger.v1.MessageStatus
+	40, // 11: messenger.v1.MessageEdited.edited_at:type_name -> google.protobuf.Timestamp
+	41, // 12: messenger.v1.UserNotification.data:type_name -> google.protobuf.Struct
+	42, // 13: messenger.v1.NotifyNewChatRequest.target:type_name -> fanfare.v1.Target
+	10, // 14: messenger.v1.NotifyNewChatRequest.event:type_name -> messenger.v1.NewChat
+	42, // 15: messenger.v1.NotifyNewMessageRequest.target:type_name -> fanfare.v1.Target
+	11, // 16: messenger.v1.NotifyNewMessageRequest.event:type_name -> messenger.v1.NewMessage
+	42, // 17: messenger.v1.NotifyChatUpdatedRequest.target:type_name -> fanfare.v1.Target
+	12, // 18: messenger.v1.NotifyChatUpdatedRequest.event:type_name -> messenger.v1.ChatUpdated
+	42, // 19: messenger.v1.NotifyMessagesReadRequest.target:type_name -> fanfare.v1.Target
+	13, // 20: messenger.v1.NotifyMessagesReadRequest.event:type_name -> messenger.v1.MessagesRead
+	42, // 21: messenger.v1.NotifyMessageEditedRequest.target:type_name -> fanfare.v1.Target
+	15, // 22: messenger.v1.NotifyMessageEditedRequest.event:type_name -> messenger.v1.MessageEdited
+	42, // 23: messenger.v1.NotifyMessageStatusRequest.target:type_name -> fanfare.v1.Target
+	14, // 24: messenger.v1.NotifyMessageStatusRequest.event:type_name -> messenger.v1.MessageStatusChanged
+	42, // 25: messenger.v1.NotifyChatDeletedRequest.target:type_name -> fanfare.v1.Target
+	16, // 26: messenger.v1.NotifyChatDeletedRequest.event:type_name -> messenger.v1.ChatDeleted
+	42, // 27: messenger.v1.NotifyUserRequest.target:type_name -> fanfare.v1.Target
+	17, // 28: messenger.v1.NotifyUserRequest.event:type_name -> messenger.v1.UserNotification
+	42, // 29: messenger.v1.BroadcastToOrganizationRequest.target:type_name -> fanfare.v1.Target
+	10, // 30: messenger.v1.BroadcastToOrganizationRequest.new_chat:type_name -> messenger.v1.NewChat
+	11, // 31: messenger.v1.BroadcastToOrganizationRequest.new_message:type_name -> messenger.v1.NewMessage
+	12, // 32: messenger.v1.BroadcastToOrganizationRequest.chat_updated:type_name -> messenger.v1.ChatUpdated
+	13, // 33: messenger.v1.BroadcastToOrganizationRequest.messages_read:type_name -> messenger.v1.MessagesRead
+	14, // 34: messenger.v1.BroadcastToOrganizationRequest.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
+	16, // 35: messenger.v1.BroadcastToOrganizationRequest.chat_deleted:type_name -> messenger.v1.ChatDeleted
+	17, // 36: messenger.v1.BroadcastToOrganizationRequest.user_notification:type_name -> messenger.v1.UserNotification
+	18, // 37: messenger.v1.BroadcastToOrganizationRequest.typing_start:type_name -> messenger.v1.TypingStart
+	19, // 38: messenger.v1.BroadcastToOrganizationRequest.typing_stop:type_name -> messenger.v1.TypingStop
+	20, // 39: messenger.v1.BroadcastToOrganizationRequest.operator_joined:type_name -> messenger.v1.OperatorJoined
+	21, // 40: messenger.v1.BroadcastToOrganizationRequest.operator_left:type_name -> messenger.v1.OperatorLeft
+	22, // 41: messenger.v1.BroadcastToOrganizationRequest.user_online:type_name -> messenger.v1.UserOnline
+	23, // 42: messenger.v1.BroadcastToOrganizationRequest.user_offline:type_name -> messenger.v1.UserOffline
+	15, // 43: messenger.v1.BroadcastToOrganizationRequest.message_edited:type_name -> messenger.v1.MessageEdited
+	42, // 44: messenger.v1.NotifyTypingStartRequest.target:type_name -> fanfare.v1.Target
+	18, // 45: messenger.v1.NotifyTypingStartRequest.event:type_name -> messenger.v1.TypingStart
+	42, // 46: messenger.v1.NotifyTypingStopRequest.target:type_name -> fanfare.v1.Target
+	19, // 47: messenger.v1.NotifyTypingStopRequest.event:type_name -> messenger.v1.TypingStop
+	42, // 48: messenger.v1.NotifyOperatorJoinedRequest.target:type_name -> fanfare.v1.Target
+	20, // 49: messenger.v1.NotifyOperatorJoinedRequest.event:type_name -> messenger.v1.OperatorJoined
+	42, // 50: messenger.v1.NotifyOperatorLeftRequest.target:type_name -> fanfare.v1.Target
+	21, // 51: messenger.v1.NotifyOperatorLeftRequest.event:type_name -> messenger.v1.OperatorLeft
+	42, // 52: messenger.v1.NotifyUserOnlineRequest.target:type_name -> fanfare.v1.Target
+	22, // 53: messenger.v1.NotifyUserOnlineRequest.event:type_name -> messenger.v1.UserOnline
+	42, // 54: messenger.v1.NotifyUserOfflineRequest.target:type_name -> fanfare.v1.Target
+	23, // 55: messenger.v1.NotifyUserOfflineRequest.event:type_name -> messenger.v1.UserOffline
+	43, // 56: messenger.v1.MessengerEvent.meta:type_name -> fanfare.v1.Event
+	10, // 57: messenger.v1.MessengerEvent.new_chat:type_name -> messenger.v1.NewChat
+	11, // 58: messenger.v1.MessengerEvent.new_message:type_name -> messenger.v1.NewMessage
+	12, // 59: messenger.v1.MessengerEvent.chat_updated:type_name -> messenger.v1.ChatUpdated
+	13, // 60: messenger.v1.MessengerEvent.messages_read:type_name -> messenger.v1.MessagesRead
+	14, // 61: messenger.v1.MessengerEvent.message_status_changed:type_name -> messenger.v1.MessageStatusChanged
+	16, // 62: messenger.v1.MessengerEvent.chat_deleted:type_name -> messenger.v1.ChatDeleted
+	17, // 63: messenger.v1.MessengerEvent.user_notification:type_name -> messenger.v1.UserNotification
+	18, // 64: messenger.v1.MessengerEvent.typing_start:type_name -> messenger.v1.TypingStart
+	19, // 65: messenger.v1.MessengerEvent.typing_stop:type_name -> messenger.v1.TypingStop
+	20, // 66: messenger.v1.MessengerEvent.operator_joined:type_name -> messenger.v1.OperatorJoined
+	21, // 67: messenger.v1.MessengerEvent.operator_left:type_name -> messenger.v1.OperatorLeft
+	22, // 68: messenger.v1.MessengerEvent.user_online:type_name -> messenger.v1.UserOnline
+	23, // 69: messenger.v1.MessengerEvent.user_offline:type_name -> messenger.v1.UserOffline
+	15, // 70: messenger.v1.MessengerEvent.message_edited:type_name -> messenger.v1.MessageEdited
+	24, // 71: messenger.v1.Messenger.NotifyNewChat:input_type -> messenger.v1.NotifyNewChatRequest
+	25, // 72: messenger.v1.Messenger.NotifyNewMessage:input_type -> messenger.v1.NotifyNewMessageRequest
+	26, // 73: messenger.v1.Messenger.NotifyChatUpdated:input_type -> messenger.v1.NotifyChatUpdatedRequest
+	27, // 74: messenger.v1.Messenger.NotifyMessagesRead:input_type -> messenger.v1.NotifyMessagesReadRequest
+	28, // 75: messenger.v1.Messenger.NotifyMessageEdited:input_type -> messenger.v1.NotifyMessageEditedRequest
+	29, // 76: messenger.v1.Messenger.NotifyMessageStatus:input_type -> messenger.v1.NotifyMessageStatusRequest
+	30, // 77: messenger.v1.Messenger.NotifyChatDeleted:input_type -> messenger.v1.NotifyChatDeletedRequest
+	31, // 78: messenger.v1.Messenger.NotifyUser:input_type -> messenger.v1.NotifyUserRequest
+	32, // 79: messenger.v1.Messenger.BroadcastToOrganization:input_type -> messenger.v1.BroadcastToOrganizationRequest
+	33, // 80: messenger.v1.Messenger.NotifyTypingStart:input_type -> messenger.v1.NotifyTypingStartRequest
+	34, // 81: messenger.v1.Messenger.NotifyTypingStop:input_type -> messenger.v1.NotifyTypingStopRequest
+	35, // 82: messenger.v1.Messenger.NotifyOperatorJoined:input_type -> messenger.v1.NotifyOperatorJoinedRequest
+	36, // 83: messenger.v1.Messenger.NotifyOperatorLeft:input_type -> messenger.v1.NotifyOperatorLeftRequest
+	37, // 84: messenger.v1.Messenger.NotifyUserOnline:input_type -> messenger.v1.NotifyUserOnlineRequest
+	38, // 85: messenger.v1.Messenger.NotifyUserOffline:input_type -> messenger.v1.NotifyUserOfflineRequest
+	44, // 86: messenger.v1.Messenger.Subscribe:input_type -> fanfare.v1.SubscribeRequest
+	7,  // 87: messenger.v1.MessengerClient.SubscribeChat:input_type -> messenger.v1.ChatRef
+	7,  // 88: messenger.v1.MessengerClient.UnsubscribeChat:input_type -> messenger.v1.ChatRef
+	8,  // 89: messenger.v1.MessengerClient.GetMessages:input_type -> messenger.v1.GetMessagesRequest
+	7,  // 90: messenger.v1.MessengerClient.StartTyping:input_type -> messenger.v1.ChatRef
+	7,  // 91: messenger.v1.MessengerClient.StopTyping:input_type -> messenger.v1.ChatRef
+	3,  // 92: messenger.v1.MessengerClient.SendMessage:input_type -> messenger.v1.SendMessageRequest
+	45, // 93: messenger.v1.Messenger.NotifyNewChat:output_type -> fanfare.v1.NotifyResponse
+	45, // 94: messenger.v1.Messenger.NotifyNewMessage:output_type -> fanfare.v1.NotifyResponse
+	45, // 95: messenger.v1.Messenger.NotifyChatUpdated:output_type -> fanfare.v1.NotifyResponse
+	45, // 96: messenger.v1.Messenger.NotifyMessagesRead:output_type -> fanfare.v1.NotifyResponse
+	45, // 97: messenger.v1.Messenger.NotifyMessageEdited:output_type -> fanfare.v1.NotifyResponse
+	45, // 98: messenger.v1.Messenger.NotifyMessageStatus:output_type -> fanfare.v1.NotifyResponse
+	45, // 99: messenger.v1.Messenger.NotifyChatDeleted:output_type -> fanfare.v1.NotifyResponse
+	45, // 100: messenger.v1.Messenger.NotifyUser:output_type -> fanfare.v1.NotifyResponse
+	45, // 101: messenger.v1.Messenger.BroadcastToOrganization:output_type -> fanfare.v1.NotifyResponse
+	45, // 102: messenger.v1.Messenger.NotifyTypingStart:output_type -> fanfare.v1.NotifyResponse
+	45, // 103: messenger.v1.Messenger.NotifyTypingStop:output_type -> fanfare.v1.NotifyResponse
+	45, // 104: messenger.v1.Messenger.NotifyOperatorJoined:output_type -> fanfare.v1.NotifyResponse
+	45, // 105: messenger.v1.Messenger.NotifyOperatorLeft:output_type -> fanfare.v1.NotifyResponse
+	45, // 106: messenger.v1.Messenger.NotifyUserOnline:output_type -> fanfare.v1.NotifyResponse
+	45, // 107: messenger.v1.Messenger.NotifyUserOffline:output_type -> fanfare.v1.NotifyResponse
+	39, // 108: messenger.v1.Messenger.Subscribe:output_type -> messenger.v1.MessengerEvent
+	7,  // 109: messenger.v1.MessengerClient.SubscribeChat:output_type -> messenger.v1.ChatRef
+	7,  // 110: messenger.v1.MessengerClient.UnsubscribeChat:output_type -> messenger.v1.ChatRef
+	9,  // 111: messenger.v1.MessengerClient.GetMessages:output_type -> messenger.v1.MessageHistory
+	7,  // 112: messenger.v1.MessengerClient.StartTyping:output_type -> messenger.v1.ChatRef
+	7,  // 113: messenger.v1.MessengerClient.StopTyping:output_type -> messenger.v1.ChatRef
+	6,  // 114: messenger.v1.MessengerClient.SendMessage:output_type -> messenger.v1.SendMessageResponse
+	93, // [93:115] is the sub-list for method output_type
+	71, // [71:93] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_messenger_v1_messenger_proto_init() }
@@ -3248,12 +3391,12 @@ func file_messenger_v1_messenger_proto_init() {
 	}
 	file_messenger_v1_messenger_proto_msgTypes[0].OneofWrappers = []any{}
 	file_messenger_v1_messenger_proto_msgTypes[1].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[5].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[6].OneofWrappers = []any{}
 	file_messenger_v1_messenger_proto_msgTypes[7].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[8].OneofWrappers = []any{}
 	file_messenger_v1_messenger_proto_msgTypes[9].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[12].OneofWrappers = []any{}
-	file_messenger_v1_messenger_proto_msgTypes[27].OneofWrappers = []any{
+	file_messenger_v1_messenger_proto_msgTypes[11].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[14].OneofWrappers = []any{}
+	file_messenger_v1_messenger_proto_msgTypes[29].OneofWrappers = []any{
 		(*BroadcastToOrganizationRequest_NewChat)(nil),
 		(*BroadcastToOrganizationRequest_NewMessage)(nil),
 		(*BroadcastToOrganizationRequest_ChatUpdated)(nil),
@@ -3269,7 +3412,7 @@ func file_messenger_v1_messenger_proto_init() {
 		(*BroadcastToOrganizationRequest_UserOffline)(nil),
 		(*BroadcastToOrganizationRequest_MessageEdited)(nil),
 	}
-	file_messenger_v1_messenger_proto_msgTypes[34].OneofWrappers = []any{
+	file_messenger_v1_messenger_proto_msgTypes[36].OneofWrappers = []any{
 		(*MessengerEvent_NewChat)(nil),
 		(*MessengerEvent_NewMessage)(nil),
 		(*MessengerEvent_ChatUpdated)(nil),
@@ -3291,7 +3434,7 @@ func file_messenger_v1_messenger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messenger_v1_messenger_proto_rawDesc), len(file_messenger_v1_messenger_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

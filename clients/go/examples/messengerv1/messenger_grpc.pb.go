@@ -741,6 +741,7 @@ var Messenger_ServiceDesc = grpc.ServiceDesc{
 const (
 	MessengerClient_SubscribeChat_FullMethodName   = "/messenger.v1.MessengerClient/SubscribeChat"
 	MessengerClient_UnsubscribeChat_FullMethodName = "/messenger.v1.MessengerClient/UnsubscribeChat"
+	MessengerClient_GetMessages_FullMethodName     = "/messenger.v1.MessengerClient/GetMessages"
 	MessengerClient_StartTyping_FullMethodName     = "/messenger.v1.MessengerClient/StartTyping"
 	MessengerClient_StopTyping_FullMethodName      = "/messenger.v1.MessengerClient/StopTyping"
 	MessengerClient_SendMessage_FullMethodName     = "/messenger.v1.MessengerClient/SendMessage"
@@ -756,6 +757,8 @@ type MessengerClientClient interface {
 	SubscribeChat(ctx context.Context, in *ChatRef, opts ...grpc.CallOption) (*ChatRef, error)
 	// Leaves it.
 	UnsubscribeChat(ctx context.Context, in *ChatRef, opts ...grpc.CallOption) (*ChatRef, error)
+	// A page of the chat's messages, the newest first.
+	GetMessages(ctx context.Context, in *GetMessagesRequest, opts ...grpc.CallOption) (*MessageHistory, error)
 	// Tells the others in the chat that the caller types.
 	StartTyping(ctx context.Context, in *ChatRef, opts ...grpc.CallOption) (*ChatRef, error)
 	// Tells them that the caller has stopped.
@@ -788,6 +791,16 @@ func (c *messengerClientClient) UnsubscribeChat(ctx context.Context, in *ChatRef
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChatRef)
 	err := c.cc.Invoke(ctx, MessengerClient_UnsubscribeChat_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *messengerClientClient) GetMessages(ctx context.Context, in *GetMessagesRequest, opts ...grpc.CallOption) (*MessageHistory, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MessageHistory)
+	err := c.cc.Invoke(ctx, MessengerClient_GetMessages_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -834,6 +847,8 @@ type MessengerClientServer interface {
 	SubscribeChat(context.Context, *ChatRef) (*ChatRef, error)
 	// Leaves it.
 	UnsubscribeChat(context.Context, *ChatRef) (*ChatRef, error)
+	// A page of the chat's messages, the newest first.
+	GetMessages(context.Context, *GetMessagesRequest) (*MessageHistory, error)
 	// Tells the others in the chat that the caller types.
 	StartTyping(context.Context, *ChatRef) (*ChatRef, error)
 	// Tells them that the caller has stopped.
@@ -857,6 +872,9 @@ func (UnimplementedMessengerClientServer) SubscribeChat(context.Context, *ChatRe
 }
 func (UnimplementedMessengerClientServer) UnsubscribeChat(context.Context, *ChatRef) (*ChatRef, error) {
 	return nil, status.Error(codes.Unimplemented, "method UnsubscribeChat not implemented")
+}
+func (UnimplementedMessengerClientServer) GetMessages(context.Context, *GetMessagesRequest) (*MessageHistory, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMessages not implemented")
 }
 func (UnimplementedMessengerClientServer) StartTyping(context.Context, *ChatRef) (*ChatRef, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartTyping not implemented")
@@ -920,6 +938,24 @@ func _MessengerClient_UnsubscribeChat_Handler(srv interface{}, ctx context.Conte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(MessengerClientServer).UnsubscribeChat(ctx, req.(*ChatRef))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MessengerClient_GetMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMessagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MessengerClientServer).GetMessages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MessengerClient_GetMessages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MessengerClientServer).GetMessages(ctx, req.(*GetMessagesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -992,6 +1028,10 @@ var MessengerClient_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UnsubscribeChat",
 			Handler:    _MessengerClient_UnsubscribeChat_Handler,
+		},
+		{
+			MethodName: "GetMessages",
+			Handler:    _MessengerClient_GetMessages_Handler,
 		},
 		{
 			MethodName: "StartTyping",

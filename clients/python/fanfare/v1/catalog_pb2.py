@@ -25,23 +25,31 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61nfare/v1/catalog.proto\x12\nfanfare.v1\x1a google/protobuf/descriptor.proto\"v\n\x0c\x45ventOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\x11\n\tephemeral\x18\x03 \x01(\x08\x12&\n\x08presence\x18\x04 \x01(\x0e\x32\x14.fanfare.v1.Presence\x12\x0e\n\x06\x62inary\x18\x05 \x01(\x08\"\x1e\n\rNotifyOptions\x12\r\n\x05rooms\x18\x01 \x03(\t\"\xbb\x01\n\rClientOptions\x12\n\n\x02on\x18\x01 \x01(\t\x12\x0c\n\x04join\x18\x02 \x01(\t\x12\r\n\x05leave\x18\x03 \x01(\t\x12\r\n\x05reply\x18\x04 \x01(\t\x12\x0f\n\x07publish\x18\x05 \x01(\t\x12\x15\n\rexcept_caller\x18\x06 \x01(\x08\x12\r\n\x05query\x18\x07 \x01(\t\x12\x10\n\x08upstream\x18\x08 \x01(\t\x12\x0e\n\x06\x62inary\x18\t \x01(\x08\x12\x19\n\x11upstream_optional\x18( \x01(\x08*\x92\x01\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x16\n\x12TRANSPORT_SOCKETIO\x10\x01\x12\x17\n\x13TRANSPORT_WEBSOCKET\x10\x02\x12\x11\n\rTRANSPORT_SSE\x10\x03\x12\x12\n\x0eTRANSPORT_POLL\x10\x04\x12\x12\n\x0eTRANSPORT_GRPC\x10\x05*\x8f\x01\n\x08Presence\x12\x18\n\x14PRESENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PRESENCE_CONNECTED\x10\x01\x12\x13\n\x0fPRESENCE_ONLINE\x10\x02\x12\x14\n\x10PRESENCE_OFFLINE\x10\x03\x12\x13\n\x0fPRESENCE_JOINED\x10\x04\x12\x11\n\rPRESENCE_LEFT\x10\x05*\xbb\x01\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\x11\n\rFILL_EVENT_ID\x10\x01\x12\r\n\tFILL_TIME\x10\x02\x12\x10\n\x0c\x46ILL_USER_ID\x10\x03\x12\x12\n\x0e\x46ILL_USER_NAME\x10\x04\x12\x13\n\x0f\x46ILL_SESSION_ID\x10\x05\x12\x12\n\x0e\x46ILL_MEMBER_ID\x10\x06\x12\x14\n\x10\x46ILL_MEMBER_NAME\x10\x07\x12\x16\n\x12\x46ILL_MEMBER_ONLINE\x10\x08:H\n\ttransport\x12\x1c.google.protobuf.FileOptions\x18\x99\x88\x03 \x01(\x0e\x32\x15.fanfare.v1.Transport:1\n\tnamespace\x12\x1c.google.protobuf.FileOptions\x18\x9a\x88\x03 \x01(\t:J\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\x99\x88\x03 \x01(\x0b\x32\x18.fanfare.v1.EventOptions:K\n\x06\x63lient\x12\x1e.google.protobuf.MethodOptions\x18\x99\x88\x03 \x01(\x0b\x32\x19.fanfare.v1.ClientOptions:K\n\x06notify\x12\x1e.google.protobuf.MethodOptions\x18\x9a\x88\x03 \x01(\x0b\x32\x19.fanfare.v1.NotifyOptions:?\n\x04\x66ill\x12\x1d.google.protobuf.FieldOptions\x18\x99\x88\x03 \x01(\x0e\x32\x10.fanfare.v1.Fill:3\n\nfill_claim\x12\x1d.google.protobuf.FieldOptions\x18\x9a\x88\x03 \x01(\t:2\n\tfill_text\x12\x1d.google.protobuf.FieldOptions\x18\x9b\x88\x03 \x01(\t:1\n\x08internal\x12\x1d.google.protobuf.FieldOptions\x18\x9c\x88\x03 \x01(\x08:1\n\x04text\x12!.google.protobuf.EnumValueOptions\x18\x99\x88\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61nfare/v1/catalog.proto\x12\nfanfare.v1\x1a google/protobuf/descriptor.proto\"t\n\x0bRoomOptions\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\"\n\x06\x61\x63\x63\x65ss\x18\x02 \x01(\x0e\x32\x12.fanfare.v1.Access\x12#\n\x07publish\x18\x03 \x01(\x0e\x32\x12.fanfare.v1.Access\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x9f\x01\n\x0c\x45ventOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\x11\n\tephemeral\x18\x03 \x01(\x08\x12&\n\x08presence\x18\x04 \x01(\x0e\x32\x14.fanfare.v1.Presence\x12\x0e\n\x06\x62inary\x18\x05 \x01(\x08\x12\'\n\x05state\x18\n \x01(\x0b\x32\x18.fanfare.v1.StateOptions\"@\n\x0cStateOptions\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65lete\x18\x02 \x01(\x08\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\"\x1e\n\rNotifyOptions\x12\r\n\x05rooms\x18\x01 \x03(\t\"\xf7\x01\n\rClientOptions\x12\n\n\x02on\x18\x01 \x01(\t\x12\x0c\n\x04join\x18\x02 \x01(\t\x12\r\n\x05leave\x18\x03 \x01(\t\x12\r\n\x05reply\x18\x04 \x01(\t\x12\x0f\n\x07publish\x18\x05 \x01(\t\x12\x15\n\rexcept_caller\x18\x06 \x01(\x08\x12\r\n\x05query\x18\x07 \x01(\t\x12\x10\n\x08upstream\x18\x08 \x01(\t\x12\x0e\n\x06\x62inary\x18\t \x01(\x08\x12+\n\x07history\x18\x14 \x01(\x0b\x32\x1a.fanfare.v1.HistoryOptions\x12\r\n\x05state\x18\x1e \x01(\x08\x12\x19\n\x11upstream_optional\x18( \x01(\x08\"T\n\x0eHistoryOptions\x12\x0c\n\x04room\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12\x15\n\rdefault_limit\x18\x04 \x01(\r*\x92\x01\n\tTransport\x12\x19\n\x15TRANSPORT_UNSPECIFIED\x10\x00\x12\x16\n\x12TRANSPORT_SOCKETIO\x10\x01\x12\x17\n\x13TRANSPORT_WEBSOCKET\x10\x02\x12\x11\n\rTRANSPORT_SSE\x10\x03\x12\x12\n\x0eTRANSPORT_POLL\x10\x04\x12\x12\n\x0eTRANSPORT_GRPC\x10\x05*Y\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_TENANT\x10\x01\x12\x10\n\x0c\x41\x43\x43\x45SS_CLAIM\x10\x02\x12\x12\n\x0e\x41\x43\x43\x45SS_MEMBERS\x10\x03*\x8f\x01\n\x08Presence\x12\x18\n\x14PRESENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PRESENCE_CONNECTED\x10\x01\x12\x13\n\x0fPRESENCE_ONLINE\x10\x02\x12\x14\n\x10PRESENCE_OFFLINE\x10\x03\x12\x13\n\x0fPRESENCE_JOINED\x10\x04\x12\x11\n\rPRESENCE_LEFT\x10\x05*\xeb\x01\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\x11\n\rFILL_EVENT_ID\x10\x01\x12\r\n\tFILL_TIME\x10\x02\x12\x10\n\x0c\x46ILL_USER_ID\x10\x03\x12\x12\n\x0e\x46ILL_USER_NAME\x10\x04\x12\x13\n\x0f\x46ILL_SESSION_ID\x10\x05\x12\x12\n\x0e\x46ILL_MEMBER_ID\x10\x06\x12\x14\n\x10\x46ILL_MEMBER_NAME\x10\x07\x12\x16\n\x12\x46ILL_MEMBER_ONLINE\x10\x08\x12\x17\n\x13\x46ILL_HISTORY_CURSOR\x10\x14\x12\x15\n\x11\x46ILL_HISTORY_MORE\x10\x15:H\n\ttransport\x12\x1c.google.protobuf.FileOptions\x18\x99\x88\x03 \x01(\x0e\x32\x15.fanfare.v1.Transport:1\n\tnamespace\x12\x1c.google.protobuf.FileOptions\x18\x9a\x88\x03 \x01(\t:E\n\x04room\x12\x1c.google.protobuf.FileOptions\x18\xac\x88\x03 \x03(\x0b\x32\x17.fanfare.v1.RoomOptions:J\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\x99\x88\x03 \x01(\x0b\x32\x18.fanfare.v1.EventOptions:K\n\x06\x63lient\x12\x1e.google.protobuf.MethodOptions\x18\x99\x88\x03 \x01(\x0b\x32\x19.fanfare.v1.ClientOptions:K\n\x06notify\x12\x1e.google.protobuf.MethodOptions\x18\x9a\x88\x03 \x01(\x0b\x32\x19.fanfare.v1.NotifyOptions:?\n\x04\x66ill\x12\x1d.google.protobuf.FieldOptions\x18\x99\x88\x03 \x01(\x0e\x32\x10.fanfare.v1.Fill:3\n\nfill_claim\x12\x1d.google.protobuf.FieldOptions\x18\x9a\x88\x03 \x01(\t:2\n\tfill_text\x12\x1d.google.protobuf.FieldOptions\x18\x9b\x88\x03 \x01(\t:1\n\x08internal\x12\x1d.google.protobuf.FieldOptions\x18\x9c\x88\x03 \x01(\x08:1\n\x04text\x12!.google.protobuf.EnumValueOptions\x18\x99\x88\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fanfare.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSPORT']._serialized_start=417
-  _globals['_TRANSPORT']._serialized_end=563
-  _globals['_PRESENCE']._serialized_start=566
-  _globals['_PRESENCE']._serialized_end=709
-  _globals['_FILL']._serialized_start=712
-  _globals['_FILL']._serialized_end=899
-  _globals['_EVENTOPTIONS']._serialized_start=74
-  _globals['_EVENTOPTIONS']._serialized_end=192
-  _globals['_NOTIFYOPTIONS']._serialized_start=194
-  _globals['_NOTIFYOPTIONS']._serialized_end=224
-  _globals['_CLIENTOPTIONS']._serialized_start=227
-  _globals['_CLIENTOPTIONS']._serialized_end=414
+  _globals['_TRANSPORT']._serialized_start=789
+  _globals['_TRANSPORT']._serialized_end=935
+  _globals['_ACCESS']._serialized_start=937
+  _globals['_ACCESS']._serialized_end=1026
+  _globals['_PRESENCE']._serialized_start=1029
+  _globals['_PRESENCE']._serialized_end=1172
+  _globals['_FILL']._serialized_start=1175
+  _globals['_FILL']._serialized_end=1410
+  _globals['_ROOMOPTIONS']._serialized_start=74
+  _globals['_ROOMOPTIONS']._serialized_end=190
+  _globals['_EVENTOPTIONS']._serialized_start=193
+  _globals['_EVENTOPTIONS']._serialized_end=352
+  _globals['_STATEOPTIONS']._serialized_start=354
+  _globals['_STATEOPTIONS']._serialized_end=418
+  _globals['_NOTIFYOPTIONS']._serialized_start=420
+  _globals['_NOTIFYOPTIONS']._serialized_end=450
+  _globals['_CLIENTOPTIONS']._serialized_start=453
+  _globals['_CLIENTOPTIONS']._serialized_end=700
+  _globals['_HISTORYOPTIONS']._serialized_start=702
+  _globals['_HISTORYOPTIONS']._serialized_end=786
 # @@protoc_insertion_point(module_scope)

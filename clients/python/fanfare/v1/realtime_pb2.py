@@ -27,41 +27,57 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x61nfare/v1/realtime.proto\x12\nfanfare.v1\x1a\x18\x66\x61nfare/v1/catalog.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\x06Target\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x17\n\x0f\x65xcept_sessions\x18\x04 \x03(\t\"X\n\rNotifyRequest\x12\"\n\x06target\x18\x01 \x01(\x0b\x32\x12.fanfare.v1.Target\x12#\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"f\n\x0eNotifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tduplicate\x18\x04 \x01(\x08\"@\n\x10SubscribeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"i\n\x11SubscribeResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.fanfare.v1.EventH\x00\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x14.fanfare.v1.PositionH\x00\x42\x06\n\x04kind\"\x1a\n\x08Position\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"\xa0\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05rooms\x18\x04 \x03(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sender\x18\x06 \x01(\t\x12%\n\x07payload\x18\x07 \x01(\x0b\x32\x14.google.protobuf.Any\"X\n\x12GetPresenceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x15\n\rafter_user_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\"w\n\x13GetPresenceResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.fanfare.v1.UserPresence\x12\x12\n\nuser_count\x18\x02 \x01(\x04\x12\x15\n\rsession_count\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"q\n\x0cUserPresence\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tuser_name\x18\x02 \x01(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12-\n\x08sessions\x18\x04 \x03(\x0b\x32\x1b.fanfare.v1.SessionPresence\"\xa0\x01\n\x0fSessionPresence\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\ttransport\x18\x02 \x01(\x0e\x32\x15.fanfare.v1.Transport\x12\x30\n\x0c\x63onnected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62ridge\x18\x04 \x01(\t\x12\r\n\x05rooms\x18\x05 \x03(\t\"\x8d\x01\n\x11\x44isconnectRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x13\n\teverybody\x18\x04 \x01(\x08H\x00\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\treconnect\x18\x06 \x01(\x08\x42\x06\n\x04whom\"&\n\x12\x44isconnectResponse\x12\x10\n\x08sessions\x18\x01 \x01(\r\"\xcb\x01\n\x06\x43\x61ller\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tuser_name\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x13\n\x0b\x63laims_json\x18\x05 \x01(\x0c\x12\r\n\x05rooms\x18\x06 \x03(\t\x12\x18\n\x10rooms_restricted\x18\x07 \x01(\x08\x12(\n\ttransport\x18\x08 \x01(\x0e\x32\x15.fanfare.v1.Transport\x12\x11\n\tnamespace\x18\t \x01(\t2\xff\x02\n\x08Realtime\x12?\n\x06Notify\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n\x0cNotifyStream\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse(\x01\x30\x01\x12J\n\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1d.fanfare.v1.SubscribeResponse0\x01\x12N\n\x0bGetPresence\x12\x1e.fanfare.v1.GetPresenceRequest\x1a\x1f.fanfare.v1.GetPresenceResponse\x12K\n\nDisconnect\x12\x1d.fanfare.v1.DisconnectRequest\x1a\x1e.fanfare.v1.DisconnectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x61nfare/v1/realtime.proto\x12\nfanfare.v1\x1a\x18\x66\x61nfare/v1/catalog.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x01\n\x06Target\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x17\n\x0f\x65xcept_sessions\x18\x04 \x03(\t\x12\x1e\n\x11\x65xpected_revision\x18\x14 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"X\n\rNotifyRequest\x12\"\n\x06target\x18\x01 \x01(\x0b\x32\x12.fanfare.v1.Target\x12#\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\"f\n\x0eNotifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tduplicate\x18\x04 \x01(\x08\"T\n\x10SubscribeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x12\n\nwith_state\x18\x14 \x01(\x08\"\x95\x01\n\x11SubscribeResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.fanfare.v1.EventH\x00\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x14.fanfare.v1.PositionH\x00\x12*\n\x05state\x18\x14 \x01(\x0b\x32\x19.fanfare.v1.StateSnapshotH\x00\x42\x06\n\x04kind\"G\n\rStateSnapshot\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.fanfare.v1.StateEntry\x12\r\n\x05\x66irst\x18\x02 \x01(\x08\"y\n\nStateEntry\x12\x0c\n\x04room\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12 \n\x05\x65vent\x18\x03 \x01(\x0b\x32\x11.fanfare.v1.Event\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0fGetStateRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05rooms\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x10GetStateResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.fanfare.v1.StateEntry\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x1a\n\x08Position\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"\xa0\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05rooms\x18\x04 \x03(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sender\x18\x06 \x01(\t\x12%\n\x07payload\x18\x07 \x01(\x0b\x32\x14.google.protobuf.Any\"X\n\x12GetPresenceRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x15\n\rafter_user_id\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\r\"w\n\x13GetPresenceResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.fanfare.v1.UserPresence\x12\x12\n\nuser_count\x18\x02 \x01(\x04\x12\x15\n\rsession_count\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"q\n\x0cUserPresence\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\tuser_name\x18\x02 \x01(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12-\n\x08sessions\x18\x04 \x03(\x0b\x32\x1b.fanfare.v1.SessionPresence\"\xa0\x01\n\x0fSessionPresence\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\ttransport\x18\x02 \x01(\x0e\x32\x15.fanfare.v1.Transport\x12\x30\n\x0c\x63onnected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62ridge\x18\x04 \x01(\t\x12\r\n\x05rooms\x18\x05 \x03(\t\"\x8d\x01\n\x11\x44isconnectRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x13\n\teverybody\x18\x04 \x01(\x08H\x00\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x11\n\treconnect\x18\x06 \x01(\x08\x42\x06\n\x04whom\"&\n\x12\x44isconnectResponse\x12\x10\n\x08sessions\x18\x01 \x01(\r\"\xcb\x01\n\x06\x43\x61ller\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tuser_name\x18\x03 \x01(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x12\x13\n\x0b\x63laims_json\x18\x05 \x01(\x0c\x12\r\n\x05rooms\x18\x06 \x03(\t\x12\x18\n\x10rooms_restricted\x18\x07 \x01(\x08\x12(\n\ttransport\x18\x08 \x01(\x0e\x32\x15.fanfare.v1.Transport\x12\x11\n\tnamespace\x18\t \x01(\t\"P\n\x11GetHistoryRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x04 \x01(\t\"S\n\x12GetHistoryResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.fanfare.v1.Event\x12\x0c\n\x04next\x18\x02 \x01(\t\x12\x0c\n\x04more\x18\x03 \x01(\x08\"F\n\x15RemoveFromRoomRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0c\n\x04room\x18\x03 \x01(\t\"*\n\x16RemoveFromRoomResponse\x12\x10\n\x08sessions\x18\x01 \x01(\r2\xec\x04\n\x08Realtime\x12?\n\x06Notify\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse\x12I\n\x0cNotifyStream\x12\x19.fanfare.v1.NotifyRequest\x1a\x1a.fanfare.v1.NotifyResponse(\x01\x30\x01\x12J\n\tSubscribe\x12\x1c.fanfare.v1.SubscribeRequest\x1a\x1d.fanfare.v1.SubscribeResponse0\x01\x12N\n\x0bGetPresence\x12\x1e.fanfare.v1.GetPresenceRequest\x1a\x1f.fanfare.v1.GetPresenceResponse\x12K\n\nGetHistory\x12\x1d.fanfare.v1.GetHistoryRequest\x1a\x1e.fanfare.v1.GetHistoryResponse\x12\x45\n\x08GetState\x12\x1b.fanfare.v1.GetStateRequest\x1a\x1c.fanfare.v1.GetStateResponse\x12K\n\nDisconnect\x12\x1d.fanfare.v1.DisconnectRequest\x1a\x1e.fanfare.v1.DisconnectResponse\x12W\n\x0eRemoveFromRoom\x12!.fanfare.v1.RemoveFromRoomRequest\x1a\".fanfare.v1.RemoveFromRoomResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fanfare.v1.realtime_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TARGET']._serialized_start=127
-  _globals['_TARGET']._serialized_end=216
-  _globals['_NOTIFYREQUEST']._serialized_start=218
-  _globals['_NOTIFYREQUEST']._serialized_end=306
-  _globals['_NOTIFYRESPONSE']._serialized_start=308
-  _globals['_NOTIFYRESPONSE']._serialized_end=410
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=412
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=476
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=478
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=583
-  _globals['_POSITION']._serialized_start=585
-  _globals['_POSITION']._serialized_end=611
-  _globals['_EVENT']._serialized_start=614
-  _globals['_EVENT']._serialized_end=774
-  _globals['_GETPRESENCEREQUEST']._serialized_start=776
-  _globals['_GETPRESENCEREQUEST']._serialized_end=864
-  _globals['_GETPRESENCERESPONSE']._serialized_start=866
-  _globals['_GETPRESENCERESPONSE']._serialized_end=985
-  _globals['_USERPRESENCE']._serialized_start=987
-  _globals['_USERPRESENCE']._serialized_end=1100
-  _globals['_SESSIONPRESENCE']._serialized_start=1103
-  _globals['_SESSIONPRESENCE']._serialized_end=1263
-  _globals['_DISCONNECTREQUEST']._serialized_start=1266
-  _globals['_DISCONNECTREQUEST']._serialized_end=1407
-  _globals['_DISCONNECTRESPONSE']._serialized_start=1409
-  _globals['_DISCONNECTRESPONSE']._serialized_end=1447
-  _globals['_CALLER']._serialized_start=1450
-  _globals['_CALLER']._serialized_end=1653
-  _globals['_REALTIME']._serialized_start=1656
-  _globals['_REALTIME']._serialized_end=2039
+  _globals['_TARGET']._serialized_start=128
+  _globals['_TARGET']._serialized_end=271
+  _globals['_NOTIFYREQUEST']._serialized_start=273
+  _globals['_NOTIFYREQUEST']._serialized_end=361
+  _globals['_NOTIFYRESPONSE']._serialized_start=363
+  _globals['_NOTIFYRESPONSE']._serialized_end=465
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=467
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=551
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=554
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=703
+  _globals['_STATESNAPSHOT']._serialized_start=705
+  _globals['_STATESNAPSHOT']._serialized_end=776
+  _globals['_STATEENTRY']._serialized_start=778
+  _globals['_STATEENTRY']._serialized_end=899
+  _globals['_GETSTATEREQUEST']._serialized_start=901
+  _globals['_GETSTATEREQUEST']._serialized_end=988
+  _globals['_GETSTATERESPONSE']._serialized_start=990
+  _globals['_GETSTATERESPONSE']._serialized_end=1090
+  _globals['_POSITION']._serialized_start=1092
+  _globals['_POSITION']._serialized_end=1118
+  _globals['_EVENT']._serialized_start=1121
+  _globals['_EVENT']._serialized_end=1281
+  _globals['_GETPRESENCEREQUEST']._serialized_start=1283
+  _globals['_GETPRESENCEREQUEST']._serialized_end=1371
+  _globals['_GETPRESENCERESPONSE']._serialized_start=1373
+  _globals['_GETPRESENCERESPONSE']._serialized_end=1492
+  _globals['_USERPRESENCE']._serialized_start=1494
+  _globals['_USERPRESENCE']._serialized_end=1607
+  _globals['_SESSIONPRESENCE']._serialized_start=1610
+  _globals['_SESSIONPRESENCE']._serialized_end=1770
+  _globals['_DISCONNECTREQUEST']._serialized_start=1773
+  _globals['_DISCONNECTREQUEST']._serialized_end=1914
+  _globals['_DISCONNECTRESPONSE']._serialized_start=1916
+  _globals['_DISCONNECTRESPONSE']._serialized_end=1954
+  _globals['_CALLER']._serialized_start=1957
+  _globals['_CALLER']._serialized_end=2160
+  _globals['_GETHISTORYREQUEST']._serialized_start=2162
+  _globals['_GETHISTORYREQUEST']._serialized_end=2242
+  _globals['_GETHISTORYRESPONSE']._serialized_start=2244
+  _globals['_GETHISTORYRESPONSE']._serialized_end=2327
+  _globals['_REMOVEFROMROOMREQUEST']._serialized_start=2329
+  _globals['_REMOVEFROMROOMREQUEST']._serialized_end=2399
+  _globals['_REMOVEFROMROOMRESPONSE']._serialized_start=2401
+  _globals['_REMOVEFROMROOMRESPONSE']._serialized_end=2443
+  _globals['_REALTIME']._serialized_start=2446
+  _globals['_REALTIME']._serialized_end=3066
 # @@protoc_insertion_point(module_scope)

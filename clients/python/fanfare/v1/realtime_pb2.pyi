@@ -10,16 +10,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Target(_message.Message):
-    __slots__ = ("tenant", "rooms", "idempotency_key", "except_sessions")
+    __slots__ = ("tenant", "rooms", "idempotency_key", "except_sessions", "expected_revision")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ROOMS_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     EXCEPT_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     rooms: _containers.RepeatedScalarFieldContainer[str]
     idempotency_key: str
     except_sessions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, tenant: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., idempotency_key: _Optional[str] = ..., except_sessions: _Optional[_Iterable[str]] = ...) -> None: ...
+    expected_revision: int
+    def __init__(self, tenant: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., idempotency_key: _Optional[str] = ..., except_sessions: _Optional[_Iterable[str]] = ..., expected_revision: _Optional[int] = ...) -> None: ...
 
 class NotifyRequest(_message.Message):
     __slots__ = ("target", "event")
@@ -42,22 +44,68 @@ class NotifyResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., seq: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., duplicate: bool = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("tenant", "rooms", "after")
+    __slots__ = ("tenant", "rooms", "after", "with_state")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ROOMS_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    WITH_STATE_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     rooms: _containers.RepeatedScalarFieldContainer[str]
     after: str
-    def __init__(self, tenant: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., after: _Optional[str] = ...) -> None: ...
+    with_state: bool
+    def __init__(self, tenant: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., after: _Optional[str] = ..., with_state: bool = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
-    __slots__ = ("event", "position")
+    __slots__ = ("event", "position", "state")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     event: Event
     position: Position
-    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., position: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+    state: StateSnapshot
+    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., state: _Optional[_Union[StateSnapshot, _Mapping]] = ...) -> None: ...
+
+class StateSnapshot(_message.Message):
+    __slots__ = ("entries", "first")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[StateEntry]
+    first: bool
+    def __init__(self, entries: _Optional[_Iterable[_Union[StateEntry, _Mapping]]] = ..., first: bool = ...) -> None: ...
+
+class StateEntry(_message.Message):
+    __slots__ = ("room", "key", "event", "expires_at")
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    room: str
+    key: str
+    event: Event
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, room: _Optional[str] = ..., key: _Optional[str] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetStateRequest(_message.Message):
+    __slots__ = ("tenant", "rooms", "page_size", "page_token")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ROOMS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    rooms: _containers.RepeatedScalarFieldContainer[str]
+    page_size: int
+    page_token: str
+    def __init__(self, tenant: _Optional[str] = ..., rooms: _Optional[_Iterable[str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class GetStateResponse(_message.Message):
+    __slots__ = ("entries", "cursor", "next_page_token")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[StateEntry]
+    cursor: str
+    next_page_token: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[StateEntry, _Mapping]]] = ..., cursor: _Optional[str] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("cursor",)
@@ -176,3 +224,41 @@ class Caller(_message.Message):
     transport: _catalog_pb2.Transport
     namespace: str
     def __init__(self, tenant: _Optional[str] = ..., user_id: _Optional[str] = ..., user_name: _Optional[str] = ..., session_id: _Optional[str] = ..., claims_json: _Optional[bytes] = ..., rooms: _Optional[_Iterable[str]] = ..., rooms_restricted: bool = ..., transport: _Optional[_Union[_catalog_pb2.Transport, str]] = ..., namespace: _Optional[str] = ...) -> None: ...
+
+class GetHistoryRequest(_message.Message):
+    __slots__ = ("tenant", "room", "limit", "before")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    room: str
+    limit: int
+    before: str
+    def __init__(self, tenant: _Optional[str] = ..., room: _Optional[str] = ..., limit: _Optional[int] = ..., before: _Optional[str] = ...) -> None: ...
+
+class GetHistoryResponse(_message.Message):
+    __slots__ = ("events", "next", "more")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    next: str
+    more: bool
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., next: _Optional[str] = ..., more: bool = ...) -> None: ...
+
+class RemoveFromRoomRequest(_message.Message):
+    __slots__ = ("tenant", "user_id", "room")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    user_id: str
+    room: str
+    def __init__(self, tenant: _Optional[str] = ..., user_id: _Optional[str] = ..., room: _Optional[str] = ...) -> None: ...
+
+class RemoveFromRoomResponse(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: int
+    def __init__(self, sessions: _Optional[int] = ...) -> None: ...

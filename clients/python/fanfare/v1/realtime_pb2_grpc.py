@@ -54,10 +54,25 @@ class RealtimeStub(object):
                 request_serializer=fanfare_dot_v1_dot_realtime__pb2.GetPresenceRequest.SerializeToString,
                 response_deserializer=fanfare_dot_v1_dot_realtime__pb2.GetPresenceResponse.FromString,
                 _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/fanfare.v1.Realtime/GetHistory',
+                request_serializer=fanfare_dot_v1_dot_realtime__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=fanfare_dot_v1_dot_realtime__pb2.GetHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetState = channel.unary_unary(
+                '/fanfare.v1.Realtime/GetState',
+                request_serializer=fanfare_dot_v1_dot_realtime__pb2.GetStateRequest.SerializeToString,
+                response_deserializer=fanfare_dot_v1_dot_realtime__pb2.GetStateResponse.FromString,
+                _registered_method=True)
         self.Disconnect = channel.unary_unary(
                 '/fanfare.v1.Realtime/Disconnect',
                 request_serializer=fanfare_dot_v1_dot_realtime__pb2.DisconnectRequest.SerializeToString,
                 response_deserializer=fanfare_dot_v1_dot_realtime__pb2.DisconnectResponse.FromString,
+                _registered_method=True)
+        self.RemoveFromRoom = channel.unary_unary(
+                '/fanfare.v1.Realtime/RemoveFromRoom',
+                request_serializer=fanfare_dot_v1_dot_realtime__pb2.RemoveFromRoomRequest.SerializeToString,
+                response_deserializer=fanfare_dot_v1_dot_realtime__pb2.RemoveFromRoomResponse.FromString,
                 _registered_method=True)
 
 
@@ -101,8 +116,8 @@ class RealtimeServicer(object):
         UNAVAILABLE when the server shuts down (resume with the last cursor).
 
         Needs the scope `subscribe`, or a user token: `org`, the user's own `user:`
-        room, and rooms of other kinds (restricted to the token's `rooms`
-        claim when it has one).
+        room, and rooms of other kinds as their rule says (RoomOptions in catalog.proto).
+        Ends with PERMISSION_DENIED when the user is taken out of a room (RemoveFromRoom).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,9 +132,48 @@ class RealtimeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHistory(self, request, context):
+        """The stored events of a room, the newest first, a page at a time. Needs the same rights as
+        Subscribe.
+
+        A page is bounded by its events, their bytes (1 MiB) and the part of the log that is searched
+        (10,000 events). A page may hold fewer events than asked for, or none, and still have `more`.
+        History ends where the log's retention ends. OUT_OF_RANGE and REASON_RESET when `before` is of
+        another history of the log: begin again with the newest page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetState(self, request, context):
+        """The current state of rooms: for each room and key the newest event whose type declares
+        `state`, in pages. The pages and the log after the cursor of the first page together are the
+        whole truth: an entry that changes while the pages are read is left out, because the log has its
+        event. Needs what Subscribe needs.
+
+        OUT_OF_RANGE and REASON_RESET: history was lost since the first page; begin again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Disconnect(self, request, context):
         """Ends sessions, on every bridge. The sessions are told `message` and whether to come back. Needs the scope
         `admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveFromRoom(self, request, context):
+        """Takes a user out of a room: all of the user's sessions, on every bridge, and also those that were lost
+        and can be recovered. They get no notice; the room is told as when a session leaves it. Subscriptions
+        of the user that read the room end with PERMISSION_DENIED. It is no ban: whoever may enter the room may
+        enter it again, so change first what the rule asks, e.g. the token's `rooms` claim (Admin.Revoke ends
+        old tokens). Needs the scope `admin`.
+
+        INVALID_ARGUMENT: "org" and "user:…", which sessions cannot leave. UNAVAILABLE: a server of the group
+        did not confirm in time; call it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,10 +202,25 @@ def add_RealtimeServicer_to_server(servicer, server):
                     request_deserializer=fanfare_dot_v1_dot_realtime__pb2.GetPresenceRequest.FromString,
                     response_serializer=fanfare_dot_v1_dot_realtime__pb2.GetPresenceResponse.SerializeToString,
             ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=fanfare_dot_v1_dot_realtime__pb2.GetHistoryRequest.FromString,
+                    response_serializer=fanfare_dot_v1_dot_realtime__pb2.GetHistoryResponse.SerializeToString,
+            ),
+            'GetState': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetState,
+                    request_deserializer=fanfare_dot_v1_dot_realtime__pb2.GetStateRequest.FromString,
+                    response_serializer=fanfare_dot_v1_dot_realtime__pb2.GetStateResponse.SerializeToString,
+            ),
             'Disconnect': grpc.unary_unary_rpc_method_handler(
                     servicer.Disconnect,
                     request_deserializer=fanfare_dot_v1_dot_realtime__pb2.DisconnectRequest.FromString,
                     response_serializer=fanfare_dot_v1_dot_realtime__pb2.DisconnectResponse.SerializeToString,
+            ),
+            'RemoveFromRoom': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFromRoom,
+                    request_deserializer=fanfare_dot_v1_dot_realtime__pb2.RemoveFromRoomRequest.FromString,
+                    response_serializer=fanfare_dot_v1_dot_realtime__pb2.RemoveFromRoomResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -273,6 +342,60 @@ class Realtime(object):
             _registered_method=True)
 
     @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fanfare.v1.Realtime/GetHistory',
+            fanfare_dot_v1_dot_realtime__pb2.GetHistoryRequest.SerializeToString,
+            fanfare_dot_v1_dot_realtime__pb2.GetHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fanfare.v1.Realtime/GetState',
+            fanfare_dot_v1_dot_realtime__pb2.GetStateRequest.SerializeToString,
+            fanfare_dot_v1_dot_realtime__pb2.GetStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Disconnect(request,
             target,
             options=(),
@@ -289,6 +412,33 @@ class Realtime(object):
             '/fanfare.v1.Realtime/Disconnect',
             fanfare_dot_v1_dot_realtime__pb2.DisconnectRequest.SerializeToString,
             fanfare_dot_v1_dot_realtime__pb2.DisconnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFromRoom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fanfare.v1.Realtime/RemoveFromRoom',
+            fanfare_dot_v1_dot_realtime__pb2.RemoveFromRoomRequest.SerializeToString,
+            fanfare_dot_v1_dot_realtime__pb2.RemoveFromRoomResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_ALREADY_EXISTS: _ClassVar[Reason]
     REASON_UNIMPLEMENTED: _ClassVar[Reason]
     REASON_TOKEN_REVOKED: _ClassVar[Reason]
+    REASON_REVISION: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 REASON_SHUTDOWN: Reason
 REASON_UNAVAILABLE: Reason
@@ -58,3 +59,4 @@ REASON_FAILED_PRECONDITION: Reason
 REASON_ALREADY_EXISTS: Reason
 REASON_UNIMPLEMENTED: Reason
 REASON_TOKEN_REVOKED: Reason
+REASON_REVISION: Reason

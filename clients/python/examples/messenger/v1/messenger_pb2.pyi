@@ -102,6 +102,26 @@ class ChatRef(_message.Message):
     chat_id: int
     def __init__(self, chat_id: _Optional[int] = ...) -> None: ...
 
+class GetMessagesRequest(_message.Message):
+    __slots__ = ("chat_id", "limit", "before")
+    CHAT_ID_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    chat_id: int
+    limit: int
+    before: str
+    def __init__(self, chat_id: _Optional[int] = ..., limit: _Optional[int] = ..., before: _Optional[str] = ...) -> None: ...
+
+class MessageHistory(_message.Message):
+    __slots__ = ("chat_id", "messages", "next")
+    CHAT_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    chat_id: int
+    messages: _containers.RepeatedCompositeFieldContainer[NewMessage]
+    next: str
+    def __init__(self, chat_id: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[NewMessage, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
 class NewChat(_message.Message):
     __slots__ = ("id", "name", "channel", "status", "priority", "external_id", "assigned_user_id", "created_at")
     ID_FIELD_NUMBER: _ClassVar[int]

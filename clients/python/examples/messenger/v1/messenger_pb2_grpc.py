@@ -783,6 +783,11 @@ class MessengerClientStub(object):
                 request_serializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
                 response_deserializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.FromString,
                 _registered_method=True)
+        self.GetMessages = channel.unary_unary(
+                '/messenger.v1.MessengerClient/GetMessages',
+                request_serializer=messenger_dot_v1_dot_messenger__pb2.GetMessagesRequest.SerializeToString,
+                response_deserializer=messenger_dot_v1_dot_messenger__pb2.MessageHistory.FromString,
+                _registered_method=True)
         self.StartTyping = channel.unary_unary(
                 '/messenger.v1.MessengerClient/StartTyping',
                 request_serializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
@@ -813,6 +818,13 @@ class MessengerClientServicer(object):
 
     def UnsubscribeChat(self, request, context):
         """Leaves it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMessages(self, request, context):
+        """A page of the chat's messages, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -853,6 +865,11 @@ def add_MessengerClientServicer_to_server(servicer, server):
                     servicer.UnsubscribeChat,
                     request_deserializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.FromString,
                     response_serializer=messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
+            ),
+            'GetMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMessages,
+                    request_deserializer=messenger_dot_v1_dot_messenger__pb2.GetMessagesRequest.FromString,
+                    response_serializer=messenger_dot_v1_dot_messenger__pb2.MessageHistory.SerializeToString,
             ),
             'StartTyping': grpc.unary_unary_rpc_method_handler(
                     servicer.StartTyping,
@@ -925,6 +942,33 @@ class MessengerClient(object):
             '/messenger.v1.MessengerClient/UnsubscribeChat',
             messenger_dot_v1_dot_messenger__pb2.ChatRef.SerializeToString,
             messenger_dot_v1_dot_messenger__pb2.ChatRef.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messenger.v1.MessengerClient/GetMessages',
+            messenger_dot_v1_dot_messenger__pb2.GetMessagesRequest.SerializeToString,
+            messenger_dot_v1_dot_messenger__pb2.MessageHistory.FromString,
             options,
             channel_credentials,
             insecure,

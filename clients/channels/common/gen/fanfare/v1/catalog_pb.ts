@@ -31,7 +31,52 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file fanfare/v1/catalog.proto.
  */
 export const file_fanfare_v1_catalog: GenFile = /*@__PURE__*/
-  fileDesc("ChhmYW5mYXJlL3YxL2NhdGFsb2cucHJvdG8SCmZhbmZhcmUudjEidgoMRXZlbnRPcHRpb25zEgwKBG5hbWUYASABKAkSDQoFcm9vbXMYAiADKAkSEQoJZXBoZW1lcmFsGAMgASgIEiYKCHByZXNlbmNlGAQgASgOMhQuZmFuZmFyZS52MS5QcmVzZW5jZRIOCgZiaW5hcnkYBSABKAgiHgoNTm90aWZ5T3B0aW9ucxINCgVyb29tcxgBIAMoCSK7AQoNQ2xpZW50T3B0aW9ucxIKCgJvbhgBIAEoCRIMCgRqb2luGAIgASgJEg0KBWxlYXZlGAMgASgJEg0KBXJlcGx5GAQgASgJEg8KB3B1Ymxpc2gYBSABKAkSFQoNZXhjZXB0X2NhbGxlchgGIAEoCBINCgVxdWVyeRgHIAEoCRIQCgh1cHN0cmVhbRgIIAEoCRIOCgZiaW5hcnkYCSABKAgSGQoRdXBzdHJlYW1fb3B0aW9uYWwYKCABKAgqkgEKCVRyYW5zcG9ydBIZChVUUkFOU1BPUlRfVU5TUEVDSUZJRUQQABIWChJUUkFOU1BPUlRfU09DS0VUSU8QARIXChNUUkFOU1BPUlRfV0VCU09DS0VUEAISEQoNVFJBTlNQT1JUX1NTRRADEhIKDlRSQU5TUE9SVF9QT0xMEAQSEgoOVFJBTlNQT1JUX0dSUEMQBSqPAQoIUHJlc2VuY2USGAoUUFJFU0VOQ0VfVU5TUEVDSUZJRUQQABIWChJQUkVTRU5DRV9DT05ORUNURUQQARITCg9QUkVTRU5DRV9PTkxJTkUQAhIUChBQUkVTRU5DRV9PRkZMSU5FEAMSEwoPUFJFU0VOQ0VfSk9JTkVEEAQSEQoNUFJFU0VOQ0VfTEVGVBAFKrsBCgRGaWxsEhQKEEZJTExfVU5TUEVDSUZJRUQQABIRCg1GSUxMX0VWRU5UX0lEEAESDQoJRklMTF9USU1FEAISEAoMRklMTF9VU0VSX0lEEAMSEgoORklMTF9VU0VSX05BTUUQBBITCg9GSUxMX1NFU1NJT05fSUQQBRISCg5GSUxMX01FTUJFUl9JRBAGEhQKEEZJTExfTUVNQkVSX05BTUUQBxIWChJGSUxMX01FTUJFUl9PTkxJTkUQCDpTCgl0cmFuc3BvcnQSHC5nb29nbGUucHJvdG9idWYuRmlsZU9wdGlvbnMYmYgDIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0Ugl0cmFuc3BvcnQ6PAoJbmFtZXNwYWNlEhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGJqIAyABKAlSCW5hbWVzcGFjZTpRCgVldmVudBIfLmdvb2dsZS5wcm90b2J1Zi5NZXNzYWdlT3B0aW9ucxiZiAMgASgLMhguZmFuZmFyZS52MS5FdmVudE9wdGlvbnNSBWV2ZW50OlMKBmNsaWVudBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGJmIAyABKAsyGS5mYW5mYXJlLnYxLkNsaWVudE9wdGlvbnNSBmNsaWVudDpTCgZub3RpZnkSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiaiAMgASgLMhkuZmFuZmFyZS52MS5Ob3RpZnlPcHRpb25zUgZub3RpZnk6RQoEZmlsbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYmYgDIAEoDjIQLmZhbmZhcmUudjEuRmlsbFIEZmlsbDo+CgpmaWxsX2NsYWltEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiaiAMgASgJUglmaWxsQ2xhaW06PAoJZmlsbF90ZXh0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxibiAMgASgJUghmaWxsVGV4dDo7CghpbnRlcm5hbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYnIgDIAEoCFIIaW50ZXJuYWw6NwoEdGV4dBIhLmdvb2dsZS5wcm90b2J1Zi5FbnVtVmFsdWVPcHRpb25zGJmIAyABKAlSBHRleHRiBnByb3RvMw", [file_google_protobuf_descriptor]);
+  fileDesc("ChhmYW5mYXJlL3YxL2NhdGFsb2cucHJvdG8SCmZhbmZhcmUudjEidAoLUm9vbU9wdGlvbnMSDAoEa2luZBgBIAEoCRIiCgZhY2Nlc3MYAiABKA4yEi5mYW5mYXJlLnYxLkFjY2VzcxIjCgdwdWJsaXNoGAMgASgOMhIuZmFuZmFyZS52MS5BY2Nlc3MSDgoGcmVhc29uGAQgASgJIp8BCgxFdmVudE9wdGlvbnMSDAoEbmFtZRgBIAEoCRINCgVyb29tcxgCIAMoCRIRCgllcGhlbWVyYWwYAyABKAgSJgoIcHJlc2VuY2UYBCABKA4yFC5mYW5mYXJlLnYxLlByZXNlbmNlEg4KBmJpbmFyeRgFIAEoCBInCgVzdGF0ZRgKIAEoCzIYLmZhbmZhcmUudjEuU3RhdGVPcHRpb25zIkAKDFN0YXRlT3B0aW9ucxILCgNrZXkYASABKAkSDgoGZGVsZXRlGAIgASgIEhMKC3R0bF9zZWNvbmRzGAMgASgNIh4KDU5vdGlmeU9wdGlvbnMSDQoFcm9vbXMYASADKAki9wEKDUNsaWVudE9wdGlvbnMSCgoCb24YASABKAkSDAoEam9pbhgCIAEoCRINCgVsZWF2ZRgDIAEoCRINCgVyZXBseRgEIAEoCRIPCgdwdWJsaXNoGAUgASgJEhUKDWV4Y2VwdF9jYWxsZXIYBiABKAgSDQoFcXVlcnkYByABKAkSEAoIdXBzdHJlYW0YCCABKAkSDgoGYmluYXJ5GAkgASgIEisKB2hpc3RvcnkYFCABKAsyGi5mYW5mYXJlLnYxLkhpc3RvcnlPcHRpb25zEg0KBXN0YXRlGB4gASgIEhkKEXVwc3RyZWFtX29wdGlvbmFsGCggASgIIlQKDkhpc3RvcnlPcHRpb25zEgwKBHJvb20YASABKAkSDQoFbGltaXQYAiABKAkSDgoGYmVmb3JlGAMgASgJEhUKDWRlZmF1bHRfbGltaXQYBCABKA0qkgEKCVRyYW5zcG9ydBIZChVUUkFOU1BPUlRfVU5TUEVDSUZJRUQQABIWChJUUkFOU1BPUlRfU09DS0VUSU8QARIXChNUUkFOU1BPUlRfV0VCU09DS0VUEAISEQoNVFJBTlNQT1JUX1NTRRADEhIKDlRSQU5TUE9SVF9QT0xMEAQSEgoOVFJBTlNQT1JUX0dSUEMQBSpZCgZBY2Nlc3MSFgoSQUNDRVNTX1VOU1BFQ0lGSUVEEAASEQoNQUNDRVNTX1RFTkFOVBABEhAKDEFDQ0VTU19DTEFJTRACEhIKDkFDQ0VTU19NRU1CRVJTEAMqjwEKCFByZXNlbmNlEhgKFFBSRVNFTkNFX1VOU1BFQ0lGSUVEEAASFgoSUFJFU0VOQ0VfQ09OTkVDVEVEEAESEwoPUFJFU0VOQ0VfT05MSU5FEAISFAoQUFJFU0VOQ0VfT0ZGTElORRADEhMKD1BSRVNFTkNFX0pPSU5FRBAEEhEKDVBSRVNFTkNFX0xFRlQQBSrrAQoERmlsbBIUChBGSUxMX1VOU1BFQ0lGSUVEEAASEQoNRklMTF9FVkVOVF9JRBABEg0KCUZJTExfVElNRRACEhAKDEZJTExfVVNFUl9JRBADEhIKDkZJTExfVVNFUl9OQU1FEAQSEwoPRklMTF9TRVNTSU9OX0lEEAUSEgoORklMTF9NRU1CRVJfSUQQBhIUChBGSUxMX01FTUJFUl9OQU1FEAcSFgoSRklMTF9NRU1CRVJfT05MSU5FEAgSFwoTRklMTF9ISVNUT1JZX0NVUlNPUhAUEhUKEUZJTExfSElTVE9SWV9NT1JFEBU6UwoJdHJhbnNwb3J0EhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGJmIAyABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydFIJdHJhbnNwb3J0OjwKCW5hbWVzcGFjZRIcLmdvb2dsZS5wcm90b2J1Zi5GaWxlT3B0aW9ucxiaiAMgASgJUgluYW1lc3BhY2U6SwoEcm9vbRIcLmdvb2dsZS5wcm90b2J1Zi5GaWxlT3B0aW9ucxisiAMgAygLMhcuZmFuZmFyZS52MS5Sb29tT3B0aW9uc1IEcm9vbTpRCgVldmVudBIfLmdvb2dsZS5wcm90b2J1Zi5NZXNzYWdlT3B0aW9ucxiZiAMgASgLMhguZmFuZmFyZS52MS5FdmVudE9wdGlvbnNSBWV2ZW50OlMKBmNsaWVudBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGJmIAyABKAsyGS5mYW5mYXJlLnYxLkNsaWVudE9wdGlvbnNSBmNsaWVudDpTCgZub3RpZnkSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiaiAMgASgLMhkuZmFuZmFyZS52MS5Ob3RpZnlPcHRpb25zUgZub3RpZnk6RQoEZmlsbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYmYgDIAEoDjIQLmZhbmZhcmUudjEuRmlsbFIEZmlsbDo+CgpmaWxsX2NsYWltEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiaiAMgASgJUglmaWxsQ2xhaW06PAoJZmlsbF90ZXh0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxibiAMgASgJUghmaWxsVGV4dDo7CghpbnRlcm5hbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYnIgDIAEoCFIIaW50ZXJuYWw6NwoEdGV4dBIhLmdvb2dsZS5wcm90b2J1Zi5FbnVtVmFsdWVPcHRpb25zGJmIAyABKAlSBHRleHRiBnByb3RvMw", [file_google_protobuf_descriptor]);
+
+/**
+ * The rule of the rooms of a kind, for users. Services with a scope are not restricted, and neither are
+ * events that they publish. The rooms "org" and "user:…" have a fixed rule and cannot be declared. A kind
+ * that no file declares is open to the tenant; `fanfare check` warns of it.
+ *
+ * @generated from message fanfare.v1.RoomOptions
+ */
+export type RoomOptions = Message<"fanfare.v1.RoomOptions"> & {
+  /**
+   * The kind, e.g. "chat" for "chat:7".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * Who may join the room and read its events, history and presence: ACCESS_TENANT or ACCESS_CLAIM.
+   *
+   * @generated from field: fanfare.v1.Access access = 2;
+   */
+  access: Access;
+
+  /**
+   * Who may publish into the room by a call. Unset: the same. ACCESS_MEMBERS adds to `access` that
+   * the caller's session is in the room; a call without session is refused.
+   *
+   * @generated from field: fanfare.v1.Access publish = 3;
+   */
+  publish: Access;
+
+  /**
+   * Why, for those who review it. Needed for ACCESS_TENANT.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message fanfare.v1.RoomOptions.
+ * Use `create(RoomOptionsSchema)` to create a new message.
+ */
+export const RoomOptionsSchema: GenMessage<RoomOptions> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_catalog, 0);
 
 /**
  * What makes a message an event.
@@ -84,6 +129,14 @@ export type EventOptions = Message<"fanfare.v1.EventOptions"> & {
    * @generated from field: bool binary = 5;
    */
   binary: boolean;
+
+  /**
+   * The event changes the current state of its rooms. Refused for events that are `ephemeral` or have
+   * a `presence`.
+   *
+   * @generated from field: fanfare.v1.StateOptions state = 10;
+   */
+  state?: StateOptions | undefined;
 };
 
 /**
@@ -91,7 +144,49 @@ export type EventOptions = Message<"fanfare.v1.EventOptions"> & {
  * Use `create(EventOptionsSchema)` to create a new message.
  */
 export const EventOptionsSchema: GenMessage<EventOptions> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_catalog, 0);
+  messageDesc(file_fanfare_v1_catalog, 1);
+
+/**
+ * How an event changes the current state of its rooms. Per tenant, room and key, the server keeps
+ * the newest event, also when the log does not reach back to it. So an event of the state says
+ * everything about what its key names; an event with a part of it is no state.
+ *
+ * @generated from message fanfare.v1.StateOptions
+ */
+export type StateOptions = Message<"fanfare.v1.StateOptions"> & {
+  /**
+   * The key: a template such as "{chat_id}" or "chat:{chat_id}", with fields as in `rooms`. Every
+   * field must be set and not empty. The key has at most 128 bytes without white space or control
+   * characters. Empty: one entry per room. Keys belong to the package: events of one package with the
+   * same key replace each other, events of two packages do not.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * The event removes the entry of its key. It is delivered like any other event.
+   *
+   * @generated from field: bool delete = 2;
+   */
+  delete: boolean;
+
+  /**
+   * The entry ends so many seconds after its event was accepted, if no other event replaces it. No
+   * event says so: the entry has its end in `expires_at`. 0: it does not end by itself. At most
+   * 31536000 (one year).
+   *
+   * @generated from field: uint32 ttl_seconds = 3;
+   */
+  ttlSeconds: number;
+};
+
+/**
+ * Describes the message fanfare.v1.StateOptions.
+ * Use `create(StateOptionsSchema)` to create a new message.
+ */
+export const StateOptionsSchema: GenMessage<StateOptions> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_catalog, 2);
 
 /**
  * How a Notify method publishes.
@@ -113,13 +208,14 @@ export type NotifyOptions = Message<"fanfare.v1.NotifyOptions"> & {
  * Use `create(NotifyOptionsSchema)` to create a new message.
  */
 export const NotifyOptionsSchema: GenMessage<NotifyOptions> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_catalog, 1);
+  messageDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * What a call that a browser emits does. Exactly the declared effects, in the
- * order upstream, query, publish, reply, join, leave. The acknowledgement is the response message. It
+ * order upstream, query, history, publish, reply, join, leave. The acknowledgement is the response message. It
  * and the events have their fields copied from the request by name, and then filled. All room templates name fields
- * of the request. A room other than "org" and "user:…" must be allowed by the token's `rooms` claim, where it has one.
+ * of the request. The rule of a room (RoomOptions) decides whether the caller may join it, read it or
+ * publish into it.
  *
  * Methods that neither join nor leave need no session: they can also be called over gRPC and
  * gRPC-Web with a user's token.
@@ -197,6 +293,22 @@ export type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
   binary: boolean;
 
   /**
+   * Puts stored events of a room into the response.
+   *
+   * @generated from field: fanfare.v1.HistoryOptions history = 20;
+   */
+  history?: HistoryOptions | undefined;
+
+  /**
+   * With `join`: the session gets the current state of the room before the acknowledgement, each
+   * entry as its event, under its name; then every later event of the room, without a gap and
+   * without a repeat.
+   *
+   * @generated from field: bool state = 30;
+   */
+  state: boolean;
+
+  /**
    * The server also starts without an address of `upstream`. It then refuses the call with FAILED_PRECONDITION.
    * `publish`, `reply`, `join` and `leave` do not happen.
    *
@@ -210,7 +322,58 @@ export type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
  * Use `create(ClientOptionsSchema)` to create a new message.
  */
 export const ClientOptionsSchema: GenMessage<ClientOptions> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_catalog, 2);
+  messageDesc(file_fanfare_v1_catalog, 4);
+
+/**
+ * A page of a room's stored events, the newest first. One repeated field of the response takes them:
+ * a field of an event, or of a message with one oneof of events, in which FILL_EVENT_ID and FILL_TIME
+ * are those of the event. Other events of the room are left out. FILL_HISTORY_CURSOR in the response
+ * says where the next page begins.
+ *
+ * The caller needs the right to read the room, as in Realtime.GetHistory, which has the same bounds
+ * but for the bytes: a page has at most 256 KiB of events. A method with `history` has no `upstream`
+ * and neither joins, leaves nor publishes.
+ *
+ * @generated from message fanfare.v1.HistoryOptions
+ */
+export type HistoryOptions = Message<"fanfare.v1.HistoryOptions"> & {
+  /**
+   * The room template.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * The integer field of the request that says how many events the browser wants: 1 to 200, 0 means
+   * the default. Empty: always the default.
+   *
+   * @generated from field: string limit = 2;
+   */
+  limit: string;
+
+  /**
+   * The string field of the request that says where the page begins: FILL_HISTORY_CURSOR of the page
+   * before, or empty for the newest events. Empty: there is only the newest page.
+   *
+   * @generated from field: string before = 3;
+   */
+  before: string;
+
+  /**
+   * How many events there are where the browser does not say: 1 to 200, 0 means 50.
+   *
+   * @generated from field: uint32 default_limit = 4;
+   */
+  defaultLimit: number;
+};
+
+/**
+ * Describes the message fanfare.v1.HistoryOptions.
+ * Use `create(HistoryOptionsSchema)` to create a new message.
+ */
+export const HistoryOptionsSchema: GenMessage<HistoryOptions> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_catalog, 5);
 
 /**
  * How a session is connected.
@@ -266,6 +429,46 @@ export const TransportSchema: GenEnum<Transport> = /*@__PURE__*/
   enumDesc(file_fanfare_v1_catalog, 0);
 
 /**
+ * Who may do something with a room. Whatever the rule, a token that has a `rooms` claim is restricted
+ * to the rooms that the claim lists.
+ *
+ * @generated from enum fanfare.v1.Access
+ */
+export enum Access {
+  /**
+   * @generated from enum value: ACCESS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Every user of the tenant. It must be written out, with a reason.
+   *
+   * @generated from enum value: ACCESS_TENANT = 1;
+   */
+  TENANT = 1,
+
+  /**
+   * Users whose token lists the room in its `rooms` claim; a token without the claim does not do.
+   *
+   * @generated from enum value: ACCESS_CLAIM = 2;
+   */
+  CLAIM = 2,
+
+  /**
+   * Only for `publish`: sessions that are in the room.
+   *
+   * @generated from enum value: ACCESS_MEMBERS = 3;
+   */
+  MEMBERS = 3,
+}
+
+/**
+ * Describes the enum fanfare.v1.Access.
+ */
+export const AccessSchema: GenEnum<Access> = /*@__PURE__*/
+  enumDesc(file_fanfare_v1_catalog, 1);
+
+/**
  * What users and sessions do by coming and going. A user may have many sessions; only the first one in and
  * the last one out count. A connection that is lost counts only after the configured grace period (default 5
  * seconds), so that a reload is no offline and online. A session that its client ends, and a room that is left by a
@@ -319,7 +522,7 @@ export enum Presence {
  * Describes the enum fanfare.v1.Presence.
  */
 export const PresenceSchema: GenEnum<Presence> = /*@__PURE__*/
-  enumDesc(file_fanfare_v1_catalog, 1);
+  enumDesc(file_fanfare_v1_catalog, 2);
 
 /**
  * What the server may write into a field.
@@ -387,13 +590,28 @@ export enum Fill {
    * @generated from enum value: FILL_MEMBER_ONLINE = 8;
    */
   MEMBER_ONLINE = 8,
+
+  /**
+   * In a response with `history`: where the next page begins (string). Unset when there are no older
+   * events.
+   *
+   * @generated from enum value: FILL_HISTORY_CURSOR = 20;
+   */
+  HISTORY_CURSOR = 20,
+
+  /**
+   * Likewise, whether there may be older events (bool).
+   *
+   * @generated from enum value: FILL_HISTORY_MORE = 21;
+   */
+  HISTORY_MORE = 21,
 }
 
 /**
  * Describes the enum fanfare.v1.Fill.
  */
 export const FillSchema: GenEnum<Fill> = /*@__PURE__*/
-  enumDesc(file_fanfare_v1_catalog, 2);
+  enumDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * The only sessions that may emit the client methods of this file and are greeted by its events. Unset: all. A
@@ -418,12 +636,21 @@ export const namespace: GenExtension<FileOptions, string> = /*@__PURE__*/
   extDesc(file_fanfare_v1_catalog, 1);
 
 /**
+ * Who may enter and use the rooms of a kind. Rooms belong to the tenant, not to a catalog: where
+ * several files declare a kind, all of their rules apply.
+ *
+ * @generated from extension: repeated fanfare.v1.RoomOptions room = 50220;
+ */
+export const room: GenExtension<FileOptions, RoomOptions[]> = /*@__PURE__*/
+  extDesc(file_fanfare_v1_catalog, 2);
+
+/**
  * Makes the message an event.
  *
  * @generated from extension: fanfare.v1.EventOptions event = 50201;
  */
 export const event: GenExtension<MessageOptions, EventOptions> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 2);
+  extDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * Makes the method a call that browsers may emit.
@@ -431,7 +658,7 @@ export const event: GenExtension<MessageOptions, EventOptions> = /*@__PURE__*/
  * @generated from extension: fanfare.v1.ClientOptions client = 50201;
  */
 export const client: GenExtension<MethodOptions, ClientOptions> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 3);
+  extDesc(file_fanfare_v1_catalog, 4);
 
 /**
  * What a Notify method does besides publishing its event.
@@ -439,7 +666,7 @@ export const client: GenExtension<MethodOptions, ClientOptions> = /*@__PURE__*/
  * @generated from extension: fanfare.v1.NotifyOptions notify = 50202;
  */
 export const notify: GenExtension<MethodOptions, NotifyOptions> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 4);
+  extDesc(file_fanfare_v1_catalog, 5);
 
 /**
  * When a browser's call makes the message, the server writes this field from the
@@ -449,7 +676,7 @@ export const notify: GenExtension<MethodOptions, NotifyOptions> = /*@__PURE__*/
  * @generated from extension: fanfare.v1.Fill fill = 50201;
  */
 export const fill: GenExtension<FieldOptions, Fill> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 5);
+  extDesc(file_fanfare_v1_catalog, 6);
 
 /**
  * Likewise, from the token claim of this name. Absent claims leave the field
@@ -458,7 +685,7 @@ export const fill: GenExtension<FieldOptions, Fill> = /*@__PURE__*/
  * @generated from extension: string fill_claim = 50202;
  */
 export const fill_claim: GenExtension<FieldOptions, string> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 6);
+  extDesc(file_fanfare_v1_catalog, 7);
 
 /**
  * Likewise, this text, into a string field.
@@ -466,7 +693,7 @@ export const fill_claim: GenExtension<FieldOptions, string> = /*@__PURE__*/
  * @generated from extension: string fill_text = 50203;
  */
 export const fill_text: GenExtension<FieldOptions, string> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 7);
+  extDesc(file_fanfare_v1_catalog, 8);
 
 /**
  * The field travels between services only: it takes part in room templates
@@ -475,7 +702,7 @@ export const fill_text: GenExtension<FieldOptions, string> = /*@__PURE__*/
  * @generated from extension: bool internal = 50204;
  */
 export const internal: GenExtension<FieldOptions, boolean> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 8);
+  extDesc(file_fanfare_v1_catalog, 9);
 
 /**
  * The value's text in browser JSON, instead of its protobuf name.
@@ -483,5 +710,5 @@ export const internal: GenExtension<FieldOptions, boolean> = /*@__PURE__*/
  * @generated from extension: string text = 50201;
  */
 export const text: GenExtension<EnumValueOptions, string> = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 9);
+  extDesc(file_fanfare_v1_catalog, 10);
 

@@ -20,7 +20,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file messenger/v1/messenger.proto.
  */
 export const file_messenger_v1_messenger: GenFile = /*@__PURE__*/
-  fileDesc("ChxtZXNzZW5nZXIvdjEvbWVzc2VuZ2VyLnByb3RvEgxtZXNzZW5nZXIudjEiygEKElNlbmRNZXNzYWdlUmVxdWVzdBITCgdjaGF0X2lkGAEgASgDQgIwAhIMCgR0ZXh0GAIgASgJEhkKEWNsaWVudF9tZXNzYWdlX2lkGAMgASgJEjAKBW1lZGlhGAQgASgLMhwubWVzc2VuZ2VyLnYxLk1lZGlhUmVmZXJlbmNlSACIAQESLQoIdGVtcGxhdGUYBSABKAsyFi5tZXNzZW5nZXIudjEuVGVtcGxhdGVIAYgBAUIICgZfbWVkaWFCCwoJX3RlbXBsYXRlIlEKDk1lZGlhUmVmZXJlbmNlEgsKA3VybBgBIAEoCRIMCgR0eXBlGAIgASgJEhYKCWZpbGVfbmFtZRgDIAEoCUgAiAEBQgwKCl9maWxlX25hbWUiPgoIVGVtcGxhdGUSDAoEbmFtZRgBIAEoCRIQCghsYW5ndWFnZRgCIAEoCRISCgpwYXJhbWV0ZXJzGAMgAygJInAKE1NlbmRNZXNzYWdlUmVzcG9uc2USEwoHY2hhdF9pZBgBIAEoA0ICMAISFgoKbWVzc2FnZV9pZBgCIAEoA0ICMAISGQoRY2xpZW50X21lc3NhZ2VfaWQYAyABKAkSEQoJZHVwbGljYXRlGAQgASgIIh4KB0NoYXRSZWYSEwoHY2hhdF9pZBgBIAEoA0ICMAIixAIKB05ld0NoYXQSDgoCaWQYASABKANCAjACEgwKBG5hbWUYAiABKAkSJgoHY2hhbm5lbBgDIAEoDjIVLm1lc3Nlbmdlci52MS5DaGFubmVsEigKBnN0YXR1cxgEIAEoDjIYLm1lc3Nlbmdlci52MS5DaGF0U3RhdHVzEhUKCHByaW9yaXR5GAUgASgJSACIAQESGAoLZXh0ZXJuYWxfaWQYBiABKAlIAYgBARIhChBhc3NpZ25lZF91c2VyX2lkGAcgASgDQgIwAkgCiAEBEi4KCmNyZWF0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wOhPKwRgPCghjaGF0Om5ldxIDb3JnQgsKCV9wcmlvcml0eUIOCgxfZXh0ZXJuYWxfaWRCEwoRX2Fzc2lnbmVkX3VzZXJfaWQi/gIKCk5ld01lc3NhZ2USDgoCaWQYASABKANCAjACEhMKB2NoYXRfaWQYAiABKANCAjACEg8KB2NvbnRlbnQYAyABKAkSDwoHZnJvbV9tZRgEIAEoCBItCgl0aW1lc3RhbXAYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiYKB2NoYW5uZWwYBiABKA4yFS5tZXNzZW5nZXIudjEuQ2hhbm5lbBIfCg5zZW5kZXJfdXNlcl9pZBgHIAEoA0ICMAJIAIgBARIYCgtzZW5kZXJfbmFtZRgIIAEoCUgBiAEBEhYKCW1lZGlhX3VybBgJIAEoCUgCiAEBEhcKCm1lZGlhX3R5cGUYCiABKAlIA4gBATomysEYIgoLbWVzc2FnZTpuZXcSA29yZxIOY2hhdDp7Y2hhdF9pZH1CEQoPX3NlbmRlcl91c2VyX2lkQg4KDF9zZW5kZXJfbmFtZUIMCgpfbWVkaWFfdXJsQg0KC19tZWRpYV90eXBlIsoCCgtDaGF0VXBkYXRlZBIOCgJpZBgBIAEoA0ICMAISLQoGc3RhdHVzGAIgASgOMhgubWVzc2VuZ2VyLnYxLkNoYXRTdGF0dXNIAIgBARIVCghwcmlvcml0eRgDIAEoCUgBiAEBEiEKEGFzc2lnbmVkX3VzZXJfaWQYBCABKANCAjACSAKIAQESHQoMdW5yZWFkX2NvdW50GAUgASgDQgIwAkgDiAEBEjgKD2xhc3RfbWVzc2FnZV9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIBIgBAToXysEYEwoMY2hhdDp1cGRhdGVkEgNvcmdCCQoHX3N0YXR1c0ILCglfcHJpb3JpdHlCEwoRX2Fzc2lnbmVkX3VzZXJfaWRCDwoNX3VucmVhZF9jb3VudEISChBfbGFzdF9tZXNzYWdlX2F0IloKDE1lc3NhZ2VzUmVhZBITCgdjaGF0X2lkGAEgASgDQgIwAhIbCg9yZWFkX2J5X3VzZXJfaWQYAiABKANCAjACOhjKwRgUCg1tZXNzYWdlczpyZWFkEgNvcmciuQEKFE1lc3NhZ2VTdGF0dXNDaGFuZ2VkEhYKCm1lc3NhZ2VfaWQYASABKANCAjACEisKBnN0YXR1cxgCIAEoDjIbLm1lc3Nlbmdlci52MS5NZXNzYWdlU3RhdHVzEhMKB2NoYXRfaWQYAyABKANCAjACEhIKBWVycm9yGCggASgJSACIAQE6KcrBGCUKDm1lc3NhZ2U6c3RhdHVzEgNvcmcSDmNoYXQ6e2NoYXRfaWR9QggKBl9lcnJvciKnAQoNTWVzc2FnZUVkaXRlZBIWCgptZXNzYWdlX2lkGAEgASgDQgIwAhITCgdjaGF0X2lkGAIgASgDQgIwAhIPCgdjb250ZW50GAMgASgJEi0KCWVkaXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXA6KcrBGCUKDm1lc3NhZ2U6ZWRpdGVkEgNvcmcSDmNoYXQ6e2NoYXRfaWR9IjsKC0NoYXREZWxldGVkEhMKB2NoYXRfaWQYASABKANCAjACOhfKwRgTCgxjaGF0OmRlbGV0ZWQSA29yZyKmAQoQVXNlck5vdGlmaWNhdGlvbhIVCgd1c2VyX2lkGAEgASgJQgTgwRgBEgwKBHR5cGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIqCgRkYXRhGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAiAEBOifKwRgjChF1c2VyOm5vdGlmaWNhdGlvbhIOdXNlcjp7dXNlcl9pZH1CBwoFX2RhdGEiXwoLVHlwaW5nU3RhcnQSEwoHY2hhdF9pZBgBIAEoA0ICMAISFQoHdXNlcl9pZBgCIAEoCUIEyMEYAzokysEYIAoMdHlwaW5nOnN0YXJ0Eg5jaGF0OntjaGF0X2lkfRgBIl0KClR5cGluZ1N0b3ASEwoHY2hhdF9pZBgBIAEoA0ICMAISFQoHdXNlcl9pZBgCIAEoCUIEyMEYAzojysEYHwoLdHlwaW5nOnN0b3ASDmNoYXQ6e2NoYXRfaWR9GAEiZQoOT3BlcmF0b3JKb2luZWQSEwoHY2hhdF9pZBgBIAEoA0ICMAISFQoHdXNlcl9pZBgCIAEoCUIEyMEYAzonysEYIwoPb3BlcmF0b3I6am9pbmVkEg5jaGF0OntjaGF0X2lkfSAEImEKDE9wZXJhdG9yTGVmdBITCgdjaGF0X2lkGAEgASgDQgIwAhIVCgd1c2VyX2lkGAIgASgJQgTIwRgDOiXKwRghCg1vcGVyYXRvcjpsZWZ0Eg5jaGF0OntjaGF0X2lkfSAFIj0KClVzZXJPbmxpbmUSFQoHdXNlcl9pZBgBIAEoCUIEyMEYAzoYysEYFAoLdXNlcjpvbmxpbmUSA29yZyACIj8KC1VzZXJPZmZsaW5lEhUKB3VzZXJfaWQYASABKAlCBMjBGAM6GcrBGBUKDHVzZXI6b2ZmbGluZRIDb3JnIAMiYAoUTm90aWZ5TmV3Q2hhdFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSJAoFZXZlbnQYAiABKAsyFS5tZXNzZW5nZXIudjEuTmV3Q2hhdCJmChdOb3RpZnlOZXdNZXNzYWdlUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBInCgVldmVudBgCIAEoCzIYLm1lc3Nlbmdlci52MS5OZXdNZXNzYWdlImgKGE5vdGlmeUNoYXRVcGRhdGVkUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIoCgVldmVudBgCIAEoCzIZLm1lc3Nlbmdlci52MS5DaGF0VXBkYXRlZCJqChlOb3RpZnlNZXNzYWdlc1JlYWRSZXF1ZXN0EiIKBnRhcmdldBgBIAEoCzISLmZhbmZhcmUudjEuVGFyZ2V0EikKBWV2ZW50GAIgASgLMhoubWVzc2VuZ2VyLnYxLk1lc3NhZ2VzUmVhZCJsChpOb3RpZnlNZXNzYWdlRWRpdGVkUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIqCgVldmVudBgCIAEoCzIbLm1lc3Nlbmdlci52MS5NZXNzYWdlRWRpdGVkInMKGk5vdGlmeU1lc3NhZ2VTdGF0dXNSZXF1ZXN0EiIKBnRhcmdldBgBIAEoCzISLmZhbmZhcmUudjEuVGFyZ2V0EjEKBWV2ZW50GAIgASgLMiIubWVzc2VuZ2VyLnYxLk1lc3NhZ2VTdGF0dXNDaGFuZ2VkImgKGE5vdGlmeUNoYXREZWxldGVkUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIoCgVldmVudBgCIAEoCzIZLm1lc3Nlbmdlci52MS5DaGF0RGVsZXRlZCJmChFOb3RpZnlVc2VyUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBItCgVldmVudBgCIAEoCzIeLm1lc3Nlbmdlci52MS5Vc2VyTm90aWZpY2F0aW9uIrQGCh5Ccm9hZGNhc3RUb09yZ2FuaXphdGlvblJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKQoIbmV3X2NoYXQYAiABKAsyFS5tZXNzZW5nZXIudjEuTmV3Q2hhdEgAEi8KC25ld19tZXNzYWdlGAMgASgLMhgubWVzc2VuZ2VyLnYxLk5ld01lc3NhZ2VIABIxCgxjaGF0X3VwZGF0ZWQYBCABKAsyGS5tZXNzZW5nZXIudjEuQ2hhdFVwZGF0ZWRIABIzCg1tZXNzYWdlc19yZWFkGAUgASgLMhoubWVzc2VuZ2VyLnYxLk1lc3NhZ2VzUmVhZEgAEkQKFm1lc3NhZ2Vfc3RhdHVzX2NoYW5nZWQYBiABKAsyIi5tZXNzZW5nZXIudjEuTWVzc2FnZVN0YXR1c0NoYW5nZWRIABIxCgxjaGF0X2RlbGV0ZWQYByABKAsyGS5tZXNzZW5nZXIudjEuQ2hhdERlbGV0ZWRIABI7ChF1c2VyX25vdGlmaWNhdGlvbhgIIAEoCzIeLm1lc3Nlbmdlci52MS5Vc2VyTm90aWZpY2F0aW9uSAASMQoMdHlwaW5nX3N0YXJ0GAkgASgLMhkubWVzc2VuZ2VyLnYxLlR5cGluZ1N0YXJ0SAASLwoLdHlwaW5nX3N0b3AYCiABKAsyGC5tZXNzZW5nZXIudjEuVHlwaW5nU3RvcEgAEjcKD29wZXJhdG9yX2pvaW5lZBgLIAEoCzIcLm1lc3Nlbmdlci52MS5PcGVyYXRvckpvaW5lZEgAEjMKDW9wZXJhdG9yX2xlZnQYDCABKAsyGi5tZXNzZW5nZXIudjEuT3BlcmF0b3JMZWZ0SAASLwoLdXNlcl9vbmxpbmUYDSABKAsyGC5tZXNzZW5nZXIudjEuVXNlck9ubGluZUgAEjEKDHVzZXJfb2ZmbGluZRgOIAEoCzIZLm1lc3Nlbmdlci52MS5Vc2VyT2ZmbGluZUgAEjUKDm1lc3NhZ2VfZWRpdGVkGCggASgLMhsubWVzc2VuZ2VyLnYxLk1lc3NhZ2VFZGl0ZWRIAEIHCgVldmVudCJoChhOb3RpZnlUeXBpbmdTdGFydFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKAoFZXZlbnQYAiABKAsyGS5tZXNzZW5nZXIudjEuVHlwaW5nU3RhcnQiZgoXTm90aWZ5VHlwaW5nU3RvcFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSJwoFZXZlbnQYAiABKAsyGC5tZXNzZW5nZXIudjEuVHlwaW5nU3RvcCJuChtOb3RpZnlPcGVyYXRvckpvaW5lZFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKwoFZXZlbnQYAiABKAsyHC5tZXNzZW5nZXIudjEuT3BlcmF0b3JKb2luZWQiagoZTm90aWZ5T3BlcmF0b3JMZWZ0UmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIpCgVldmVudBgCIAEoCzIaLm1lc3Nlbmdlci52MS5PcGVyYXRvckxlZnQiZgoXTm90aWZ5VXNlck9ubGluZVJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSJwoFZXZlbnQYAiABKAsyGC5tZXNzZW5nZXIudjEuVXNlck9ubGluZSJoChhOb3RpZnlVc2VyT2ZmbGluZVJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKAoFZXZlbnQYAiABKAsyGS5tZXNzZW5nZXIudjEuVXNlck9mZmxpbmUioQYKDk1lc3NlbmdlckV2ZW50Eh8KBG1ldGEYASABKAsyES5mYW5mYXJlLnYxLkV2ZW50EikKCG5ld19jaGF0GAIgASgLMhUubWVzc2VuZ2VyLnYxLk5ld0NoYXRIABIvCgtuZXdfbWVzc2FnZRgDIAEoCzIYLm1lc3Nlbmdlci52MS5OZXdNZXNzYWdlSAASMQoMY2hhdF91cGRhdGVkGAQgASgLMhkubWVzc2VuZ2VyLnYxLkNoYXRVcGRhdGVkSAASMwoNbWVzc2FnZXNfcmVhZBgFIAEoCzIaLm1lc3Nlbmdlci52MS5NZXNzYWdlc1JlYWRIABJEChZtZXNzYWdlX3N0YXR1c19jaGFuZ2VkGAYgASgLMiIubWVzc2VuZ2VyLnYxLk1lc3NhZ2VTdGF0dXNDaGFuZ2VkSAASMQoMY2hhdF9kZWxldGVkGAcgASgLMhkubWVzc2VuZ2VyLnYxLkNoYXREZWxldGVkSAASOwoRdXNlcl9ub3RpZmljYXRpb24YCCABKAsyHi5tZXNzZW5nZXIudjEuVXNlck5vdGlmaWNhdGlvbkgAEjEKDHR5cGluZ19zdGFydBgJIAEoCzIZLm1lc3Nlbmdlci52MS5UeXBpbmdTdGFydEgAEi8KC3R5cGluZ19zdG9wGAogASgLMhgubWVzc2VuZ2VyLnYxLlR5cGluZ1N0b3BIABI3Cg9vcGVyYXRvcl9qb2luZWQYCyABKAsyHC5tZXNzZW5nZXIudjEuT3BlcmF0b3JKb2luZWRIABIzCg1vcGVyYXRvcl9sZWZ0GAwgASgLMhoubWVzc2VuZ2VyLnYxLk9wZXJhdG9yTGVmdEgAEi8KC3VzZXJfb25saW5lGA0gASgLMhgubWVzc2VuZ2VyLnYxLlVzZXJPbmxpbmVIABIxCgx1c2VyX29mZmxpbmUYDiABKAsyGS5tZXNzZW5nZXIudjEuVXNlck9mZmxpbmVIABI1Cg5tZXNzYWdlX2VkaXRlZBgoIAEoCzIbLm1lc3Nlbmdlci52MS5NZXNzYWdlRWRpdGVkSABCBwoFZXZlbnQqhgEKB0NoYW5uZWwSFwoTQ0hBTk5FTF9VTlNQRUNJRklFRBAAEiIKEENIQU5ORUxfV0hBVFNBUFAQARoMysEYCHdoYXRzYXBwEhoKDENIQU5ORUxfV0FCQRACGgjKwRgEd2FiYRIiChBDSEFOTkVMX1RFTEVHUkFNEAMaDMrBGAh0ZWxlZ3JhbSqxAQoKQ2hhdFN0YXR1cxIbChdDSEFUX1NUQVRVU19VTlNQRUNJRklFRBAAEhwKD0NIQVRfU1RBVFVTX05FVxABGgfKwRgDbmV3Eh4KEENIQVRfU1RBVFVTX09QRU4QAhoIysEYBG9wZW4SJAoTQ0hBVF9TVEFUVVNfUEVORElORxADGgvKwRgHcGVuZGluZxIiChJDSEFUX1NUQVRVU19DTE9TRUQQBBoKysEYBmNsb3NlZCryAQoNTWVzc2FnZVN0YXR1cxIeChpNRVNTQUdFX1NUQVRVU19VTlNQRUNJRklFRBAAEicKFk1FU1NBR0VfU1RBVFVTX1BFTkRJTkcQARoLysEYB3BlbmRpbmcSIQoTTUVTU0FHRV9TVEFUVVNfU0VOVBACGgjKwRgEc2VudBIrChhNRVNTQUdFX1NUQVRVU19ERUxJVkVSRUQQAxoNysEYCWRlbGl2ZXJlZBIhChNNRVNTQUdFX1NUQVRVU19SRUFEEAQaCMrBGARyZWFkEiUKFU1FU1NBR0VfU1RBVFVTX0ZBSUxFRBAFGgrKwRgGZmFpbGVkMpoLCglNZXNzZW5nZXISTwoNTm90aWZ5TmV3Q2hhdBIiLm1lc3Nlbmdlci52MS5Ob3RpZnlOZXdDaGF0UmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USVQoQTm90aWZ5TmV3TWVzc2FnZRIlLm1lc3Nlbmdlci52MS5Ob3RpZnlOZXdNZXNzYWdlUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USVwoRTm90aWZ5Q2hhdFVwZGF0ZWQSJi5tZXNzZW5nZXIudjEuTm90aWZ5Q2hhdFVwZGF0ZWRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJZChJOb3RpZnlNZXNzYWdlc1JlYWQSJy5tZXNzZW5nZXIudjEuTm90aWZ5TWVzc2FnZXNSZWFkUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USWwoTTm90aWZ5TWVzc2FnZUVkaXRlZBIoLm1lc3Nlbmdlci52MS5Ob3RpZnlNZXNzYWdlRWRpdGVkUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USWwoTTm90aWZ5TWVzc2FnZVN0YXR1cxIoLm1lc3Nlbmdlci52MS5Ob3RpZnlNZXNzYWdlU3RhdHVzUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USVwoRTm90aWZ5Q2hhdERlbGV0ZWQSJi5tZXNzZW5nZXIudjEuTm90aWZ5Q2hhdERlbGV0ZWRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJJCgpOb3RpZnlVc2VyEh8ubWVzc2VuZ2VyLnYxLk5vdGlmeVVzZXJSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJuChdCcm9hZGNhc3RUb09yZ2FuaXphdGlvbhIsLm1lc3Nlbmdlci52MS5Ccm9hZGNhc3RUb09yZ2FuaXphdGlvblJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlIgnSwRgFCgNvcmcSVwoRTm90aWZ5VHlwaW5nU3RhcnQSJi5tZXNzZW5nZXIudjEuTm90aWZ5VHlwaW5nU3RhcnRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJVChBOb3RpZnlUeXBpbmdTdG9wEiUubWVzc2VuZ2VyLnYxLk5vdGlmeVR5cGluZ1N0b3BSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJdChROb3RpZnlPcGVyYXRvckpvaW5lZBIpLm1lc3Nlbmdlci52MS5Ob3RpZnlPcGVyYXRvckpvaW5lZFJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlElkKEk5vdGlmeU9wZXJhdG9yTGVmdBInLm1lc3Nlbmdlci52MS5Ob3RpZnlPcGVyYXRvckxlZnRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJVChBOb3RpZnlVc2VyT25saW5lEiUubWVzc2VuZ2VyLnYxLk5vdGlmeVVzZXJPbmxpbmVSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJXChFOb3RpZnlVc2VyT2ZmbGluZRImLm1lc3Nlbmdlci52MS5Ob3RpZnlVc2VyT2ZmbGluZVJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlEkkKCVN1YnNjcmliZRIcLmZhbmZhcmUudjEuU3Vic2NyaWJlUmVxdWVzdBocLm1lc3Nlbmdlci52MS5NZXNzZW5nZXJFdmVudDABMqsECg9NZXNzZW5nZXJDbGllbnQSYwoNU3Vic2NyaWJlQ2hhdBIVLm1lc3Nlbmdlci52MS5DaGF0UmVmGhUubWVzc2VuZ2VyLnYxLkNoYXRSZWYiJMrBGCAKDnN1YnNjcmliZTpjaGF0Eg5jaGF0OntjaGF0X2lkfRJnCg9VbnN1YnNjcmliZUNoYXQSFS5tZXNzZW5nZXIudjEuQ2hhdFJlZhoVLm1lc3Nlbmdlci52MS5DaGF0UmVmIibKwRgiChB1bnN1YnNjcmliZTpjaGF0Gg5jaGF0OntjaGF0X2lkfRJrCgtTdGFydFR5cGluZxIVLm1lc3Nlbmdlci52MS5DaGF0UmVmGhUubWVzc2VuZ2VyLnYxLkNoYXRSZWYiLsrBGCoKDHR5cGluZzpzdGFydCoYbWVzc2VuZ2VyLnYxLlR5cGluZ1N0YXJ0MAESaAoKU3RvcFR5cGluZxIVLm1lc3Nlbmdlci52MS5DaGF0UmVmGhUubWVzc2VuZ2VyLnYxLkNoYXRSZWYiLMrBGCgKC3R5cGluZzpzdG9wKhdtZXNzZW5nZXIudjEuVHlwaW5nU3RvcDABEnMKC1NlbmRNZXNzYWdlEiAubWVzc2VuZ2VyLnYxLlNlbmRNZXNzYWdlUmVxdWVzdBohLm1lc3Nlbmdlci52MS5TZW5kTWVzc2FnZVJlc3BvbnNlIh/KwRgbCgxtZXNzYWdlOnNlbmRCCGNoYW5uZWxzwAIBYgZwcm90bzM", [file_fanfare_v1_catalog, file_fanfare_v1_realtime, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChxtZXNzZW5nZXIvdjEvbWVzc2VuZ2VyLnByb3RvEgxtZXNzZW5nZXIudjEiygEKElNlbmRNZXNzYWdlUmVxdWVzdBITCgdjaGF0X2lkGAEgASgDQgIwAhIMCgR0ZXh0GAIgASgJEhkKEWNsaWVudF9tZXNzYWdlX2lkGAMgASgJEjAKBW1lZGlhGAQgASgLMhwubWVzc2VuZ2VyLnYxLk1lZGlhUmVmZXJlbmNlSACIAQESLQoIdGVtcGxhdGUYBSABKAsyFi5tZXNzZW5nZXIudjEuVGVtcGxhdGVIAYgBAUIICgZfbWVkaWFCCwoJX3RlbXBsYXRlIlEKDk1lZGlhUmVmZXJlbmNlEgsKA3VybBgBIAEoCRIMCgR0eXBlGAIgASgJEhYKCWZpbGVfbmFtZRgDIAEoCUgAiAEBQgwKCl9maWxlX25hbWUiPgoIVGVtcGxhdGUSDAoEbmFtZRgBIAEoCRIQCghsYW5ndWFnZRgCIAEoCRISCgpwYXJhbWV0ZXJzGAMgAygJInAKE1NlbmRNZXNzYWdlUmVzcG9uc2USEwoHY2hhdF9pZBgBIAEoA0ICMAISFgoKbWVzc2FnZV9pZBgCIAEoA0ICMAISGQoRY2xpZW50X21lc3NhZ2VfaWQYAyABKAkSEQoJZHVwbGljYXRlGAQgASgIIh4KB0NoYXRSZWYSEwoHY2hhdF9pZBgBIAEoA0ICMAIiSAoSR2V0TWVzc2FnZXNSZXF1ZXN0EhMKB2NoYXRfaWQYASABKANCAjACEg0KBWxpbWl0GAIgASgNEg4KBmJlZm9yZRgDIAEoCSJlCg5NZXNzYWdlSGlzdG9yeRITCgdjaGF0X2lkGAEgASgDQgIwAhIqCghtZXNzYWdlcxgCIAMoCzIYLm1lc3Nlbmdlci52MS5OZXdNZXNzYWdlEhIKBG5leHQYAyABKAlCBMjBGBQixAIKB05ld0NoYXQSDgoCaWQYASABKANCAjACEgwKBG5hbWUYAiABKAkSJgoHY2hhbm5lbBgDIAEoDjIVLm1lc3Nlbmdlci52MS5DaGFubmVsEigKBnN0YXR1cxgEIAEoDjIYLm1lc3Nlbmdlci52MS5DaGF0U3RhdHVzEhUKCHByaW9yaXR5GAUgASgJSACIAQESGAoLZXh0ZXJuYWxfaWQYBiABKAlIAYgBARIhChBhc3NpZ25lZF91c2VyX2lkGAcgASgDQgIwAkgCiAEBEi4KCmNyZWF0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wOhPKwRgPCghjaGF0Om5ldxIDb3JnQgsKCV9wcmlvcml0eUIOCgxfZXh0ZXJuYWxfaWRCEwoRX2Fzc2lnbmVkX3VzZXJfaWQi/gIKCk5ld01lc3NhZ2USDgoCaWQYASABKANCAjACEhMKB2NoYXRfaWQYAiABKANCAjACEg8KB2NvbnRlbnQYAyABKAkSDwoHZnJvbV9tZRgEIAEoCBItCgl0aW1lc3RhbXAYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiYKB2NoYW5uZWwYBiABKA4yFS5tZXNzZW5nZXIudjEuQ2hhbm5lbBIfCg5zZW5kZXJfdXNlcl9pZBgHIAEoA0ICMAJIAIgBARIYCgtzZW5kZXJfbmFtZRgIIAEoCUgBiAEBEhYKCW1lZGlhX3VybBgJIAEoCUgCiAEBEhcKCm1lZGlhX3R5cGUYCiABKAlIA4gBATomysEYIgoLbWVzc2FnZTpuZXcSA29yZxIOY2hhdDp7Y2hhdF9pZH1CEQoPX3NlbmRlcl91c2VyX2lkQg4KDF9zZW5kZXJfbmFtZUIMCgpfbWVkaWFfdXJsQg0KC19tZWRpYV90eXBlIsoCCgtDaGF0VXBkYXRlZBIOCgJpZBgBIAEoA0ICMAISLQoGc3RhdHVzGAIgASgOMhgubWVzc2VuZ2VyLnYxLkNoYXRTdGF0dXNIAIgBARIVCghwcmlvcml0eRgDIAEoCUgBiAEBEiEKEGFzc2lnbmVkX3VzZXJfaWQYBCABKANCAjACSAKIAQESHQoMdW5yZWFkX2NvdW50GAUgASgDQgIwAkgDiAEBEjgKD2xhc3RfbWVzc2FnZV9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIBIgBAToXysEYEwoMY2hhdDp1cGRhdGVkEgNvcmdCCQoHX3N0YXR1c0ILCglfcHJpb3JpdHlCEwoRX2Fzc2lnbmVkX3VzZXJfaWRCDwoNX3VucmVhZF9jb3VudEISChBfbGFzdF9tZXNzYWdlX2F0IloKDE1lc3NhZ2VzUmVhZBITCgdjaGF0X2lkGAEgASgDQgIwAhIbCg9yZWFkX2J5X3VzZXJfaWQYAiABKANCAjACOhjKwRgUCg1tZXNzYWdlczpyZWFkEgNvcmciuQEKFE1lc3NhZ2VTdGF0dXNDaGFuZ2VkEhYKCm1lc3NhZ2VfaWQYASABKANCAjACEisKBnN0YXR1cxgCIAEoDjIbLm1lc3Nlbmdlci52MS5NZXNzYWdlU3RhdHVzEhMKB2NoYXRfaWQYAyABKANCAjACEhIKBWVycm9yGCggASgJSACIAQE6KcrBGCUKDm1lc3NhZ2U6c3RhdHVzEgNvcmcSDmNoYXQ6e2NoYXRfaWR9QggKBl9lcnJvciKnAQoNTWVzc2FnZUVkaXRlZBIWCgptZXNzYWdlX2lkGAEgASgDQgIwAhITCgdjaGF0X2lkGAIgASgDQgIwAhIPCgdjb250ZW50GAMgASgJEi0KCWVkaXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXA6KcrBGCUKDm1lc3NhZ2U6ZWRpdGVkEgNvcmcSDmNoYXQ6e2NoYXRfaWR9IjsKC0NoYXREZWxldGVkEhMKB2NoYXRfaWQYASABKANCAjACOhfKwRgTCgxjaGF0OmRlbGV0ZWQSA29yZyKmAQoQVXNlck5vdGlmaWNhdGlvbhIVCgd1c2VyX2lkGAEgASgJQgTgwRgBEgwKBHR5cGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIqCgRkYXRhGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAiAEBOifKwRgjChF1c2VyOm5vdGlmaWNhdGlvbhIOdXNlcjp7dXNlcl9pZH1CBwoFX2RhdGEiXwoLVHlwaW5nU3RhcnQSEwoHY2hhdF9pZBgBIAEoA0ICMAISFQoHdXNlcl9pZBgCIAEoCUIEyMEYAzokysEYIAoMdHlwaW5nOnN0YXJ0Eg5jaGF0OntjaGF0X2lkfRgBIl0KClR5cGluZ1N0b3ASEwoHY2hhdF9pZBgBIAEoA0ICMAISFQoHdXNlcl9pZBgCIAEoCUIEyMEYAzojysEYHwoLdHlwaW5nOnN0b3ASDmNoYXQ6e2NoYXRfaWR9GAEiZQoOT3BlcmF0b3JKb2luZWQSEwoHY2hhdF9pZBgBIAEoA0ICMAISFQoHdXNlcl9pZBgCIAEoCUIEyMEYAzonysEYIwoPb3BlcmF0b3I6am9pbmVkEg5jaGF0OntjaGF0X2lkfSAEImEKDE9wZXJhdG9yTGVmdBITCgdjaGF0X2lkGAEgASgDQgIwAhIVCgd1c2VyX2lkGAIgASgJQgTIwRgDOiXKwRghCg1vcGVyYXRvcjpsZWZ0Eg5jaGF0OntjaGF0X2lkfSAFIj0KClVzZXJPbmxpbmUSFQoHdXNlcl9pZBgBIAEoCUIEyMEYAzoYysEYFAoLdXNlcjpvbmxpbmUSA29yZyACIj8KC1VzZXJPZmZsaW5lEhUKB3VzZXJfaWQYASABKAlCBMjBGAM6GcrBGBUKDHVzZXI6b2ZmbGluZRIDb3JnIAMiYAoUTm90aWZ5TmV3Q2hhdFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSJAoFZXZlbnQYAiABKAsyFS5tZXNzZW5nZXIudjEuTmV3Q2hhdCJmChdOb3RpZnlOZXdNZXNzYWdlUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBInCgVldmVudBgCIAEoCzIYLm1lc3Nlbmdlci52MS5OZXdNZXNzYWdlImgKGE5vdGlmeUNoYXRVcGRhdGVkUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIoCgVldmVudBgCIAEoCzIZLm1lc3Nlbmdlci52MS5DaGF0VXBkYXRlZCJqChlOb3RpZnlNZXNzYWdlc1JlYWRSZXF1ZXN0EiIKBnRhcmdldBgBIAEoCzISLmZhbmZhcmUudjEuVGFyZ2V0EikKBWV2ZW50GAIgASgLMhoubWVzc2VuZ2VyLnYxLk1lc3NhZ2VzUmVhZCJsChpOb3RpZnlNZXNzYWdlRWRpdGVkUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIqCgVldmVudBgCIAEoCzIbLm1lc3Nlbmdlci52MS5NZXNzYWdlRWRpdGVkInMKGk5vdGlmeU1lc3NhZ2VTdGF0dXNSZXF1ZXN0EiIKBnRhcmdldBgBIAEoCzISLmZhbmZhcmUudjEuVGFyZ2V0EjEKBWV2ZW50GAIgASgLMiIubWVzc2VuZ2VyLnYxLk1lc3NhZ2VTdGF0dXNDaGFuZ2VkImgKGE5vdGlmeUNoYXREZWxldGVkUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIoCgVldmVudBgCIAEoCzIZLm1lc3Nlbmdlci52MS5DaGF0RGVsZXRlZCJmChFOb3RpZnlVc2VyUmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBItCgVldmVudBgCIAEoCzIeLm1lc3Nlbmdlci52MS5Vc2VyTm90aWZpY2F0aW9uIrQGCh5Ccm9hZGNhc3RUb09yZ2FuaXphdGlvblJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKQoIbmV3X2NoYXQYAiABKAsyFS5tZXNzZW5nZXIudjEuTmV3Q2hhdEgAEi8KC25ld19tZXNzYWdlGAMgASgLMhgubWVzc2VuZ2VyLnYxLk5ld01lc3NhZ2VIABIxCgxjaGF0X3VwZGF0ZWQYBCABKAsyGS5tZXNzZW5nZXIudjEuQ2hhdFVwZGF0ZWRIABIzCg1tZXNzYWdlc19yZWFkGAUgASgLMhoubWVzc2VuZ2VyLnYxLk1lc3NhZ2VzUmVhZEgAEkQKFm1lc3NhZ2Vfc3RhdHVzX2NoYW5nZWQYBiABKAsyIi5tZXNzZW5nZXIudjEuTWVzc2FnZVN0YXR1c0NoYW5nZWRIABIxCgxjaGF0X2RlbGV0ZWQYByABKAsyGS5tZXNzZW5nZXIudjEuQ2hhdERlbGV0ZWRIABI7ChF1c2VyX25vdGlmaWNhdGlvbhgIIAEoCzIeLm1lc3Nlbmdlci52MS5Vc2VyTm90aWZpY2F0aW9uSAASMQoMdHlwaW5nX3N0YXJ0GAkgASgLMhkubWVzc2VuZ2VyLnYxLlR5cGluZ1N0YXJ0SAASLwoLdHlwaW5nX3N0b3AYCiABKAsyGC5tZXNzZW5nZXIudjEuVHlwaW5nU3RvcEgAEjcKD29wZXJhdG9yX2pvaW5lZBgLIAEoCzIcLm1lc3Nlbmdlci52MS5PcGVyYXRvckpvaW5lZEgAEjMKDW9wZXJhdG9yX2xlZnQYDCABKAsyGi5tZXNzZW5nZXIudjEuT3BlcmF0b3JMZWZ0SAASLwoLdXNlcl9vbmxpbmUYDSABKAsyGC5tZXNzZW5nZXIudjEuVXNlck9ubGluZUgAEjEKDHVzZXJfb2ZmbGluZRgOIAEoCzIZLm1lc3Nlbmdlci52MS5Vc2VyT2ZmbGluZUgAEjUKDm1lc3NhZ2VfZWRpdGVkGCggASgLMhsubWVzc2VuZ2VyLnYxLk1lc3NhZ2VFZGl0ZWRIAEIHCgVldmVudCJoChhOb3RpZnlUeXBpbmdTdGFydFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKAoFZXZlbnQYAiABKAsyGS5tZXNzZW5nZXIudjEuVHlwaW5nU3RhcnQiZgoXTm90aWZ5VHlwaW5nU3RvcFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSJwoFZXZlbnQYAiABKAsyGC5tZXNzZW5nZXIudjEuVHlwaW5nU3RvcCJuChtOb3RpZnlPcGVyYXRvckpvaW5lZFJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKwoFZXZlbnQYAiABKAsyHC5tZXNzZW5nZXIudjEuT3BlcmF0b3JKb2luZWQiagoZTm90aWZ5T3BlcmF0b3JMZWZ0UmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIpCgVldmVudBgCIAEoCzIaLm1lc3Nlbmdlci52MS5PcGVyYXRvckxlZnQiZgoXTm90aWZ5VXNlck9ubGluZVJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSJwoFZXZlbnQYAiABKAsyGC5tZXNzZW5nZXIudjEuVXNlck9ubGluZSJoChhOb3RpZnlVc2VyT2ZmbGluZVJlcXVlc3QSIgoGdGFyZ2V0GAEgASgLMhIuZmFuZmFyZS52MS5UYXJnZXQSKAoFZXZlbnQYAiABKAsyGS5tZXNzZW5nZXIudjEuVXNlck9mZmxpbmUioQYKDk1lc3NlbmdlckV2ZW50Eh8KBG1ldGEYASABKAsyES5mYW5mYXJlLnYxLkV2ZW50EikKCG5ld19jaGF0GAIgASgLMhUubWVzc2VuZ2VyLnYxLk5ld0NoYXRIABIvCgtuZXdfbWVzc2FnZRgDIAEoCzIYLm1lc3Nlbmdlci52MS5OZXdNZXNzYWdlSAASMQoMY2hhdF91cGRhdGVkGAQgASgLMhkubWVzc2VuZ2VyLnYxLkNoYXRVcGRhdGVkSAASMwoNbWVzc2FnZXNfcmVhZBgFIAEoCzIaLm1lc3Nlbmdlci52MS5NZXNzYWdlc1JlYWRIABJEChZtZXNzYWdlX3N0YXR1c19jaGFuZ2VkGAYgASgLMiIubWVzc2VuZ2VyLnYxLk1lc3NhZ2VTdGF0dXNDaGFuZ2VkSAASMQoMY2hhdF9kZWxldGVkGAcgASgLMhkubWVzc2VuZ2VyLnYxLkNoYXREZWxldGVkSAASOwoRdXNlcl9ub3RpZmljYXRpb24YCCABKAsyHi5tZXNzZW5nZXIudjEuVXNlck5vdGlmaWNhdGlvbkgAEjEKDHR5cGluZ19zdGFydBgJIAEoCzIZLm1lc3Nlbmdlci52MS5UeXBpbmdTdGFydEgAEi8KC3R5cGluZ19zdG9wGAogASgLMhgubWVzc2VuZ2VyLnYxLlR5cGluZ1N0b3BIABI3Cg9vcGVyYXRvcl9qb2luZWQYCyABKAsyHC5tZXNzZW5nZXIudjEuT3BlcmF0b3JKb2luZWRIABIzCg1vcGVyYXRvcl9sZWZ0GAwgASgLMhoubWVzc2VuZ2VyLnYxLk9wZXJhdG9yTGVmdEgAEi8KC3VzZXJfb25saW5lGA0gASgLMhgubWVzc2VuZ2VyLnYxLlVzZXJPbmxpbmVIABIxCgx1c2VyX29mZmxpbmUYDiABKAsyGS5tZXNzZW5nZXIudjEuVXNlck9mZmxpbmVIABI1Cg5tZXNzYWdlX2VkaXRlZBgoIAEoCzIbLm1lc3Nlbmdlci52MS5NZXNzYWdlRWRpdGVkSABCBwoFZXZlbnQqhgEKB0NoYW5uZWwSFwoTQ0hBTk5FTF9VTlNQRUNJRklFRBAAEiIKEENIQU5ORUxfV0hBVFNBUFAQARoMysEYCHdoYXRzYXBwEhoKDENIQU5ORUxfV0FCQRACGgjKwRgEd2FiYRIiChBDSEFOTkVMX1RFTEVHUkFNEAMaDMrBGAh0ZWxlZ3JhbSqxAQoKQ2hhdFN0YXR1cxIbChdDSEFUX1NUQVRVU19VTlNQRUNJRklFRBAAEhwKD0NIQVRfU1RBVFVTX05FVxABGgfKwRgDbmV3Eh4KEENIQVRfU1RBVFVTX09QRU4QAhoIysEYBG9wZW4SJAoTQ0hBVF9TVEFUVVNfUEVORElORxADGgvKwRgHcGVuZGluZxIiChJDSEFUX1NUQVRVU19DTE9TRUQQBBoKysEYBmNsb3NlZCryAQoNTWVzc2FnZVN0YXR1cxIeChpNRVNTQUdFX1NUQVRVU19VTlNQRUNJRklFRBAAEicKFk1FU1NBR0VfU1RBVFVTX1BFTkRJTkcQARoLysEYB3BlbmRpbmcSIQoTTUVTU0FHRV9TVEFUVVNfU0VOVBACGgjKwRgEc2VudBIrChhNRVNTQUdFX1NUQVRVU19ERUxJVkVSRUQQAxoNysEYCWRlbGl2ZXJlZBIhChNNRVNTQUdFX1NUQVRVU19SRUFEEAQaCMrBGARyZWFkEiUKFU1FU1NBR0VfU1RBVFVTX0ZBSUxFRBAFGgrKwRgGZmFpbGVkMpoLCglNZXNzZW5nZXISTwoNTm90aWZ5TmV3Q2hhdBIiLm1lc3Nlbmdlci52MS5Ob3RpZnlOZXdDaGF0UmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USVQoQTm90aWZ5TmV3TWVzc2FnZRIlLm1lc3Nlbmdlci52MS5Ob3RpZnlOZXdNZXNzYWdlUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USVwoRTm90aWZ5Q2hhdFVwZGF0ZWQSJi5tZXNzZW5nZXIudjEuTm90aWZ5Q2hhdFVwZGF0ZWRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJZChJOb3RpZnlNZXNzYWdlc1JlYWQSJy5tZXNzZW5nZXIudjEuTm90aWZ5TWVzc2FnZXNSZWFkUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USWwoTTm90aWZ5TWVzc2FnZUVkaXRlZBIoLm1lc3Nlbmdlci52MS5Ob3RpZnlNZXNzYWdlRWRpdGVkUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USWwoTTm90aWZ5TWVzc2FnZVN0YXR1cxIoLm1lc3Nlbmdlci52MS5Ob3RpZnlNZXNzYWdlU3RhdHVzUmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USVwoRTm90aWZ5Q2hhdERlbGV0ZWQSJi5tZXNzZW5nZXIudjEuTm90aWZ5Q2hhdERlbGV0ZWRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJJCgpOb3RpZnlVc2VyEh8ubWVzc2VuZ2VyLnYxLk5vdGlmeVVzZXJSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJuChdCcm9hZGNhc3RUb09yZ2FuaXphdGlvbhIsLm1lc3Nlbmdlci52MS5Ccm9hZGNhc3RUb09yZ2FuaXphdGlvblJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlIgnSwRgFCgNvcmcSVwoRTm90aWZ5VHlwaW5nU3RhcnQSJi5tZXNzZW5nZXIudjEuTm90aWZ5VHlwaW5nU3RhcnRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJVChBOb3RpZnlUeXBpbmdTdG9wEiUubWVzc2VuZ2VyLnYxLk5vdGlmeVR5cGluZ1N0b3BSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJdChROb3RpZnlPcGVyYXRvckpvaW5lZBIpLm1lc3Nlbmdlci52MS5Ob3RpZnlPcGVyYXRvckpvaW5lZFJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlElkKEk5vdGlmeU9wZXJhdG9yTGVmdBInLm1lc3Nlbmdlci52MS5Ob3RpZnlPcGVyYXRvckxlZnRSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJVChBOb3RpZnlVc2VyT25saW5lEiUubWVzc2VuZ2VyLnYxLk5vdGlmeVVzZXJPbmxpbmVSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJXChFOb3RpZnlVc2VyT2ZmbGluZRImLm1lc3Nlbmdlci52MS5Ob3RpZnlVc2VyT2ZmbGluZVJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlEkkKCVN1YnNjcmliZRIcLmZhbmZhcmUudjEuU3Vic2NyaWJlUmVxdWVzdBocLm1lc3Nlbmdlci52MS5NZXNzZW5nZXJFdmVudDABMrQFCg9NZXNzZW5nZXJDbGllbnQSYwoNU3Vic2NyaWJlQ2hhdBIVLm1lc3Nlbmdlci52MS5DaGF0UmVmGhUubWVzc2VuZ2VyLnYxLkNoYXRSZWYiJMrBGCAKDnN1YnNjcmliZTpjaGF0Eg5jaGF0OntjaGF0X2lkfRJnCg9VbnN1YnNjcmliZUNoYXQSFS5tZXNzZW5nZXIudjEuQ2hhdFJlZhoVLm1lc3Nlbmdlci52MS5DaGF0UmVmIibKwRgiChB1bnN1YnNjcmliZTpjaGF0Gg5jaGF0OntjaGF0X2lkfRKGAQoLR2V0TWVzc2FnZXMSIC5tZXNzZW5nZXIudjEuR2V0TWVzc2FnZXNSZXF1ZXN0GhwubWVzc2VuZ2VyLnYxLk1lc3NhZ2VIaXN0b3J5IjfKwRgzCg9tZXNzYWdlOmhpc3RvcnmiAR8KDmNoYXQ6e2NoYXRfaWR9EgVsaW1pdBoGYmVmb3JlEmsKC1N0YXJ0VHlwaW5nEhUubWVzc2VuZ2VyLnYxLkNoYXRSZWYaFS5tZXNzZW5nZXIudjEuQ2hhdFJlZiIuysEYKgoMdHlwaW5nOnN0YXJ0KhhtZXNzZW5nZXIudjEuVHlwaW5nU3RhcnQwARJoCgpTdG9wVHlwaW5nEhUubWVzc2VuZ2VyLnYxLkNoYXRSZWYaFS5tZXNzZW5nZXIudjEuQ2hhdFJlZiIsysEYKAoLdHlwaW5nOnN0b3AqF21lc3Nlbmdlci52MS5UeXBpbmdTdG9wMAEScwoLU2VuZE1lc3NhZ2USIC5tZXNzZW5nZXIudjEuU2VuZE1lc3NhZ2VSZXF1ZXN0GiEubWVzc2VuZ2VyLnYxLlNlbmRNZXNzYWdlUmVzcG9uc2UiH8rBGBsKDG1lc3NhZ2U6c2VuZEIIY2hhbm5lbHPAAgFCO+LCGDcKBGNoYXQQASItb3BlcmF0b3JzIHNlZSBhbGwgY2hhdHMgb2YgdGhlaXIgb3JnYW5pemF0aW9uYgZwcm90bzM", [file_fanfare_v1_catalog, file_fanfare_v1_realtime, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * A message to the customer of a chat: a text, an attachment with the text as its caption, or a template.
@@ -206,6 +206,74 @@ export const ChatRefSchema: GenMessage<ChatRef> = /*@__PURE__*/
   messageDesc(file_messenger_v1_messenger, 4);
 
 /**
+ * Where a chat's customer writes.
+ *
+ * @generated from message messenger.v1.GetMessagesRequest
+ */
+export type GetMessagesRequest = Message<"messenger.v1.GetMessagesRequest"> & {
+  /**
+   * The chat's number within the organization.
+   *
+   * @generated from field: int64 chat_id = 1 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * At most so many messages: 1 to 200, absent means 50.
+   *
+   * @generated from field: uint32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * `next` of the page before; absent: the newest messages.
+   *
+   * @generated from field: string before = 3;
+   */
+  before: string;
+};
+
+/**
+ * Describes the message messenger.v1.GetMessagesRequest.
+ * Use `create(GetMessagesRequestSchema)` to create a new message.
+ */
+export const GetMessagesRequestSchema: GenMessage<GetMessagesRequest> = /*@__PURE__*/
+  messageDesc(file_messenger_v1_messenger, 5);
+
+/**
+ * Messages of a chat.
+ *
+ * @generated from message messenger.v1.MessageHistory
+ */
+export type MessageHistory = Message<"messenger.v1.MessageHistory"> & {
+  /**
+   * @generated from field: int64 chat_id = 1 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * The newest first.
+   *
+   * @generated from field: repeated messenger.v1.NewMessage messages = 2;
+   */
+  messages: NewMessage[];
+
+  /**
+   * Where the page of older messages begins; empty: there are none.
+   *
+   * @generated from field: string next = 3;
+   */
+  next: string;
+};
+
+/**
+ * Describes the message messenger.v1.MessageHistory.
+ * Use `create(MessageHistorySchema)` to create a new message.
+ */
+export const MessageHistorySchema: GenMessage<MessageHistory> = /*@__PURE__*/
+  messageDesc(file_messenger_v1_messenger, 6);
+
+/**
  * A chat was created. To the organization.
  *
  * @generated from message messenger.v1.NewChat
@@ -273,7 +341,7 @@ export type NewChat = Message<"messenger.v1.NewChat"> & {
  * Use `create(NewChatSchema)` to create a new message.
  */
 export const NewChatSchema: GenMessage<NewChat> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 5);
+  messageDesc(file_messenger_v1_messenger, 7);
 
 /**
  * A message came in or went out. To the organization and the chat, once a session.
@@ -357,7 +425,7 @@ export type NewMessage = Message<"messenger.v1.NewMessage"> & {
  * Use `create(NewMessageSchema)` to create a new message.
  */
 export const NewMessageSchema: GenMessage<NewMessage> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 6);
+  messageDesc(file_messenger_v1_messenger, 8);
 
 /**
  * Something about a chat changed; only what changed is set. To the organization.
@@ -413,7 +481,7 @@ export type ChatUpdated = Message<"messenger.v1.ChatUpdated"> & {
  * Use `create(ChatUpdatedSchema)` to create a new message.
  */
 export const ChatUpdatedSchema: GenMessage<ChatUpdated> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 7);
+  messageDesc(file_messenger_v1_messenger, 9);
 
 /**
  * Messages of a chat were read. To the organization.
@@ -441,7 +509,7 @@ export type MessagesRead = Message<"messenger.v1.MessagesRead"> & {
  * Use `create(MessagesReadSchema)` to create a new message.
  */
 export const MessagesReadSchema: GenMessage<MessagesRead> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 8);
+  messageDesc(file_messenger_v1_messenger, 10);
 
 /**
  * The delivery status of a message changed. To the organization and the chat.
@@ -483,7 +551,7 @@ export type MessageStatusChanged = Message<"messenger.v1.MessageStatusChanged"> 
  * Use `create(MessageStatusChangedSchema)` to create a new message.
  */
 export const MessageStatusChangedSchema: GenMessage<MessageStatusChanged> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 9);
+  messageDesc(file_messenger_v1_messenger, 11);
 
 /**
  * The customer changed the text of a message. To the organization and the chat.
@@ -525,7 +593,7 @@ export type MessageEdited = Message<"messenger.v1.MessageEdited"> & {
  * Use `create(MessageEditedSchema)` to create a new message.
  */
 export const MessageEditedSchema: GenMessage<MessageEdited> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 10);
+  messageDesc(file_messenger_v1_messenger, 12);
 
 /**
  * A chat was deleted. To the organization.
@@ -546,7 +614,7 @@ export type ChatDeleted = Message<"messenger.v1.ChatDeleted"> & {
  * Use `create(ChatDeletedSchema)` to create a new message.
  */
 export const ChatDeletedSchema: GenMessage<ChatDeleted> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 11);
+  messageDesc(file_messenger_v1_messenger, 13);
 
 /**
  * A personal notice. To that user alone.
@@ -588,7 +656,7 @@ export type UserNotification = Message<"messenger.v1.UserNotification"> & {
  * Use `create(UserNotificationSchema)` to create a new message.
  */
 export const UserNotificationSchema: GenMessage<UserNotification> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 12);
+  messageDesc(file_messenger_v1_messenger, 14);
 
 /**
  * Another operator types. To the chat, never stored. A producer keeps it from the one who
@@ -617,7 +685,7 @@ export type TypingStart = Message<"messenger.v1.TypingStart"> & {
  * Use `create(TypingStartSchema)` to create a new message.
  */
 export const TypingStartSchema: GenMessage<TypingStart> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 13);
+  messageDesc(file_messenger_v1_messenger, 15);
 
 /**
  * The operator stopped typing. To the chat like typing:start, never stored.
@@ -645,7 +713,7 @@ export type TypingStop = Message<"messenger.v1.TypingStop"> & {
  * Use `create(TypingStopSchema)` to create a new message.
  */
 export const TypingStopSchema: GenMessage<TypingStop> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 14);
+  messageDesc(file_messenger_v1_messenger, 16);
 
 /**
  * An operator opened a chat. To the chat.
@@ -673,7 +741,7 @@ export type OperatorJoined = Message<"messenger.v1.OperatorJoined"> & {
  * Use `create(OperatorJoinedSchema)` to create a new message.
  */
 export const OperatorJoinedSchema: GenMessage<OperatorJoined> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 15);
+  messageDesc(file_messenger_v1_messenger, 17);
 
 /**
  * An operator left a chat. To the chat.
@@ -701,7 +769,7 @@ export type OperatorLeft = Message<"messenger.v1.OperatorLeft"> & {
  * Use `create(OperatorLeftSchema)` to create a new message.
  */
 export const OperatorLeftSchema: GenMessage<OperatorLeft> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 16);
+  messageDesc(file_messenger_v1_messenger, 18);
 
 /**
  * An operator's first session opened. To the organization.
@@ -722,7 +790,7 @@ export type UserOnline = Message<"messenger.v1.UserOnline"> & {
  * Use `create(UserOnlineSchema)` to create a new message.
  */
 export const UserOnlineSchema: GenMessage<UserOnline> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 17);
+  messageDesc(file_messenger_v1_messenger, 19);
 
 /**
  * An operator's last session closed. To the organization.
@@ -743,7 +811,7 @@ export type UserOffline = Message<"messenger.v1.UserOffline"> & {
  * Use `create(UserOfflineSchema)` to create a new message.
  */
 export const UserOfflineSchema: GenMessage<UserOffline> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 18);
+  messageDesc(file_messenger_v1_messenger, 20);
 
 /**
  * @generated from message messenger.v1.NotifyNewChatRequest
@@ -765,7 +833,7 @@ export type NotifyNewChatRequest = Message<"messenger.v1.NotifyNewChatRequest"> 
  * Use `create(NotifyNewChatRequestSchema)` to create a new message.
  */
 export const NotifyNewChatRequestSchema: GenMessage<NotifyNewChatRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 19);
+  messageDesc(file_messenger_v1_messenger, 21);
 
 /**
  * @generated from message messenger.v1.NotifyNewMessageRequest
@@ -787,7 +855,7 @@ export type NotifyNewMessageRequest = Message<"messenger.v1.NotifyNewMessageRequ
  * Use `create(NotifyNewMessageRequestSchema)` to create a new message.
  */
 export const NotifyNewMessageRequestSchema: GenMessage<NotifyNewMessageRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 20);
+  messageDesc(file_messenger_v1_messenger, 22);
 
 /**
  * @generated from message messenger.v1.NotifyChatUpdatedRequest
@@ -809,7 +877,7 @@ export type NotifyChatUpdatedRequest = Message<"messenger.v1.NotifyChatUpdatedRe
  * Use `create(NotifyChatUpdatedRequestSchema)` to create a new message.
  */
 export const NotifyChatUpdatedRequestSchema: GenMessage<NotifyChatUpdatedRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 21);
+  messageDesc(file_messenger_v1_messenger, 23);
 
 /**
  * @generated from message messenger.v1.NotifyMessagesReadRequest
@@ -831,7 +899,7 @@ export type NotifyMessagesReadRequest = Message<"messenger.v1.NotifyMessagesRead
  * Use `create(NotifyMessagesReadRequestSchema)` to create a new message.
  */
 export const NotifyMessagesReadRequestSchema: GenMessage<NotifyMessagesReadRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 22);
+  messageDesc(file_messenger_v1_messenger, 24);
 
 /**
  * @generated from message messenger.v1.NotifyMessageEditedRequest
@@ -853,7 +921,7 @@ export type NotifyMessageEditedRequest = Message<"messenger.v1.NotifyMessageEdit
  * Use `create(NotifyMessageEditedRequestSchema)` to create a new message.
  */
 export const NotifyMessageEditedRequestSchema: GenMessage<NotifyMessageEditedRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 23);
+  messageDesc(file_messenger_v1_messenger, 25);
 
 /**
  * @generated from message messenger.v1.NotifyMessageStatusRequest
@@ -875,7 +943,7 @@ export type NotifyMessageStatusRequest = Message<"messenger.v1.NotifyMessageStat
  * Use `create(NotifyMessageStatusRequestSchema)` to create a new message.
  */
 export const NotifyMessageStatusRequestSchema: GenMessage<NotifyMessageStatusRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 24);
+  messageDesc(file_messenger_v1_messenger, 26);
 
 /**
  * @generated from message messenger.v1.NotifyChatDeletedRequest
@@ -897,7 +965,7 @@ export type NotifyChatDeletedRequest = Message<"messenger.v1.NotifyChatDeletedRe
  * Use `create(NotifyChatDeletedRequestSchema)` to create a new message.
  */
 export const NotifyChatDeletedRequestSchema: GenMessage<NotifyChatDeletedRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 25);
+  messageDesc(file_messenger_v1_messenger, 27);
 
 /**
  * @generated from message messenger.v1.NotifyUserRequest
@@ -919,7 +987,7 @@ export type NotifyUserRequest = Message<"messenger.v1.NotifyUserRequest"> & {
  * Use `create(NotifyUserRequestSchema)` to create a new message.
  */
 export const NotifyUserRequestSchema: GenMessage<NotifyUserRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 26);
+  messageDesc(file_messenger_v1_messenger, 28);
 
 /**
  * @generated from message messenger.v1.BroadcastToOrganizationRequest
@@ -1025,7 +1093,7 @@ export type BroadcastToOrganizationRequest = Message<"messenger.v1.BroadcastToOr
  * Use `create(BroadcastToOrganizationRequestSchema)` to create a new message.
  */
 export const BroadcastToOrganizationRequestSchema: GenMessage<BroadcastToOrganizationRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 27);
+  messageDesc(file_messenger_v1_messenger, 29);
 
 /**
  * @generated from message messenger.v1.NotifyTypingStartRequest
@@ -1047,7 +1115,7 @@ export type NotifyTypingStartRequest = Message<"messenger.v1.NotifyTypingStartRe
  * Use `create(NotifyTypingStartRequestSchema)` to create a new message.
  */
 export const NotifyTypingStartRequestSchema: GenMessage<NotifyTypingStartRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 28);
+  messageDesc(file_messenger_v1_messenger, 30);
 
 /**
  * @generated from message messenger.v1.NotifyTypingStopRequest
@@ -1069,7 +1137,7 @@ export type NotifyTypingStopRequest = Message<"messenger.v1.NotifyTypingStopRequ
  * Use `create(NotifyTypingStopRequestSchema)` to create a new message.
  */
 export const NotifyTypingStopRequestSchema: GenMessage<NotifyTypingStopRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 29);
+  messageDesc(file_messenger_v1_messenger, 31);
 
 /**
  * @generated from message messenger.v1.NotifyOperatorJoinedRequest
@@ -1091,7 +1159,7 @@ export type NotifyOperatorJoinedRequest = Message<"messenger.v1.NotifyOperatorJo
  * Use `create(NotifyOperatorJoinedRequestSchema)` to create a new message.
  */
 export const NotifyOperatorJoinedRequestSchema: GenMessage<NotifyOperatorJoinedRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 30);
+  messageDesc(file_messenger_v1_messenger, 32);
 
 /**
  * @generated from message messenger.v1.NotifyOperatorLeftRequest
@@ -1113,7 +1181,7 @@ export type NotifyOperatorLeftRequest = Message<"messenger.v1.NotifyOperatorLeft
  * Use `create(NotifyOperatorLeftRequestSchema)` to create a new message.
  */
 export const NotifyOperatorLeftRequestSchema: GenMessage<NotifyOperatorLeftRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 31);
+  messageDesc(file_messenger_v1_messenger, 33);
 
 /**
  * @generated from message messenger.v1.NotifyUserOnlineRequest
@@ -1135,7 +1203,7 @@ export type NotifyUserOnlineRequest = Message<"messenger.v1.NotifyUserOnlineRequ
  * Use `create(NotifyUserOnlineRequestSchema)` to create a new message.
  */
 export const NotifyUserOnlineRequestSchema: GenMessage<NotifyUserOnlineRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 32);
+  messageDesc(file_messenger_v1_messenger, 34);
 
 /**
  * @generated from message messenger.v1.NotifyUserOfflineRequest
@@ -1157,7 +1225,7 @@ export type NotifyUserOfflineRequest = Message<"messenger.v1.NotifyUserOfflineRe
  * Use `create(NotifyUserOfflineRequestSchema)` to create a new message.
  */
 export const NotifyUserOfflineRequestSchema: GenMessage<NotifyUserOfflineRequest> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 33);
+  messageDesc(file_messenger_v1_messenger, 35);
 
 /**
  * One event of this catalog with its metadata; without event: a position (its cursor is meta.id).
@@ -1267,11 +1335,9 @@ export type MessengerEvent = Message<"messenger.v1.MessengerEvent"> & {
  * Use `create(MessengerEventSchema)` to create a new message.
  */
 export const MessengerEventSchema: GenMessage<MessengerEvent> = /*@__PURE__*/
-  messageDesc(file_messenger_v1_messenger, 34);
+  messageDesc(file_messenger_v1_messenger, 36);
 
 /**
- * Where a chat's customer writes.
- *
  * @generated from enum messenger.v1.Channel
  */
 export enum Channel {
@@ -1592,6 +1658,16 @@ export const MessengerClient: GenService<{
     methodKind: "unary";
     input: typeof ChatRefSchema;
     output: typeof ChatRefSchema;
+  },
+  /**
+   * A page of the chat's messages, the newest first.
+   *
+   * @generated from rpc messenger.v1.MessengerClient.GetMessages
+   */
+  getMessages: {
+    methodKind: "unary";
+    input: typeof GetMessagesRequestSchema;
+    output: typeof MessageHistorySchema;
   },
   /**
    * Tells the others in the chat that the caller types.

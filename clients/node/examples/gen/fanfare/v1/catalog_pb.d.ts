@@ -31,6 +31,50 @@ import type { EnumValueOptions, FieldOptions, FileOptions, MessageOptions, Metho
 export declare const file_fanfare_v1_catalog: GenFile;
 
 /**
+ * The rule of the rooms of a kind, for users. Services with a scope are not restricted, and neither are
+ * events that they publish. The rooms "org" and "user:…" have a fixed rule and cannot be declared. A kind
+ * that no file declares is open to the tenant; `fanfare check` warns of it.
+ *
+ * @generated from message fanfare.v1.RoomOptions
+ */
+export declare type RoomOptions = Message<"fanfare.v1.RoomOptions"> & {
+  /**
+   * The kind, e.g. "chat" for "chat:7".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * Who may join the room and read its events, history and presence: ACCESS_TENANT or ACCESS_CLAIM.
+   *
+   * @generated from field: fanfare.v1.Access access = 2;
+   */
+  access: Access;
+
+  /**
+   * Who may publish into the room by a call. Unset: the same. ACCESS_MEMBERS adds to `access` that
+   * the caller's session is in the room; a call without session is refused.
+   *
+   * @generated from field: fanfare.v1.Access publish = 3;
+   */
+  publish: Access;
+
+  /**
+   * Why, for those who review it. Needed for ACCESS_TENANT.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message fanfare.v1.RoomOptions.
+ * Use `create(RoomOptionsSchema)` to create a new message.
+ */
+export declare const RoomOptionsSchema: GenMessage<RoomOptions>;
+
+/**
  * What makes a message an event.
  *
  * @generated from message fanfare.v1.EventOptions
@@ -81,6 +125,14 @@ export declare type EventOptions = Message<"fanfare.v1.EventOptions"> & {
    * @generated from field: bool binary = 5;
    */
   binary: boolean;
+
+  /**
+   * The event changes the current state of its rooms. Refused for events that are `ephemeral` or have
+   * a `presence`.
+   *
+   * @generated from field: fanfare.v1.StateOptions state = 10;
+   */
+  state?: StateOptions | undefined;
 };
 
 /**
@@ -88,6 +140,47 @@ export declare type EventOptions = Message<"fanfare.v1.EventOptions"> & {
  * Use `create(EventOptionsSchema)` to create a new message.
  */
 export declare const EventOptionsSchema: GenMessage<EventOptions>;
+
+/**
+ * How an event changes the current state of its rooms. Per tenant, room and key, the server keeps
+ * the newest event, also when the log does not reach back to it. So an event of the state says
+ * everything about what its key names; an event with a part of it is no state.
+ *
+ * @generated from message fanfare.v1.StateOptions
+ */
+export declare type StateOptions = Message<"fanfare.v1.StateOptions"> & {
+  /**
+   * The key: a template such as "{chat_id}" or "chat:{chat_id}", with fields as in `rooms`. Every
+   * field must be set and not empty. The key has at most 128 bytes without white space or control
+   * characters. Empty: one entry per room. Keys belong to the package: events of one package with the
+   * same key replace each other, events of two packages do not.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * The event removes the entry of its key. It is delivered like any other event.
+   *
+   * @generated from field: bool delete = 2;
+   */
+  delete: boolean;
+
+  /**
+   * The entry ends so many seconds after its event was accepted, if no other event replaces it. No
+   * event says so: the entry has its end in `expires_at`. 0: it does not end by itself. At most
+   * 31536000 (one year).
+   *
+   * @generated from field: uint32 ttl_seconds = 3;
+   */
+  ttlSeconds: number;
+};
+
+/**
+ * Describes the message fanfare.v1.StateOptions.
+ * Use `create(StateOptionsSchema)` to create a new message.
+ */
+export declare const StateOptionsSchema: GenMessage<StateOptions>;
 
 /**
  * How a Notify method publishes.
@@ -112,9 +205,10 @@ export declare const NotifyOptionsSchema: GenMessage<NotifyOptions>;
 
 /**
  * What a call that a browser emits does. Exactly the declared effects, in the
- * order upstream, query, publish, reply, join, leave. The acknowledgement is the response message. It
+ * order upstream, query, history, publish, reply, join, leave. The acknowledgement is the response message. It
  * and the events have their fields copied from the request by name, and then filled. All room templates name fields
- * of the request. A room other than "org" and "user:…" must be allowed by the token's `rooms` claim, where it has one.
+ * of the request. The rule of a room (RoomOptions) decides whether the caller may join it, read it or
+ * publish into it.
  *
  * Methods that neither join nor leave need no session: they can also be called over gRPC and
  * gRPC-Web with a user's token.
@@ -192,6 +286,22 @@ export declare type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
   binary: boolean;
 
   /**
+   * Puts stored events of a room into the response.
+   *
+   * @generated from field: fanfare.v1.HistoryOptions history = 20;
+   */
+  history?: HistoryOptions | undefined;
+
+  /**
+   * With `join`: the session gets the current state of the room before the acknowledgement, each
+   * entry as its event, under its name; then every later event of the room, without a gap and
+   * without a repeat.
+   *
+   * @generated from field: bool state = 30;
+   */
+  state: boolean;
+
+  /**
    * The server also starts without an address of `upstream`. It then refuses the call with FAILED_PRECONDITION.
    * `publish`, `reply`, `join` and `leave` do not happen.
    *
@@ -205,6 +315,56 @@ export declare type ClientOptions = Message<"fanfare.v1.ClientOptions"> & {
  * Use `create(ClientOptionsSchema)` to create a new message.
  */
 export declare const ClientOptionsSchema: GenMessage<ClientOptions>;
+
+/**
+ * A page of a room's stored events, the newest first. One repeated field of the response takes them:
+ * a field of an event, or of a message with one oneof of events, in which FILL_EVENT_ID and FILL_TIME
+ * are those of the event. Other events of the room are left out. FILL_HISTORY_CURSOR in the response
+ * says where the next page begins.
+ *
+ * The caller needs the right to read the room, as in Realtime.GetHistory, which has the same bounds
+ * but for the bytes: a page has at most 256 KiB of events. A method with `history` has no `upstream`
+ * and neither joins, leaves nor publishes.
+ *
+ * @generated from message fanfare.v1.HistoryOptions
+ */
+export declare type HistoryOptions = Message<"fanfare.v1.HistoryOptions"> & {
+  /**
+   * The room template.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * The integer field of the request that says how many events the browser wants: 1 to 200, 0 means
+   * the default. Empty: always the default.
+   *
+   * @generated from field: string limit = 2;
+   */
+  limit: string;
+
+  /**
+   * The string field of the request that says where the page begins: FILL_HISTORY_CURSOR of the page
+   * before, or empty for the newest events. Empty: there is only the newest page.
+   *
+   * @generated from field: string before = 3;
+   */
+  before: string;
+
+  /**
+   * How many events there are where the browser does not say: 1 to 200, 0 means 50.
+   *
+   * @generated from field: uint32 default_limit = 4;
+   */
+  defaultLimit: number;
+};
+
+/**
+ * Describes the message fanfare.v1.HistoryOptions.
+ * Use `create(HistoryOptionsSchema)` to create a new message.
+ */
+export declare const HistoryOptionsSchema: GenMessage<HistoryOptions>;
 
 /**
  * How a session is connected.
@@ -257,6 +417,45 @@ export enum Transport {
  * Describes the enum fanfare.v1.Transport.
  */
 export declare const TransportSchema: GenEnum<Transport>;
+
+/**
+ * Who may do something with a room. Whatever the rule, a token that has a `rooms` claim is restricted
+ * to the rooms that the claim lists.
+ *
+ * @generated from enum fanfare.v1.Access
+ */
+export enum Access {
+  /**
+   * @generated from enum value: ACCESS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Every user of the tenant. It must be written out, with a reason.
+   *
+   * @generated from enum value: ACCESS_TENANT = 1;
+   */
+  TENANT = 1,
+
+  /**
+   * Users whose token lists the room in its `rooms` claim; a token without the claim does not do.
+   *
+   * @generated from enum value: ACCESS_CLAIM = 2;
+   */
+  CLAIM = 2,
+
+  /**
+   * Only for `publish`: sessions that are in the room.
+   *
+   * @generated from enum value: ACCESS_MEMBERS = 3;
+   */
+  MEMBERS = 3,
+}
+
+/**
+ * Describes the enum fanfare.v1.Access.
+ */
+export declare const AccessSchema: GenEnum<Access>;
 
 /**
  * What users and sessions do by coming and going. A user may have many sessions; only the first one in and
@@ -379,6 +578,21 @@ export enum Fill {
    * @generated from enum value: FILL_MEMBER_ONLINE = 8;
    */
   MEMBER_ONLINE = 8,
+
+  /**
+   * In a response with `history`: where the next page begins (string). Unset when there are no older
+   * events.
+   *
+   * @generated from enum value: FILL_HISTORY_CURSOR = 20;
+   */
+  HISTORY_CURSOR = 20,
+
+  /**
+   * Likewise, whether there may be older events (bool).
+   *
+   * @generated from enum value: FILL_HISTORY_MORE = 21;
+   */
+  HISTORY_MORE = 21,
 }
 
 /**
@@ -405,6 +619,14 @@ export declare const transport: GenExtension<FileOptions, Transport>;
  * @generated from extension: string namespace = 50202;
  */
 export declare const namespace: GenExtension<FileOptions, string>;
+
+/**
+ * Who may enter and use the rooms of a kind. Rooms belong to the tenant, not to a catalog: where
+ * several files declare a kind, all of their rules apply.
+ *
+ * @generated from extension: repeated fanfare.v1.RoomOptions room = 50220;
+ */
+export declare const room: GenExtension<FileOptions, RoomOptions[]>;
 
 /**
  * Makes the message an event.

@@ -28,28 +28,49 @@ import { file_google_protobuf_descriptor } from "@bufbuild/protobuf/wkt";
  * Describes the file fanfare/v1/catalog.proto.
  */
 export const file_fanfare_v1_catalog = /*@__PURE__*/
-  fileDesc("ChhmYW5mYXJlL3YxL2NhdGFsb2cucHJvdG8SCmZhbmZhcmUudjEidgoMRXZlbnRPcHRpb25zEgwKBG5hbWUYASABKAkSDQoFcm9vbXMYAiADKAkSEQoJZXBoZW1lcmFsGAMgASgIEiYKCHByZXNlbmNlGAQgASgOMhQuZmFuZmFyZS52MS5QcmVzZW5jZRIOCgZiaW5hcnkYBSABKAgiHgoNTm90aWZ5T3B0aW9ucxINCgVyb29tcxgBIAMoCSK7AQoNQ2xpZW50T3B0aW9ucxIKCgJvbhgBIAEoCRIMCgRqb2luGAIgASgJEg0KBWxlYXZlGAMgASgJEg0KBXJlcGx5GAQgASgJEg8KB3B1Ymxpc2gYBSABKAkSFQoNZXhjZXB0X2NhbGxlchgGIAEoCBINCgVxdWVyeRgHIAEoCRIQCgh1cHN0cmVhbRgIIAEoCRIOCgZiaW5hcnkYCSABKAgSGQoRdXBzdHJlYW1fb3B0aW9uYWwYKCABKAgqkgEKCVRyYW5zcG9ydBIZChVUUkFOU1BPUlRfVU5TUEVDSUZJRUQQABIWChJUUkFOU1BPUlRfU09DS0VUSU8QARIXChNUUkFOU1BPUlRfV0VCU09DS0VUEAISEQoNVFJBTlNQT1JUX1NTRRADEhIKDlRSQU5TUE9SVF9QT0xMEAQSEgoOVFJBTlNQT1JUX0dSUEMQBSqPAQoIUHJlc2VuY2USGAoUUFJFU0VOQ0VfVU5TUEVDSUZJRUQQABIWChJQUkVTRU5DRV9DT05ORUNURUQQARITCg9QUkVTRU5DRV9PTkxJTkUQAhIUChBQUkVTRU5DRV9PRkZMSU5FEAMSEwoPUFJFU0VOQ0VfSk9JTkVEEAQSEQoNUFJFU0VOQ0VfTEVGVBAFKrsBCgRGaWxsEhQKEEZJTExfVU5TUEVDSUZJRUQQABIRCg1GSUxMX0VWRU5UX0lEEAESDQoJRklMTF9USU1FEAISEAoMRklMTF9VU0VSX0lEEAMSEgoORklMTF9VU0VSX05BTUUQBBITCg9GSUxMX1NFU1NJT05fSUQQBRISCg5GSUxMX01FTUJFUl9JRBAGEhQKEEZJTExfTUVNQkVSX05BTUUQBxIWChJGSUxMX01FTUJFUl9PTkxJTkUQCDpTCgl0cmFuc3BvcnQSHC5nb29nbGUucHJvdG9idWYuRmlsZU9wdGlvbnMYmYgDIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0Ugl0cmFuc3BvcnQ6PAoJbmFtZXNwYWNlEhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGJqIAyABKAlSCW5hbWVzcGFjZTpRCgVldmVudBIfLmdvb2dsZS5wcm90b2J1Zi5NZXNzYWdlT3B0aW9ucxiZiAMgASgLMhguZmFuZmFyZS52MS5FdmVudE9wdGlvbnNSBWV2ZW50OlMKBmNsaWVudBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGJmIAyABKAsyGS5mYW5mYXJlLnYxLkNsaWVudE9wdGlvbnNSBmNsaWVudDpTCgZub3RpZnkSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiaiAMgASgLMhkuZmFuZmFyZS52MS5Ob3RpZnlPcHRpb25zUgZub3RpZnk6RQoEZmlsbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYmYgDIAEoDjIQLmZhbmZhcmUudjEuRmlsbFIEZmlsbDo+CgpmaWxsX2NsYWltEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiaiAMgASgJUglmaWxsQ2xhaW06PAoJZmlsbF90ZXh0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxibiAMgASgJUghmaWxsVGV4dDo7CghpbnRlcm5hbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYnIgDIAEoCFIIaW50ZXJuYWw6NwoEdGV4dBIhLmdvb2dsZS5wcm90b2J1Zi5FbnVtVmFsdWVPcHRpb25zGJmIAyABKAlSBHRleHRiBnByb3RvMw", [file_google_protobuf_descriptor]);
+  fileDesc("ChhmYW5mYXJlL3YxL2NhdGFsb2cucHJvdG8SCmZhbmZhcmUudjEidAoLUm9vbU9wdGlvbnMSDAoEa2luZBgBIAEoCRIiCgZhY2Nlc3MYAiABKA4yEi5mYW5mYXJlLnYxLkFjY2VzcxIjCgdwdWJsaXNoGAMgASgOMhIuZmFuZmFyZS52MS5BY2Nlc3MSDgoGcmVhc29uGAQgASgJIp8BCgxFdmVudE9wdGlvbnMSDAoEbmFtZRgBIAEoCRINCgVyb29tcxgCIAMoCRIRCgllcGhlbWVyYWwYAyABKAgSJgoIcHJlc2VuY2UYBCABKA4yFC5mYW5mYXJlLnYxLlByZXNlbmNlEg4KBmJpbmFyeRgFIAEoCBInCgVzdGF0ZRgKIAEoCzIYLmZhbmZhcmUudjEuU3RhdGVPcHRpb25zIkAKDFN0YXRlT3B0aW9ucxILCgNrZXkYASABKAkSDgoGZGVsZXRlGAIgASgIEhMKC3R0bF9zZWNvbmRzGAMgASgNIh4KDU5vdGlmeU9wdGlvbnMSDQoFcm9vbXMYASADKAki9wEKDUNsaWVudE9wdGlvbnMSCgoCb24YASABKAkSDAoEam9pbhgCIAEoCRINCgVsZWF2ZRgDIAEoCRINCgVyZXBseRgEIAEoCRIPCgdwdWJsaXNoGAUgASgJEhUKDWV4Y2VwdF9jYWxsZXIYBiABKAgSDQoFcXVlcnkYByABKAkSEAoIdXBzdHJlYW0YCCABKAkSDgoGYmluYXJ5GAkgASgIEisKB2hpc3RvcnkYFCABKAsyGi5mYW5mYXJlLnYxLkhpc3RvcnlPcHRpb25zEg0KBXN0YXRlGB4gASgIEhkKEXVwc3RyZWFtX29wdGlvbmFsGCggASgIIlQKDkhpc3RvcnlPcHRpb25zEgwKBHJvb20YASABKAkSDQoFbGltaXQYAiABKAkSDgoGYmVmb3JlGAMgASgJEhUKDWRlZmF1bHRfbGltaXQYBCABKA0qkgEKCVRyYW5zcG9ydBIZChVUUkFOU1BPUlRfVU5TUEVDSUZJRUQQABIWChJUUkFOU1BPUlRfU09DS0VUSU8QARIXChNUUkFOU1BPUlRfV0VCU09DS0VUEAISEQoNVFJBTlNQT1JUX1NTRRADEhIKDlRSQU5TUE9SVF9QT0xMEAQSEgoOVFJBTlNQT1JUX0dSUEMQBSpZCgZBY2Nlc3MSFgoSQUNDRVNTX1VOU1BFQ0lGSUVEEAASEQoNQUNDRVNTX1RFTkFOVBABEhAKDEFDQ0VTU19DTEFJTRACEhIKDkFDQ0VTU19NRU1CRVJTEAMqjwEKCFByZXNlbmNlEhgKFFBSRVNFTkNFX1VOU1BFQ0lGSUVEEAASFgoSUFJFU0VOQ0VfQ09OTkVDVEVEEAESEwoPUFJFU0VOQ0VfT05MSU5FEAISFAoQUFJFU0VOQ0VfT0ZGTElORRADEhMKD1BSRVNFTkNFX0pPSU5FRBAEEhEKDVBSRVNFTkNFX0xFRlQQBSrrAQoERmlsbBIUChBGSUxMX1VOU1BFQ0lGSUVEEAASEQoNRklMTF9FVkVOVF9JRBABEg0KCUZJTExfVElNRRACEhAKDEZJTExfVVNFUl9JRBADEhIKDkZJTExfVVNFUl9OQU1FEAQSEwoPRklMTF9TRVNTSU9OX0lEEAUSEgoORklMTF9NRU1CRVJfSUQQBhIUChBGSUxMX01FTUJFUl9OQU1FEAcSFgoSRklMTF9NRU1CRVJfT05MSU5FEAgSFwoTRklMTF9ISVNUT1JZX0NVUlNPUhAUEhUKEUZJTExfSElTVE9SWV9NT1JFEBU6UwoJdHJhbnNwb3J0EhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGJmIAyABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydFIJdHJhbnNwb3J0OjwKCW5hbWVzcGFjZRIcLmdvb2dsZS5wcm90b2J1Zi5GaWxlT3B0aW9ucxiaiAMgASgJUgluYW1lc3BhY2U6SwoEcm9vbRIcLmdvb2dsZS5wcm90b2J1Zi5GaWxlT3B0aW9ucxisiAMgAygLMhcuZmFuZmFyZS52MS5Sb29tT3B0aW9uc1IEcm9vbTpRCgVldmVudBIfLmdvb2dsZS5wcm90b2J1Zi5NZXNzYWdlT3B0aW9ucxiZiAMgASgLMhguZmFuZmFyZS52MS5FdmVudE9wdGlvbnNSBWV2ZW50OlMKBmNsaWVudBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGJmIAyABKAsyGS5mYW5mYXJlLnYxLkNsaWVudE9wdGlvbnNSBmNsaWVudDpTCgZub3RpZnkSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxiaiAMgASgLMhkuZmFuZmFyZS52MS5Ob3RpZnlPcHRpb25zUgZub3RpZnk6RQoEZmlsbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYmYgDIAEoDjIQLmZhbmZhcmUudjEuRmlsbFIEZmlsbDo+CgpmaWxsX2NsYWltEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiaiAMgASgJUglmaWxsQ2xhaW06PAoJZmlsbF90ZXh0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxibiAMgASgJUghmaWxsVGV4dDo7CghpbnRlcm5hbBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYnIgDIAEoCFIIaW50ZXJuYWw6NwoEdGV4dBIhLmdvb2dsZS5wcm90b2J1Zi5FbnVtVmFsdWVPcHRpb25zGJmIAyABKAlSBHRleHRiBnByb3RvMw", [file_google_protobuf_descriptor]);
+
+/**
+ * Describes the message fanfare.v1.RoomOptions.
+ * Use `create(RoomOptionsSchema)` to create a new message.
+ */
+export const RoomOptionsSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_catalog, 0);
 
 /**
  * Describes the message fanfare.v1.EventOptions.
  * Use `create(EventOptionsSchema)` to create a new message.
  */
 export const EventOptionsSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_catalog, 0);
+  messageDesc(file_fanfare_v1_catalog, 1);
+
+/**
+ * Describes the message fanfare.v1.StateOptions.
+ * Use `create(StateOptionsSchema)` to create a new message.
+ */
+export const StateOptionsSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_catalog, 2);
 
 /**
  * Describes the message fanfare.v1.NotifyOptions.
  * Use `create(NotifyOptionsSchema)` to create a new message.
  */
 export const NotifyOptionsSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_catalog, 1);
+  messageDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * Describes the message fanfare.v1.ClientOptions.
  * Use `create(ClientOptionsSchema)` to create a new message.
  */
 export const ClientOptionsSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_catalog, 2);
+  messageDesc(file_fanfare_v1_catalog, 4);
+
+/**
+ * Describes the message fanfare.v1.HistoryOptions.
+ * Use `create(HistoryOptionsSchema)` to create a new message.
+ */
+export const HistoryOptionsSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_catalog, 5);
 
 /**
  * Describes the enum fanfare.v1.Transport.
@@ -66,10 +87,25 @@ export const Transport = /*@__PURE__*/
   tsEnum(TransportSchema);
 
 /**
+ * Describes the enum fanfare.v1.Access.
+ */
+export const AccessSchema = /*@__PURE__*/
+  enumDesc(file_fanfare_v1_catalog, 1);
+
+/**
+ * Who may do something with a room. Whatever the rule, a token that has a `rooms` claim is restricted
+ * to the rooms that the claim lists.
+ *
+ * @generated from enum fanfare.v1.Access
+ */
+export const Access = /*@__PURE__*/
+  tsEnum(AccessSchema);
+
+/**
  * Describes the enum fanfare.v1.Presence.
  */
 export const PresenceSchema = /*@__PURE__*/
-  enumDesc(file_fanfare_v1_catalog, 1);
+  enumDesc(file_fanfare_v1_catalog, 2);
 
 /**
  * What users and sessions do by coming and going. A user may have many sessions; only the first one in and
@@ -86,7 +122,7 @@ export const Presence = /*@__PURE__*/
  * Describes the enum fanfare.v1.Fill.
  */
 export const FillSchema = /*@__PURE__*/
-  enumDesc(file_fanfare_v1_catalog, 2);
+  enumDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * What the server may write into a field.
@@ -119,12 +155,21 @@ export const namespace = /*@__PURE__*/
   extDesc(file_fanfare_v1_catalog, 1);
 
 /**
+ * Who may enter and use the rooms of a kind. Rooms belong to the tenant, not to a catalog: where
+ * several files declare a kind, all of their rules apply.
+ *
+ * @generated from extension: repeated fanfare.v1.RoomOptions room = 50220;
+ */
+export const room = /*@__PURE__*/
+  extDesc(file_fanfare_v1_catalog, 2);
+
+/**
  * Makes the message an event.
  *
  * @generated from extension: fanfare.v1.EventOptions event = 50201;
  */
 export const event = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 2);
+  extDesc(file_fanfare_v1_catalog, 3);
 
 /**
  * Makes the method a call that browsers may emit.
@@ -132,7 +177,7 @@ export const event = /*@__PURE__*/
  * @generated from extension: fanfare.v1.ClientOptions client = 50201;
  */
 export const client = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 3);
+  extDesc(file_fanfare_v1_catalog, 4);
 
 /**
  * What a Notify method does besides publishing its event.
@@ -140,7 +185,7 @@ export const client = /*@__PURE__*/
  * @generated from extension: fanfare.v1.NotifyOptions notify = 50202;
  */
 export const notify = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 4);
+  extDesc(file_fanfare_v1_catalog, 5);
 
 /**
  * When a browser's call makes the message, the server writes this field from the
@@ -150,7 +195,7 @@ export const notify = /*@__PURE__*/
  * @generated from extension: fanfare.v1.Fill fill = 50201;
  */
 export const fill = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 5);
+  extDesc(file_fanfare_v1_catalog, 6);
 
 /**
  * Likewise, from the token claim of this name. Absent claims leave the field
@@ -159,7 +204,7 @@ export const fill = /*@__PURE__*/
  * @generated from extension: string fill_claim = 50202;
  */
 export const fill_claim = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 6);
+  extDesc(file_fanfare_v1_catalog, 7);
 
 /**
  * Likewise, this text, into a string field.
@@ -167,7 +212,7 @@ export const fill_claim = /*@__PURE__*/
  * @generated from extension: string fill_text = 50203;
  */
 export const fill_text = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 7);
+  extDesc(file_fanfare_v1_catalog, 8);
 
 /**
  * The field travels between services only: it takes part in room templates
@@ -176,7 +221,7 @@ export const fill_text = /*@__PURE__*/
  * @generated from extension: bool internal = 50204;
  */
 export const internal = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 8);
+  extDesc(file_fanfare_v1_catalog, 9);
 
 /**
  * The value's text in browser JSON, instead of its protobuf name.
@@ -184,5 +229,5 @@ export const internal = /*@__PURE__*/
  * @generated from extension: string text = 50201;
  */
 export const text = /*@__PURE__*/
-  extDesc(file_fanfare_v1_catalog, 9);
+  extDesc(file_fanfare_v1_catalog, 10);
 

@@ -54,6 +54,16 @@ export declare type Target = Message<"fanfare.v1.Target"> & {
    * @generated from field: repeated string except_sessions = 4;
    */
   exceptSessions: string[];
+
+  /**
+   * For events whose type declares `state`: the event is published only if the entry of its key has
+   * this revision in each of its rooms. The revision of an entry is the seq of its event; 0: there
+   * must be no entry. Otherwise: ABORTED and REASON_REVISION, and the ErrorInfo's metadata
+   * `revision` is the one there is. Absent: whatever there is.
+   *
+   * @generated from field: optional uint64 expected_revision = 20;
+   */
+  expectedRevision?: bigint | undefined;
 };
 
 /**
@@ -134,7 +144,7 @@ export declare type SubscribeRequest = Message<"fanfare.v1.SubscribeRequest"> & 
   tenant: string;
 
   /**
-   * 1 to 256 rooms.
+   * 1 to 256 rooms. "*" alone is all rooms of the tenant; it needs the scope `subscribe`.
    *
    * @generated from field: repeated string rooms = 2;
    */
@@ -146,6 +156,16 @@ export declare type SubscribeRequest = Message<"fanfare.v1.SubscribeRequest"> & 
    * @generated from field: string after = 3;
    */
   after: string;
+
+  /**
+   * Without `after`: the current state of the rooms comes first, as StateSnapshot messages, then a
+   * Position, then every later event, without a gap and without a repeat. With `after`: the same
+   * instead of REASON_RESET; where the log reaches back to the cursor, there is no snapshot. Typed
+   * subscriptions get each entry as its event, before the first Position.
+   *
+   * @generated from field: bool with_state = 20;
+   */
+  withState: boolean;
 };
 
 /**
@@ -173,6 +193,12 @@ export declare type SubscribeResponse = Message<"fanfare.v1.SubscribeResponse"> 
      */
     value: Position;
     case: "position";
+  } | {
+    /**
+     * @generated from field: fanfare.v1.StateSnapshot state = 20;
+     */
+    value: StateSnapshot;
+    case: "state";
   } | { case: undefined; value?: undefined };
 };
 
@@ -181,6 +207,141 @@ export declare type SubscribeResponse = Message<"fanfare.v1.SubscribeResponse"> 
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export declare const SubscribeResponseSchema: GenMessage<SubscribeResponse>;
+
+/**
+ * A part of the current state. All parts are consistent with the Position that follows them.
+ *
+ * @generated from message fanfare.v1.StateSnapshot
+ */
+export declare type StateSnapshot = Message<"fanfare.v1.StateSnapshot"> & {
+  /**
+   * @generated from field: repeated fanfare.v1.StateEntry entries = 1;
+   */
+  entries: StateEntry[];
+
+  /**
+   * It is the first part: what the subscriber knew of these rooms is void.
+   *
+   * @generated from field: bool first = 2;
+   */
+  first: boolean;
+};
+
+/**
+ * Describes the message fanfare.v1.StateSnapshot.
+ * Use `create(StateSnapshotSchema)` to create a new message.
+ */
+export declare const StateSnapshotSchema: GenMessage<StateSnapshot>;
+
+/**
+ * The newest event of a room and key.
+ *
+ * @generated from message fanfare.v1.StateEntry
+ */
+export declare type StateEntry = Message<"fanfare.v1.StateEntry"> & {
+  /**
+   * One of the event's rooms.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * As the event's type makes it.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * @generated from field: fanfare.v1.Event event = 3;
+   */
+  event?: Event | undefined;
+
+  /**
+   * When the entry ends. Absent: not by itself.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 4;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message fanfare.v1.StateEntry.
+ * Use `create(StateEntrySchema)` to create a new message.
+ */
+export declare const StateEntrySchema: GenMessage<StateEntry>;
+
+/**
+ * @generated from message fanfare.v1.GetStateRequest
+ */
+export declare type GetStateRequest = Message<"fanfare.v1.GetStateRequest"> & {
+  /**
+   * Empty: the token's tenant.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * 1 to 256 rooms.
+   *
+   * @generated from field: repeated string rooms = 2;
+   */
+  rooms: string[];
+
+  /**
+   * At most so many entries: 1 to 1000, 0 means 100. A page may have fewer, also none.
+   *
+   * @generated from field: uint32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * Of the page before; the rooms must be the same. Empty: the first page.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message fanfare.v1.GetStateRequest.
+ * Use `create(GetStateRequestSchema)` to create a new message.
+ */
+export declare const GetStateRequestSchema: GenMessage<GetStateRequest>;
+
+/**
+ * @generated from message fanfare.v1.GetStateResponse
+ */
+export declare type GetStateResponse = Message<"fanfare.v1.GetStateResponse"> & {
+  /**
+   * By room, in the order of the request, then by package and key.
+   *
+   * @generated from field: repeated fanfare.v1.StateEntry entries = 1;
+   */
+  entries: StateEntry[];
+
+  /**
+   * The place in the log that the state is consistent with; the same in all pages.
+   *
+   * @generated from field: string cursor = 2;
+   */
+  cursor: string;
+
+  /**
+   * Empty: this is the last page.
+   *
+   * @generated from field: string next_page_token = 3;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message fanfare.v1.GetStateResponse.
+ * Use `create(GetStateResponseSchema)` to create a new message.
+ */
+export declare const GetStateResponseSchema: GenMessage<GetStateResponse>;
 
 /**
  * A place in the log that the subscription has reached. Typed subscriptions
@@ -553,6 +714,123 @@ export declare type Caller = Message<"fanfare.v1.Caller"> & {
 export declare const CallerSchema: GenMessage<Caller>;
 
 /**
+ * @generated from message fanfare.v1.GetHistoryRequest
+ */
+export declare type GetHistoryRequest = Message<"fanfare.v1.GetHistoryRequest"> & {
+  /**
+   * Empty: the token's tenant.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Whose events.
+   *
+   * @generated from field: string room = 2;
+   */
+  room: string;
+
+  /**
+   * At most so many events: 1 to 200, 0 means 50.
+   *
+   * @generated from field: uint32 limit = 3;
+   */
+  limit: number;
+
+  /**
+   * Events before this one: the id of an event, or `next` of the page before. Empty: the newest.
+   *
+   * @generated from field: string before = 4;
+   */
+  before: string;
+};
+
+/**
+ * Describes the message fanfare.v1.GetHistoryRequest.
+ * Use `create(GetHistoryRequestSchema)` to create a new message.
+ */
+export declare const GetHistoryRequestSchema: GenMessage<GetHistoryRequest>;
+
+/**
+ * @generated from message fanfare.v1.GetHistoryResponse
+ */
+export declare type GetHistoryResponse = Message<"fanfare.v1.GetHistoryResponse"> & {
+  /**
+   * The newest first.
+   *
+   * @generated from field: repeated fanfare.v1.Event events = 1;
+   */
+  events: Event[];
+
+  /**
+   * Where the next page begins, to be given as `before`; empty when there are no older events.
+   *
+   * @generated from field: string next = 2;
+   */
+  next: string;
+
+  /**
+   * There may be older events.
+   *
+   * @generated from field: bool more = 3;
+   */
+  more: boolean;
+};
+
+/**
+ * Describes the message fanfare.v1.GetHistoryResponse.
+ * Use `create(GetHistoryResponseSchema)` to create a new message.
+ */
+export declare const GetHistoryResponseSchema: GenMessage<GetHistoryResponse>;
+
+/**
+ * @generated from message fanfare.v1.RemoveFromRoomRequest
+ */
+export declare type RemoveFromRoomRequest = Message<"fanfare.v1.RemoveFromRoomRequest"> & {
+  /**
+   * Empty: the token's tenant.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: string user_id = 2;
+   */
+  userId: string;
+
+  /**
+   * @generated from field: string room = 3;
+   */
+  room: string;
+};
+
+/**
+ * Describes the message fanfare.v1.RemoveFromRoomRequest.
+ * Use `create(RemoveFromRoomRequestSchema)` to create a new message.
+ */
+export declare const RemoveFromRoomRequestSchema: GenMessage<RemoveFromRoomRequest>;
+
+/**
+ * @generated from message fanfare.v1.RemoveFromRoomResponse
+ */
+export declare type RemoveFromRoomResponse = Message<"fanfare.v1.RemoveFromRoomResponse"> & {
+  /**
+   * Connected sessions that were in the room.
+   *
+   * @generated from field: uint32 sessions = 1;
+   */
+  sessions: number;
+};
+
+/**
+ * Describes the message fanfare.v1.RemoveFromRoomResponse.
+ * Use `create(RemoveFromRoomResponseSchema)` to create a new message.
+ */
+export declare const RemoveFromRoomResponseSchema: GenMessage<RemoveFromRoomResponse>;
+
+/**
  * @generated from service fanfare.v1.Realtime
  */
 export declare const Realtime: GenService<{
@@ -599,8 +877,8 @@ export declare const Realtime: GenService<{
    * UNAVAILABLE when the server shuts down (resume with the last cursor).
    *
    * Needs the scope `subscribe`, or a user token: `org`, the user's own `user:`
-   * room, and rooms of other kinds (restricted to the token's `rooms`
-   * claim when it has one).
+   * room, and rooms of other kinds as their rule says (RoomOptions in catalog.proto).
+   * Ends with PERMISSION_DENIED when the user is taken out of a room (RemoveFromRoom).
    *
    * @generated from rpc fanfare.v1.Realtime.Subscribe
    */
@@ -622,6 +900,37 @@ export declare const Realtime: GenService<{
     output: typeof GetPresenceResponseSchema;
   },
   /**
+   * The stored events of a room, the newest first, a page at a time. Needs the same rights as
+   * Subscribe.
+   *
+   * A page is bounded by its events, their bytes (1 MiB) and the part of the log that is searched
+   * (10,000 events). A page may hold fewer events than asked for, or none, and still have `more`.
+   * History ends where the log's retention ends. OUT_OF_RANGE and REASON_RESET when `before` is of
+   * another history of the log: begin again with the newest page.
+   *
+   * @generated from rpc fanfare.v1.Realtime.GetHistory
+   */
+  getHistory: {
+    methodKind: "unary";
+    input: typeof GetHistoryRequestSchema;
+    output: typeof GetHistoryResponseSchema;
+  },
+  /**
+   * The current state of rooms: for each room and key the newest event whose type declares
+   * `state`, in pages. The pages and the log after the cursor of the first page together are the
+   * whole truth: an entry that changes while the pages are read is left out, because the log has its
+   * event. Needs what Subscribe needs.
+   *
+   * OUT_OF_RANGE and REASON_RESET: history was lost since the first page; begin again.
+   *
+   * @generated from rpc fanfare.v1.Realtime.GetState
+   */
+  getState: {
+    methodKind: "unary";
+    input: typeof GetStateRequestSchema;
+    output: typeof GetStateResponseSchema;
+  },
+  /**
    * Ends sessions, on every bridge. The sessions are told `message` and whether to come back. Needs the scope
    * `admin`.
    *
@@ -631,6 +940,23 @@ export declare const Realtime: GenService<{
     methodKind: "unary";
     input: typeof DisconnectRequestSchema;
     output: typeof DisconnectResponseSchema;
+  },
+  /**
+   * Takes a user out of a room: all of the user's sessions, on every bridge, and also those that were lost
+   * and can be recovered. They get no notice; the room is told as when a session leaves it. Subscriptions
+   * of the user that read the room end with PERMISSION_DENIED. It is no ban: whoever may enter the room may
+   * enter it again, so change first what the rule asks, e.g. the token's `rooms` claim (Admin.Revoke ends
+   * old tokens). Needs the scope `admin`.
+   *
+   * INVALID_ARGUMENT: "org" and "user:…", which sessions cannot leave. UNAVAILABLE: a server of the group
+   * did not confirm in time; call it again.
+   *
+   * @generated from rpc fanfare.v1.Realtime.RemoveFromRoom
+   */
+  removeFromRoom: {
+    methodKind: "unary";
+    input: typeof RemoveFromRoomRequestSchema;
+    output: typeof RemoveFromRoomResponseSchema;
   },
 }>;
 

@@ -17,7 +17,7 @@ import { file_google_protobuf_any, file_google_protobuf_timestamp } from "@bufbu
  * Describes the file fanfare/v1/realtime.proto.
  */
 export const file_fanfare_v1_realtime = /*@__PURE__*/
-  fileDesc("ChlmYW5mYXJlL3YxL3JlYWx0aW1lLnByb3RvEgpmYW5mYXJlLnYxIlkKBlRhcmdldBIOCgZ0ZW5hbnQYASABKAkSDQoFcm9vbXMYAiADKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJEhcKD2V4Y2VwdF9zZXNzaW9ucxgEIAMoCSJYCg1Ob3RpZnlSZXF1ZXN0EiIKBnRhcmdldBgBIAEoCzISLmZhbmZhcmUudjEuVGFyZ2V0EiMKBWV2ZW50GAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSJmCg5Ob3RpZnlSZXNwb25zZRIKCgJpZBgBIAEoCRILCgNzZXEYAiABKAQSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJZHVwbGljYXRlGAQgASgIIkAKEFN1YnNjcmliZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEg0KBXJvb21zGAIgAygJEg0KBWFmdGVyGAMgASgJImkKEVN1YnNjcmliZVJlc3BvbnNlEiIKBWV2ZW50GAEgASgLMhEuZmFuZmFyZS52MS5FdmVudEgAEigKCHBvc2l0aW9uGAIgASgLMhQuZmFuZmFyZS52MS5Qb3NpdGlvbkgAQgYKBGtpbmQiGgoIUG9zaXRpb24SDgoGY3Vyc29yGAEgASgJIqABCgVFdmVudBIKCgJpZBgBIAEoCRILCgNzZXEYAiABKAQSDgoGdGVuYW50GAMgASgJEg0KBXJvb21zGAQgAygJEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNlbmRlchgGIAEoCRIlCgdwYXlsb2FkGAcgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSJYChJHZXRQcmVzZW5jZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEgwKBHJvb20YAiABKAkSFQoNYWZ0ZXJfdXNlcl9pZBgDIAEoCRINCgVsaW1pdBgEIAEoDSJ3ChNHZXRQcmVzZW5jZVJlc3BvbnNlEicKBXVzZXJzGAEgAygLMhguZmFuZmFyZS52MS5Vc2VyUHJlc2VuY2USEgoKdXNlcl9jb3VudBgCIAEoBBIVCg1zZXNzaW9uX2NvdW50GAMgASgEEgwKBG1vcmUYBCABKAgicQoMVXNlclByZXNlbmNlEg8KB3VzZXJfaWQYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJEg4KBm9ubGluZRgDIAEoCBItCghzZXNzaW9ucxgEIAMoCzIbLmZhbmZhcmUudjEuU2Vzc2lvblByZXNlbmNlIqABCg9TZXNzaW9uUHJlc2VuY2USEgoKc2Vzc2lvbl9pZBgBIAEoCRIoCgl0cmFuc3BvcnQYAiABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydBIwCgxjb25uZWN0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBmJyaWRnZRgEIAEoCRINCgVyb29tcxgFIAMoCSKNAQoRRGlzY29ubmVjdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhEKB3VzZXJfaWQYAiABKAlIABIUCgpzZXNzaW9uX2lkGAMgASgJSAASEwoJZXZlcnlib2R5GAQgASgISAASDwoHbWVzc2FnZRgFIAEoCRIRCglyZWNvbm5lY3QYBiABKAhCBgoEd2hvbSImChJEaXNjb25uZWN0UmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0iywEKBkNhbGxlchIOCgZ0ZW5hbnQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIRCgl1c2VyX25hbWUYAyABKAkSEgoKc2Vzc2lvbl9pZBgEIAEoCRITCgtjbGFpbXNfanNvbhgFIAEoDBINCgVyb29tcxgGIAMoCRIYChByb29tc19yZXN0cmljdGVkGAcgASgIEigKCXRyYW5zcG9ydBgIIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0EhEKCW5hbWVzcGFjZRgJIAEoCTL/AgoIUmVhbHRpbWUSPwoGTm90aWZ5EhkuZmFuZmFyZS52MS5Ob3RpZnlSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJJCgxOb3RpZnlTdHJlYW0SGS5mYW5mYXJlLnYxLk5vdGlmeVJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlKAEwARJKCglTdWJzY3JpYmUSHC5mYW5mYXJlLnYxLlN1YnNjcmliZVJlcXVlc3QaHS5mYW5mYXJlLnYxLlN1YnNjcmliZVJlc3BvbnNlMAESTgoLR2V0UHJlc2VuY2USHi5mYW5mYXJlLnYxLkdldFByZXNlbmNlUmVxdWVzdBofLmZhbmZhcmUudjEuR2V0UHJlc2VuY2VSZXNwb25zZRJLCgpEaXNjb25uZWN0Eh0uZmFuZmFyZS52MS5EaXNjb25uZWN0UmVxdWVzdBoeLmZhbmZhcmUudjEuRGlzY29ubmVjdFJlc3BvbnNlYgZwcm90bzM", [file_fanfare_v1_catalog, file_google_protobuf_any, file_google_protobuf_timestamp]);
+  fileDesc("ChlmYW5mYXJlL3YxL3JlYWx0aW1lLnByb3RvEgpmYW5mYXJlLnYxIo8BCgZUYXJnZXQSDgoGdGVuYW50GAEgASgJEg0KBXJvb21zGAIgAygJEhcKD2lkZW1wb3RlbmN5X2tleRgDIAEoCRIXCg9leGNlcHRfc2Vzc2lvbnMYBCADKAkSHgoRZXhwZWN0ZWRfcmV2aXNpb24YFCABKARIAIgBAUIUChJfZXhwZWN0ZWRfcmV2aXNpb24iWAoNTm90aWZ5UmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIjCgVldmVudBgCIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiZgoOTm90aWZ5UmVzcG9uc2USCgoCaWQYASABKAkSCwoDc2VxGAIgASgEEigKBHRpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWR1cGxpY2F0ZRgEIAEoCCJUChBTdWJzY3JpYmVSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRINCgVyb29tcxgCIAMoCRINCgVhZnRlchgDIAEoCRISCgp3aXRoX3N0YXRlGBQgASgIIpUBChFTdWJzY3JpYmVSZXNwb25zZRIiCgVldmVudBgBIAEoCzIRLmZhbmZhcmUudjEuRXZlbnRIABIoCghwb3NpdGlvbhgCIAEoCzIULmZhbmZhcmUudjEuUG9zaXRpb25IABIqCgVzdGF0ZRgUIAEoCzIZLmZhbmZhcmUudjEuU3RhdGVTbmFwc2hvdEgAQgYKBGtpbmQiRwoNU3RhdGVTbmFwc2hvdBInCgdlbnRyaWVzGAEgAygLMhYuZmFuZmFyZS52MS5TdGF0ZUVudHJ5Eg0KBWZpcnN0GAIgASgIInkKClN0YXRlRW50cnkSDAoEcm9vbRgBIAEoCRILCgNrZXkYAiABKAkSIAoFZXZlbnQYAyABKAsyES5mYW5mYXJlLnYxLkV2ZW50Ei4KCmV4cGlyZXNfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKD0dldFN0YXRlUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSDQoFcm9vbXMYAiADKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAkiZAoQR2V0U3RhdGVSZXNwb25zZRInCgdlbnRyaWVzGAEgAygLMhYuZmFuZmFyZS52MS5TdGF0ZUVudHJ5Eg4KBmN1cnNvchgCIAEoCRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiGgoIUG9zaXRpb24SDgoGY3Vyc29yGAEgASgJIqABCgVFdmVudBIKCgJpZBgBIAEoCRILCgNzZXEYAiABKAQSDgoGdGVuYW50GAMgASgJEg0KBXJvb21zGAQgAygJEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNlbmRlchgGIAEoCRIlCgdwYXlsb2FkGAcgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSJYChJHZXRQcmVzZW5jZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEgwKBHJvb20YAiABKAkSFQoNYWZ0ZXJfdXNlcl9pZBgDIAEoCRINCgVsaW1pdBgEIAEoDSJ3ChNHZXRQcmVzZW5jZVJlc3BvbnNlEicKBXVzZXJzGAEgAygLMhguZmFuZmFyZS52MS5Vc2VyUHJlc2VuY2USEgoKdXNlcl9jb3VudBgCIAEoBBIVCg1zZXNzaW9uX2NvdW50GAMgASgEEgwKBG1vcmUYBCABKAgicQoMVXNlclByZXNlbmNlEg8KB3VzZXJfaWQYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJEg4KBm9ubGluZRgDIAEoCBItCghzZXNzaW9ucxgEIAMoCzIbLmZhbmZhcmUudjEuU2Vzc2lvblByZXNlbmNlIqABCg9TZXNzaW9uUHJlc2VuY2USEgoKc2Vzc2lvbl9pZBgBIAEoCRIoCgl0cmFuc3BvcnQYAiABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydBIwCgxjb25uZWN0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBmJyaWRnZRgEIAEoCRINCgVyb29tcxgFIAMoCSKNAQoRRGlzY29ubmVjdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhEKB3VzZXJfaWQYAiABKAlIABIUCgpzZXNzaW9uX2lkGAMgASgJSAASEwoJZXZlcnlib2R5GAQgASgISAASDwoHbWVzc2FnZRgFIAEoCRIRCglyZWNvbm5lY3QYBiABKAhCBgoEd2hvbSImChJEaXNjb25uZWN0UmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0iywEKBkNhbGxlchIOCgZ0ZW5hbnQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIRCgl1c2VyX25hbWUYAyABKAkSEgoKc2Vzc2lvbl9pZBgEIAEoCRITCgtjbGFpbXNfanNvbhgFIAEoDBINCgVyb29tcxgGIAMoCRIYChByb29tc19yZXN0cmljdGVkGAcgASgIEigKCXRyYW5zcG9ydBgIIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0EhEKCW5hbWVzcGFjZRgJIAEoCSJQChFHZXRIaXN0b3J5UmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSDAoEcm9vbRgCIAEoCRINCgVsaW1pdBgDIAEoDRIOCgZiZWZvcmUYBCABKAkiUwoSR2V0SGlzdG9yeVJlc3BvbnNlEiEKBmV2ZW50cxgBIAMoCzIRLmZhbmZhcmUudjEuRXZlbnQSDAoEbmV4dBgCIAEoCRIMCgRtb3JlGAMgASgIIkYKFVJlbW92ZUZyb21Sb29tUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgRyb29tGAMgASgJIioKFlJlbW92ZUZyb21Sb29tUmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0y7AQKCFJlYWx0aW1lEj8KBk5vdGlmeRIZLmZhbmZhcmUudjEuTm90aWZ5UmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USSQoMTm90aWZ5U3RyZWFtEhkuZmFuZmFyZS52MS5Ob3RpZnlSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZSgBMAESSgoJU3Vic2NyaWJlEhwuZmFuZmFyZS52MS5TdWJzY3JpYmVSZXF1ZXN0Gh0uZmFuZmFyZS52MS5TdWJzY3JpYmVSZXNwb25zZTABEk4KC0dldFByZXNlbmNlEh4uZmFuZmFyZS52MS5HZXRQcmVzZW5jZVJlcXVlc3QaHy5mYW5mYXJlLnYxLkdldFByZXNlbmNlUmVzcG9uc2USSwoKR2V0SGlzdG9yeRIdLmZhbmZhcmUudjEuR2V0SGlzdG9yeVJlcXVlc3QaHi5mYW5mYXJlLnYxLkdldEhpc3RvcnlSZXNwb25zZRJFCghHZXRTdGF0ZRIbLmZhbmZhcmUudjEuR2V0U3RhdGVSZXF1ZXN0GhwuZmFuZmFyZS52MS5HZXRTdGF0ZVJlc3BvbnNlEksKCkRpc2Nvbm5lY3QSHS5mYW5mYXJlLnYxLkRpc2Nvbm5lY3RSZXF1ZXN0Gh4uZmFuZmFyZS52MS5EaXNjb25uZWN0UmVzcG9uc2USVwoOUmVtb3ZlRnJvbVJvb20SIS5mYW5mYXJlLnYxLlJlbW92ZUZyb21Sb29tUmVxdWVzdBoiLmZhbmZhcmUudjEuUmVtb3ZlRnJvbVJvb21SZXNwb25zZWIGcHJvdG8z", [file_fanfare_v1_catalog, file_google_protobuf_any, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message fanfare.v1.Target.
@@ -55,67 +55,123 @@ export const SubscribeResponseSchema = /*@__PURE__*/
   messageDesc(file_fanfare_v1_realtime, 4);
 
 /**
+ * Describes the message fanfare.v1.StateSnapshot.
+ * Use `create(StateSnapshotSchema)` to create a new message.
+ */
+export const StateSnapshotSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 5);
+
+/**
+ * Describes the message fanfare.v1.StateEntry.
+ * Use `create(StateEntrySchema)` to create a new message.
+ */
+export const StateEntrySchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 6);
+
+/**
+ * Describes the message fanfare.v1.GetStateRequest.
+ * Use `create(GetStateRequestSchema)` to create a new message.
+ */
+export const GetStateRequestSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 7);
+
+/**
+ * Describes the message fanfare.v1.GetStateResponse.
+ * Use `create(GetStateResponseSchema)` to create a new message.
+ */
+export const GetStateResponseSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 8);
+
+/**
  * Describes the message fanfare.v1.Position.
  * Use `create(PositionSchema)` to create a new message.
  */
 export const PositionSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 5);
+  messageDesc(file_fanfare_v1_realtime, 9);
 
 /**
  * Describes the message fanfare.v1.Event.
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 6);
+  messageDesc(file_fanfare_v1_realtime, 10);
 
 /**
  * Describes the message fanfare.v1.GetPresenceRequest.
  * Use `create(GetPresenceRequestSchema)` to create a new message.
  */
 export const GetPresenceRequestSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 7);
+  messageDesc(file_fanfare_v1_realtime, 11);
 
 /**
  * Describes the message fanfare.v1.GetPresenceResponse.
  * Use `create(GetPresenceResponseSchema)` to create a new message.
  */
 export const GetPresenceResponseSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 8);
+  messageDesc(file_fanfare_v1_realtime, 12);
 
 /**
  * Describes the message fanfare.v1.UserPresence.
  * Use `create(UserPresenceSchema)` to create a new message.
  */
 export const UserPresenceSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 9);
+  messageDesc(file_fanfare_v1_realtime, 13);
 
 /**
  * Describes the message fanfare.v1.SessionPresence.
  * Use `create(SessionPresenceSchema)` to create a new message.
  */
 export const SessionPresenceSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 10);
+  messageDesc(file_fanfare_v1_realtime, 14);
 
 /**
  * Describes the message fanfare.v1.DisconnectRequest.
  * Use `create(DisconnectRequestSchema)` to create a new message.
  */
 export const DisconnectRequestSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 11);
+  messageDesc(file_fanfare_v1_realtime, 15);
 
 /**
  * Describes the message fanfare.v1.DisconnectResponse.
  * Use `create(DisconnectResponseSchema)` to create a new message.
  */
 export const DisconnectResponseSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 12);
+  messageDesc(file_fanfare_v1_realtime, 16);
 
 /**
  * Describes the message fanfare.v1.Caller.
  * Use `create(CallerSchema)` to create a new message.
  */
 export const CallerSchema = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 13);
+  messageDesc(file_fanfare_v1_realtime, 17);
+
+/**
+ * Describes the message fanfare.v1.GetHistoryRequest.
+ * Use `create(GetHistoryRequestSchema)` to create a new message.
+ */
+export const GetHistoryRequestSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 18);
+
+/**
+ * Describes the message fanfare.v1.GetHistoryResponse.
+ * Use `create(GetHistoryResponseSchema)` to create a new message.
+ */
+export const GetHistoryResponseSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 19);
+
+/**
+ * Describes the message fanfare.v1.RemoveFromRoomRequest.
+ * Use `create(RemoveFromRoomRequestSchema)` to create a new message.
+ */
+export const RemoveFromRoomRequestSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 20);
+
+/**
+ * Describes the message fanfare.v1.RemoveFromRoomResponse.
+ * Use `create(RemoveFromRoomResponseSchema)` to create a new message.
+ */
+export const RemoveFromRoomResponseSchema = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 21);
 
 /**
  * @generated from service fanfare.v1.Realtime

@@ -198,6 +198,13 @@ export enum Reason {
    * @generated from enum value: REASON_TOKEN_REVOKED = 2016;
    */
   TOKEN_REVOKED = 2016,
+
+  /**
+   * The state has another revision than the producer expects. Read it, and make another request.
+   *
+   * @generated from enum value: REASON_REVISION = 2020;
+   */
+  REVISION = 2020,
 }
 
 /**

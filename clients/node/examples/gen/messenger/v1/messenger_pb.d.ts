@@ -196,6 +196,72 @@ export declare type ChatRef = Message<"messenger.v1.ChatRef"> & {
 export declare const ChatRefSchema: GenMessage<ChatRef>;
 
 /**
+ * Where a chat's customer writes.
+ *
+ * @generated from message messenger.v1.GetMessagesRequest
+ */
+export declare type GetMessagesRequest = Message<"messenger.v1.GetMessagesRequest"> & {
+  /**
+   * The chat's number within the organization.
+   *
+   * @generated from field: int64 chat_id = 1 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * At most so many messages: 1 to 200, absent means 50.
+   *
+   * @generated from field: uint32 limit = 2;
+   */
+  limit: number;
+
+  /**
+   * `next` of the page before; absent: the newest messages.
+   *
+   * @generated from field: string before = 3;
+   */
+  before: string;
+};
+
+/**
+ * Describes the message messenger.v1.GetMessagesRequest.
+ * Use `create(GetMessagesRequestSchema)` to create a new message.
+ */
+export declare const GetMessagesRequestSchema: GenMessage<GetMessagesRequest>;
+
+/**
+ * Messages of a chat.
+ *
+ * @generated from message messenger.v1.MessageHistory
+ */
+export declare type MessageHistory = Message<"messenger.v1.MessageHistory"> & {
+  /**
+   * @generated from field: int64 chat_id = 1 [jstype = JS_NUMBER];
+   */
+  chatId: bigint;
+
+  /**
+   * The newest first.
+   *
+   * @generated from field: repeated messenger.v1.NewMessage messages = 2;
+   */
+  messages: NewMessage[];
+
+  /**
+   * Where the page of older messages begins; empty: there are none.
+   *
+   * @generated from field: string next = 3;
+   */
+  next: string;
+};
+
+/**
+ * Describes the message messenger.v1.MessageHistory.
+ * Use `create(MessageHistorySchema)` to create a new message.
+ */
+export declare const MessageHistorySchema: GenMessage<MessageHistory>;
+
+/**
  * A chat was created. To the organization.
  *
  * @generated from message messenger.v1.NewChat
@@ -1230,8 +1296,6 @@ export declare type MessengerEvent = Message<"messenger.v1.MessengerEvent"> & {
 export declare const MessengerEventSchema: GenMessage<MessengerEvent>;
 
 /**
- * Where a chat's customer writes.
- *
  * @generated from enum messenger.v1.Channel
  */
 export enum Channel {
@@ -1548,6 +1612,16 @@ export declare const MessengerClient: GenService<{
     methodKind: "unary";
     input: typeof ChatRefSchema;
     output: typeof ChatRefSchema;
+  },
+  /**
+   * A page of the chat's messages, the newest first.
+   *
+   * @generated from rpc messenger.v1.MessengerClient.GetMessages
+   */
+  getMessages: {
+    methodKind: "unary";
+    input: typeof GetMessagesRequestSchema;
+    output: typeof MessageHistorySchema;
   },
   /**
    * Tells the others in the chat that the caller types.

@@ -21,7 +21,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file fanfare/v1/realtime.proto.
  */
 export const file_fanfare_v1_realtime: GenFile = /*@__PURE__*/
-  fileDesc("ChlmYW5mYXJlL3YxL3JlYWx0aW1lLnByb3RvEgpmYW5mYXJlLnYxIlkKBlRhcmdldBIOCgZ0ZW5hbnQYASABKAkSDQoFcm9vbXMYAiADKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJEhcKD2V4Y2VwdF9zZXNzaW9ucxgEIAMoCSJYCg1Ob3RpZnlSZXF1ZXN0EiIKBnRhcmdldBgBIAEoCzISLmZhbmZhcmUudjEuVGFyZ2V0EiMKBWV2ZW50GAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSJmCg5Ob3RpZnlSZXNwb25zZRIKCgJpZBgBIAEoCRILCgNzZXEYAiABKAQSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJZHVwbGljYXRlGAQgASgIIkAKEFN1YnNjcmliZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEg0KBXJvb21zGAIgAygJEg0KBWFmdGVyGAMgASgJImkKEVN1YnNjcmliZVJlc3BvbnNlEiIKBWV2ZW50GAEgASgLMhEuZmFuZmFyZS52MS5FdmVudEgAEigKCHBvc2l0aW9uGAIgASgLMhQuZmFuZmFyZS52MS5Qb3NpdGlvbkgAQgYKBGtpbmQiGgoIUG9zaXRpb24SDgoGY3Vyc29yGAEgASgJIqABCgVFdmVudBIKCgJpZBgBIAEoCRILCgNzZXEYAiABKAQSDgoGdGVuYW50GAMgASgJEg0KBXJvb21zGAQgAygJEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNlbmRlchgGIAEoCRIlCgdwYXlsb2FkGAcgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSJYChJHZXRQcmVzZW5jZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEgwKBHJvb20YAiABKAkSFQoNYWZ0ZXJfdXNlcl9pZBgDIAEoCRINCgVsaW1pdBgEIAEoDSJ3ChNHZXRQcmVzZW5jZVJlc3BvbnNlEicKBXVzZXJzGAEgAygLMhguZmFuZmFyZS52MS5Vc2VyUHJlc2VuY2USEgoKdXNlcl9jb3VudBgCIAEoBBIVCg1zZXNzaW9uX2NvdW50GAMgASgEEgwKBG1vcmUYBCABKAgicQoMVXNlclByZXNlbmNlEg8KB3VzZXJfaWQYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJEg4KBm9ubGluZRgDIAEoCBItCghzZXNzaW9ucxgEIAMoCzIbLmZhbmZhcmUudjEuU2Vzc2lvblByZXNlbmNlIqABCg9TZXNzaW9uUHJlc2VuY2USEgoKc2Vzc2lvbl9pZBgBIAEoCRIoCgl0cmFuc3BvcnQYAiABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydBIwCgxjb25uZWN0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBmJyaWRnZRgEIAEoCRINCgVyb29tcxgFIAMoCSKNAQoRRGlzY29ubmVjdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhEKB3VzZXJfaWQYAiABKAlIABIUCgpzZXNzaW9uX2lkGAMgASgJSAASEwoJZXZlcnlib2R5GAQgASgISAASDwoHbWVzc2FnZRgFIAEoCRIRCglyZWNvbm5lY3QYBiABKAhCBgoEd2hvbSImChJEaXNjb25uZWN0UmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0iywEKBkNhbGxlchIOCgZ0ZW5hbnQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIRCgl1c2VyX25hbWUYAyABKAkSEgoKc2Vzc2lvbl9pZBgEIAEoCRITCgtjbGFpbXNfanNvbhgFIAEoDBINCgVyb29tcxgGIAMoCRIYChByb29tc19yZXN0cmljdGVkGAcgASgIEigKCXRyYW5zcG9ydBgIIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0EhEKCW5hbWVzcGFjZRgJIAEoCTL/AgoIUmVhbHRpbWUSPwoGTm90aWZ5EhkuZmFuZmFyZS52MS5Ob3RpZnlSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZRJJCgxOb3RpZnlTdHJlYW0SGS5mYW5mYXJlLnYxLk5vdGlmeVJlcXVlc3QaGi5mYW5mYXJlLnYxLk5vdGlmeVJlc3BvbnNlKAEwARJKCglTdWJzY3JpYmUSHC5mYW5mYXJlLnYxLlN1YnNjcmliZVJlcXVlc3QaHS5mYW5mYXJlLnYxLlN1YnNjcmliZVJlc3BvbnNlMAESTgoLR2V0UHJlc2VuY2USHi5mYW5mYXJlLnYxLkdldFByZXNlbmNlUmVxdWVzdBofLmZhbmZhcmUudjEuR2V0UHJlc2VuY2VSZXNwb25zZRJLCgpEaXNjb25uZWN0Eh0uZmFuZmFyZS52MS5EaXNjb25uZWN0UmVxdWVzdBoeLmZhbmZhcmUudjEuRGlzY29ubmVjdFJlc3BvbnNlYgZwcm90bzM", [file_fanfare_v1_catalog, file_google_protobuf_any, file_google_protobuf_timestamp]);
+  fileDesc("ChlmYW5mYXJlL3YxL3JlYWx0aW1lLnByb3RvEgpmYW5mYXJlLnYxIo8BCgZUYXJnZXQSDgoGdGVuYW50GAEgASgJEg0KBXJvb21zGAIgAygJEhcKD2lkZW1wb3RlbmN5X2tleRgDIAEoCRIXCg9leGNlcHRfc2Vzc2lvbnMYBCADKAkSHgoRZXhwZWN0ZWRfcmV2aXNpb24YFCABKARIAIgBAUIUChJfZXhwZWN0ZWRfcmV2aXNpb24iWAoNTm90aWZ5UmVxdWVzdBIiCgZ0YXJnZXQYASABKAsyEi5mYW5mYXJlLnYxLlRhcmdldBIjCgVldmVudBgCIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkiZgoOTm90aWZ5UmVzcG9uc2USCgoCaWQYASABKAkSCwoDc2VxGAIgASgEEigKBHRpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCWR1cGxpY2F0ZRgEIAEoCCJUChBTdWJzY3JpYmVSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRINCgVyb29tcxgCIAMoCRINCgVhZnRlchgDIAEoCRISCgp3aXRoX3N0YXRlGBQgASgIIpUBChFTdWJzY3JpYmVSZXNwb25zZRIiCgVldmVudBgBIAEoCzIRLmZhbmZhcmUudjEuRXZlbnRIABIoCghwb3NpdGlvbhgCIAEoCzIULmZhbmZhcmUudjEuUG9zaXRpb25IABIqCgVzdGF0ZRgUIAEoCzIZLmZhbmZhcmUudjEuU3RhdGVTbmFwc2hvdEgAQgYKBGtpbmQiRwoNU3RhdGVTbmFwc2hvdBInCgdlbnRyaWVzGAEgAygLMhYuZmFuZmFyZS52MS5TdGF0ZUVudHJ5Eg0KBWZpcnN0GAIgASgIInkKClN0YXRlRW50cnkSDAoEcm9vbRgBIAEoCRILCgNrZXkYAiABKAkSIAoFZXZlbnQYAyABKAsyES5mYW5mYXJlLnYxLkV2ZW50Ei4KCmV4cGlyZXNfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKD0dldFN0YXRlUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSDQoFcm9vbXMYAiADKAkSEQoJcGFnZV9zaXplGAMgASgNEhIKCnBhZ2VfdG9rZW4YBCABKAkiZAoQR2V0U3RhdGVSZXNwb25zZRInCgdlbnRyaWVzGAEgAygLMhYuZmFuZmFyZS52MS5TdGF0ZUVudHJ5Eg4KBmN1cnNvchgCIAEoCRIXCg9uZXh0X3BhZ2VfdG9rZW4YAyABKAkiGgoIUG9zaXRpb24SDgoGY3Vyc29yGAEgASgJIqABCgVFdmVudBIKCgJpZBgBIAEoCRILCgNzZXEYAiABKAQSDgoGdGVuYW50GAMgASgJEg0KBXJvb21zGAQgAygJEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNlbmRlchgGIAEoCRIlCgdwYXlsb2FkGAcgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSJYChJHZXRQcmVzZW5jZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEgwKBHJvb20YAiABKAkSFQoNYWZ0ZXJfdXNlcl9pZBgDIAEoCRINCgVsaW1pdBgEIAEoDSJ3ChNHZXRQcmVzZW5jZVJlc3BvbnNlEicKBXVzZXJzGAEgAygLMhguZmFuZmFyZS52MS5Vc2VyUHJlc2VuY2USEgoKdXNlcl9jb3VudBgCIAEoBBIVCg1zZXNzaW9uX2NvdW50GAMgASgEEgwKBG1vcmUYBCABKAgicQoMVXNlclByZXNlbmNlEg8KB3VzZXJfaWQYASABKAkSEQoJdXNlcl9uYW1lGAIgASgJEg4KBm9ubGluZRgDIAEoCBItCghzZXNzaW9ucxgEIAMoCzIbLmZhbmZhcmUudjEuU2Vzc2lvblByZXNlbmNlIqABCg9TZXNzaW9uUHJlc2VuY2USEgoKc2Vzc2lvbl9pZBgBIAEoCRIoCgl0cmFuc3BvcnQYAiABKA4yFS5mYW5mYXJlLnYxLlRyYW5zcG9ydBIwCgxjb25uZWN0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBmJyaWRnZRgEIAEoCRINCgVyb29tcxgFIAMoCSKNAQoRRGlzY29ubmVjdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhEKB3VzZXJfaWQYAiABKAlIABIUCgpzZXNzaW9uX2lkGAMgASgJSAASEwoJZXZlcnlib2R5GAQgASgISAASDwoHbWVzc2FnZRgFIAEoCRIRCglyZWNvbm5lY3QYBiABKAhCBgoEd2hvbSImChJEaXNjb25uZWN0UmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0iywEKBkNhbGxlchIOCgZ0ZW5hbnQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIRCgl1c2VyX25hbWUYAyABKAkSEgoKc2Vzc2lvbl9pZBgEIAEoCRITCgtjbGFpbXNfanNvbhgFIAEoDBINCgVyb29tcxgGIAMoCRIYChByb29tc19yZXN0cmljdGVkGAcgASgIEigKCXRyYW5zcG9ydBgIIAEoDjIVLmZhbmZhcmUudjEuVHJhbnNwb3J0EhEKCW5hbWVzcGFjZRgJIAEoCSJQChFHZXRIaXN0b3J5UmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSDAoEcm9vbRgCIAEoCRINCgVsaW1pdBgDIAEoDRIOCgZiZWZvcmUYBCABKAkiUwoSR2V0SGlzdG9yeVJlc3BvbnNlEiEKBmV2ZW50cxgBIAMoCzIRLmZhbmZhcmUudjEuRXZlbnQSDAoEbmV4dBgCIAEoCRIMCgRtb3JlGAMgASgIIkYKFVJlbW92ZUZyb21Sb29tUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgRyb29tGAMgASgJIioKFlJlbW92ZUZyb21Sb29tUmVzcG9uc2USEAoIc2Vzc2lvbnMYASABKA0y7AQKCFJlYWx0aW1lEj8KBk5vdGlmeRIZLmZhbmZhcmUudjEuTm90aWZ5UmVxdWVzdBoaLmZhbmZhcmUudjEuTm90aWZ5UmVzcG9uc2USSQoMTm90aWZ5U3RyZWFtEhkuZmFuZmFyZS52MS5Ob3RpZnlSZXF1ZXN0GhouZmFuZmFyZS52MS5Ob3RpZnlSZXNwb25zZSgBMAESSgoJU3Vic2NyaWJlEhwuZmFuZmFyZS52MS5TdWJzY3JpYmVSZXF1ZXN0Gh0uZmFuZmFyZS52MS5TdWJzY3JpYmVSZXNwb25zZTABEk4KC0dldFByZXNlbmNlEh4uZmFuZmFyZS52MS5HZXRQcmVzZW5jZVJlcXVlc3QaHy5mYW5mYXJlLnYxLkdldFByZXNlbmNlUmVzcG9uc2USSwoKR2V0SGlzdG9yeRIdLmZhbmZhcmUudjEuR2V0SGlzdG9yeVJlcXVlc3QaHi5mYW5mYXJlLnYxLkdldEhpc3RvcnlSZXNwb25zZRJFCghHZXRTdGF0ZRIbLmZhbmZhcmUudjEuR2V0U3RhdGVSZXF1ZXN0GhwuZmFuZmFyZS52MS5HZXRTdGF0ZVJlc3BvbnNlEksKCkRpc2Nvbm5lY3QSHS5mYW5mYXJlLnYxLkRpc2Nvbm5lY3RSZXF1ZXN0Gh4uZmFuZmFyZS52MS5EaXNjb25uZWN0UmVzcG9uc2USVwoOUmVtb3ZlRnJvbVJvb20SIS5mYW5mYXJlLnYxLlJlbW92ZUZyb21Sb29tUmVxdWVzdBoiLmZhbmZhcmUudjEuUmVtb3ZlRnJvbVJvb21SZXNwb25zZWIGcHJvdG8z", [file_fanfare_v1_catalog, file_google_protobuf_any, file_google_protobuf_timestamp]);
 
 /**
  * Where an event goes.
@@ -58,6 +58,16 @@ export type Target = Message<"fanfare.v1.Target"> & {
    * @generated from field: repeated string except_sessions = 4;
    */
   exceptSessions: string[];
+
+  /**
+   * For events whose type declares `state`: the event is published only if the entry of its key has
+   * this revision in each of its rooms. The revision of an entry is the seq of its event; 0: there
+   * must be no entry. Otherwise: ABORTED and REASON_REVISION, and the ErrorInfo's metadata
+   * `revision` is the one there is. Absent: whatever there is.
+   *
+   * @generated from field: optional uint64 expected_revision = 20;
+   */
+  expectedRevision?: bigint | undefined;
 };
 
 /**
@@ -141,7 +151,7 @@ export type SubscribeRequest = Message<"fanfare.v1.SubscribeRequest"> & {
   tenant: string;
 
   /**
-   * 1 to 256 rooms.
+   * 1 to 256 rooms. "*" alone is all rooms of the tenant; it needs the scope `subscribe`.
    *
    * @generated from field: repeated string rooms = 2;
    */
@@ -153,6 +163,16 @@ export type SubscribeRequest = Message<"fanfare.v1.SubscribeRequest"> & {
    * @generated from field: string after = 3;
    */
   after: string;
+
+  /**
+   * Without `after`: the current state of the rooms comes first, as StateSnapshot messages, then a
+   * Position, then every later event, without a gap and without a repeat. With `after`: the same
+   * instead of REASON_RESET; where the log reaches back to the cursor, there is no snapshot. Typed
+   * subscriptions get each entry as its event, before the first Position.
+   *
+   * @generated from field: bool with_state = 20;
+   */
+  withState: boolean;
 };
 
 /**
@@ -181,6 +201,12 @@ export type SubscribeResponse = Message<"fanfare.v1.SubscribeResponse"> & {
      */
     value: Position;
     case: "position";
+  } | {
+    /**
+     * @generated from field: fanfare.v1.StateSnapshot state = 20;
+     */
+    value: StateSnapshot;
+    case: "state";
   } | { case: undefined; value?: undefined };
 };
 
@@ -190,6 +216,145 @@ export type SubscribeResponse = Message<"fanfare.v1.SubscribeResponse"> & {
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
   messageDesc(file_fanfare_v1_realtime, 4);
+
+/**
+ * A part of the current state. All parts are consistent with the Position that follows them.
+ *
+ * @generated from message fanfare.v1.StateSnapshot
+ */
+export type StateSnapshot = Message<"fanfare.v1.StateSnapshot"> & {
+  /**
+   * @generated from field: repeated fanfare.v1.StateEntry entries = 1;
+   */
+  entries: StateEntry[];
+
+  /**
+   * It is the first part: what the subscriber knew of these rooms is void.
+   *
+   * @generated from field: bool first = 2;
+   */
+  first: boolean;
+};
+
+/**
+ * Describes the message fanfare.v1.StateSnapshot.
+ * Use `create(StateSnapshotSchema)` to create a new message.
+ */
+export const StateSnapshotSchema: GenMessage<StateSnapshot> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 5);
+
+/**
+ * The newest event of a room and key.
+ *
+ * @generated from message fanfare.v1.StateEntry
+ */
+export type StateEntry = Message<"fanfare.v1.StateEntry"> & {
+  /**
+   * One of the event's rooms.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * As the event's type makes it.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * @generated from field: fanfare.v1.Event event = 3;
+   */
+  event?: Event | undefined;
+
+  /**
+   * When the entry ends. Absent: not by itself.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 4;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message fanfare.v1.StateEntry.
+ * Use `create(StateEntrySchema)` to create a new message.
+ */
+export const StateEntrySchema: GenMessage<StateEntry> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 6);
+
+/**
+ * @generated from message fanfare.v1.GetStateRequest
+ */
+export type GetStateRequest = Message<"fanfare.v1.GetStateRequest"> & {
+  /**
+   * Empty: the token's tenant.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * 1 to 256 rooms.
+   *
+   * @generated from field: repeated string rooms = 2;
+   */
+  rooms: string[];
+
+  /**
+   * At most so many entries: 1 to 1000, 0 means 100. A page may have fewer, also none.
+   *
+   * @generated from field: uint32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * Of the page before; the rooms must be the same. Empty: the first page.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message fanfare.v1.GetStateRequest.
+ * Use `create(GetStateRequestSchema)` to create a new message.
+ */
+export const GetStateRequestSchema: GenMessage<GetStateRequest> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 7);
+
+/**
+ * @generated from message fanfare.v1.GetStateResponse
+ */
+export type GetStateResponse = Message<"fanfare.v1.GetStateResponse"> & {
+  /**
+   * By room, in the order of the request, then by package and key.
+   *
+   * @generated from field: repeated fanfare.v1.StateEntry entries = 1;
+   */
+  entries: StateEntry[];
+
+  /**
+   * The place in the log that the state is consistent with; the same in all pages.
+   *
+   * @generated from field: string cursor = 2;
+   */
+  cursor: string;
+
+  /**
+   * Empty: this is the last page.
+   *
+   * @generated from field: string next_page_token = 3;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message fanfare.v1.GetStateResponse.
+ * Use `create(GetStateResponseSchema)` to create a new message.
+ */
+export const GetStateResponseSchema: GenMessage<GetStateResponse> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 8);
 
 /**
  * A place in the log that the subscription has reached. Typed subscriptions
@@ -210,7 +375,7 @@ export type Position = Message<"fanfare.v1.Position"> & {
  * Use `create(PositionSchema)` to create a new message.
  */
 export const PositionSchema: GenMessage<Position> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 5);
+  messageDesc(file_fanfare_v1_realtime, 9);
 
 /**
  * @generated from message fanfare.v1.Event
@@ -270,7 +435,7 @@ export type Event = Message<"fanfare.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 6);
+  messageDesc(file_fanfare_v1_realtime, 10);
 
 /**
  * @generated from message fanfare.v1.GetPresenceRequest
@@ -310,7 +475,7 @@ export type GetPresenceRequest = Message<"fanfare.v1.GetPresenceRequest"> & {
  * Use `create(GetPresenceRequestSchema)` to create a new message.
  */
 export const GetPresenceRequestSchema: GenMessage<GetPresenceRequest> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 7);
+  messageDesc(file_fanfare_v1_realtime, 11);
 
 /**
  * @generated from message fanfare.v1.GetPresenceResponse
@@ -348,7 +513,7 @@ export type GetPresenceResponse = Message<"fanfare.v1.GetPresenceResponse"> & {
  * Use `create(GetPresenceResponseSchema)` to create a new message.
  */
 export const GetPresenceResponseSchema: GenMessage<GetPresenceResponse> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 8);
+  messageDesc(file_fanfare_v1_realtime, 12);
 
 /**
  * @generated from message fanfare.v1.UserPresence
@@ -384,7 +549,7 @@ export type UserPresence = Message<"fanfare.v1.UserPresence"> & {
  * Use `create(UserPresenceSchema)` to create a new message.
  */
 export const UserPresenceSchema: GenMessage<UserPresence> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 9);
+  messageDesc(file_fanfare_v1_realtime, 13);
 
 /**
  * @generated from message fanfare.v1.SessionPresence
@@ -423,7 +588,7 @@ export type SessionPresence = Message<"fanfare.v1.SessionPresence"> & {
  * Use `create(SessionPresenceSchema)` to create a new message.
  */
 export const SessionPresenceSchema: GenMessage<SessionPresence> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 10);
+  messageDesc(file_fanfare_v1_realtime, 14);
 
 /**
  * @generated from message fanfare.v1.DisconnectRequest
@@ -481,7 +646,7 @@ export type DisconnectRequest = Message<"fanfare.v1.DisconnectRequest"> & {
  * Use `create(DisconnectRequestSchema)` to create a new message.
  */
 export const DisconnectRequestSchema: GenMessage<DisconnectRequest> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 11);
+  messageDesc(file_fanfare_v1_realtime, 15);
 
 /**
  * @generated from message fanfare.v1.DisconnectResponse
@@ -500,7 +665,7 @@ export type DisconnectResponse = Message<"fanfare.v1.DisconnectResponse"> & {
  * Use `create(DisconnectResponseSchema)` to create a new message.
  */
 export const DisconnectResponseSchema: GenMessage<DisconnectResponse> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 12);
+  messageDesc(file_fanfare_v1_realtime, 16);
 
 /**
  * A verified user, as the server and upstreams learn of them.
@@ -568,7 +733,128 @@ export type Caller = Message<"fanfare.v1.Caller"> & {
  * Use `create(CallerSchema)` to create a new message.
  */
 export const CallerSchema: GenMessage<Caller> = /*@__PURE__*/
-  messageDesc(file_fanfare_v1_realtime, 13);
+  messageDesc(file_fanfare_v1_realtime, 17);
+
+/**
+ * @generated from message fanfare.v1.GetHistoryRequest
+ */
+export type GetHistoryRequest = Message<"fanfare.v1.GetHistoryRequest"> & {
+  /**
+   * Empty: the token's tenant.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Whose events.
+   *
+   * @generated from field: string room = 2;
+   */
+  room: string;
+
+  /**
+   * At most so many events: 1 to 200, 0 means 50.
+   *
+   * @generated from field: uint32 limit = 3;
+   */
+  limit: number;
+
+  /**
+   * Events before this one: the id of an event, or `next` of the page before. Empty: the newest.
+   *
+   * @generated from field: string before = 4;
+   */
+  before: string;
+};
+
+/**
+ * Describes the message fanfare.v1.GetHistoryRequest.
+ * Use `create(GetHistoryRequestSchema)` to create a new message.
+ */
+export const GetHistoryRequestSchema: GenMessage<GetHistoryRequest> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 18);
+
+/**
+ * @generated from message fanfare.v1.GetHistoryResponse
+ */
+export type GetHistoryResponse = Message<"fanfare.v1.GetHistoryResponse"> & {
+  /**
+   * The newest first.
+   *
+   * @generated from field: repeated fanfare.v1.Event events = 1;
+   */
+  events: Event[];
+
+  /**
+   * Where the next page begins, to be given as `before`; empty when there are no older events.
+   *
+   * @generated from field: string next = 2;
+   */
+  next: string;
+
+  /**
+   * There may be older events.
+   *
+   * @generated from field: bool more = 3;
+   */
+  more: boolean;
+};
+
+/**
+ * Describes the message fanfare.v1.GetHistoryResponse.
+ * Use `create(GetHistoryResponseSchema)` to create a new message.
+ */
+export const GetHistoryResponseSchema: GenMessage<GetHistoryResponse> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 19);
+
+/**
+ * @generated from message fanfare.v1.RemoveFromRoomRequest
+ */
+export type RemoveFromRoomRequest = Message<"fanfare.v1.RemoveFromRoomRequest"> & {
+  /**
+   * Empty: the token's tenant.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: string user_id = 2;
+   */
+  userId: string;
+
+  /**
+   * @generated from field: string room = 3;
+   */
+  room: string;
+};
+
+/**
+ * Describes the message fanfare.v1.RemoveFromRoomRequest.
+ * Use `create(RemoveFromRoomRequestSchema)` to create a new message.
+ */
+export const RemoveFromRoomRequestSchema: GenMessage<RemoveFromRoomRequest> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 20);
+
+/**
+ * @generated from message fanfare.v1.RemoveFromRoomResponse
+ */
+export type RemoveFromRoomResponse = Message<"fanfare.v1.RemoveFromRoomResponse"> & {
+  /**
+   * Connected sessions that were in the room.
+   *
+   * @generated from field: uint32 sessions = 1;
+   */
+  sessions: number;
+};
+
+/**
+ * Describes the message fanfare.v1.RemoveFromRoomResponse.
+ * Use `create(RemoveFromRoomResponseSchema)` to create a new message.
+ */
+export const RemoveFromRoomResponseSchema: GenMessage<RemoveFromRoomResponse> = /*@__PURE__*/
+  messageDesc(file_fanfare_v1_realtime, 21);
 
 /**
  * @generated from service fanfare.v1.Realtime
@@ -617,8 +903,8 @@ export const Realtime: GenService<{
    * UNAVAILABLE when the server shuts down (resume with the last cursor).
    *
    * Needs the scope `subscribe`, or a user token: `org`, the user's own `user:`
-   * room, and rooms of other kinds (restricted to the token's `rooms`
-   * claim when it has one).
+   * room, and rooms of other kinds as their rule says (RoomOptions in catalog.proto).
+   * Ends with PERMISSION_DENIED when the user is taken out of a room (RemoveFromRoom).
    *
    * @generated from rpc fanfare.v1.Realtime.Subscribe
    */
@@ -640,6 +926,37 @@ export const Realtime: GenService<{
     output: typeof GetPresenceResponseSchema;
   },
   /**
+   * The stored events of a room, the newest first, a page at a time. Needs the same rights as
+   * Subscribe.
+   *
+   * A page is bounded by its events, their bytes (1 MiB) and the part of the log that is searched
+   * (10,000 events). A page may hold fewer events than asked for, or none, and still have `more`.
+   * History ends where the log's retention ends. OUT_OF_RANGE and REASON_RESET when `before` is of
+   * another history of the log: begin again with the newest page.
+   *
+   * @generated from rpc fanfare.v1.Realtime.GetHistory
+   */
+  getHistory: {
+    methodKind: "unary";
+    input: typeof GetHistoryRequestSchema;
+    output: typeof GetHistoryResponseSchema;
+  },
+  /**
+   * The current state of rooms: for each room and key the newest event whose type declares
+   * `state`, in pages. The pages and the log after the cursor of the first page together are the
+   * whole truth: an entry that changes while the pages are read is left out, because the log has its
+   * event. Needs what Subscribe needs.
+   *
+   * OUT_OF_RANGE and REASON_RESET: history was lost since the first page; begin again.
+   *
+   * @generated from rpc fanfare.v1.Realtime.GetState
+   */
+  getState: {
+    methodKind: "unary";
+    input: typeof GetStateRequestSchema;
+    output: typeof GetStateResponseSchema;
+  },
+  /**
    * Ends sessions, on every bridge. The sessions are told `message` and whether to come back. Needs the scope
    * `admin`.
    *
@@ -649,6 +966,23 @@ export const Realtime: GenService<{
     methodKind: "unary";
     input: typeof DisconnectRequestSchema;
     output: typeof DisconnectResponseSchema;
+  },
+  /**
+   * Takes a user out of a room: all of the user's sessions, on every bridge, and also those that were lost
+   * and can be recovered. They get no notice; the room is told as when a session leaves it. Subscriptions
+   * of the user that read the room end with PERMISSION_DENIED. It is no ban: whoever may enter the room may
+   * enter it again, so change first what the rule asks, e.g. the token's `rooms` claim (Admin.Revoke ends
+   * old tokens). Needs the scope `admin`.
+   *
+   * INVALID_ARGUMENT: "org" and "user:…", which sessions cannot leave. UNAVAILABLE: a server of the group
+   * did not confirm in time; call it again.
+   *
+   * @generated from rpc fanfare.v1.Realtime.RemoveFromRoom
+   */
+  removeFromRoom: {
+    methodKind: "unary";
+    input: typeof RemoveFromRoomRequestSchema;
+    output: typeof RemoveFromRoomResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_fanfare_v1_realtime, 0);
