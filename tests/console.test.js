@@ -492,7 +492,7 @@ test("the code to paste publishes every event", async () => {
     await page.getByRole("heading", { name, exact: true }).waitFor();
     events.push(...(await tree.locator('a[href*="item=event"]').evaluateAll((links) => links.map((link) => link.hash))));
   }
-  assert.equal(new Set(events).size, 35);
+  assert.equal(new Set(events).size, 36);
   const code = async (event, language) => {
     await page.goto(`${dev.url}/${event}&code=${language}`);
     const region = page.getByRole("region", { name: /code$/ });

@@ -11,7 +11,7 @@ import assert from "node:assert/strict";
 
 import { admin, client, web } from "./lib/admin.js";
 import { call, connect, disconnected, refusal } from "./lib/clients.js";
-import { BINARY, SECRET, get, run, startBridge, startServer, until, within } from "./lib/fanfare.js";
+import { BINARY, EXAMPLES, SECRET, get, run, startBridge, startServer, until, within } from "./lib/fanfare.js";
 import { producer, token, user } from "./lib/tokens.js";
 
 const NOTE = { id: 1, chatId: 7, content: "a-secret-content", fromMe: true, channel: "whatsapp" };
@@ -152,7 +152,7 @@ test("a flood leaves lines out, and says how many", async () => {
 function spawnServer(stderr, ...args) {
   const child = spawn(BINARY, ["server", "--grpc-listen", "127.0.0.1:0", "--jwt-secret", SECRET, "--metrics-listen", "127.0.0.1:0", ...args], {
     stdio: ["ignore", "ignore", stderr],
-    env: { ...process.env, FANFARE_LOG_FORMAT: "json" },
+    env: { ...EXAMPLES, ...process.env, FANFARE_LOG_FORMAT: "json" },
   });
   running.push({ child });
   return { child, ended: once(child, "exit") };

@@ -51,7 +51,7 @@ process.on("exit", () => CHILDREN.forEach((child) => child.kill("SIGKILL")));
 process.once("SIGTERM", () => process.exit(143));
 
 /** The catalogs of the tests, unless a test chooses. */
-const EXAMPLES = { FANFARE_BUILTIN: "all" };
+export const EXAMPLES = { FANFARE_BUILTIN: "all" };
 
 /** One `fanfare` process. */
 export class Process {

@@ -7,7 +7,8 @@ import { createInterface } from "node:readline";
 import { DEADLINE, ownFolder, ROOT, within } from "./fanfare.js";
 
 export const PYTHON = process.env.FANFARE_PYTHON ?? path.join(ROOT, "target/tests/venv/bin/python");
-export const STUBS = ownFolder("stubs");
+/** Processes that this one starts use its stubs. */
+export const STUBS = (process.env.FANFARE_STUBS ??= ownFolder("stubs"));
 
 function protos(folder) {
   return readdirSync(folder, { recursive: true }).filter((f) => f.endsWith(".proto"));

@@ -39,10 +39,13 @@ export interface Meta {
   readonly seq: bigint;
 }
 
+/** What fanfare.v1.Realtime's responses hold besides events. State comes only on request, and is not asked for here. */
+type NoEvent = { $typeName: "fanfare.v1.Position" | "fanfare.v1.StateSnapshot" };
+
 /** What a subscription gives. */
 export type Item<M extends object> =
   /** An event. `cursor` is the place behind it; events that are never stored have none. */
-  | { type: "event"; event: Exclude<EventsOf<M>, { case: undefined } | { value: { $typeName: "fanfare.v1.Position" } }>; message: M; cursor: string | undefined }
+  | { type: "event"; event: Exclude<EventsOf<M>, { case: undefined } | { value: NoEvent }>; message: M; cursor: string | undefined }
   /** Nothing happened up to this place: first of all without `after`, then from time to time. */
   | { type: "position"; cursor: string }
   /** The log does not reach back: events were missed. Read current state; what comes after `cursor` follows. */

@@ -377,6 +377,26 @@ async fn a_subscription_waits_while_the_window_is_of_a_history_that_the_log_does
 }
 
 #[tokio::test]
+async fn a_replay_reaches_the_end_of_the_log_while_the_window_lags() {
+    let world = World::new(8, 100);
+    let inbox = Arc::new(Inbox::default());
+    let mut subscription = world.open(rooms(1), Some(world.head()), &inbox).unwrap();
+    let mut expected = vec![world.publish(&rooms(1), false).await];
+    // The follower runs at the next yield: until then only the log has this event.
+    let behind = vec![world.draft(&rooms(1), false)];
+    let appended = world.engine.append(&world.tenant, behind).now_or_never().unwrap().unwrap();
+    expected.push(appended[0].receipt().id);
+    let batch = subscription.next_of_log().now_or_never().unwrap().unwrap();
+    let ids = |events: &[Arc<Event>]| events.iter().map(|event| event.id.clone()).collect::<Vec<_>>();
+    assert_eq!((ids(&batch.events), batch.cursor, batch.more), (expected, world.head(), false));
+    // The subscription continues in the window without a repeat.
+    let next = world.publish(&rooms(1), false).await;
+    let mut got = Vec::new();
+    drain(&mut subscription, &inbox, &mut got).await;
+    assert_eq!(got, [next]);
+}
+
+#[tokio::test]
 async fn encoded_forms_are_kept_while_an_event_is_in_the_window() {
     let world = World::new(2, 100);
     let inbox = Arc::new(Inbox::default());
