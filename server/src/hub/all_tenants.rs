@@ -1,4 +1,4 @@
-//! Following every tenant, for those who read along without naming one.
+//! Follows every tenant, for taps that do not name one.
 
 use std::{
     collections::HashSet,
@@ -13,14 +13,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Channel, Hub};
 use crate::{engine::OWN_TENANT, error::Refusal};
 
-/// Tenants that are followed at once. Others are left out.
+/// Maximum number of tenants that are followed at the same time. Further ones are left out.
 pub(crate) const TENANTS_MAX: usize = 1000;
-/// How often it is looked for new ones.
+/// The interval between two searches for new tenants.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Tenants that are begun with at once.
+/// How many tenants are opened concurrently.
 const AT_ONCE: usize = 16;
 
-/// The tenants that are followed; dropping it follows them no more.
+/// The followed tenants. Dropping this value stops following them.
 #[derive(Debug)]
 pub(super) struct AllTenants {
     held: Mutex<Held>,
@@ -31,12 +31,12 @@ pub(super) struct AllTenants {
 struct Held {
     channels: Vec<Arc<Channel>>,
     tenants: HashSet<Tenant>,
-    /// Every tenant that had a log was among those that were looked at, so that others are new.
+    /// The last search covered every tenant with a log, so any other tenant is new.
     is_complete: bool,
 }
 
 impl AllTenants {
-    /// Follows those that there are, and from then on those that come.
+    /// Follows all existing tenants, and new ones as they appear.
     pub(super) async fn open(hub: &Arc<Hub>) -> Result<Arc<Self>, Refusal> {
         let end = CancellationToken::new();
         let all = Arc::new(Self { held: Mutex::default(), _end: end.clone().drop_guard() });
@@ -50,7 +50,7 @@ impl AllTenants {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows a tenant from now on, before its first event is appended here.
+    /// Follows a tenant from now on. Called before its first event is appended here.
     pub(super) async fn follow(&self, hub: &Arc<Hub>, tenant: &Tenant) {
         if !self.wants(tenant) {
             return;
@@ -72,8 +72,8 @@ impl AllTenants {
         }
     }
 
-    /// Follows the tenants that are not followed yet: from now on, or, when they are new since the last look,
-    /// from the beginning.
+    /// Follows the tenants that are not followed yet: from now on, or from the beginning of the log
+    /// if they are new since the last search.
     async fn look(&self, hub: &Arc<Hub>) -> Result<(), Refusal> {
         let tenants = hub.engine().tenants(TENANTS_MAX).await?;
         let mut is_complete = tenants.len() < TENANTS_MAX;
@@ -88,7 +88,7 @@ impl AllTenants {
         while let Some(outcome) = begun.next().await {
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a tenant cannot be followed; it is tried again");
-                // It must not be taken for a new one then.
+                // Otherwise the next search would take it for a new tenant.
                 is_complete = false;
             }
         }

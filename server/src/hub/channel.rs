@@ -23,12 +23,12 @@ use super::{
 };
 use crate::{config::Limits, event::Event, share::growth};
 
-/// The lock is short: never held while waking, encoding or awaiting.
+/// The lock is held only briefly: never while waking, encoding or awaiting.
 #[derive(Debug)]
 pub(super) struct Channel {
     tenant: Tenant,
     state: Mutex<State>,
-    /// The window has grown.
+    /// Notified when the window has grown.
     grown: Notify,
     /// Ends the task that follows the log.
     pub(super) end: CancellationToken,
@@ -38,28 +38,28 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) window: Window,
-    /// How often history was lost: positions of an earlier one mean nothing.
+    /// How often history was lost. Positions from an earlier generation are invalid.
     pub(super) generation: u64,
-    /// The type of the next event of the log, when no catalog of this server has it.
+    /// The type of the next event of the log, if no catalog of this server has it.
     pub(super) blocked_by: Option<String>,
     listeners: HashMap<Room, Listeners>,
-    /// Of all rooms.
+    /// Listeners to all rooms.
     everything: Listeners,
-    /// When events came last, or the channel was made.
+    /// When the last events arrived or, without events, when the channel was created.
     used_at: Instant,
 }
 
-/// One subscription's place to be woken at.
+/// The handle by which one subscription is woken.
 #[derive(Debug)]
 pub(super) struct Listener {
-    /// Woken and not yet read.
+    /// The subscription was woken and has not read yet.
     pub(super) ready: AtomicBool,
     pub(super) key: u64,
     pub(super) inbox: Arc<Inbox>,
 }
 
-/// What one reader waits on, for one or many subscriptions. Holds a subscription's key at most
-/// once, so it is bounded by the number of subscriptions.
+/// Wakes one reader, on behalf of one or many subscriptions. Holds each subscription's key at most
+/// once, so the number of subscriptions bounds its size.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     ready: Mutex<Vec<u64>>,
@@ -90,9 +90,9 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes events over, in the log's order; those that the window has already are left out. Wakes
-    /// each listener of their rooms once, and offers them to taps. Gives by how many bytes the window
-    /// has grown. One task calls it.
+    /// Adds events in log order and skips those that the window already has. Wakes the listeners of
+    /// their rooms and offers the events to the taps. Returns the growth of the window in bytes.
+    /// Only one task calls this.
     pub(super) fn publish(&self, events: impl IntoIterator<Item = Arc<Event>>, taps: &Taps) -> isize {
         let (mut parts, mut tapped): (Vec<Part>, Vec<Arc<Event>>) = Default::default();
         let has_taps = taps.any();
@@ -121,8 +121,8 @@ impl Channel {
         growth
     }
 
-    /// The log goes on with an event of a type that no catalog of this server has: subscriptions end
-    /// there. Absent: it goes on again.
+    /// Blocks the channel at an event whose type no catalog of this server has: subscriptions end
+    /// there. `None` unblocks it.
     pub(super) fn block(&self, type_name: Option<String>) {
         let parts: Vec<Part> = {
             let mut state = self.lock();
@@ -135,7 +135,7 @@ impl Channel {
         self.wake(&parts);
     }
 
-    /// History was lost: every subscription ends where it is, and the window begins anew.
+    /// History was lost: notifies every subscription and restarts the window at `cursor`.
     pub(super) fn reset(&self, cursor: Cursor) -> isize {
         let (parts, growth) = {
             let mut state = self.lock();
@@ -148,13 +148,13 @@ impl Channel {
         growth
     }
 
-    /// Wakes listeners, and those who wait for the window. Called without the lock.
+    /// Wakes listeners and the tasks that wait for the window to grow. Called without the lock.
     fn wake(&self, parts: &[Part]) {
         parts.iter().flat_map(|part| part.iter()).for_each(|listener| listener.wake());
         self.grown.notify_waiters();
     }
 
-    /// Resolves when the window has everything up to here, or another history.
+    /// Resolves when the window has reached this cursor, has another history, or is blocked.
     pub(super) async fn reaches(&self, cursor: Cursor) {
         loop {
             let grown = self.grown.notified();
@@ -183,7 +183,7 @@ impl Channel {
         !state.listeners.is_empty() || !state.everything.is_empty()
     }
 
-    /// Shrinks the window to so many bytes; gives by how many it has grown.
+    /// Shrinks the window to `bytes_max`. Returns its growth in bytes, which is zero or negative.
     pub(super) fn shrink(&self, bytes_max: usize) -> isize {
         let mut state = self.lock();
         let before = state.window.bytes();
@@ -213,7 +213,6 @@ impl State {
         self.everything.remove(listener);
     }
 
-    /// All listeners.
     fn all_parts(&self) -> Vec<Part> {
         let all = self.listeners.values().chain([&self.everything]);
         all.flat_map(|listeners| listeners.parts().to_vec()).collect()
@@ -235,7 +234,7 @@ impl Listener {
 }
 
 impl Inbox {
-    /// Waits until subscriptions have something to read, and gives their keys.
+    /// Waits until subscriptions have something to read, and returns their keys.
     pub(crate) async fn ready(&self) -> Vec<u64> {
         loop {
             let keys = std::mem::take(&mut *self.ready.lock().unwrap_or_else(PoisonError::into_inner));

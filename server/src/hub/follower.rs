@@ -15,13 +15,13 @@ use crate::{
     interest::Interest,
 };
 
-/// How much is read at once to close a gap.
+/// How much one read returns while a gap is closed.
 const GAP: ReadLimits = ReadLimits { events_max: 1024, scan_max: 1024 };
-/// The pause before a log is followed again that could not be.
+/// The pause before the next attempt to follow a log.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows a feed into a channel, and the log again whenever the feed is lost, until the channel is
-/// freed. Without a feed the log is read first.
+/// Follows a feed into a channel until the channel is freed. Follows the log again whenever the
+/// feed is lost. Without a feed, the log is read first.
 pub(super) fn spawn(hub: &Arc<Hub>, channel: &Arc<Channel>, feed: Option<Feed<Arc<Event>>>) {
     let (end, channel, tasks) = (channel.end.clone(), Arc::downgrade(channel), &hub.followers);
     let hub = Arc::downgrade(hub);
@@ -37,7 +37,7 @@ pub(super) fn spawn(hub: &Arc<Hub>, channel: &Arc<Channel>, feed: Option<Feed<Ar
     }));
 }
 
-/// Publishes what a feed has, until it is lost or the channel is freed.
+/// Publishes the events of a feed until the feed is lost or the channel is freed.
 async fn consume(hub: &Weak<Hub>, channel: &Weak<Channel>, mut feed: Feed<Arc<Event>>) {
     while let Some(events) = feed.next().await
         && let (Some(hub), Some(channel)) = (hub.upgrade(), channel.upgrade())
@@ -51,8 +51,8 @@ async fn consume(hub: &Weak<Hub>, channel: &Weak<Channel>, mut feed: Feed<Arc<Ev
     }
 }
 
-/// Closes the gap from the log, or resets the channel when the log has another history; `None` when
-/// the channel is freed.
+/// Closes the gap from the log, or resets the channel if the log has another history. `None` if the
+/// channel was freed.
 async fn follow_again(hub: &Weak<Hub>, channel: &Weak<Channel>) -> Option<Feed<Arc<Event>>> {
     loop {
         let (hub, channel) = (hub.upgrade()?, channel.upgrade()?);

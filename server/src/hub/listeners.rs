@@ -1,13 +1,13 @@
-//! Who waits for the events of a room. Coming and going costs the same however many there are, also while publishers hold
-//! what they were given.
+//! The listeners of a room. Adding or removing one costs the same for any number of listeners, even
+//! while publishers hold a copy of the list.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::channel::Listener;
 
-/// Listeners in one part of the list; a part that a publisher still holds is copied before it changes.
+/// Listeners per part of the list. A part that a publisher still holds is copied before it changes.
 const PART: usize = 256;
-/// Lists that are longer have an index.
+/// Longer lists have an index.
 const LONG: usize = 32;
 
 /// A part of the list, shared with publishers.
@@ -16,9 +16,9 @@ pub(super) type Part = Arc<Vec<Arc<Listener>>>;
 /// All listeners of a room, each once, in no particular order.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    /// All full but the last one.
+    /// All parts are full except the last one.
     parts: Vec<Part>,
-    /// Where each is, by its address; only when there are many.
+    /// The place of each listener by its address. Empty unless the list is long.
     places: HashMap<usize, usize>,
 }
 
@@ -31,7 +31,7 @@ impl Listeners {
         self.parts.is_empty()
     }
 
-    /// What a publisher wakes.
+    /// The parts of the list, for a publisher to wake.
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
     }
@@ -42,7 +42,7 @@ impl Listeners {
 
     pub(super) fn add(&mut self, listener: Arc<Listener>) {
         let at = self.len();
-        // A list that became shorter keeps its index for a while.
+        // A list that became shorter keeps its index until it is much shorter.
         if at > LONG || !self.places.is_empty() {
             if self.places.is_empty() {
                 let all = self.parts.iter().flat_map(|part| part.iter());
@@ -58,7 +58,7 @@ impl Listeners {
         }
     }
 
-    /// The last one takes the place of the one that goes.
+    /// The last listener takes the place of the removed one.
     pub(super) fn remove(&mut self, listener: &Arc<Listener>) {
         let Some(at) = self.find(listener) else { return };
         let Some(part) = self.parts.last_mut() else { return };

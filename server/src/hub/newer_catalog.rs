@@ -1,4 +1,4 @@
-//! Events that a server with a newer catalog has published.
+//! Tests with events that a server with a newer catalog has published.
 
 use std::{fs, sync::Arc};
 
@@ -46,7 +46,7 @@ async fn an_event_of_an_unknown_type_ends_only_the_reading_of_its_tenant() {
     let is_told = matches!(&ended, Err(Refusal::NewerCatalog(name)) if name == "newer.v1.Thing");
     assert!(is_told, "{ended:?}");
     assert_eq!(second.next().await.unwrap().events.len(), 1, "the other tenant goes on");
-    // A room that the event is not in can be read past it.
+    // A subscription to another room reads past the event.
     let room = vec![Room::new("chat:7").unwrap()];
     let mut quiet = Subscription::open(&hub, &one, room, Some(start), &inbox, 3).await.unwrap();
     assert!(quiet.next().await.unwrap().events.is_empty());

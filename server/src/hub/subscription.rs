@@ -21,11 +21,11 @@ use crate::{
     interest::{Interest, Since},
 };
 
-/// Events in one batch, at most.
+/// Maximum number of events per batch.
 const BATCH_EVENTS_MAX: usize = 512;
-/// Bytes in one batch, at most, unless a single event is larger.
+/// Maximum number of bytes per batch, unless a single event is larger.
 const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Events of the log that one read looks at: others are served in between.
+/// Bounds of one read of the log. Other subscriptions are served between two reads.
 const READ: ReadLimits = ReadLimits { events_max: BATCH_EVENTS_MAX, scan_max: 4096 };
 
 /// Where a subscription reads next.
@@ -33,22 +33,22 @@ const READ: ReadLimits = ReadLimits { events_max: BATCH_EVENTS_MAX, scan_max: 40
 enum Place {
     /// The log, after this cursor.
     Log(Cursor),
-    /// The window, from `position`. Events of the log up to the cursor are passed over: a window may
-    /// be behind what was read from the log.
+    /// The window, from `position`. Events of the log up to the cursor are skipped, because the
+    /// window may lag behind what was already read from the log.
     Live { position: u64, cursor: Cursor },
 }
 
-/// Consecutive wanted events. Empty when there was nothing to read.
+/// Consecutive wanted events. Empty if there was nothing to read.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Arc<Event>>,
-    /// The place reached: everything wanted before it has been given.
+    /// The place reached: every wanted event before it has been returned.
     pub(crate) cursor: Cursor,
-    /// There is more to read at once.
+    /// More can be read immediately.
     pub(crate) more: bool,
 }
 
-/// A live, resumable read. Dropping it stops the listening.
+/// A live read that can be resumed. Dropping it ends the subscription.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     hub: Arc<Hub>,
@@ -56,14 +56,15 @@ pub(crate) struct Subscription {
     listener: Arc<Listener>,
     interest: Interest,
     place: Place,
-    /// The history that the place belongs to.
+    /// The history that `place` belongs to.
     generation: u64,
-    /// Events that are read from the log at once: fewer where they are large.
+    /// Events per read of the log: fewer if events are large.
     page_events: usize,
 }
 
 impl Subscription {
-    /// Begins after `after`, or now. `key` is what `inbox` gives when there is something to read.
+    /// Begins after `after`, or at the end of the log without it. `inbox` returns `key` when there
+    /// is something to read.
     pub(crate) async fn open(
         hub: &Arc<Hub>,
         tenant: &Tenant,
@@ -77,7 +78,7 @@ impl Subscription {
         let start = match after {
             None => hub.engine().head(tenant).await?,
             Some(after) => {
-                // Refuses now what the log cannot give.
+                // Refuses now if the log does not reach back to this cursor.
                 let nothing = Interest::default();
                 hub.engine().read(tenant, &nothing, after, ReadLimits::CHECK).await?;
                 after
@@ -105,8 +106,9 @@ impl Subscription {
         self.channel.tenant()
     }
 
-    /// Wants these rooms too, from the place reached on: every event of theirs later than [`Self::cursor`] will be
-    /// read. Read to the end first, or events from before this call come too.
+    /// Adds rooms from the place reached: every event of these rooms later than [`Self::cursor`]
+    /// will be read. Read to the end first; otherwise events from before this call are returned
+    /// too.
     pub(crate) fn add(&mut self, rooms: Vec<Room>) {
         let since = match self.place {
             Place::Log(cursor) => Since { position: 0, seq: cursor.seq },
@@ -125,7 +127,7 @@ impl Subscription {
         }
     }
 
-    /// Wants all rooms, from the place reached on.
+    /// Adds all rooms, from the place reached.
     pub(crate) fn add_everything(&mut self) {
         if !self.interest.is_everything() {
             self.interest.add_everything();
@@ -134,7 +136,6 @@ impl Subscription {
         self.listener.wake();
     }
 
-    /// Wants these rooms no more.
     pub(crate) fn remove(&mut self, rooms: &[Room]) {
         let mut state = self.channel.lock();
         for room in rooms {
@@ -144,12 +145,12 @@ impl Subscription {
         }
     }
 
-    /// Goes to the present, leaving out what is between.
+    /// Skips to the end of the window.
     pub(crate) fn skip_to_end(&mut self) {
         self.skip_to(self.cursor());
     }
 
-    /// Goes to the end of the window, and not before a cursor.
+    /// Skips to the end of the window or to `cursor`, whichever is later.
     fn skip_to(&mut self, cursor: Cursor) {
         let state = self.channel.lock();
         let cursor = later(cursor, state.window.head());
@@ -171,15 +172,17 @@ impl Subscription {
         cursor
     }
 
-    /// Whether the next events come from the log, which may take a long scan.
+    /// Whether the next events come from the log, which may require a long scan.
     pub(crate) const fn reads_log(&self) -> bool {
         matches!(self.place, Place::Log(_))
     }
 
-    /// The next events. Call when the inbox has given the key, and again while `more` is set.
-    /// [`Refusal::Reset`] when what comes next is lost; after that it goes on from the present.
+    /// The next events. Call this when the inbox has returned the key, and again while `more` is
+    /// set. [`Refusal::Reset`] if the next events are lost; the subscription then continues at the
+    /// end of the window.
     pub(crate) async fn next(&mut self) -> Result<Batch, Refusal> {
-        // Before reading, so that whatever is published from here on wakes again.
+        // Cleared before reading, so that every event published from here on wakes the reader
+        // again.
         self.listener.ready.store(false, Ordering::Release);
         if self.interest.is_empty() {
             self.skip_to_end();
@@ -200,8 +203,8 @@ impl Subscription {
                         return Ok(Batch { events: page.events, cursor: page.cursor, more: true });
                     }
                     if !page.more && !self.enter_window(page.cursor) {
-                        // The window is of a history that the log does not have any more. It will be
-                        // reset, which wakes.
+                        // The window has a history that the log no longer has. It will be reset,
+                        // and the reset wakes the reader.
                         return Ok(Batch { events: Vec::new(), cursor: page.cursor, more: false });
                     }
                     tokio::task::yield_now().await;
@@ -210,8 +213,9 @@ impl Subscription {
         }
     }
 
-    /// The next events and, at the end of the window, those that only the log has yet. Without `more`
-    /// everything is read that was in the log before the call: the window may lag behind it.
+    /// The next events and, at the end of the window, also those that are only in the log so far.
+    /// If `more` is not set, everything that was in the log before the call has been read, even if
+    /// the window lags.
     pub(crate) async fn next_of_log(&mut self) -> Result<Batch, Refusal> {
         let mut batch = self.next().await?;
         let head = self.hub.engine().head(self.channel.tenant()).await?;
@@ -233,7 +237,7 @@ impl Subscription {
         Ok(page)
     }
 
-    /// Goes on in the window after a cursor, if the window has what comes next.
+    /// Continues in the window after a cursor, if the window has the next events.
     fn enter_window(&mut self, cursor: Cursor) -> bool {
         let position = self.channel.lock().window.position_after(cursor);
         if let Some(position) = position {
@@ -242,7 +246,7 @@ impl Subscription {
         position.is_some()
     }
 
-    /// Cuts a page to the bytes of a batch, and adapts how much the next one reads.
+    /// Cuts a page to the bytes of a batch and adapts the size of the next read.
     fn bound(&mut self, mut page: Page) -> Page {
         let mut bytes = 0;
         let fits = page.events.iter().take_while(|event| {
@@ -263,7 +267,7 @@ impl Subscription {
         page
     }
 
-    /// Ends the reading once, when the history that it belongs to is lost.
+    /// If history was lost, returns [`Refusal::Reset`] once and moves to the end of the window.
     fn check_history(&mut self) -> Result<(), Refusal> {
         let state = self.channel.lock();
         if state.generation == self.generation {
@@ -271,7 +275,7 @@ impl Subscription {
         }
         self.generation = state.generation;
         let cursor = state.window.head();
-        // What is read from the log may be of the new history already: the log itself tells.
+        // A place in the log may already belong to the new history. Then reading the log decides.
         if let Place::Log(place) = self.place
             && place.epoch == cursor.epoch
             && place.seq <= cursor.seq
@@ -282,8 +286,8 @@ impl Subscription {
         Err(Refusal::Reset(cursor))
     }
 
-    /// Reads the window from a position; `None` when the window has moved past it. Refused at its end
-    /// when the log goes on with an event that cannot be read.
+    /// Reads the window from a position. `None` if the window has moved past it. At the end of the
+    /// window, refuses if the next event of the log cannot be read.
     fn read_window(&mut self, from: u64, after: Cursor) -> Option<Result<Batch, Refusal>> {
         let state = self.channel.lock();
         let window = &state.window;
@@ -292,7 +296,8 @@ impl Subscription {
         }
         let (mut events, mut bytes, mut reached) = (Vec::new(), 0, window.end());
         let look = |position: u64, seq: u64, event: &Arc<Event>| {
-            // An ephemeral event from before what was read from the log would come late.
+            // An ephemeral event that precedes what was read from the log would arrive out of
+            // order.
             let is_known = if event.is_ephemeral() { seq < after.seq } else { seq <= after.seq };
             if is_known || !self.interest.wants_live(position, event) {
                 return true;

@@ -1,8 +1,8 @@
-//! Taps: readers along of everything that is published, for those who administer.
+//! Taps: readers of everything that is published, for administrators.
 //!
-//! What they want is followed like everything else in the hub, so that they get it whichever server published it. Nobody waits for
-//! them: each has a bounded queue, and what does not fit is counted instead. While nobody reads along an event costs one look at an
-//! atomic.
+//! A tap follows its tenants like every other reader of the hub, so it receives events published by
+//! any server. Publishers do not wait for taps: each tap has a bounded queue, and events that do
+//! not fit are counted as missed. Without taps, an event costs one read of an atomic.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -18,39 +18,39 @@ use tokio::sync::Notify;
 use super::{AllTenants, Channel};
 use crate::event::Event;
 
-/// Readers along at once.
+/// Maximum number of taps.
 pub(crate) const READERS_MAX: usize = 64;
-/// Events that wait for a reader.
+/// Events in one tap's queue.
 const EVENTS_MAX: usize = 1024;
-/// Bytes that wait for a reader, unless a single event is larger.
+/// Bytes in one tap's queue, unless a single event is larger.
 const BYTES_MAX: usize = 1 << 20;
 
-/// All readers along.
+/// All open taps.
 #[derive(Debug, Default)]
 pub(crate) struct Taps {
-    /// There are some.
+    /// There is at least one reader.
     any: AtomicBool,
-    /// Some of them read along of all tenants.
+    /// At least one reader covers all tenants.
     any_of_all: AtomicBool,
-    /// Written only when readers come and go; publishers share it.
+    /// Locked for writing only when a reader is added or removed; publishers share it.
     readers: RwLock<Vec<Arc<Reader>>>,
 }
 
-/// What a reader wants. What is empty restricts nothing.
+/// The filters of a reader. An empty filter restricts nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) tenant: Option<Tenant>,
-    /// A tenant that nobody shall see.
+    /// A tenant that is always excluded.
     pub(crate) hidden: Option<Tenant>,
     pub(crate) rooms: HashSet<Room>,
-    /// Names of events, or full names of their types.
+    /// Names of events or full names of their types.
     pub(crate) names: HashSet<String>,
 }
 
 #[derive(Debug)]
 struct Reader {
     wanted: Wanted,
-    /// Followed as long as it reads along: the tenant that is named, or else all.
+    /// Followed while the tap is open: the named tenant, or otherwise all tenants.
     _channel: Option<Arc<Channel>>,
     all: Option<Arc<AllTenants>>,
     queue: Mutex<Queue>,
@@ -61,11 +61,11 @@ struct Reader {
 struct Queue {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
-    /// Behind the last of `events`.
+    /// The number of events missed after the last of `events`.
     missed: u64,
 }
 
-/// A reader's place. Dropping it ends the reading along.
+/// A handle to a reader. Dropping it closes the tap.
 #[derive(Debug)]
 pub(crate) struct Tap {
     taps: Arc<Taps>,
@@ -85,12 +85,12 @@ impl Wanted {
 }
 
 impl Taps {
-    /// How many read along.
+    /// The number of open taps.
     pub(crate) fn len(&self) -> usize {
         self.readers.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Reads along from now on; `None` when too many do.
+    /// Opens a tap from now on; `None` if there are too many.
     pub(super) fn open(
         self: &Arc<Self>,
         wanted: Wanted,
@@ -113,12 +113,12 @@ impl Taps {
         self.any_of_all.store(readers.iter().any(|reader| reader.all.is_some()), Ordering::Relaxed);
     }
 
-    /// Whether somebody reads along.
+    /// Whether there is a tap.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// What follows all tenants, while somebody reads along of all.
+    /// The value that follows all tenants, if a tap covers all tenants.
     pub(super) fn all_tenants(&self) -> Option<Arc<AllTenants>> {
         if !self.any_of_all.load(Ordering::Relaxed) {
             return None;
@@ -127,7 +127,7 @@ impl Taps {
         readers.iter().find_map(|reader| reader.all.clone())
     }
 
-    /// An event is published. Called in log order per tenant.
+    /// Offers a published event to the readers. Called in log order per tenant.
     pub(super) fn offer(&self, event: &Arc<Event>) {
         for reader in self.readers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if reader.wanted.wants(event) {
@@ -147,7 +147,8 @@ impl Reader {
             let mut queue = self.lock();
             let bytes = queue.bytes + event.cost_bytes();
             let full = queue.events.len() >= EVENTS_MAX || (bytes > BYTES_MAX && !queue.events.is_empty());
-            // Once one is missed, so are those behind it until the reader knows, or it could not say where they are missing.
+            // After one missed event, all later ones are missed until the reader has read the
+            // count. Otherwise the reader would not know where events are missing.
             if full || queue.missed > 0 {
                 queue.missed += 1;
                 return;
@@ -160,7 +161,8 @@ impl Reader {
 }
 
 impl Tap {
-    /// The events that wait, and how many were missed behind them; resolves when there are some. May be dropped while waiting.
+    /// The queued events and the number of events missed after them. Resolves when there is an
+    /// event. May be dropped while waiting.
     pub(crate) async fn next(&self) -> (VecDeque<Arc<Event>>, u64) {
         loop {
             let Queue { events, missed, .. } = std::mem::take(&mut *self.reader.lock());

@@ -18,7 +18,7 @@ use crate::{
     event::{Draft, Event, draft},
 };
 
-/// A hub with a window of few events over a memory engine.
+/// A hub with a small window over a memory engine.
 struct World {
     hub: Arc<Hub>,
     engine: Arc<dyn Engine>,
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// Publishes an event and gives its id, once the window has it.
+    /// Publishes an event and returns its id once the window has the event.
     async fn publish(&self, rooms: &[Room], passing: bool) -> String {
         let draft = self.draft(rooms, passing);
         let before = self.end();
@@ -101,7 +101,7 @@ enum Step {
         rooms: u8,
         passing: bool,
     },
-    /// One batch, if the subscription was woken.
+    /// Reads once, if the subscription was woken.
     Read,
     Add(u8),
     Remove(u8),
@@ -120,7 +120,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// Reads until nothing is left, as a reader does that is woken.
+/// Reads until nothing is left, like a reader that was woken.
 async fn drain(subscription: &mut Subscription, inbox: &Inbox, got: &mut Vec<String>) {
     while inbox.ready().now_or_never().is_some() {
         while read(subscription, got).await {}
@@ -134,8 +134,9 @@ async fn read(subscription: &mut Subscription, got: &mut Vec<String>) -> bool {
 }
 
 proptest! {
-    /// Whatever is published, wanted, dropped, resumed and read in whatever order, through a window far too small: each
-    /// stored event of a wanted room comes exactly once and in order; passing ones at most once and in order.
+    /// For every order of publishing, adding, removing, resuming and reading, through a window that
+    /// is far too small: each stored event of a wanted room is returned exactly once and in order;
+    /// ephemeral events at most once and in order.
     #[test]
     fn every_interleaving_of_log_and_window_gives_each_event_once(steps in steps(), window in 1..6usize, first in 1..64u8) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -166,7 +167,7 @@ async fn interleave(steps: Vec<Step>, window: usize, first: u8) -> Result<(), Te
             }
             Step::Add(mask) => {
                 drain(&mut subscription, &inbox, &mut got).await;
-                // To the very end, also where nothing was wanted.
+                // Read to the very end, even if no event was wanted.
                 while read(&mut subscription, &mut got).await {}
                 subscription.add(rooms(mask));
                 wanted |= mask;
@@ -316,7 +317,7 @@ async fn after_a_lost_feed_nothing_is_missing_and_nothing_comes_twice() {
     let mut got = Vec::new();
     let mut sent = vec![world.publish(&rooms(1), false).await];
     drain(&mut subscription, &inbox, &mut got).await;
-    // More at once than a feed holds: it is lost as a whole.
+    // More events at once than a feed holds: the whole feed is lost.
     for _ in 0..9 {
         let batch = (0..100).map(|_| world.draft(&rooms(1), false)).collect();
         let answers = world.engine.append(&world.tenant, batch).await.unwrap();
@@ -409,7 +410,8 @@ async fn encoded_forms_are_kept_while_an_event_is_in_the_window() {
     for _ in 0..2 {
         world.publish(&rooms(1), false).await;
     }
-    // Two that are alive at once: what is not kept is made anew.
+    // Both are alive at the same time, so different addresses prove that the form was encoded
+    // twice.
     let (one, other) = (event.generic(), event.generic());
     assert!(one == other && one.as_ptr() != other.as_ptr());
 }

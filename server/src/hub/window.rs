@@ -1,6 +1,7 @@
 //! A tenant's recent events by position, with an index by room.
 //!
-//! Positions count every event of the process, ephemeral ones too; seqs count those in the log.
+//! Positions count every event of the process, including ephemeral ones; seqs count the events in
+//! the log.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,7 +12,7 @@ use fanfare_proto::{cursor::Cursor, room::Room};
 
 use crate::event::Event;
 
-/// How much cheaper looking at a window entry is than at an index entry (which must be merged).
+/// How much cheaper it is to look at a window entry than at an index entry, which must be merged.
 const SCAN_ADVANTAGE: usize = 4;
 
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Window {
 #[derive(Debug)]
 struct Entry {
     event: Arc<Event>,
-    /// The newest seq up to and including this entry, and its tag.
+    /// The newest seq in the log at this entry, and its tag.
     seq: u64,
     tag: u64,
 }
@@ -59,14 +60,14 @@ impl Window {
         self.bytes
     }
 
-    /// Shrinks to so many bytes.
+    /// Removes the oldest entries until at most `bytes_max` bytes are left.
     pub(super) fn shrink(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
             self.pop();
         }
     }
 
-    /// Empties the window; it goes on from another place, perhaps of another history.
+    /// Empties the window and restarts it at another place, possibly of another history.
     pub(super) fn reset(&mut self, base: Cursor) {
         while !self.entries.is_empty() {
             self.pop();
@@ -113,8 +114,8 @@ impl Window {
         Cursor { seq: entry.seq, tag: entry.tag, ..self.base }
     }
 
-    /// The position of the first event later in the log than a cursor. `None` when the window does
-    /// not reach back, or the cursor is of another history.
+    /// The position of the first event after a cursor in the log. `None` if the window does not
+    /// reach back that far or if the cursor belongs to another history.
     pub(super) fn position_after(&self, cursor: Cursor) -> Option<u64> {
         if cursor.epoch != self.base.epoch || cursor.seq < self.base.seq {
             return None;
@@ -125,14 +126,15 @@ impl Window {
         (before.seq != cursor.seq || before.tag == cursor.tag).then_some(position)
     }
 
-    /// The place in the log before a position within the window.
+    /// The place in the log before a position in the window.
     pub(super) fn cursor_before(&self, position: u64) -> Cursor {
         let Some(offset) = position.checked_sub(self.first + 1) else { return self.base };
         let entry = usize::try_from(offset).ok().and_then(|i| self.entries.get(i));
         entry.map_or_else(|| self.head(), |entry| self.cursor(entry))
     }
 
-    /// Looks at all events from a position on, in order, until `visit` says stop.
+    /// Visits all events from a position on, in order, until `visit` returns false. `visit`
+    /// receives the position, the newest seq there, and the event.
     pub(super) fn visit_all(&self, from: u64, mut visit: impl FnMut(u64, u64, &Arc<Event>) -> bool) {
         let skip = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
         for (offset, entry) in self.entries.iter().enumerate().skip(skip) {
@@ -142,9 +144,9 @@ impl Window {
         }
     }
 
-    /// Looks at the events from a position on that may be in one of `rooms`, in order, until `visit`
-    /// says stop. It gets the position, the newest seq up to there, and the event.
-    /// Goes by the index when the rooms are few against what there is to look at.
+    /// Visits the events from a position on that may be in one of `rooms`, in order, until `visit`
+    /// returns false. `visit` receives the position, the newest seq there, and the event. Uses the
+    /// index if there are few rooms compared with the entries to look at.
     pub(super) fn visit<'r>(
         &self,
         from: u64,
