@@ -35,43 +35,44 @@ use crate::{
 pub(super) use events::list_events;
 pub(super) use streams::{tail, watch_stats};
 
-/// Tenants in one answer.
+/// Tenants per answer.
 const TENANTS_MAX: usize = 1000;
-/// Tenants that are counted.
+/// Maximum number of tenants that are counted.
 const TENANTS_KNOWN_MAX: usize = 100_000;
-/// Rooms or sessions in one answer.
+/// Rooms or sessions per answer.
 const LISTED_DEFAULT: usize = 100;
 const LISTED_MAX: usize = 1000;
-/// The longest text that is searched for, in bytes; no name or id is longer.
+/// The longest search text, in bytes. No name or id is longer.
 const SEARCH_BYTES_MAX: usize = 256;
-/// The longest name of a user in a token that is signed, in bytes.
+/// The longest user name in a signed token, in bytes.
 const NAME_BYTES_MAX: usize = 256;
-/// What a token that is signed may allow: to be a bridge would be to speak for everybody.
+/// The scopes that a signed token may have. The bridge scope is not among them, because a bridge
+/// may act for every user.
 const SIGNED_SCOPES: [Scope; 3] = [Scope::Notify, Scope::Subscribe, Scope::Admin];
-/// How long a token that is signed is good, in seconds.
+/// How long a signed token is valid, in seconds.
 const TTL_DEFAULT: u32 = 3600;
 const TTL_MAX: u32 = 86_400;
-/// How old a count may be that takes a walk through everything.
+/// Maximum age of a count that requires a scan of everything.
 const GAUGES_AGE_MAX: Duration = Duration::from_millis(500);
 /// How long such a count may take.
 const GAUGES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the server says of itself.
+/// What the server reports about itself.
 #[derive(Debug)]
 pub(crate) struct About {
     started_at: Timestamp,
-    /// Where the server is reached; empty when only others know.
+    /// The URL of the server. Empty if the server itself does not know it.
     url: String,
     engine: &'static str,
     signer: Option<Signer>,
     default_tenant: Option<Tenant>,
-    /// The tenant of the probe, which is nobody's.
+    /// The tenant of the probe, which belongs to no user.
     probed: Option<Tenant>,
     gauges: tokio::sync::Mutex<Option<(Instant, Gauges)>>,
     catalogs: OnceLock<ListCatalogsResponse>,
 }
 
-/// How many there are now.
+/// Current counts.
 #[derive(Debug, Clone, Copy, Default)]
 struct Gauges {
     tenants: usize,
@@ -112,7 +113,7 @@ impl Services {
         match &*gauges {
             Some((at, gauges)) if at.elapsed() < GAUGES_AGE_MAX => *gauges,
             last => {
-                // When the store does not answer, the last count stands.
+                // If the store does not answer, the last count is used.
                 let known = last.map_or(0, |(_, gauges)| gauges.tenants);
                 let tenants = tokio::time::timeout(GAUGES_TIMEOUT, self.tenants()).await;
                 let tenants = tenants.ok().and_then(Result::ok).map_or(known, |tenants| tenants.len());
@@ -125,7 +126,7 @@ impl Services {
 }
 
 impl Services {
-    /// What this server says of itself to other servers.
+    /// What this server reports about itself to other servers.
     fn info(&self) -> ServerInfo {
         let about = &self.about;
         let id = self.engine.server().as_str().to_owned();
@@ -156,11 +157,11 @@ impl Respond for Services {
                 self.rules.removed(removal);
                 Some(Reply::Done(Done { server: self.engine.server().as_str().to_owned() }))
             }
-            // A server asks only itself this.
+            // A server sends this only to itself.
             Question::Echo(_) => None,
             Question::Describe(_) => {
                 let mut stats = self.stats().await;
-                // Who asks sees the parts of the store itself.
+                // The asking server reads the nodes and partitions of the store itself.
                 if let Some(engine) = &mut stats.engine {
                     engine.nodes = Vec::new();
                     engine.partitions = Vec::new();
@@ -172,7 +173,7 @@ impl Respond for Services {
     }
 }
 
-/// How many are listed.
+/// The number of entries to list.
 fn limit(asked: u32) -> Result<usize, Refusal> {
     match usize::try_from(asked).unwrap_or(usize::MAX) {
         0 => Ok(LISTED_DEFAULT),
@@ -181,7 +182,7 @@ fn limit(asked: u32) -> Result<usize, Refusal> {
     }
 }
 
-/// What is searched for.
+/// Checks the search text.
 fn search(text: &str) -> Result<&str, Refusal> {
     if text.len() > SEARCH_BYTES_MAX {
         let size = text.len();
@@ -198,7 +199,7 @@ pub(super) async fn get_server(
     auth::require(&identity, Scope::Admin)?;
     let about = &services.about;
     let own = services.info();
-    // Servers and bridges are everybody's: who administers one tenant learns nothing of them.
+    // Servers and bridges serve all tenants, so an administrator of one tenant does not see them.
     let is_for_all = identity.tenant == TenantScope::Any;
     let (others, engine_state) = if is_for_all {
         let others = services.peers.others(services.presence.servers());
@@ -388,7 +389,7 @@ fn signed_scope(asked: &str) -> Result<&'static str, Refusal> {
     })
 }
 
-/// The tenant of a token that is signed: one that the caller's own token allows.
+/// The tenant of a signed token. The caller's own token must allow it.
 fn signed_tenant(
     services: &Services,
     identity: &Identity,

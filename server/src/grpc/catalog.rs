@@ -42,7 +42,7 @@ pub(super) async fn notify(
     super::grpc(RawCodec, REQUEST_BYTES_MAX).unary(method, request).await
 }
 
-/// A client method, called by a user without a session.
+/// Serves a client method that a user calls without a session.
 pub(super) async fn client(
     services: Arc<Services>,
     method: Arc<ClientMethod>,
@@ -84,9 +84,9 @@ pub(super) async fn subscribe(
     super::grpc(codec, REQUEST_BYTES_MAX).server_streaming(method, request).await
 }
 
-/// Takes a typed Notify request apart: its target, its event's type, and the event's bytes as they are. A message
-/// field that occurs several times is merged, which for its bytes means one after the other; of several members of a
-/// oneof the last one counts.
+/// Splits a typed Notify request into its target, the type of its event, and the unchanged bytes of
+/// the event. As protobuf requires, a message field that occurs several times is merged, that is,
+/// its bytes are concatenated; if several members of a oneof are set, the last one counts.
 fn split(mut request: Bytes, method: &NotifyMethod) -> Result<(Target, &Arc<EventType>, Bytes), Status> {
     let broken = |e: prost::DecodeError| malformed(format!("the request is not valid protobuf: {e}"));
     let mut target = Target::default();

@@ -14,7 +14,7 @@ use tonic::{
 
 use crate::event::Event;
 
-/// A response message whose bytes are at hand, or can be put together from bytes at hand.
+/// A response message whose bytes exist already, or can be assembled from existing bytes.
 #[derive(Debug, Clone)]
 pub(super) enum Frame {
     /// A whole message.
@@ -54,8 +54,9 @@ impl Frame {
                 encode_varint(u64::from(*more), buf);
             }
             Self::State { events, cursor, next } => {
-                // StateResponse.entries = 80, .cursor = 81, .next_page_token = 82;
-                // Delivery.ephemeral = 6: the client's place in the log is not the event's.
+                // StateResponse.entries = 80, .cursor = 81, .next_page_token = 82.
+                // Delivery.ephemeral = 6 is set, because an entry must not change the client's
+                // place in the log.
                 for event in events {
                     let delivery = event.delivery();
                     encode_key(80, WireType::LengthDelimited, buf);
@@ -68,8 +69,9 @@ impl Frame {
                 put(82, next.as_bytes(), buf);
             }
             Self::Link { tenant, cursor, events } => {
-                // LinkResponse.events = 2; EventBatch.tenant = 1, .cursor = 2, .events = 3.
-                // Made once each: those of events that are not recent are not kept.
+                // LinkResponse.events = 2; EventBatch.tenant = 1, .cursor = 2, .events = 3. Each
+                // delivery is encoded only once here, because events that are not recent do not
+                // store their encoded forms.
                 let deliveries: Vec<Bytes> = events.iter().map(|event| event.delivery()).collect();
                 let size: usize = deliveries.iter().map(|delivery| put_len(3, delivery.len())).sum();
                 let batch = put_len(1, tenant.len()) + put_len(2, cursor.len()) + size;
@@ -95,7 +97,6 @@ fn put_len(field: u32, len: usize) -> usize {
     key_len(field) + encoded_len_varint(len as u64) + len
 }
 
-/// Encodes frames.
 #[derive(Debug, Default)]
 pub(super) struct FrameEncoder;
 
@@ -109,7 +110,8 @@ impl Encoder for FrameEncoder {
     }
 }
 
-/// Takes a request's bytes as they are, copied out of the read buffer so that keeping a part does not pin it.
+/// Returns a request's bytes unchanged. They are copied, so that a retained part does not pin the
+/// read buffer.
 #[derive(Debug, Default)]
 pub(super) struct BytesDecoder;
 
@@ -139,7 +141,7 @@ impl<M: Message + Default> Decoder for MessageDecoder<M> {
     }
 }
 
-/// Bytes in, frames out.
+/// Decodes bytes, encodes frames.
 #[derive(Debug, Default)]
 pub(super) struct RawCodec;
 
@@ -158,7 +160,7 @@ impl Codec for RawCodec {
     }
 }
 
-/// Messages in, frames out.
+/// Decodes messages, encodes frames.
 #[derive(Debug)]
 pub(super) struct FrameCodec<M>(PhantomData<M>);
 

@@ -1,8 +1,8 @@
-//! Unary methods by plain HTTP: the Connect protocol (connectrpc.com, "Protocol", version 1), in JSON
-//! and binary.
+//! Unary methods over plain HTTP: the Connect protocol (connectrpc.com, "Protocol", version 1), in
+//! JSON and binary.
 //!
-//! A request becomes the gRPC request that it stands for and goes to the same method; only the answer
-//! is written differently. Nothing of a body is read before its caller is known.
+//! A request is converted to the equivalent gRPC request and goes to the same method; only the
+//! answer is encoded differently. Nothing of a body is read before the caller is identified.
 
 use std::{io::Read as _, sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ const PROTO: HeaderValue = HeaderValue::from_static("application/proto");
 const VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
-/// The digits of a timeout in milliseconds, at most ("Timeout-Milliseconds").
+/// Maximum number of digits of a timeout in milliseconds ("Timeout-Milliseconds").
 const TIMEOUT_DIGITS_MAX: usize = 10;
 
-/// How a message is written.
+/// How a message is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Json,
@@ -45,7 +45,7 @@ struct Method {
     response: Arc<Shape>,
 }
 
-/// Whether the request is for this module: a POST that is no kind of gRPC.
+/// Whether this module serves the request: a POST that is not gRPC of any kind.
 pub(super) fn is_connect<B>(request: &Request<B>) -> bool {
     request.method() == http::Method::POST && !content_type(request.headers()).starts_with("application/grpc")
 }
@@ -108,7 +108,7 @@ where
         let type_name = || method.request.full_name().to_owned();
         bytes = read.map_err(|source| Refusal::Payload { type_name: type_name(), source })?.into();
     }
-    // Boxed: the futures of all methods would else be part of this one.
+    // Boxed, because otherwise the futures of all methods would be part of this one.
     let called: BoxFuture<_, _> =
         Box::pin(
             async move { Ok::<_, Status>(super::serve(services, admitted, framed(head, &bytes)).await) },
@@ -164,7 +164,7 @@ fn inflate(bytes: &[u8]) -> Result<Bytes, Status> {
 fn framed(mut head: Parts, message: &[u8]) -> Request<Body> {
     let mut frame = BytesMut::with_capacity(PREFIX + message.len());
     frame.put_u8(0);
-    // At most REQUEST_BYTES_MAX.
+    // Never longer than REQUEST_BYTES_MAX.
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     frame.put_slice(message);
     head.headers.remove(header::CONTENT_LENGTH);
@@ -173,7 +173,7 @@ fn framed(mut head: Parts, message: &[u8]) -> Request<Body> {
     Request::from_parts(head, Body::new(Full::new(frame.freeze())))
 }
 
-/// The message of a gRPC response.
+/// Extracts the message of a gRPC response.
 async fn unframed(response: Response<Body>) -> Result<Bytes, Status> {
     let ended = |headers: &HeaderMap| {
         Status::from_header_map(headers).filter(|status| status.code() != Code::Ok).map_or(Ok(()), Err)
@@ -212,7 +212,7 @@ fn unsupported(headers: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// A refusal: always JSON, whatever the form of the request.
+/// A refusal. It is always JSON, even if the request is binary.
 fn refused(status: &Status) -> Response<Body> {
     let details = tonic_types::Status::decode(status.details()).unwrap_or_default().details;
     let debug = status
@@ -231,10 +231,10 @@ fn refused(status: &Status) -> Response<Body> {
     response(http_status(status.code()), JSON, error.to_string().into())
 }
 
-/// The code's name ("Error Codes").
+/// The name of a code ("Error Codes").
 const fn name(code: Code) -> &'static str {
     match code {
-        // An error never has it.
+        // An error never has the code `Ok`.
         Code::Ok | Code::Unknown => "unknown",
         Code::Cancelled => "canceled",
         Code::InvalidArgument => "invalid_argument",

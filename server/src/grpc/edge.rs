@@ -34,11 +34,11 @@ use crate::{
 };
 use link::Link;
 
-/// Rooms of a replay: those of one session.
+/// Maximum number of rooms in a replay, which covers the rooms of one session.
 const REPLAY_ROOMS_MAX: usize = 10_000;
-/// Entries of the state in one page.
+/// Entries of the state per page.
 const ENTRIES_MAX: usize = 256;
-/// The largest request, in bytes: a million rooms of an ordinary length.
+/// The largest request, in bytes: enough for a million rooms with names of ordinary length.
 pub(super) const LINK_REQUEST_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn call(
@@ -83,14 +83,14 @@ pub(super) async fn recover(
     let Some(found) = found else {
         return Ok(RecoverResponse { recovered: None });
     };
-    // What the log cannot give cannot be recovered: never a part of it.
+    // A session is not recovered if the log cannot return every event that it missed.
     match services.engine.read(&tenant, &Interest::default(), found.after, ReadLimits::CHECK).await {
         Ok(_) => {}
         Err(Refusal::Reset(_)) => return Ok(RecoverResponse { recovered: None }),
         Err(other) => return Err(other),
     }
     let (session_id, mut rooms, after) = (found.session_id, found.rooms, found.after);
-    // The token or the rules may allow less than before.
+    // The token or the rules may allow fewer rooms than before.
     rooms.retain(|room| services.rules.check_enter(&caller, room).is_ok());
     if !services.presence.hand_over(&caller, &request.pid, &session_id, &request.instance).await? {
         return Ok(RecoverResponse { recovered: None });
@@ -132,9 +132,10 @@ async fn page(services: &Services, identity: &Identity, request: ReplayRequest) 
         let cursor = services.engine.head(&tenant).await?.to_string();
         return Ok(Frame::Replay { events: Vec::new(), cursor, more: false });
     };
-    // As a subscription that is not kept: what is recent comes from the window, the rest from the log.
-    // The last page reaches the end of the log. A session is live from its end when it joined its
-    // rooms, and must not miss what the window had not yet.
+    // Reads like a temporary subscription: recent events come from the window, the rest from the
+    // log. The last page must reach the end of the log. A session receives live events only from
+    // the end of the log at the time when it joined its rooms, and must not miss events that the
+    // window does not have yet.
     let inbox = Arc::new(Inbox::default());
     let open = Subscription::open(&services.hub, &tenant, rooms, Some(after), &inbox, 0);
     let batch = open.await?.next_of_log().await?;

@@ -1,5 +1,6 @@
-//! The way in: what is plain gRPC goes to its method at once; what only browsers, health checks and tools send takes the
-//! layers that they need. Nothing of a body is read before its caller is known.
+//! The entry point: plain gRPC goes directly to its method; requests of browsers, health checks and
+//! tools pass through the layers that they need. Nothing of a body is read before the caller is
+//! identified.
 
 use std::{
     convert::Infallible,
@@ -29,9 +30,9 @@ use crate::error::Error;
 
 /// The largest request of a caller without a token, in bytes.
 const ANONYMOUS_BYTES_MAX: usize = 64 << 10;
-/// Streams of Health/Watch, in all: they need no token.
+/// Maximum number of Health/Watch streams in total, because they need no token.
 pub(crate) const WATCHES_MAX: usize = 256;
-/// What only those with a token learn of by reflection.
+/// Files that reflection shows only to callers with a token.
 const INTERNAL_FILES: [&str; 2] = ["fanfare/v1/edge.proto", "fanfare/v1/admin.proto"];
 
 /// Answers requests.
@@ -43,7 +44,7 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// `pages` are plain HTTP.
+    /// `pages` serves plain HTTP.
     pub(crate) async fn new(services: Arc<Services>, pages: Router, cors: CorsLayer) -> Result<Self, Error> {
         let (web, all) = (web(&services).await?, services.clone());
         let split = service_fn(move |mut request: Request<axum::body::Body>| {
@@ -79,7 +80,7 @@ impl Front {
     }
 }
 
-/// Whether it is gRPC that needs nothing before its method.
+/// Whether a request is gRPC that can go directly to its method.
 fn is_plain(request: &Request<Incoming>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let rest = kind.strip_prefix(b"application/grpc");
@@ -106,7 +107,7 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// All methods for gRPC-Web, and those of health and reflection.
+/// All methods over gRPC-Web, and the health and reflection services.
 async fn web(services: &Arc<Services>) -> Result<Router, Error> {
     let catalogs = &services.catalogs;
     let names = [&CONTRACT_SERVICES.map(str::to_owned)[..], &catalogs.services()].concat();
@@ -149,7 +150,7 @@ async fn web(services: &Arc<Services>) -> Result<Router, Error> {
     Ok(Router::new().fallback_service(web))
 }
 
-/// A response that has one of the places of Health/Watch, where it needs one.
+/// A response that holds a Health/Watch permit if it needs one.
 struct Watched {
     body: axum::body::Body,
     _permit: Option<OwnedSemaphorePermit>,
@@ -189,7 +190,7 @@ fn is_public(name: &str) -> bool {
     !INTERNAL_FILES.contains(&name)
 }
 
-/// Some files of a pool, and what they import, as a `FileDescriptorSet`.
+/// The wanted files of a pool and their imports, as a `FileDescriptorSet`.
 fn encoded(pool: &DescriptorPool, is_wanted: impl Fn(&str) -> bool) -> Vec<u8> {
     let imported = |name: &str| {
         let wanted = pool.files().filter(|file| is_wanted(file.name()));

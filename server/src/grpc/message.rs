@@ -1,8 +1,8 @@
-//! Request bodies, message by message: a message is passed on once all of it is there. Until then only what has come is
-//! held, within bounds, and not for long.
+//! Splits request bodies into messages: a message is passed on once it is complete. Until then,
+//! only the bytes that have arrived are stored, within bounds and for a limited time.
 //!
-//! The decoder after this reserves a message's whole length as soon as it sees its prefix; so it must not see the prefix
-//! alone.
+//! The decoder after this module reserves the whole length of a message as soon as it reads the
+//! prefix. Therefore it must not receive the prefix alone.
 
 use std::{
     error::Error,
@@ -24,11 +24,12 @@ use tonic::Status;
 
 /// The prefix of a message: a flag and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
 pub(super) const PREFIX: usize = 5;
-/// Bytes of unfinished messages of one connection.
+/// Bytes of unfinished messages per connection.
 const CONNECTION_BYTES_MAX: usize = 16 << 20;
-/// Bytes of unfinished messages of all connections; beyond it only those go on that hold little.
+/// Bytes of unfinished messages of all connections. Beyond this limit, only connections with at
+/// most [`LITTLE_BYTES`] may continue.
 const ALL_BYTES_MAX: usize = 256 << 20;
-/// What a connection may hold in any case.
+/// Bytes that a connection may always hold.
 const LITTLE_BYTES: usize = 64 << 10;
 
 /// Counts the bytes of unfinished messages.
@@ -37,7 +38,7 @@ pub(crate) struct Budget {
     connection: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
     bytes_max: usize,
-    /// Whose connection it is.
+    /// The address of the client.
     address: Option<IpAddr>,
 }
 
@@ -51,28 +52,28 @@ impl Budget {
         }
     }
 
-    /// The budget of those that are trusted.
+    /// The budget of a trusted connection.
     pub(crate) fn boundless() -> Self {
         Self { bytes_max: usize::MAX, ..Self::new() }
     }
 
-    /// Bytes of unfinished messages of all connections, and how many there should be at most.
+    /// Bytes of unfinished messages of all connections, and their limit.
     pub(crate) fn usage(&self) -> (usize, usize) {
         (self.all.load(Ordering::Relaxed), ALL_BYTES_MAX)
     }
 
-    /// The budget of another connection, which comes from an address.
+    /// The budget of a new connection from an address. It counts towards the same total.
     pub(crate) fn of_connection(&self, address: IpAddr) -> Self {
         Self { connection: Arc::default(), address: Some(address), ..self.clone() }
     }
 
-    /// Where the connection comes from, where that is known.
+    /// The address of the client, if known.
     pub(crate) const fn address(&self) -> Option<IpAddr> {
         self.address
     }
 }
 
-/// What one unfinished message holds of a budget.
+/// The part of a budget that one unfinished message uses.
 #[derive(Debug)]
 struct Held {
     budget: Budget,
@@ -102,13 +103,13 @@ impl Drop for Held {
     }
 }
 
-/// What a request's messages are held to.
+/// The bounds of a request's messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) bytes_max: usize,
     /// How long a message may take from its first byte to its last.
     pub(crate) timeout: Duration,
-    /// The first message must come within that time too.
+    /// The first message must arrive within that time too.
     pub(crate) is_awaited: bool,
 }
 
@@ -129,7 +130,7 @@ impl<B> Messages<B> {
         Self { body, rules, unfinished: BytesMut::new(), held, deadline }
     }
 
-    /// Takes what has come; gives the messages that are whole.
+    /// Takes data that has arrived and returns the complete messages.
     fn take(&mut self, mut data: Bytes) -> Result<Bytes, Status> {
         if self.unfinished.is_empty() {
             let whole = whole(&data, self.rules.bytes_max)?;
@@ -149,7 +150,7 @@ impl<B> Messages<B> {
         Ok(messages)
     }
 
-    /// Keeps the beginning of a message. It grows as the message comes.
+    /// Stores the beginning of a message, which grows with each part that arrives.
     fn hold(&mut self, data: &[u8]) -> Result<(), Status> {
         self.held.set(self.unfinished.len() + data.len())?;
         self.unfinished.extend_from_slice(data);
@@ -162,12 +163,12 @@ impl<B> Messages<B> {
     }
 }
 
-/// A status for a message beyond the bound.
+/// A status for a message that exceeds the limit.
 pub(super) fn too_large(size: &str, bytes_max: usize) -> Status {
     Status::out_of_range(format!("the message has {size}; the limit is {bytes_max}"))
 }
 
-/// A body that is one message without a prefix.
+/// Reads a body that is one message without a prefix.
 pub(super) async fn whole_body<B>(mut body: B, rules: Rules, budget: Budget) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -198,7 +199,7 @@ fn late(timeout: Duration) -> Status {
     Status::deadline_exceeded(format!("the message did not come within {timeout:?}"))
 }
 
-/// How many bytes from the beginning are whole messages.
+/// The number of bytes at the beginning that are complete messages.
 fn whole(data: &[u8], bytes_max: usize) -> Result<usize, Status> {
     let mut at = 0;
     while let Some(&[_, a, b, c, d]) = data.get(at..at + PREFIX) {
@@ -270,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    /// A body that comes in these parts and then says nothing more.
+    /// A body that arrives in these parts and then stays silent.
     struct Parts(VecDeque<Bytes>);
 
     impl Body for Parts {

@@ -1,7 +1,7 @@
-//! `fanfare.v1.Realtime/NotifyStream`: many events over one stream, appended in their order.
+//! `fanfare.v1.Realtime/NotifyStream`: many events over one stream, appended in order.
 //!
-//! All requests that are ready are one batch per tenant: they share what it costs to write. While a
-//! batch is written, the next one gathers in the transport.
+//! All requests that are ready form one batch per tenant and share the cost of writing. While one
+//! batch is written, the transport collects the next one.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -19,22 +19,22 @@ use tower::service_fn;
 use super::{REQUEST_BYTES_MAX, Services};
 use crate::{error::Refusal, event::Draft, ingest};
 
-/// Requests of one batch.
+/// Requests per batch.
 const BATCH_MAX: usize = 1024;
-/// Bytes of one batch, unless a single request is larger.
+/// Bytes per batch, unless a single request is larger.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// A producer's stream. The transport pulls it: a producer that does not read its answers is not
-/// read for.
+/// A producer's stream. The transport pulls it: while a producer does not read its answers, no
+/// requests are read from it.
 struct Producer {
     services: Arc<Services>,
     identity: Arc<Identity>,
     requests: Streaming<NotifyRequest>,
-    /// Checked, not appended yet.
+    /// Checked events that are not appended yet.
     drafts: VecDeque<Draft>,
     /// Answers that are not sent yet.
     answers: VecDeque<NotifyResponse>,
-    /// How the stream ends once what was taken is answered.
+    /// How the stream ends once all accepted requests are answered.
     end: Option<Result<(), Status>>,
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn notify_stream(services: Arc<Services>, request: http::Reques
     super::grpc(codec, REQUEST_BYTES_MAX).streaming(method, request).await
 }
 
-/// Resolves when the token was revoked.
+/// Resolves when the token is revoked.
 async fn revoked(services: &Services, identity: &Identity) -> Refusal {
     let mut revocations = services.revoked.changes();
     loop {
@@ -69,7 +69,7 @@ async fn revoked(services: &Services, identity: &Identity) -> Refusal {
 }
 
 impl Producer {
-    /// The next answer. Nothing is appended after what is refused.
+    /// The next answer. Nothing is appended after a refused request.
     async fn step(mut self) -> Option<(Result<NotifyResponse, Status>, Option<Self>)> {
         loop {
             if let Some(answer) = self.answers.pop_front() {
@@ -89,8 +89,8 @@ impl Producer {
         }
     }
 
-    /// Appends the first drafts of one tenant. One that changes the state is appended alone: when it
-    /// is refused, nothing after it may be in the log.
+    /// Appends the first drafts of one tenant. A draft that changes the state is appended alone: if
+    /// it is refused, no later event may be in the log.
     async fn append(&mut self) -> Result<(), Refusal> {
         let Some(tenant) = self.drafts.front().map(|draft| draft.tenant.clone()) else { return Ok(()) };
         let plain = self.drafts.iter().take_while(|draft| draft.tenant == tenant && draft.state.is_none());
@@ -101,7 +101,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Waits for a request; takes it and those that are ready too.
+    /// Waits for a request, then also takes the requests that are ready.
     async fn take(&mut self) {
         let services = self.services.clone();
         let first = tokio::select! {
@@ -117,7 +117,7 @@ impl Producer {
         }
     }
 
-    /// Checks a request; gives how many bytes it has.
+    /// Checks a request and returns its size in bytes.
     fn check(&mut self, next: Result<Option<NotifyRequest>, Status>) -> usize {
         let request = match next {
             Ok(Some(request)) => request,

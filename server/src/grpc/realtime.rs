@@ -1,4 +1,4 @@
-//! `fanfare.v1.Realtime`.
+//! The methods of `fanfare.v1.Realtime`.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -32,15 +32,15 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Users in one answer of GetPresence.
+/// Users per GetPresence answer.
 const USERS_DEFAULT: usize = 100;
 const USERS_MAX: usize = 1000;
-/// Events in one answer of GetHistory.
+/// Events per GetHistory answer.
 const EVENTS_DEFAULT: usize = 50;
-/// Entries in one answer of GetState.
+/// Entries per GetState answer.
 const ENTRIES_DEFAULT: usize = 100;
 const ENTRIES_MAX: usize = 1000;
-/// The longest text that sessions are told when they are disconnected.
+/// The longest message to disconnected sessions, in bytes.
 const MESSAGE_BYTES_MAX: usize = 256;
 
 /// A boxed response stream.
@@ -115,7 +115,7 @@ pub(super) async fn get_state(
     };
     let token = request.page_token.parse()?;
     let place = services.subscribers.admit(&identity, rooms.len())?;
-    // One caller at a time reads much; a closed semaphore stops nobody.
+    // Limits the concurrent reads of one caller. A closed semaphore does not stop the read.
     let _turn = place.scan().await;
     let page = Snapshot::read(&*services.engine, &tenant, &rooms, token, size).await?;
     Ok(GetStateResponse {

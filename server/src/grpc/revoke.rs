@@ -14,7 +14,7 @@ use crate::{auth, error::Refusal, ingest};
 
 /// The longest `jti`, in bytes.
 const TOKEN_ID_BYTES_MAX: usize = 256;
-/// How long a revocation is kept, in seconds, if nothing is asked for and at most.
+/// How long a revocation is stored, in seconds: by default and at most.
 const TTL_DEFAULT: u32 = 30 * 86_400;
 const TTL_MAX: u32 = 400 * 86_400;
 

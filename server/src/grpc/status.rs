@@ -1,4 +1,4 @@
-//! Refusals as gRPC statuses, with a google.rpc.ErrorInfo.
+//! Converts refusals to gRPC statuses with a google.rpc.ErrorInfo.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -78,13 +78,13 @@ impl From<Refusal> for Status {
         };
         let details = ErrorDetails::with_error_info(refusal.reason().as_str_name(), "fanfare", metadata);
         let mut status = Self::with_error_details(code, message, details);
-        // For those who count refusals.
+        // The source is used to count refusals.
         status.set_source(Arc::new(refusal));
         status
     }
 }
 
-/// The reasons that an upstream's status can become, and their statuses.
+/// Upstream status codes and the reasons that they map to.
 const UPSTREAM_REASONS: [(Code, Reason); 15] = [
     (Code::InvalidArgument, Reason::InvalidArgument),
     (Code::OutOfRange, Reason::InvalidArgument),
@@ -97,14 +97,14 @@ const UPSTREAM_REASONS: [(Code, Reason); 15] = [
     (Code::Aborted, Reason::Aborted),
     (Code::Unavailable, Reason::Unavailable),
     (Code::DeadlineExceeded, Reason::Timeout),
-    // What our own deadline makes of a call.
+    // The result of our own deadline for the call.
     (Code::Cancelled, Reason::Timeout),
     (Code::Unimplemented, Reason::Unimplemented),
     (Code::Internal, Reason::Internal),
     (Code::Unknown, Reason::Internal),
 ];
 
-/// What an upstream's status means for the caller.
+/// The reason that an upstream's status means for the caller.
 pub(super) fn reason(code: Code) -> Reason {
     UPSTREAM_REASONS.iter().find(|(of, _)| *of == code).map_or(Reason::Internal, |(_, reason)| *reason)
 }
@@ -113,13 +113,13 @@ fn code(reason: Reason) -> Code {
     UPSTREAM_REASONS.iter().find(|(_, of)| *of == reason).map_or(Code::Internal, |(code, _)| *code)
 }
 
-/// A status for a caller that exceeds a limit of the transport.
+/// A status for a caller that exceeds a transport limit.
 pub(super) fn limit(message: impl Into<String>) -> Status {
     let details = ErrorDetails::with_error_info(Reason::Limit.as_str_name(), "fanfare", HashMap::new());
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
-/// A status for bytes that are not the message they claim to be.
+/// A status for bytes that are not a valid message of the expected type.
 pub(super) fn malformed(message: impl Into<String>) -> Status {
     let details =
         ErrorDetails::with_error_info(Reason::InvalidArgument.as_str_name(), "fanfare", HashMap::new());

@@ -1,7 +1,7 @@
 //! The response stream of every Subscribe method.
 //!
-//! The transport pulls it: nothing is read from the log for a client that does not read, and no task runs for one
-//! that waits.
+//! The transport pulls it: while a client does not read, nothing is read from the log for it, and a
+//! waiting client needs no task.
 
 use std::{
     collections::VecDeque,
@@ -33,20 +33,20 @@ use crate::{
     subscribers::Place,
 };
 
-/// Stands for all rooms of the tenant.
+/// Subscribes to all rooms of the tenant.
 const ALL_ROOMS: &str = "*";
-/// The farthest expiry that is waited for; longer ones are looked at again then.
+/// The longest wait for an expiry. A later expiry is checked again after that.
 const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Entries of the state in one message.
+/// Entries of the state per message.
 const ENTRIES_MAX: usize = 128;
 
-/// How events become response messages.
+/// How events are encoded as response messages.
 #[derive(Debug)]
 pub(super) enum Form {
     /// `fanfare.v1.SubscribeResponse`.
     Generic,
-    /// A catalog's response; events that its oneof does not have are left out.
+    /// A catalog's response. Events that are not in its oneof are left out.
     Typed(Arc<SubscribeMethod>),
 }
 
@@ -61,7 +61,7 @@ impl Form {
         }
     }
 
-    /// A page of the state.
+    /// The messages for a page of the state.
     fn state(&self, page: &Snapshot, rooms: &[Room], first: bool) -> Vec<Frame> {
         if matches!(self, Self::Typed(_)) {
             return page.once(rooms).filter_map(|entry| self.event(entry.event.clone())).collect();
@@ -97,7 +97,7 @@ struct Reader {
     identity: Arc<Identity>,
     place: Place,
     pending: VecDeque<Frame>,
-    /// Where the rest of the state begins, which comes before the events.
+    /// The next page of the state. The events come after the last page.
     state: Option<PageToken>,
     more: bool,
     heartbeat: Interval,
@@ -114,7 +114,7 @@ impl Drop for Reader {
     }
 }
 
-/// Opens a subscription as the request asks and the identity allows.
+/// Opens a subscription, if the identity allows it.
 pub(super) async fn open(
     services: Arc<Services>,
     identity: Arc<Identity>,
@@ -133,7 +133,7 @@ pub(super) async fn open(
     } else {
         super::rooms(&request.rooms, super::ROOMS_MAX)?
     };
-    // Before the rules are asked: no removal is missed.
+    // Opened before the rules are checked, so that no removal is missed.
     let removals = services.rules.removals();
     services.rules.check_read(&identity, &rooms)?;
     let after = Cursor::after(&request.after)?;
@@ -188,7 +188,7 @@ pub(super) async fn open(
     Ok(stream::unfold(reader, Reader::step))
 }
 
-/// Reads a page of a snapshot. One caller reads one page at a time.
+/// Reads a page of a snapshot when it is the caller's turn.
 async fn page(
     services: &Services,
     place: &Place,
@@ -216,7 +216,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next page of the state; after the last one the subscription begins.
+    /// Takes the next page of the state. After the last page, the events begin.
     async fn take_state(&mut self, token: PageToken) -> Result<(), Refusal> {
         self.services.check_expiry(&self.identity)?;
         self.services.revoked.check(&self.identity)?;
@@ -230,7 +230,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The server shuts down: everything that was acknowledged is still sent, then the end.
+    /// On shutdown: sends everything that was acknowledged, then ends the stream.
     async fn finish(&mut self) -> Result<(), Refusal> {
         self.services.ingest.finished().await;
         self.services.hub.catch_up().await;
@@ -243,7 +243,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The next events; those of the log when it is the caller's turn.
+    /// The next events. A read of the log waits for the caller's turn.
     async fn next(&mut self) -> Result<Batch, Refusal> {
         let turn = if self.subscription.reads_log() { Some(self.place.scan().await) } else { None };
         let batch = self.subscription.next().await;
@@ -261,7 +261,7 @@ impl Reader {
     async fn fill(&mut self) -> Result<(), Refusal> {
         let mut beat = false;
         let tenant = self.subscription.tenant();
-        // Also before more of the log is read.
+        // Checked here too, before more is read from the log.
         let removed = self.removals.removed(&self.identity, tenant, &self.rooms).now_or_never();
         if let Some(removed) = removed {
             return Err(removed);

@@ -1,4 +1,4 @@
-//! Internal gRPC services that browsers' calls are passed to, as the typed messages they are.
+//! Passes browsers' calls to internal gRPC services, with their typed messages unchanged.
 
 use std::{collections::HashMap, error::Error as _, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// The longest message of an upstream that a browser is shown, in characters.
+/// The longest upstream error message that browsers receive, in characters.
 const MESSAGE_CHARS_MAX: usize = 256;
 
 /// All configured upstreams.
@@ -38,11 +38,12 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstreams {
-    /// Prepares the connections, which are made when they are first used. Every upstream that a catalog names must be
-    /// there, except the optional ones.
+    /// Prepares the connections, which are opened on first use. Every upstream that a catalog names
+    /// must be configured, except optional ones.
     pub(crate) fn new(config: &config::Upstreams, catalogs: &Catalogs) -> Result<Self, Error> {
         let mut channels = HashMap::new();
-        // Read once: upstreams have long connections, and their certificates are verified anew with each.
+        // The files are read once: connections to upstreams are long-lived, and each new connection
+        // verifies the certificate again.
         let tls = config.tls.grpc()?;
         for (name, url) in &config.urls {
             let wrong = || Error::UpstreamUrl { name: name.clone(), url: url.clone() };
@@ -72,7 +73,7 @@ impl Upstreams {
         Ok(Self { channels, timeout: config.timeout })
     }
 
-    /// Calls a method of an upstream for a user; gives its response message.
+    /// Calls a method of an upstream on behalf of a user and returns the response message.
     pub(crate) async fn call(
         &self,
         name: &str,
@@ -106,13 +107,14 @@ impl Upstreams {
     fn refused(&self, name: &str, status: &Status) -> Refusal {
         match status::reason(status.code()) {
             Reason::Timeout => self.late(name),
-            // A status with a source was made here: the connection failed before an answer came.
+            // A status with a source was created in this process: the connection failed before an
+            // answer arrived.
             reason if reason == Reason::Unavailable || status.source().is_some() => {
                 tracing::warn!(upstream = name, %status, "an upstream cannot be reached");
                 Refusal::UpstreamUnreachable(name.to_owned())
             }
             reason @ Reason::Internal => {
-                // Its text is for us, not for browsers.
+                // Its text is for operators, not for browsers.
                 tracing::warn!(upstream = name, %status, "an upstream failed");
                 Refusal::Upstream { reason, message: format!("the upstream {name:?} failed") }
             }
@@ -129,7 +131,8 @@ fn code_text(code: Code) -> String {
     code.description().to_owned()
 }
 
-/// Who calls: the whole as a message, and what fits into ASCII for services that want no more.
+/// Adds the caller's identity: as a complete message, and those fields that are ASCII also as text,
+/// for services that need no more.
 fn identify(request: &mut Request<Frame>, caller: &Caller) {
     let metadata = request.metadata_mut();
     metadata.insert_bin("fanfare-caller-bin", BinaryMetadataValue::from_bytes(&caller.encode_to_vec()));

@@ -1,4 +1,4 @@
-//! Stored events, for operators: the newest first, a part of the log at a time.
+//! Stored events for operators: newest first, one part of the log per call.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{auth, error::Refusal, history::PageLimits, interest::Interest};
 
-/// Events in one answer.
+/// Events per answer.
 const LISTED_DEFAULT: usize = 50;
 const LISTED_MAX: usize = 200;
-/// Bytes of events in one answer, unless a single one is larger.
+/// Bytes of events per answer, unless a single event is larger.
 const LISTED_BYTES_MAX: usize = 1 << 20;
-/// Events that one call looks at.
+/// Events that one call searches.
 const SCAN_MAX: usize = 1000;
 
 pub(in crate::grpc) async fn list_events(

@@ -1,4 +1,5 @@
-//! The streams of `fanfare.v1.Admin`. As with Subscribe, the transport pulls them and no task runs for them.
+//! The streams of `fanfare.v1.Admin`. As with Subscribe, the transport pulls them, and they need no
+//! task of their own.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -35,12 +36,12 @@ use crate::{
 const INTERVAL_DEFAULT: u32 = 1000;
 const INTERVAL_MIN: u32 = 250;
 const INTERVAL_MAX: u32 = 60_000;
-/// Rooms or names that a reader along is restricted to.
+/// Maximum number of rooms or names in the filters of a Tail stream.
 const FILTERS_MAX: usize = 64;
-/// The farthest expiry that is waited for; longer ones are looked at again then.
+/// The longest wait for an expiry. A later expiry is checked again after that.
 const EXPIRY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A stream that ends with the caller's token or with the server.
+/// A stream that ends with the caller's token or when the server shuts down.
 struct Session<S> {
     services: Arc<Services>,
     identity: Arc<Identity>,
@@ -48,12 +49,12 @@ struct Session<S> {
     ended: bool,
 }
 
-/// Where a stream's messages come from.
+/// The source of a stream's messages.
 trait Source: Send + 'static {
     type Request: Message + Default + 'static;
     type Message: Message;
 
-    /// Makes the source, or refuses.
+    /// Opens the source or refuses.
     fn open(
         services: &Services,
         identity: &Identity,
@@ -82,7 +83,7 @@ impl<S: Source> Session<S> {
     }
 }
 
-/// Resolves when the server shuts down, or the token has expired or was revoked.
+/// Resolves when the server shuts down, or when the token expires or is revoked.
 async fn end(services: &Services, identity: &Identity) -> Refusal {
     let mut revocations = services.revoked.changes();
     loop {
@@ -138,7 +139,7 @@ pub(in crate::grpc) async fn tail(services: Arc<Services>, request: http::Reques
 
 /// The state of a WatchStats stream.
 struct Watch {
-    /// The first tick is at once.
+    /// The first tick is immediate.
     ticks: Interval,
     append: Snapshot,
 }
@@ -186,7 +187,7 @@ impl Source for Watch {
 }
 
 impl Services {
-    /// What happens on this server, apart from how long appending took.
+    /// The statistics of this server, without the append latency.
     pub(crate) async fn stats(&self) -> Stats {
         let (gauges, engine) = tokio::join!(self.gauges(), self.health.state());
         let counts = self.stats.counts();
@@ -215,13 +216,13 @@ impl Services {
 struct Reader {
     tap: Tap,
     waiting: VecDeque<Arc<Event>>,
-    /// Behind those that wait.
+    /// The number of events missed after those in `waiting`.
     missed: u64,
-    /// The first one is at once, so that the reader knows that it reads along.
+    /// The first tick is immediate, so that the client knows that the stream is open.
     heartbeat: Interval,
 }
 
-/// What somebody wants to see, as requests say it.
+/// The filters of a request.
 pub(super) fn wanted(
     services: &Services,
     tenant: Option<Tenant>,
@@ -236,7 +237,7 @@ pub(super) fn wanted(
     })
 }
 
-/// A list of filters, if it is not too long.
+/// Refuses a list of filters that is too long.
 fn few(field: &str, texts: Vec<String>) -> Result<Vec<String>, Refusal> {
     if texts.len() > FILTERS_MAX {
         let count = texts.len();
@@ -285,7 +286,7 @@ fn tailed(kind: Kind) -> TailResponse {
     TailResponse { kind: Some(kind) }
 }
 
-/// An event for a reader along, with the JSON that is made once for all.
+/// An event for a Tail stream, with the JSON that is encoded once for all recipients.
 pub(super) fn along(event: &Event) -> TailedEvent {
     let delivery = v1::Delivery::decode(event.delivery()).unwrap_or_default();
     TailedEvent {

@@ -1,7 +1,7 @@
 //! The stream of one bridge: the rooms it follows, and their events.
 //!
-//! A tenant that cannot be served costs only itself: its request is refused, or its read is tried
-//! again, and the others go on.
+//! A tenant that cannot be served does not affect the others: its request is refused or its read is
+//! retried, and the others continue.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -37,22 +37,23 @@ use crate::{
     hub::{Inbox, Subscription},
 };
 
-/// Rooms of one link. A bridge that resumes names all of a tenant's at once.
+/// Rooms of one link. A bridge that resumes sends all rooms of a tenant in one request.
 const LINK_ROOMS_MAX: usize = 1_000_000;
-/// How long the end of a link waits for events that were taken and are not in the log yet.
+/// How long the end of a link waits for accepted events that are not in the log yet.
 const FINISH_MAX: Duration = Duration::from_secs(3);
-/// Revocations in one message.
+/// Revocations per message.
 const REVOCATIONS_AT_ONCE: usize = 1000;
-/// The pause before a tenant is read again that could not be read.
+/// The pause before a failed read of a tenant is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// One bridge's stream. The transport pulls it; a bridge that does not read is not read for.
+/// One bridge's stream. The transport pulls it: while a bridge does not read, nothing is read for
+/// it.
 pub(super) struct Link {
     services: Arc<Services>,
     identity: Arc<Identity>,
     requests: Streaming<LinkRequest>,
     sessions: Arc<Sessions>,
-    /// A report of the bridge that is being applied. No other request is read until it is.
+    /// A report of the bridge that is being applied. The next request is read only after that.
     applying: Option<BoxFuture<'static, (u64, Result<SessionsApplied, Refusal>)>>,
     linked: Linked,
     inbox: Arc<Inbox>,
@@ -62,24 +63,25 @@ pub(super) struct Link {
     rooms: usize,
     /// Subscriptions with more to read.
     ready: VecDeque<u64>,
-    /// Whether it is the turn of those, or of everything else.
+    /// Whether this turn reads a ready subscription. Such turns alternate with all other work.
     reads: bool,
-    /// Subscriptions that could not be read, and when they are read again.
+    /// Subscriptions whose last read failed. They are retried at `retry_at`.
     failing: HashSet<u64>,
     retry_at: Option<Instant>,
-    /// Rooms that are added once their tenant has been read to its end. No other request is taken before.
+    /// Rooms that are added once their tenant has been read to its end. Until then, no other
+    /// request is read.
     joining: Option<Joining>,
     reports: Reports,
     pending: VecDeque<Frame>,
     heartbeat: Interval,
     revocations: watch::Receiver<u64>,
-    /// The number of the last revocation that the bridge was told.
+    /// The number of the last revocation that was sent to the bridge.
     revoked: u64,
     finishes: bool,
     ended: bool,
 }
 
-/// A change of the rooms of a tenant that is followed.
+/// A change of the rooms of a followed tenant.
 struct Joining {
     key: u64,
     add: Vec<Room>,
@@ -89,18 +91,18 @@ struct Joining {
 
 struct Followed {
     subscription: Subscription,
-    /// How many rooms it has.
+    /// The number of rooms that the subscription has.
     rooms: usize,
-    /// The last cursor the bridge was told.
+    /// The last cursor that was sent to the bridge.
     told: Cursor,
 }
 
-/// How far one read came.
+/// The outcome of one read.
 enum Reached {
-    /// There is more at once.
+    /// More can be read immediately.
     Middle,
     End,
-    /// The tenant could not be read; it is tried again.
+    /// The tenant could not be read. The read is retried.
     Nothing(Refusal),
 }
 
@@ -116,7 +118,7 @@ pub(super) fn parse(rooms: &[String]) -> Result<Vec<Room>, Refusal> {
     Ok(rooms.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
-/// Resolves when a report is applied; never when there is none.
+/// Resolves when a report is applied; never without one.
 async fn applied<T>(applying: &mut Option<BoxFuture<'static, T>>) -> T {
     match applying {
         Some(applying) => applying.await,
@@ -124,7 +126,7 @@ async fn applied<T>(applying: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// Resolves at this time; never when there is none.
+/// Resolves at this time; never without one.
 async fn reached(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
@@ -140,7 +142,7 @@ impl Link {
     ) -> Self {
         let heartbeat = services.heartbeat();
         let mut revocations = services.revoked.changes();
-        // Those that are known are told at once.
+        // The known revocations are sent immediately.
         revocations.mark_changed();
         let period = services.heartbeat_interval.as_millis();
         let welcome = LinkWelcome {
@@ -178,7 +180,7 @@ impl Link {
         }
     }
 
-    /// The next frame of the stream; `None` at its end.
+    /// The next frame of the stream; `None` at the end.
     pub(super) async fn step(mut self) -> Option<(Result<Frame, Status>, Self)> {
         if self.ended {
             return None;
@@ -198,9 +200,10 @@ impl Link {
         }
     }
 
-    /// Waits for something to do and does it; false when the bridge is gone.
+    /// Waits for work and does it; false if the bridge is gone.
     async fn fill(&mut self) -> Result<bool, Status> {
-        // In turns: a long catch-up must not keep sessions waiting, nor they the events.
+        // Turns alternate, so that a long catch-up does not delay sessions and sessions do not
+        // delay events.
         self.reads = !self.reads;
         if self.reads
             && let Some(key) = self.ready.pop_front()
@@ -210,7 +213,7 @@ impl Link {
             if let Some(joining) = self.joining.take_if(|joining| over && joining.key == key) {
                 match reached {
                     Reached::Nothing(refusal) => self.refuse(joining, &refusal),
-                    // It was read to its end: the added rooms count from here.
+                    // The tenant was read to its end, so the added rooms are followed from there.
                     Reached::Middle | Reached::End => self.join(joining),
                 }
             }
@@ -252,9 +255,9 @@ impl Link {
         Ok(true)
     }
 
-    /// The server shuts down: everything that was acknowledged is still sent, then the end.
+    /// On shutdown: sends everything that was acknowledged, then ends the stream.
     async fn finish(&mut self) -> Result<(), Refusal> {
-        // A producer that does not read its answers must not hold the others' end.
+        // Bounded, because a producer that does not read its answers must not delay the shutdown.
         if !std::mem::replace(&mut self.finishes, true) {
             let finished = async {
                 self.services.ingest.finished().await;
@@ -298,7 +301,8 @@ impl Link {
     async fn interest(&mut self, interest: Interest) -> Result<(), Refusal> {
         let tenant = auth::tenant(&self.identity, &interest.tenant)?;
         let key = self.tenants.get(&tenant).copied();
-        // Rooms are dropped whatever becomes of the others; those that are not valid were never followed.
+        // Rooms are dropped even if the rooms to add are refused. Invalid rooms were never
+        // followed.
         let drop: Vec<Room> = interest.drop.iter().filter_map(|room| Room::new(room).ok()).collect();
         let add = self.added(&interest);
         match (key, add) {
@@ -328,7 +332,7 @@ impl Link {
         parse(&interest.add)
     }
 
-    /// Answers a request that was refused.
+    /// Logs and answers a refused request.
     fn refused(&mut self, tenant: &str, r#ref: u64, refusal: &Refusal) {
         tracing::warn!(tenant = shown(tenant), %refusal, "an interest was refused");
         if r#ref == 0 {
@@ -339,7 +343,7 @@ impl Link {
         self.pending.push_back(frame(link_response::Kind::Applied(applied)));
     }
 
-    /// Refuses a change of the rooms of a tenant that is followed: nothing is added.
+    /// Refuses a change for a followed tenant: no rooms are added, but rooms are dropped.
     fn refuse(&mut self, joining: Joining, refusal: &Refusal) {
         let Joining { key, drop, r#ref, .. } = joining;
         let Some(followed) = self.subscriptions.get(&key) else { return };
@@ -374,7 +378,8 @@ impl Link {
         }
     }
 
-    /// Begins to follow a tenant, after the cursor if that is possible.
+    /// Begins to follow a tenant: after the cursor, or from the end of the log if the cursor is
+    /// lost.
     async fn follow(&mut self, tenant: &Tenant, rooms: Vec<Room>, after: &str) -> Result<u64, Refusal> {
         let key = self.next_key;
         self.next_key += 1;
@@ -436,7 +441,7 @@ impl Link {
         }
     }
 
-    /// Tells the bridge which tokens it accepts no more, and ends the link when its own is among them.
+    /// Sends new revocations to the bridge. Ends the link if the bridge's own token is revoked.
     fn revoke(&mut self) -> Result<(), Refusal> {
         self.services.revoked.check(&self.identity)?;
         let (revocations, last) = self.services.revoked.after(self.revoked, REVOCATIONS_AT_ONCE);
@@ -450,7 +455,7 @@ impl Link {
         Ok(())
     }
 
-    /// Says that the server is alive, and how far it has looked in quiet rooms.
+    /// Sends a heartbeat and, for tenants without wanted events, the cursor that was reached.
     async fn beat(&mut self) -> Result<(), Refusal> {
         self.services.check_expiry(&self.identity)?;
         self.pending.push_back(frame(link_response::Kind::Heartbeat(LinkHeartbeat {})));

@@ -1,4 +1,4 @@
-//! The sessions of one link: what its bridge reports of them, and their end with it.
+//! The sessions of one link: reported by its bridge, and ended with the link.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::{super::Services, link::parse};
 use crate::{auth, engine::Engine, error::Refusal, presence, rules::Rules};
 
-/// Reports of a link that are not stored yet and are answered one by one.
+/// Reports of a link that are not stored yet and are answered one by one. Beyond that, one answer
+/// covers several reports.
 const KEEPING_MAX: usize = 1024;
-/// Sessions of one report that are changed at once.
+/// Sessions of one report that are changed concurrently.
 const CONCURRENCY: usize = 64;
 
-/// The link's part in presence, which ends with it.
+/// The link's sessions in presence. Dropping this value unlinks them.
 pub(super) struct Sessions {
     presence: Arc<presence::Presence>,
     engine: Arc<dyn Engine>,
@@ -33,14 +34,15 @@ pub(super) struct Sessions {
     closing: CancellationToken,
 }
 
-/// The reports of a bridge that are not stored yet: their numbers for
-/// [`presence::Presence::stored`], and the bridge's own.
+/// The reports of a bridge that are not stored yet: for each, the number for
+/// [`presence::Presence::stored`] and the bridge's own number.
 #[derive(Debug, Default)]
 pub(super) struct Reports(VecDeque<(u64, u64)>);
 
 impl Drop for Sessions {
     fn drop(&mut self) {
-        // When the server goes, its sessions do not: they will be reported to the next one.
+        // When the server shuts down, the sessions continue: bridges report them to the next
+        // server.
         if !self.closing.is_cancelled() {
             self.presence.unlink(&self.link);
         }
@@ -58,8 +60,8 @@ impl Sessions {
         }
     }
 
-    /// Takes over what happened to the bridge's sessions: in order per session, and at once for
-    /// different ones.
+    /// Applies the changes of the bridge's sessions: in order per session, and concurrently for
+    /// different sessions.
     pub(super) async fn apply(
         self: Arc<Self>,
         identity: Arc<Identity>,
@@ -111,7 +113,7 @@ impl Sessions {
         Ok(None)
     }
 
-    /// Takes a session over; gives the events that greet it.
+    /// Opens a session. Returns the events that greet it.
     async fn open(
         &self,
         identity: &Identity,
@@ -125,7 +127,8 @@ impl Sessions {
         }
         let head = self.engine.head(&tenant).await.map(|head| head.to_string());
         if opened.ready {
-            // It is ready, whatever the engine says; without a place in the log it cannot be recovered, that is all.
+            // The session is ready even if the engine does not answer. Without a place in the log,
+            // only its recovery is impossible.
             let (head, rooms): (_, Vec<Room>) = (head.unwrap_or_default(), parse(&opened.rooms)?);
             self.presence.ready(&self.link, &caller, &opened.pid, &head, &rooms).await?;
             return Ok(Vec::new());
@@ -137,16 +140,17 @@ impl Sessions {
 }
 
 impl Reports {
-    /// A report was taken over; everything up to `number` must be stored before it is.
+    /// Adds a report that was applied. It is stored once everything up to `number` is stored.
     pub(super) fn push(&mut self, number: u64, r#ref: u64) {
         if self.0.len() >= KEEPING_MAX {
-            // It is said with the next one.
+            // The answer to the newer report covers the removed one.
             self.0.pop_back();
         }
         self.0.push_back((number, r#ref));
     }
 
-    /// Resolves when the first of these reports is stored; gives the number up to which all are.
+    /// Resolves when the oldest report is stored. Returns the number up to which reports are
+    /// stored.
     pub(super) async fn stored(&self, presence: &presence::Presence) -> u64 {
         match self.0.front() {
             Some((number, _)) => {
@@ -157,7 +161,7 @@ impl Reports {
         }
     }
 
-    /// The answer for the reports up to this number.
+    /// Removes the reports up to this number and returns their answer.
     pub(super) fn take(&mut self, upto: u64) -> Option<SessionsKept> {
         let count = self.0.partition_point(|(number, _)| *number <= upto);
         let (_, r#ref) = self.0.drain(..count).next_back()?;

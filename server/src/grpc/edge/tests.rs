@@ -1,4 +1,4 @@
-//! A real server on loopback, and a bridge's side of its link.
+//! Tests with a real server on loopback and the bridge's side of a link.
 
 use std::{
     sync::{
@@ -48,7 +48,7 @@ struct World {
     _running: (JoinSet<()>, DropGuard),
 }
 
-/// An engine whose logs of tenant `bad` cannot be read while it fails.
+/// An engine that fails to read the logs of the tenant `bad` while `fails` is set.
 #[derive(Debug)]
 struct Flaky {
     inner: MemoryEngine,
@@ -75,7 +75,7 @@ impl Engine for Flaky {
         after: Cursor,
         limits: ReadLimits,
     ) -> BoxFuture<'a, Result<Page, Refusal>> {
-        // Not the question whether the log reaches back, which asks for no room.
+        // The check whether the log reaches back names no room and does not fail.
         if self.fails.load(Ordering::SeqCst) && tenant.as_str() == "bad" && !interest.is_empty() {
             return Box::pin(async { Err(Refusal::Storage("read")) });
         }
@@ -190,7 +190,7 @@ impl World {
         (bridge, welcome)
     }
 
-    /// Appends an event to a tenant's `org`.
+    /// Appends an event to the room `org` of a tenant.
     async fn append(&self, tenant: &str) -> String {
         let kind = Catalogs::builtin().unwrap().event("messenger.v1.UserOnline").unwrap().clone();
         let draft = Draft { kind, ..draft(tenant, "", 0) };
@@ -199,7 +199,7 @@ impl World {
     }
 }
 
-/// One link as a bridge has it.
+/// One link, seen from the bridge.
 struct Bridge {
     requests: mpsc::Sender<LinkRequest>,
     responses: Streaming<LinkResponse>,
@@ -220,7 +220,7 @@ impl Bridge {
         self.send(link_request::Kind::Interest(interest)).await;
     }
 
-    /// The answer to an Interest; what comes before it is left out.
+    /// The next answer to an Interest. Earlier responses are skipped.
     async fn applied(&mut self) -> InterestApplied {
         loop {
             if let link_response::Kind::Applied(applied) = self.next().await {
