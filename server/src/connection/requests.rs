@@ -1,8 +1,8 @@
 //! The requests of one connection: futures that run within the connection's own task.
 //!
-//! A task per request would wake another thread for each request and each answer. That costs more
-//! than most requests themselves. Requests therefore share one thread while their connection runs;
-//! connections still spread over all threads.
+//! With a task per request, each request and each answer would wake another thread, which costs
+//! more than most requests themselves. Therefore the requests of a connection share one thread
+//! while it runs; connections are still distributed over all threads.
 
 use std::{
     future::Future,
@@ -19,13 +19,13 @@ use std::{
 use futures_util::{FutureExt as _, Stream as _, stream::FuturesUnordered, task::AtomicWaker};
 use hyper::rt::Executor;
 
-/// Rounds of one poll: answers wake the connection, which may begin further requests. After these
-/// rounds other tasks have their turn.
+/// Rounds per poll: answers wake the connection, which may start further requests. After these
+/// rounds, other tasks run.
 const ROUNDS_MAX: usize = 8;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Takes the futures of a connection's requests.
+/// Collects the futures of a connection's requests.
 #[derive(Clone, Default)]
 pub(super) struct Requests(Arc<Mutex<Vec<Task>>>);
 
@@ -37,7 +37,7 @@ impl Requests {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Requests {
     fn execute(&self, future: F) {
-        // A request that panics ends alone.
+        // A panic ends only the request in which it occurs.
         let task = Box::pin(AssertUnwindSafe(future).catch_unwind().map(drop));
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
@@ -50,8 +50,8 @@ struct Shared {
     waker: AtomicWaker,
 }
 
-/// The waker of one part. A running task looks at its parts by itself: only one that does not run
-/// is woken.
+/// The waker of one part. A running task checks its parts itself, so only a task that is not
+/// running is woken.
 #[derive(Debug)]
 struct Part {
     is_woken: AtomicBool,
@@ -78,8 +78,8 @@ impl Wake for Part {
         self.wake_by_ref();
     }
 
-    // The task clears `is_running` before it reads `is_woken`, and this does it the other way round:
-    // one of the two sees that the part was woken.
+    // The task clears `is_running` before it reads `is_woken`; this method uses the reverse order.
+    // Therefore at least one of them sees that the part was woken.
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.is_woken.swap(true, Ordering::SeqCst) && !self.task.is_running.load(Ordering::SeqCst) {
             self.task.waker.wake();
@@ -87,7 +87,7 @@ impl Wake for Part {
     }
 }
 
-/// Polls a connection and its requests. Dropping it drops the requests that are not answered.
+/// Polls a connection and its requests. Dropping it drops unanswered requests.
 pub(super) struct Driver {
     requests: Requests,
     running: FuturesUnordered<Task>,
@@ -104,7 +104,7 @@ impl Driver {
         Self { requests, running: FuturesUnordered::new(), shared, connection_part, requests_part }
     }
 
-    /// Ends with the connection.
+    /// Ready when the connection ends.
     pub(super) fn poll<C: Future>(
         &mut self,
         mut connection: Pin<&mut C>,
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection that begins `requests` and ends when all have answered.
+    /// A connection that starts `requests` and ends when all of them are answered.
     async fn run(requests: Vec<Task>) {
         let executor = Requests::default();
         let mut driver = Driver::new(executor.clone());
@@ -165,7 +165,7 @@ mod tests {
                 });
             }
             for answered in answers {
-                // A request that has panicked has no answer.
+                // A request that panicked has no answer.
                 let _answered = answered.await;
             }
         };
