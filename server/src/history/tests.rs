@@ -25,7 +25,7 @@ impl World {
         Self { history: History::new(engine.clone()), engine, tenant: Tenant::new("1").unwrap() }
     }
 
-    /// Appends events; each third one is for `chat:7`.
+    /// Appends events. Every third one is for `chat:7`.
     async fn append(&self, count: usize) {
         for number in 0..count {
             let mut one = draft("1", "", 10);
@@ -41,7 +41,7 @@ impl World {
         (page.events.iter().map(|event| event.seq).collect(), next)
     }
 
-    /// All pages, one after the other.
+    /// Reads all pages in order.
     async fn all(&self, limits: PageLimits) -> Vec<Vec<u64>> {
         let (mut pages, mut before) = (Vec::new(), None);
         loop {
@@ -67,14 +67,14 @@ async fn pages_hold_each_event_of_the_room_once_and_the_newest_first() {
     let pages = world.all(LIMITS).await;
     assert_eq!(pages.concat(), wanted);
     assert!(pages[..pages.len() - 2].iter().all(|page| page.len() == 7));
-    // Few of the log at a time: some pages are short, and none is lost.
+    // With few events searched per page, some pages are short, but no event is missing.
     assert_eq!(world.all(PageLimits { scan_max: 10, ..LIMITS }).await.concat(), wanted);
     let one = draft("1", "", 10);
     let of_two = Event::ephemeral(Draft { rooms: vec![chat()], ..one }).cost_bytes() * 2;
     let pages = world.all(PageLimits { bytes_max: of_two, ..LIMITS }).await;
     assert_eq!(pages.concat(), wanted);
     assert!(pages.iter().all(|page| page.len() <= 2));
-    // An event that is larger than a page comes alone.
+    // An event that is larger than a page is returned alone.
     assert!(world.all(PageLimits { bytes_max: 1, ..LIMITS }).await.iter().all(|page| page.len() <= 1));
 }
 
