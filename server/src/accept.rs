@@ -1,4 +1,5 @@
-//! Connections: how many there may be, in all and from one address, and what happens when the machine has no more.
+//! Accepts connections: limits in total and per address, and what happens when the machine has no
+//! resources for more.
 
 use std::{
     collections::HashMap,
@@ -16,10 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::access;
 
-/// The pause when the machine or the process has no more files: connections that end make room.
+/// The pause when the process or the machine has no free file descriptors. Connections that end
+/// free some.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections there may be.
+/// Limits on connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) connections_max: usize,
@@ -33,7 +35,7 @@ pub(crate) struct Acceptor {
     places: Arc<Places>,
 }
 
-/// Places of connections or of what comes before them, by address.
+/// The places for connections or handshakes, counted by address.
 #[derive(Debug)]
 pub(crate) struct Places {
     bounds: Bounds,
@@ -42,11 +44,11 @@ pub(crate) struct Places {
     refused: AtomicU64,
 }
 
-/// How many connections there are and were.
+/// Numbers of connections, now and since the start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) open: usize,
-    /// Of the address with the most.
+    /// Connections of the address that has the most.
     pub(crate) of_one_address: usize,
     /// Since the start.
     pub(crate) accepted: u64,
@@ -57,18 +59,18 @@ pub(crate) struct Usage {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Only addresses with connections.
+    /// Contains only addresses with connections.
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A connection's place among those that there may be. Dropping it gives the place up.
+/// One connection's place within the limits. Dropping it releases the place.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
     address: IpAddr,
 }
 
-/// What counts as one address: of IPv6, the network that one machine usually has.
+/// The unit that counts as one address: for IPv6, the network that one machine usually has.
 const fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -96,7 +98,7 @@ impl Places {
         }
     }
 
-    /// A place for an address; `None` when there is none left.
+    /// Takes a place for an address; `None` if a limit is reached.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = network(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +115,7 @@ impl Places {
 }
 
 impl Place {
-    /// Whose place it is: an address, or the network that counts as one.
+    /// The address, or the network, that the place counts for.
     pub(crate) const fn address(&self) -> IpAddr {
         self.address
     }
@@ -137,18 +139,20 @@ impl Acceptor {
         Self { listener, places: Places::new(bounds) }
     }
 
-    /// The connections that there are.
+    /// The places for connections.
     pub(crate) fn places(&self) -> Arc<Places> {
         self.places.clone()
     }
 
-    /// The next connection that has a place. Those that have none are closed at once.
+    /// Accepts the next connection within the limits. Connections beyond them are closed
+    /// immediately.
     pub(crate) async fn accept(&self) -> (TcpStream, Place) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => match self.places.take(peer.ip()) {
                     Some(place) => {
-                        // Without it, small answers wait for the peer's acknowledgement of earlier ones.
+                        // Without this option, small answers wait until the peer has acknowledged
+                        // earlier ones.
                         if let Err(error) = stream.set_nodelay(true) {
                             tracing::debug!(%error, "cannot set TCP_NODELAY");
                         }
@@ -160,14 +164,14 @@ impl Acceptor {
                     tracing::warn!(%error, "no connection can be accepted at the moment");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
-                // The peer has gone again.
+                // The peer has already closed the connection.
                 Err(error) => tracing::debug!(%error, "a connection was not accepted"),
             }
         }
     }
 }
 
-/// Whether accepting fails for want of something that the next try would want too.
+/// Whether accepting failed because of an exhausted resource, so that an immediate retry fails too.
 fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))

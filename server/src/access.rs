@@ -1,6 +1,6 @@
-//! The access log and the audit log: one line per request that is refused or acts on others, and per
-//! stream that ends; per request and event only at `debug`. Never a token, and never what an event
-//! holds.
+//! The access log and the audit log. Each refused request, each audited request and each ended
+//! stream gets one line; other requests and events are logged only at `debug`. Tokens and event
+//! contents are never logged.
 
 use std::{
     net::IpAddr,
@@ -17,7 +17,7 @@ use tonic::Status;
 
 use crate::{engine::Appended, hub::Subscription};
 
-/// Methods that act on others, or show what is theirs: each call is in the audit log.
+/// Methods that act on other users or show their data. Each call is written to the audit log.
 const AUDITED: [&str; 5] = [
     "/fanfare.v1.Realtime/Disconnect",
     "/fanfare.v1.Realtime/RemoveFromRoom",
@@ -26,7 +26,7 @@ const AUDITED: [&str; 5] = [
     "/fanfare.v1.Admin/Tail",
 ];
 
-/// A request, as far as the log has it.
+/// A request, with the fields that are logged.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) method: Uri,
@@ -34,7 +34,7 @@ pub(crate) struct Asked {
     pub(crate) since: Instant,
 }
 
-/// Who asks: tenant and user.
+/// The tenant and user of the caller.
 fn who(identity: Option<&Identity>) -> (&str, &str) {
     let tenant = identity.map_or("", |identity| match &identity.tenant {
         TenantScope::One(tenant) => tenant.as_str(),
@@ -47,12 +47,12 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a refusal is about what the caller may do.
+/// Whether a refusal is about the caller's permissions.
 const fn is_denial(reason: Reason) -> bool {
     matches!(reason, Reason::NoToken | Reason::InvalidToken | Reason::TokenExpired | Reason::Forbidden)
 }
 
-/// Writes a line to the audit log, or else to the access log.
+/// Writes a line to the audit log if the first argument is true, otherwise to the access log.
 macro_rules! line {
     ($audited:expr, $($fields:tt)*) => {
         if $audited {
@@ -68,7 +68,7 @@ impl Asked {
         self.address.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    /// It was refused.
+    /// Logs that the request was refused.
     pub(crate) fn refused(&self, identity: Option<&Identity>, reason: Reason, status: &Status) {
         let (tenant, user) = who(identity);
         line!(
@@ -84,7 +84,7 @@ impl Asked {
         );
     }
 
-    /// It was answered, or its stream begins.
+    /// Logs that the request was answered or that its stream begins.
     pub(crate) fn answered(&self, identity: &Identity) {
         let (tenant, user) = who(Some(identity));
         if AUDITED.contains(&self.method.path()) {
@@ -111,7 +111,7 @@ impl Asked {
     }
 }
 
-/// An event was published.
+/// Logs that an event was published.
 pub(crate) fn published(tenant: &str, appended: &Appended) {
     match appended {
         Appended::Event(event) => tracing::debug!(
@@ -131,7 +131,7 @@ pub(crate) fn published(tenant: &str, appended: &Appended) {
     }
 }
 
-/// A Subscribe stream has ended.
+/// Logs that a Subscribe stream has ended.
 pub(crate) fn unsubscribed(identity: &Identity, subscription: &Subscription, since: Instant) {
     let (_, user) = who(Some(identity));
     tracing::info!(
@@ -143,7 +143,7 @@ pub(crate) fn unsubscribed(identity: &Identity, subscription: &Subscription, sin
     );
 }
 
-/// A connection was refused, because there are too many.
+/// Logs that a connection was refused because there are too many.
 pub(crate) fn connection_refused(address: IpAddr) {
     tracing::info!(
         target: "access",

@@ -1,4 +1,5 @@
-//! Who calls, and what they may do. Tokens in, decisions out; knows nothing of gRPC.
+//! Authentication and authorization: verifies tokens and decides what callers may do. Knows nothing
+//! of gRPC.
 
 use std::{
     collections::HashMap,
@@ -18,26 +19,27 @@ use crate::{
     error::{Error, Refusal},
 };
 
-/// What verified tokens may take that are remembered, so that a producer's token is verified once and not with every call.
+/// Bytes of remembered tokens. Verified tokens are remembered, so that a producer's token is not
+/// verified again for every call.
 const REMEMBERED_BYTES_MAX: usize = 16 << 20;
-/// What one takes besides its claims.
+/// Bytes per remembered token, in addition to its claims.
 const REMEMBERED_ENTRY_BYTES: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Auth {
     verifier: Arc<Verifier>,
     leeway: Duration,
-    /// Keyed at random, so that nobody can make two tokens that look alike.
+    /// Randomly keyed, so that a caller cannot construct two tokens with the same hash.
     hashes: (RandomState, RandomState),
     remembered: Mutex<Remembered>,
 }
 
-/// Verified tokens by their hash, with what each takes.
+/// Verified tokens by hash, each with its size in bytes.
 #[derive(Debug, Default)]
 struct Remembered {
     by_hash: HashMap<(u64, u64), (Arc<Identity>, usize)>,
     bytes: usize,
-    /// The verifier's keys by which they were verified.
+    /// The generation of the verifier's keys that verified these tokens.
     generation: u64,
 }
 
@@ -47,12 +49,12 @@ impl Auth {
         Ok(Self { verifier: Arc::new(Verifier::new(config)?), leeway: config.leeway, hashes, remembered })
     }
 
-    /// What verifies tokens, for whoever fetches its keys.
+    /// The token verifier, for the task that fetches its keys.
     pub(crate) const fn verifier(&self) -> &Arc<Verifier> {
         &self.verifier
     }
 
-    /// Verifies a token, or remembers that it was.
+    /// Verifies a token, or returns the identity of a remembered one.
     pub(crate) fn identify(&self, token: &str) -> Result<Arc<Identity>, TokenError> {
         let token = bare(token);
         let key = (self.hashes.0.hash_one(token), self.hashes.1.hash_one(token));
@@ -71,7 +73,7 @@ impl Auth {
             };
         }
         let identity = Arc::new(self.verifier.verify(token)?);
-        // Claims as values take a few times what they take as text.
+        // Parsed claims take a few times the size of their text.
         let bytes = token.len() * 4 + REMEMBERED_ENTRY_BYTES;
         let mut remembered = self.lock();
         if remembered.generation != generation {
@@ -94,16 +96,17 @@ impl Auth {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the token is still good, leeway included; `None`: for ever.
+    /// How long the token is still valid, including leeway; `None` means without limit.
     pub(crate) fn remaining(&self, identity: &Identity) -> Option<Duration> {
-        // What no clock can show is for ever.
+        // An expiry that the clock cannot represent means without limit.
         let end =
             UNIX_EPOCH.checked_add(Duration::from_secs(identity.expires_at?).saturating_add(self.leeway))?;
         Some(end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
     }
 }
 
-/// The tenant that a caller means: the one asked for if the token allows it, else the token's.
+/// The tenant of a request: the requested one if the token allows it. Without a request, the
+/// token's own.
 pub(crate) fn tenant(identity: &Identity, asked: &str) -> Result<Tenant, Refusal> {
     let tenant = meant(identity, asked)?;
     if tenant.as_str() == OWN_TENANT {
@@ -128,7 +131,7 @@ pub(crate) fn require(identity: &Identity, scope: Scope) -> Result<(), Refusal> 
     if identity.allows(scope) { Ok(()) } else { Err(Refusal::Scope(scope.as_str())) }
 }
 
-/// The user that a token without scopes stands for.
+/// The user of a token without scopes.
 pub(crate) fn user(identity: &Identity) -> Result<Caller, Refusal> {
     match &identity.tenant {
         TenantScope::One(tenant) if identity.user_id.is_some() && identity.scopes.is_empty() => {
@@ -138,7 +141,7 @@ pub(crate) fn user(identity: &Identity) -> Result<Caller, Refusal> {
     }
 }
 
-/// The name under which a caller publishes.
+/// The sender of the events that a caller publishes.
 pub(crate) fn sender(identity: &Identity) -> String {
     identity.user_id.clone().unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! The bridges that are linked: who they are, what they last reported, and what they are asked about their sessions.
+//! The linked bridges: their identity, their last reports, and questions about their sessions.
 //!
-//! Knows no protocol: the link carries questions and answers.
+//! Knows no protocol: the link transports questions and answers.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,23 +21,24 @@ use crate::ingest;
 
 /// How long a bridge may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Questions to one bridge that are not answered yet; more are not asked.
+/// Unanswered questions per bridge. Beyond this number, no further question is sent.
 const ASKED_MAX: usize = 64;
-/// Kinds of transports that a report can tell apart.
+/// Maximum number of transports that a report distinguishes.
 const TRANSPORTS_MAX: usize = 16;
-/// Reasons of refusals that a report can tell apart.
+/// Maximum number of refusal reasons that a report distinguishes.
 const REFUSALS_MAX: usize = 64;
 
-/// All linked bridges, by the number of their link.
+/// All linked bridges by link number.
 #[derive(Debug, Default)]
 pub(crate) struct Bridges {
     linked: Mutex<BTreeMap<u64, Arc<Bridge>>>,
 }
 
-/// A bridge's link, as far as administration is concerned. Dropping the [`Linked`] that holds it ends it.
+/// The administrative view of a bridge's link. It ends when the [`Linked`] that holds it is
+/// dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Bridge {
-    /// Absent until the bridge has said who it is.
+    /// `None` until the bridge has sent its hello.
     info: Mutex<Option<BridgeInfo>>,
     stats: Mutex<Option<BridgeStats>>,
     questions: Mutex<Questions>,
@@ -47,13 +48,14 @@ pub(crate) struct Bridge {
 
 #[derive(Debug, Default)]
 struct Questions {
-    /// To be sent.
+    /// Questions to send.
     waiting: Vec<Inspect>,
-    /// By number. Those whose asker has gone are let go of when the next one comes.
+    /// Waiting callers by question number. Entries of callers that gave up are removed with the
+    /// next question.
     unanswered: HashMap<u64, oneshot::Sender<Inspected>>,
 }
 
-/// A bridge's place among those that are linked.
+/// The registration of a linked bridge. Dropping it ends the registration.
 #[derive(Debug)]
 pub(crate) struct Linked {
     bridges: Arc<Bridges>,
@@ -76,7 +78,7 @@ impl Bridges {
         locked(&self.linked)
     }
 
-    /// A bridge links; `number` tells this link from all others, and later ones are higher.
+    /// Registers a bridge. `number` is unique per link and grows.
     pub(crate) fn link(self: &Arc<Self>, number: u64) -> Linked {
         let bridge = Arc::new(Bridge::default());
         self.lock().insert(number, bridge.clone());
@@ -88,7 +90,8 @@ impl Bridges {
         self.lock().get(&number).cloned()
     }
 
-    /// The bridges that have said who they are, by name: each once, by its newest link.
+    /// The bridges that have sent their hello, sorted by name. If a bridge has several links, the
+    /// newest one counts.
     fn known(&self) -> Vec<(BridgeInfo, Arc<Bridge>)> {
         let linked: Vec<Arc<Bridge>> = self.lock().values().cloned().collect();
         let with_info = linked.into_iter().filter_map(|bridge| {
@@ -101,17 +104,17 @@ impl Bridges {
         newest.into_values().collect()
     }
 
-    /// How many links there are.
+    /// The number of links.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Who is linked, by name.
+    /// The identities of the linked bridges, by name.
     pub(crate) fn infos(&self) -> Vec<BridgeInfo> {
         self.known().into_iter().map(|(info, _)| info).collect()
     }
 
-    /// What those that have reported last reported, by name.
+    /// The last report of each bridge that has sent one, by name.
     pub(crate) fn stats(&self) -> Vec<BridgeStats> {
         let report = |(info, bridge): (BridgeInfo, Arc<Bridge>)| {
             let stats = locked(&bridge.stats).clone()?;
@@ -122,7 +125,7 @@ impl Bridges {
 }
 
 impl Bridge {
-    /// The bridge says who it is.
+    /// Stores the bridge's hello.
     pub(crate) fn hello(&self, hello: &LinkHello) {
         *locked(&self.info) = Some(BridgeInfo {
             name: shown(&hello.bridge),
@@ -133,7 +136,7 @@ impl Bridge {
         });
     }
 
-    /// The bridge says how it is.
+    /// Stores the bridge's report.
     pub(crate) fn report(&self, mut stats: BridgeStats) {
         stats.sessions.truncate(TRANSPORTS_MAX);
         stats.refusals.truncate(REFUSALS_MAX);
@@ -143,7 +146,8 @@ impl Bridge {
         *locked(&self.stats) = Some(stats);
     }
 
-    /// Asks the bridge about a session; `None` when it does not answer in time or does not have it.
+    /// Asks the bridge about a session; `None` if it does not answer in time or does not have the
+    /// session.
     pub(crate) async fn inspect(&self, mut question: Inspect) -> Option<Inspected> {
         question.r#ref = self.next_ref.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, answered) = oneshot::channel();
@@ -163,7 +167,7 @@ impl Bridge {
         answer.connection.is_some().then_some(answer)
     }
 
-    /// What the bridge is to be asked; resolves when there is something.
+    /// The questions to send to the bridge. Resolves when there are some.
     pub(crate) async fn questions(&self) -> Vec<Inspect> {
         loop {
             let waiting = std::mem::take(&mut locked(&self.questions).waiting);
@@ -174,10 +178,10 @@ impl Bridge {
         }
     }
 
-    /// The bridge has answered.
+    /// Passes the bridge's answer to the waiting caller.
     pub(crate) fn inspected(&self, answer: Inspected) {
         if let Some(asker) = locked(&self.questions).unanswered.remove(&answer.r#ref) {
-            // Whoever asked may be gone.
+            // The caller may have given up.
             let _gone = asker.send(answer);
         }
     }

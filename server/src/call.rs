@@ -1,4 +1,4 @@
-//! What browsers call, run as the catalogs declare it: nothing here is special to any product.
+//! Calls of browsers, run as the catalogs declare them. Nothing here is specific to one product.
 
 use std::{sync::Arc, time::Instant};
 
@@ -27,9 +27,10 @@ use crate::{
     stats::Stats,
 };
 
-/// What a published event takes besides the fields of the request, about: its stamps and envelope.
+/// Approximate size of a published event, in bytes, in addition to the fields of the request: its
+/// stamps and envelope.
 const EVENT_BYTES: usize = 256;
-/// Bytes of the events of a history in a response, unless a single event is larger.
+/// Bytes of history events per response, unless a single event is larger.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 
 #[derive(Debug)]
@@ -41,18 +42,18 @@ pub(crate) struct Calls {
     pub(crate) rules: Arc<Rules>,
     pub(crate) upstreams: Upstreams,
     pub(crate) stats: Arc<Stats>,
-    /// Counts what users call over gRPC; bridges count what sessions emit.
+    /// Counts users' calls over gRPC. Bridges count what sessions emit.
     pub(crate) per_user: KeyedLimiter<(Tenant, String)>,
-    /// Count the bytes that users publish, over gRPC and by what sessions emit.
+    /// Count the bytes that users publish, both over gRPC and through sessions.
     pub(crate) bytes_per_user: KeyedLimiter<(Tenant, String)>,
     pub(crate) bytes_per_tenant: KeyedLimiter<Tenant>,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 struct Outcome {
     /// The response message.
     response: Vec<u8>,
-    /// The event for the caller alone.
+    /// The event that only the caller receives.
     reply: Option<Delivery>,
     join: Option<Room>,
     leave: Option<Room>,
@@ -61,7 +62,7 @@ struct Outcome {
 impl From<&Refusal> for CallError {
     fn from(refusal: &Refusal) -> Self {
         let wait = refusal.retry_after().unwrap_or_default();
-        // The field is named by the path, so that the message need not.
+        // `path` names the field, so the message does not have to.
         let message = match refusal {
             Refusal::Payload { source, .. } => source.message.clone(),
             other => other.to_string(),
@@ -76,7 +77,7 @@ impl From<&Refusal> for CallError {
 }
 
 impl Calls {
-    /// Runs what a session emitted. Its identity comes from the bridge, which has verified it.
+    /// Runs a call that a session emitted. The bridge has already verified the session's identity.
     pub(crate) async fn emitted(&self, request: &CallRequest) -> Result<CallOk, Refusal> {
         let since = Instant::now();
         let outcome = self.answer(request).await;
@@ -119,14 +120,14 @@ impl Calls {
         let valid = method.request.validate(&request);
         valid.map_err(|source| payload(&method.request_descriptor, source))?;
         let response = self.run(method, caller, request).await?.response;
-        // Those that are refused are counted as requests.
+        // Refused calls are counted as refused requests.
         self.stats.called::<()>(&Ok(()), since);
         Ok(response)
     }
 
     async fn run(&self, method: &ClientMethod, caller: &Caller, request: Bytes) -> Result<Outcome, Refusal> {
         let tenant = Tenant::new(&caller.tenant)?;
-        // Everything that can be refused is refused before anything happens.
+        // Everything that can be refused is refused before the call takes effect.
         let room = |template: &Option<RoomTemplate>| room(template.as_ref(), &request);
         let (join, leave) = (room(&method.join)?, room(&method.leave)?);
         let queried = room(&method.query)?;
@@ -179,7 +180,7 @@ impl Calls {
         Ok(Outcome { response, reply: reply(method, &source, &stamp)?, join, leave })
     }
 
-    /// The page of stored events that a call asks for, and where the next one begins.
+    /// The page of stored events that a call requests, and the cursor of the next page.
     async fn page(
         &self,
         declared: &HistoryMethod,
@@ -202,7 +203,8 @@ impl Calls {
         Ok((page, next.map(|cursor| cursor.to_string()).unwrap_or_default()))
     }
 
-    /// Counts what a user publishes. The log is the tenant's: one user must not flush it.
+    /// Checks the number of bytes that a user publishes. The log belongs to the tenant, so one user
+    /// must not displace its other events.
     fn check_bytes(&self, tenant: &Tenant, user_id: &str, bytes: usize) -> Result<(), Refusal> {
         let user = (tenant.clone(), user_id.to_owned());
         let by_user = self.bytes_per_user.check_many(&user, bytes);
@@ -218,14 +220,14 @@ impl Calls {
         })
     }
 
-    /// Forgets users and tenants that did nothing for long. Called now and then.
+    /// Removes the counters of users and tenants that have been idle for long. Called periodically.
     pub(crate) fn forget(&self) {
         self.per_user.forget();
         self.bytes_per_user.forget();
         self.bytes_per_tenant.forget();
     }
 
-    /// Publishes the method's event, if it has one; gives its id and time.
+    /// Publishes the event that the method declares, if any. Returns its id and time.
     async fn publish(
         &self,
         method: &ClientMethod,
@@ -261,7 +263,7 @@ impl Calls {
     }
 }
 
-/// Adds a page's events to a response.
+/// Appends the events of a page to a response.
 fn append(declared: &HistoryMethod, page: &HistoryPage, stamp: &Stamp<'_>, response: &mut Vec<u8>) {
     for event in &page.events {
         let of_event = Stamp { event_id: &event.id, time: event.draft.time, ..stamp.clone() };
@@ -277,7 +279,7 @@ fn decode(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<DynamicMessage
     DynamicMessage::decode(descriptor.clone(), bytes).map_err(|e| Refusal::Invalid(e.to_string()))
 }
 
-/// The room by a template.
+/// Renders the room of a template, if there is one.
 fn room(template: Option<&RoomTemplate>, bytes: &[u8]) -> Result<Option<Room>, Refusal> {
     Ok(template.map(|template| template.render_sent(bytes)).transpose()?.flatten())
 }

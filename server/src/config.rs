@@ -1,4 +1,4 @@
-//! The server's settings as plain values; where they come from is the caller's business.
+//! The server's settings as plain values. The caller decides where they come from.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,54 +10,55 @@ pub use crate::engine::{
     redis::{Ack, Credentials, RedisConfig},
 };
 
-/// Everything a server needs to know.
+/// All settings of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where gRPC, gRPC-Web and the health pages are served. Port 0 chooses one.
+    /// The address for gRPC, gRPC-Web and the health pages. Port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// The name in logs and towards bridges.
+    /// The name of the server in logs and for bridges.
     pub name: String,
-    /// The catalogs that are served.
+    /// The catalogs that the server serves.
     pub catalogs: Arc<Catalogs>,
-    /// Present: connections are secure. Absent: plain.
+    /// With TLS settings, connections are encrypted; without them, they are plain.
     pub tls: Option<Tls>,
     /// How tokens are verified.
     pub tokens: TokenConfig,
-    /// The authorities that servers of token keys are trusted by, instead of the system's.
+    /// Certificate authorities that are trusted for the servers of token keys, instead of the
+    /// system's.
     pub jwks_ca: Option<PathBuf>,
-    /// Signs tokens for whoever administers; only for development, with the key that everybody knows.
+    /// Signs tokens for administrators. Only for development, with the publicly known key.
     pub signer: Option<Signer>,
-    /// Origins whose pages may call over gRPC-Web; `*` is any.
+    /// Origins whose pages may call over gRPC-Web; `*` means any.
     pub cors_origins: Vec<String>,
-    /// Where logs and sessions are kept.
+    /// Where logs and sessions are stored.
     pub store: Store,
-    /// What the log of a tenant keeps.
+    /// How much of a tenant's log is retained.
     pub retention: Retention,
-    /// Bounds on what callers may do.
+    /// Limits for callers.
     pub limits: Limits,
-    /// How sessions and users are counted.
+    /// Settings for counting sessions and users.
     pub presence: PresenceConfig,
-    /// Where internal services are that browsers' calls are passed to.
+    /// The internal services that browsers' calls are passed to.
     pub upstreams: Upstreams,
-    /// How often a silent Subscribe or Link stream says that it is alive.
+    /// How often a silent Subscribe or Link stream sends a heartbeat.
     pub heartbeat_interval: Duration,
-    /// Tenants that metrics tell apart; 0: none.
+    /// Number of tenants that metrics distinguish; 0 means none.
     pub metrics_tenants: usize,
 }
 
 /// TLS of the listener.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Certificate, key, and the authorities of client certificates.
+    /// Certificate, key, and the authorities that sign client certificates.
     pub files: TlsFiles,
-    /// What the bearers of client certificates may do without a token.
+    /// What clients with a certificate may do without a token.
     pub workloads: Vec<Workload>,
 }
 
-/// Where logs and sessions are kept.
+/// Where logs and sessions are stored.
 #[derive(Debug, Clone)]
 pub enum Store {
-    /// In memory, gone with the process.
+    /// In memory. Everything is lost when the process ends.
     Memory,
     /// In a folder on a disk of this machine.
     Disk(PathBuf),
@@ -68,7 +69,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// Its kind in one word.
+    /// The kind of store in one word.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -79,16 +80,16 @@ impl Store {
     }
 }
 
-/// What the log of a tenant keeps: an event goes when any bound is exceeded.
+/// How much of a tenant's log is retained. Events are trimmed when any of these limits is exceeded.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Events a tenant.
+    /// Events per tenant.
     pub events_max: usize,
-    /// Payload and envelope bytes a tenant.
+    /// Payload and envelope bytes per tenant.
     pub bytes_max: usize,
-    /// The oldest event.
+    /// Maximum age of an event.
     pub age_max: Duration,
-    /// Payload and envelope bytes of all tenants together; the largest logs give way.
+    /// Payload and envelope bytes of all tenants together. The largest logs are trimmed first.
     pub total_bytes_max: usize,
 }
 
@@ -103,53 +104,56 @@ impl Default for Retention {
     }
 }
 
-/// Bounds on what callers may do.
+/// Limits for callers.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest event payload, in bytes.
     pub event_bytes_max: usize,
-    /// Tenants with a log.
+    /// Number of tenants with a log.
     pub tenants_max: usize,
     /// How long an idempotency key is remembered.
     pub idempotency_age_max: Duration,
-    /// Idempotency keys remembered a tenant; the oldest go first.
+    /// Remembered idempotency keys per tenant. The oldest ones are evicted first.
     pub idempotency_keys_max: usize,
-    /// Entries of a tenant's state.
+    /// Entries in a tenant's state.
     pub state_entries_max: usize,
-    /// Payload and envelope bytes of a tenant's state.
+    /// Payload and envelope bytes in a tenant's state.
     pub state_bytes_max: usize,
-    /// How much earlier than on the disk an event may be answered: so much can be lost in a crash. Zero: nothing.
+    /// How long the acknowledgement of an event may precede its write to disk. A crash can lose the
+    /// events of this period. Zero: no event is lost.
     pub answered_early_max: Duration,
-    /// Concurrent streams (calls) on one HTTP/2 connection.
+    /// Concurrent streams (calls) per HTTP/2 connection.
     pub streams_per_connection_max: u32,
-    /// Connections at once.
+    /// Concurrent connections.
     pub connections_max: usize,
-    /// Connections from one address.
+    /// Concurrent connections per address.
     pub connections_per_address_max: usize,
-    /// From the beginning of a connection to its first request, for the head of a request, and for each of its messages.
+    /// Time limit from the start of a connection to its first request, for the head of a request,
+    /// and for each of its messages.
     pub request_timeout: Duration,
-    /// How long a connection without requests is kept.
+    /// How long a connection without requests stays open.
     pub idle_timeout: Duration,
     /// Events in a tenant's window, from which live subscriptions read.
     pub window_events_max: usize,
-    /// Bytes in a tenant's window, encoded forms included.
+    /// Bytes in a tenant's window, including encoded forms.
     pub window_bytes_max: usize,
-    /// Bytes in all windows; the largest give way.
+    /// Bytes of all windows together. The largest windows shrink first.
     pub window_total_bytes_max: usize,
-    /// How long a tenant must be without events, idempotency keys and subscriptions before its log is freed.
+    /// How long a tenant must have no events, idempotency keys and subscriptions before its log is
+    /// freed.
     pub idle_age_max: Duration,
-    /// Client methods that a user may call over gRPC, a second and at once.
+    /// Calls of client methods over gRPC per user: per second and as a burst.
     pub calls_per_user: Rate,
-    /// Subscribe streams of one user at once.
+    /// Concurrent Subscribe streams per user.
     pub subscriptions_per_user_max: usize,
-    /// Subscribe streams of one service at once.
+    /// Concurrent Subscribe streams per service.
     pub subscriptions_per_service_max: usize,
-    /// Rooms of all Subscribe streams of one user or service.
+    /// Rooms of all Subscribe streams together, per user or service.
     pub rooms_per_user_max: usize,
-    /// Bytes that a user may publish by calls, per second and at once. An event that is larger than
-    /// the burst counts as the burst.
+    /// Bytes that a user may publish by calls: per second and as a burst. An event that is larger
+    /// than the burst counts as the burst.
     pub publish_bytes_per_user: Rate,
-    /// Bytes that all users of a tenant may publish by calls, likewise.
+    /// Bytes that all users of a tenant together may publish by calls: per second and as a burst.
     pub publish_bytes_per_tenant: Rate,
 }
 
@@ -182,23 +186,24 @@ impl Default for Limits {
     }
 }
 
-/// How sessions and users are counted.
+/// Settings for counting sessions and users.
 #[derive(Debug, Clone)]
 pub struct PresenceConfig {
-    /// How long a user whose last session was cut off stays a member, so that a reload is nothing to tell.
+    /// How long a user remains a member after the connection of the last session is lost, so that
+    /// reloading a page causes no events.
     pub grace: Duration,
-    /// Sessions a user.
+    /// Sessions per user.
     pub sessions_per_user_max: usize,
-    /// How long a lost session can be recovered; zero: none can.
+    /// How long a lost session can be recovered. Zero disables recovery.
     pub recovery_window: Duration,
-    /// Lost sessions that are kept, of all tenants. At this and the next two bounds the oldest of
-    /// the same user or tenant are evicted.
+    /// Lost sessions that are stored, of all tenants together. If this or one of the next two
+    /// limits is exceeded, the oldest ones of the same user or tenant are evicted.
     pub recoverable_max: usize,
     /// Lost sessions per tenant.
     pub recoverable_per_tenant_max: usize,
     /// Lost sessions per user.
     pub recoverable_per_user_max: usize,
-    /// Catalogs whose presence events are published; empty: all.
+    /// Catalogs whose presence events are published. Empty means all.
     pub catalogs: Vec<String>,
 }
 
@@ -216,14 +221,14 @@ impl Default for PresenceConfig {
     }
 }
 
-/// Where internal services are that browsers' calls are passed to.
+/// The internal services that browsers' calls are passed to.
 #[derive(Debug, Clone)]
 pub struct Upstreams {
     /// A URL for each name that catalogs use, e.g. `billing` and `http://10.0.0.7:50052`.
     pub urls: Vec<(String, String)>,
     /// How long an upstream may take to answer.
     pub timeout: Duration,
-    /// What is trusted and presented where a URL is `https`.
+    /// The trusted authorities and the client certificate for `https` URLs.
     pub tls: ClientTls,
 }
 

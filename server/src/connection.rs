@@ -1,4 +1,4 @@
-//! One connection: HTTP/2 or HTTP/1.1, with a deadline for everything that a peer may leave undone.
+//! One connection: HTTP/2 or HTTP/1.1, with a deadline for everything that a peer can delay.
 
 mod requests;
 
@@ -30,42 +30,43 @@ use tonic::body::Body;
 
 use requests::{Driver, Requests};
 
-/// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to answer.
+/// How often an idle HTTP/2 connection is pinged, and how long the answer may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// HTTP/2 flow control windows, in bytes: enough for pipelined producers on a fast network.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// The largest head of a request: a token has at most 8 KiB.
+/// The largest request head. A token has at most 8 KiB.
 const HEAD_BYTES_MAX: u32 = 16 << 10;
 const HTTP1_BUFFER_BYTES: usize = 32 << 10;
 
-/// What all connections are held to.
+/// The limits that apply to every connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) streams_max: u32,
-    /// From the beginning of a connection to its first request, and for the head of an HTTP/1.1 request.
+    /// From the start of a connection to its first request, and for the head of an HTTP/1.1
+    /// request.
     pub(crate) request_timeout: Duration,
-    /// How long a connection without requests is kept.
+    /// How long a connection without requests stays open.
     pub(crate) idle_timeout: Duration,
 }
 
-/// The requests of a connection that are not answered yet.
+/// The unanswered requests of a connection.
 #[derive(Debug)]
 struct Activity {
     open: AtomicUsize,
-    /// There was a request.
+    /// There was at least one request.
     has_begun: AtomicBool,
-    /// When the connection must have a request at the latest, if it has none.
+    /// When the connection is closed unless a request is open.
     deadline: Mutex<Instant>,
     idle_timeout: Duration,
 }
 
-/// A request that is not answered to its end yet.
+/// A request whose answer is not complete yet.
 #[derive(Debug)]
 struct Open(Arc<Activity>);
 
-/// An answer, and its request's place among those that are open.
+/// An answer. Its request counts as open until the answer is dropped.
 struct Answer {
     body: Body,
     _open: Open,
@@ -78,7 +79,7 @@ impl Activity {
         Open(self.clone())
     }
 
-    /// When the connection will have been idle for too long, if nothing happens.
+    /// When the connection will have been idle for too long, unless there is another request.
     fn deadline(&self) -> Instant {
         if self.open.load(Ordering::Acquire) > 0 {
             return Instant::now() + self.idle_timeout;
@@ -118,7 +119,8 @@ impl http_body::Body for Answer {
     }
 }
 
-/// Serves a connection to its end: the peer's, its deadline, or, after what is under way, the server's.
+/// Serves a connection until the peer closes it, its deadline passes, or the server closes. In the
+/// last case, open requests are still answered.
 pub(crate) async fn serve<S, F, A>(stream: S, rules: Rules, closing: CancellationToken, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -158,7 +160,8 @@ where
                 if activity.deadline() > Instant::now() {
                     continue;
                 }
-                // One that has had no request is told nothing: it may not even speak HTTP.
+                // A client that has sent no request gets no notice, because it may not even speak
+                // HTTP.
                 if !activity.has_begun.load(Ordering::Acquire) || std::mem::replace(&mut is_idle, true) {
                     return;
                 }

@@ -1,9 +1,9 @@
-//! The engine: the only seam to storage. It keeps what servers share: each tenant's log, records
-//! with compare-and-set, and signals between servers. Nothing else may live in one server's memory
-//! alone.
+//! The engine: the only interface to storage. It provides what servers share: each tenant's log,
+//! records with compare-and-set, and signals between servers. Shared data must not live in the
+//! memory of one server alone.
 //!
-//! An engine pushes into nobody: the hub follows logs, and presence follows records. Servers on
-//! the same store each hold their own engine, a handle with a [`ServerId`].
+//! An engine does not call other modules: the hub follows logs, and presence follows records.
+//! Servers on the same store each have their own engine, a handle with a [`ServerId`].
 
 #[cfg(test)]
 mod conformance;
@@ -47,20 +47,20 @@ use crate::{
     interest::Interest,
 };
 
-/// The tenant of the server's own events, by which it proves that it delivers. No token can name it, and it counts in no
-/// limit.
+/// The tenant of the server's own events, which prove that events are delivered. No token can name
+/// this tenant, and it counts towards no limit.
 pub(crate) const OWN_TENANT: &str = "fanfare-server";
 
 /// The answer to the append of one draft.
 #[derive(Debug, Clone)]
 pub(crate) enum Appended {
-    /// It is in the log now; an ephemeral event has passed through.
+    /// The event is in the log. An ephemeral event was passed on.
     Event(Arc<Event>),
-    /// The first answer to the same idempotency key.
+    /// The receipt of the first event with the same idempotency key.
     Duplicate(Receipt),
 }
 
-/// Where an event is in its log.
+/// The place of an event in its log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Receipt {
     pub(crate) id: String,
@@ -81,31 +81,31 @@ impl Appended {
     }
 }
 
-/// How much a read may return, and how much it may look at.
+/// Limits of a read: how many events it returns and how many it scans.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadLimits {
-    /// Events in the page.
+    /// Events per page.
     pub(crate) events_max: usize,
-    /// Events that are looked at, wanted or not.
+    /// Events that are scanned, wanted or not.
     pub(crate) scan_max: usize,
 }
 
 impl ReadLimits {
-    /// Enough to learn whether a log goes on after a cursor.
+    /// Enough to check whether a log can be read after a cursor.
     pub(crate) const CHECK: Self = Self { events_max: 1, scan_max: 1 };
 }
 
-/// A consecutive part of a log, reduced to the rooms of an interest.
+/// A consecutive part of a log, filtered by an interest.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) events: Vec<Arc<Event>>,
-    /// Everything up to here has been looked at.
+    /// Everything up to here was scanned.
     pub(crate) cursor: Cursor,
-    /// The log went on behind the cursor when it was read.
+    /// The log had further events after the cursor when it was read.
     pub(crate) more: bool,
 }
 
-/// A server of the group, for as long as its process lives: 16 random hexadecimal digits.
+/// The id of a server of the group, valid while its process runs: 16 random hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ServerId(Arc<str>);
 
@@ -125,12 +125,12 @@ impl From<&str> for ServerId {
     }
 }
 
-/// A set of records. Keys are unique within it, and a feed covers one of them.
+/// A set of records. Keys are unique within a space, and a feed covers one space.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Space {
-    /// One record per server that is alive; they expire.
+    /// One record per running server. These records expire.
     Leases,
-    /// One record per server and tenant of which the server has sessions.
+    /// One record per server and tenant, if the server has sessions of the tenant.
     Occupancy,
     /// One record per revocation of tokens.
     Revocations,
@@ -142,72 +142,73 @@ pub(crate) enum Space {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) key: Arc<str>,
-    /// Absent in a feed when the record was removed or has expired.
+    /// In a feed, `None` if the record was removed or has expired.
     pub(crate) value: Option<Bytes>,
-    /// Grows with every change within the space, removals included. Never 0.
+    /// Grows with every change in the space, including removals. Never 0.
     pub(crate) revision: u64,
 }
 
-/// A change of a record, made only if the record is as expected.
+/// A change of a record, made only if the record has the expected revision.
 #[derive(Debug, Clone)]
 pub(crate) struct Replacement {
-    /// Absent: removes the record.
+    /// `None` removes the record.
     pub(crate) value: Option<Bytes>,
-    /// The revision that is replaced; 0 when there must be no record.
+    /// The revision to replace; 0 if there must be no record.
     pub(crate) expected: u64,
-    /// When the record expires by itself, if it is not replaced before.
+    /// After this time the record expires, unless it is replaced before.
     pub(crate) ttl: Option<Duration>,
 }
 
-/// What became of a [`Replacement`].
+/// The result of a [`Replacement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replaced {
-    /// It was made, and this is the record's revision now.
+    /// The change was made, and the record now has this revision.
     Revision(u64),
-    /// The record is not as expected. Nothing was changed.
+    /// The record does not have the expected revision. Nothing was changed.
     Conflict,
 }
 
-/// What is used of an engine's limits; absent where the store has the limit, not this process.
+/// The usage of an engine's limits. `None` if the store, not this process, has the limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// Bytes of all logs.
     pub(crate) log_bytes: Option<usize>,
-    /// What waits to be written, and how much may: of limits per tenant the fullest one.
+    /// The amount that waits to be written, and its limit. For limits per tenant: those of the
+    /// fullest one.
     pub(crate) waiting: Option<(usize, usize)>,
 }
 
-/// The end of a log, and what comes after it.
+/// The end of a log, and a feed of what follows.
 pub(crate) type Followed = (Cursor, Feed<Arc<Event>>);
-/// The records of a space, and what becomes of them.
+/// The records of a space, and a feed of their changes.
 pub(crate) type Watched = (Vec<Record>, Feed<Record>);
 
-/// Storage that servers share. Per tenant there is one order of events: seqs 1, 2, 3 …, and an
-/// epoch that changes when history was lost.
+/// Storage that servers share. Each tenant has one order of events: seqs 1, 2, 3 …, and an epoch
+/// that changes when history was lost.
 pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The server that this handle belongs to.
     fn server(&self) -> &ServerId;
 
-    /// Appends drafts of one tenant, in their order: idempotency keys are looked up, the others
-    /// get their places, are stored as durably as configured, and are announced to followers.
-    /// Ephemeral events are announced in the same order and stored nowhere. All of it happens or
-    /// nothing does. There is one answer per draft.
+    /// Appends drafts of one tenant in order. Drafts with a known idempotency key are answered with
+    /// the first receipt. The others get their places, are stored as durably as configured, and are
+    /// announced to followers. Ephemeral events are announced in the same order but not stored. The
+    /// append is atomic: either all of it happens or nothing does. There is one answer per draft.
     ///
-    /// The changes of the current state that drafts carry are part of it. [`Refusal::Revision`] when
-    /// an entry has another revision than a draft expects; [`Refusal::StateEntries`] and
-    /// [`Refusal::StateBytes`] when the state would become too large.
+    /// Changes of the current state are part of the append. [`Refusal::Revision`] if an entry has
+    /// another revision than a draft expects; [`Refusal::StateEntries`] and [`Refusal::StateBytes`]
+    /// if the state would become too large.
     ///
-    /// After an error it is safe to append the same drafts again; none is stored twice if it has an
-    /// idempotency key.
+    /// After an error it is safe to append the same drafts again: a draft with an idempotency key
+    /// is not stored twice.
     fn append<'a>(
         &'a self,
         tenant: &'a Tenant,
         batch: Vec<Draft>,
     ) -> BoxFuture<'a, Result<Vec<Appended>, Refusal>>;
 
-    /// The events after `after` that `interest` wants. Sees everything that was acknowledged
-    /// anywhere before the call. [`Refusal::Reset`] when the log does not reach back that far, or
-    /// has another history there.
+    /// Reads the events after `after` that `interest` wants. Includes everything that was
+    /// acknowledged on any server before the call. [`Refusal::Reset`] if the log does not reach
+    /// back that far or has another history there.
     fn read<'a>(
         &'a self,
         tenant: &'a Tenant,
@@ -216,15 +217,17 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
         limits: ReadLimits,
     ) -> BoxFuture<'a, Result<Page, Refusal>>;
 
-    /// The end of the tenant's log. Sees everything that was acknowledged anywhere before the call.
+    /// The end of the tenant's log. Includes everything that was acknowledged on any server before
+    /// the call.
     fn head<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Cursor, Refusal>>;
 
-    /// The cursor of the event with a seq: from there on the log can be read. The oldest cursor that can be
-    /// read from when that one is later, and the end of the log when it is earlier.
+    /// The cursor of the event with a seq, from which the log can be read. If that event is older
+    /// than the oldest readable cursor, returns the oldest readable cursor; if the seq is after the
+    /// end of the log, returns the end.
     fn cursor_at<'a>(&'a self, tenant: &'a Tenant, seq: u64) -> BoxFuture<'a, Result<Cursor, Refusal>>;
 
-    /// Entries of the current state of a room, by key, after a key. Sees everything that was
-    /// acknowledged anywhere before the call.
+    /// Entries of the current state of a room, sorted by key, after a key. Includes everything that
+    /// was acknowledged on any server before the call.
     fn state_entries<'a>(
         &'a self,
         tenant: &'a Tenant,
@@ -233,20 +236,20 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
         limits: StateLimits,
     ) -> BoxFuture<'a, Result<StatePage, Refusal>>;
 
-    /// Follows a tenant's log: every event after the cursor, in order, without a gap or a repeat,
-    /// whichever server appended it. Ephemeral events are among them. The feed ends when the
-    /// engine cannot promise that any longer; then the follower reads the log and follows again.
+    /// Follows a tenant's log: every event after the returned cursor, in order, without a gap or a
+    /// repeat, from any server, including ephemeral events. The feed ends when the engine can no
+    /// longer guarantee this; then the follower reads the log and follows again.
     fn follow<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Followed, Refusal>>;
 
-    /// Up to so many tenants that have a log, in no particular order.
+    /// At most `limit` tenants that have a log, in no particular order.
     fn tenants(&self, limit: usize) -> BoxFuture<'_, Result<Vec<Tenant>, Refusal>>;
 
-    /// A record, if there is one.
+    /// A record, if it exists.
     fn record<'a>(&'a self, space: &'a Space, key: &'a str)
     -> BoxFuture<'a, Result<Option<Record>, Refusal>>;
 
-    /// Replaces a record if it is as expected, as durably as events are stored. After an error the
-    /// outcome is unknown: read the record.
+    /// Replaces a record if it has the expected revision, as durably as events are stored. After an
+    /// error, the outcome is unknown: read the record.
     fn replace<'a>(
         &'a self,
         space: &'a Space,
@@ -255,27 +258,29 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Replaced, Refusal>>;
 
     /// All records of a space, and a feed of every later change, in order per key. When the feed
-    /// ends, changes may have been missed: ask again.
+    /// ends, changes may have been missed: call this again.
     fn records<'a>(&'a self, space: &'a Space) -> BoxFuture<'a, Result<Watched, Refusal>>;
 
-    /// Sends bytes to a server, or to all others: at most once, and soon or never.
+    /// Sends bytes to one server or to all others. A signal arrives at most once, and soon or
+    /// never.
     fn signal<'a>(&'a self, to: Option<&'a ServerId>, bytes: Bytes) -> BoxFuture<'a, Result<(), Refusal>>;
 
-    /// The signals to this server from now on. When the feed ends, some were missed: ask again.
+    /// The signals to this server from now on. When the feed ends, some were missed: call this
+    /// again.
     fn signals(&self) -> BoxFuture<'_, Result<Feed<Bytes>, Refusal>>;
 
-    /// What is used of its limits.
+    /// The usage of the engine's limits.
     fn usage(&self) -> Usage {
         Usage::default()
     }
 
-    /// How the store is, as far as the engine can tell within about a second; it says nothing of
-    /// the feed. Called once a second at most.
+    /// The state of the store, as far as the engine can determine it within about a second. The
+    /// state of the feed is not included. Called at most once per second.
     fn state(&self) -> BoxFuture<'_, EngineState>;
 
-    /// Removes what is too old. Called every few seconds.
+    /// Removes expired data. Called every few seconds.
     fn sweep(&self) -> BoxFuture<'_, ()>;
 
-    /// Resolves when everything that was acknowledged is where it belongs. No appends follow.
+    /// Resolves when everything that was acknowledged is durable, as configured. No appends follow.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

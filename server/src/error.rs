@@ -1,4 +1,4 @@
-//! What can go wrong: for the program ([`Error`]) and for a caller ([`Refusal`]).
+//! Errors of the program ([`Error`]) and refusals for callers ([`Refusal`]).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use fanfare_proto::{
     v1::Reason,
 };
 
-/// Why the server cannot start or go on.
+/// Why the server cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be bound.
@@ -19,7 +19,7 @@ pub enum Error {
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -32,17 +32,17 @@ pub enum Error {
     /// Reflection cannot be built from the catalogs' descriptors.
     #[error("reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// An origin is not a header value.
+    /// An origin is not a valid header value.
     #[error("{0:?} is no origin: want e.g. \"https://app.example.com\" or \"*\"")]
     Origin(String),
-    /// An upstream's URL is not one.
+    /// An upstream's URL is not valid.
     #[error(
         "upstream {name:?}: {url:?} is no URL: want e.g. \"http://127.0.0.1:50052\" or \"https://billing:443\""
     )]
     UpstreamUrl {
-        /// The upstream.
+        /// The name of the upstream.
         name: String,
-        /// What was given.
+        /// The configured URL.
         url: String,
     },
     /// A catalog needs an upstream that is not configured.
@@ -52,15 +52,15 @@ pub enum Error {
     UpstreamMissing {
         /// The method that needs it.
         method: String,
-        /// The upstream.
+        /// The name of the upstream.
         name: String,
     },
-    /// A catalog whose presence events are wanted is not loaded.
+    /// A catalog whose presence events should be published is not loaded.
     #[error("presence-catalog {name:?} is not loaded; there are {loaded}")]
     PresenceCatalog {
-        /// What was given.
+        /// The configured catalog.
         name: String,
-        /// What there is.
+        /// The loaded catalogs.
         loaded: String,
     },
     /// The log on disk cannot be opened.
@@ -68,26 +68,27 @@ pub enum Error {
     Store {
         /// The data folder.
         folder: String,
-        /// What is wrong, and what would help.
+        /// What is wrong, and how to fix it.
         problem: String,
     },
     /// The log on NATS JetStream cannot be used.
     #[error("the log on NATS ({servers}) cannot be used: {problem}")]
     Nats {
-        /// Where it was looked for.
+        /// The addresses of the NATS servers.
         servers: String,
-        /// What is wrong, and what would help.
+        /// What is wrong, and how to fix it.
         problem: String,
     },
     /// Redis cannot be used.
     #[error("redis: {problem}")]
     Redis {
-        /// What is wrong, and what would help.
+        /// What is wrong, and how to fix it.
         problem: String,
     },
 }
 
-/// Why a caller's request was refused or a stream ended. Each variant is a cause a caller can tell apart.
+/// Why a caller's request was refused or a stream ended. Each variant is a cause that a caller can
+/// tell apart.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error(transparent)]
@@ -184,7 +185,7 @@ pub(crate) enum Refusal {
     UpstreamUnreachable(String),
     #[error("the upstream {upstream:?} did not answer within {timeout:?}")]
     UpstreamTimeout { upstream: String, timeout: Duration },
-    /// What an upstream said, with the number that stands for it.
+    /// An upstream's message, with the reason for its status.
     #[error("{message}")]
     Upstream { reason: Reason, message: String },
 }
@@ -200,7 +201,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Refusal {
-    /// The limits that refusals name, by their settings where they are settings.
+    /// The limits that refusals name. A limit that has a setting has the setting's name.
     pub(crate) const LIMITS: [&str; 14] = [
         "event-bytes-max",
         "tenants-max",
@@ -218,7 +219,7 @@ impl Refusal {
         "grpc-connections-max",
     ];
 
-    /// The limit that was exceeded, where it is one: of [`Self::LIMITS`].
+    /// The exceeded limit, one of [`Self::LIMITS`]; `None` for other refusals.
     pub(crate) const fn limit(&self) -> Option<&'static str> {
         Some(match self {
             Self::TooLarge { .. } => "event-bytes-max",
@@ -235,7 +236,7 @@ impl Refusal {
         })
     }
 
-    /// When the same may be tried again, where that is known.
+    /// How long to wait before a retry, if known.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooFast(wait) | Self::TooManyBytes { wait, .. } => Some(*wait),
@@ -243,7 +244,7 @@ impl Refusal {
         }
     }
 
-    /// The field that it is about, as browsers name it; empty when it is about none.
+    /// The path of the field that caused the refusal, as browsers name it; empty if there is none.
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::Payload { source, .. } | Self::Render(RenderError::Payload(source)) => &source.path,
@@ -252,7 +253,7 @@ impl Refusal {
         }
     }
 
-    /// The number of the refusal.
+    /// The reason that clients receive.
     pub(crate) const fn reason(&self) -> Reason {
         match self {
             Self::Token(error) => error.reason(),

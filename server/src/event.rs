@@ -1,4 +1,4 @@
-//! Events as the server keeps them: once, shared, with the encoded forms that recipients share.
+//! Events as the server stores them: once, shared, with encoded forms that all recipients share.
 
 use std::{
     sync::{
@@ -21,9 +21,9 @@ use prost_types::{Any, Timestamp};
 
 use crate::engine::{Receipt, StateChange};
 
-/// What an event's envelope costs in a bounded store, in bytes.
+/// The size of an event's envelope in a bounded store, in bytes.
 const ENVELOPE: usize = 256;
-/// How much larger than payload and envelope the encoded forms together are, about.
+/// Approximate size of all encoded forms together, relative to payload and envelope.
 const ENCODED_SHARE: usize = 2;
 
 /// The id of an event that is in no log.
@@ -32,7 +32,7 @@ pub(crate) fn ephemeral_id() -> String {
 }
 
 impl Event {
-    /// When a server accepted it; `None`: before 1970.
+    /// When a server accepted the event; `None` if the time cannot be represented.
     pub(crate) fn accepted_at(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_micros(micros(self.draft.time)))
     }
@@ -44,14 +44,14 @@ fn micros(time: Timestamp) -> u64 {
     seconds.unwrap_or_default() * 1_000_000 + nanos.unwrap_or_default() / 1000
 }
 
-/// A message's bytes as browser JSON.
+/// Encodes a message as browser JSON.
 pub(crate) fn browser_json(shape: &Shape, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
     let mut json = Vec::with_capacity(bytes.len() * 2 + 64);
     shape.write_json(bytes, &mut json)?;
     Ok(json)
 }
 
-/// A message's bytes as browser JSON and, for what is declared `binary`, with attachments.
+/// Encodes a message as browser JSON and, if it is declared `binary`, also with attachments.
 pub(crate) fn browser_forms(
     shape: &Shape,
     binary: bool,
@@ -65,7 +65,7 @@ pub(crate) fn browser_forms(
     Ok((json.into(), Some(v1::BinaryPayload { json: attached.into(), attachments })))
 }
 
-/// What ingest hands to the engine: everything but the place in the log.
+/// What ingest passes to the engine: everything except the place in the log.
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) tenant: Tenant,
@@ -75,26 +75,27 @@ pub(crate) struct Draft {
     pub(crate) kind: Arc<EventType>,
     pub(crate) payload: Bytes,
     pub(crate) except_sessions: Vec<String>,
-    /// Empty: none.
+    /// Empty if there is none.
     pub(crate) idempotency_key: String,
-    /// The number of the payload's string field that takes the event's id when it has one.
+    /// The number of the string field in the payload that receives the event's id once it is
+    /// assigned.
     pub(crate) id_field: Option<u32>,
     /// What the event changes in the current state of its rooms.
     pub(crate) state: Option<StateChange>,
 }
 
-/// An encoded form, made when it is first needed.
+/// An encoded form, created when it is first needed.
 #[derive(Debug, Default)]
 struct Encoding(RwLock<Option<Bytes>>);
 
-/// An accepted event. Its encoded forms are made when first needed, once for all recipients, and kept while the event is
-/// recent.
+/// An accepted event. Its encoded forms are created when first needed, once for all recipients, and
+/// stored while the event is recent.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) id: String,
     /// 0 for ephemeral events.
     pub(crate) seq: u64,
-    /// The tag of its frame in the log; 0 where there is none.
+    /// The tag of its frame in the log; 0 if there is none.
     pub(crate) tag: u64,
     pub(crate) draft: Draft,
     is_recent: AtomicBool,
@@ -122,17 +123,18 @@ impl Encoding {
 }
 
 impl Event {
-    /// A draft that has its place in the log.
+    /// An event with a place in the log.
     pub(crate) fn stored(cursor: Cursor, draft: Draft) -> Self {
         Self::new(cursor.to_string(), cursor.seq, cursor.tag, draft)
     }
 
-    /// A draft that is in no log.
+    /// An event that is not in the log.
     pub(crate) fn ephemeral(draft: Draft) -> Self {
         Self::new(ephemeral_id(), 0, 0, draft)
     }
 
-    /// An event as another server has published it.
+    /// An event with a known id, for example from another server. Adds the id to the payload if the
+    /// draft has an `id_field`.
     pub(crate) fn new(id: String, seq: u64, tag: u64, mut draft: Draft) -> Self {
         if let Some(field) = draft.id_field {
             let mut payload = Vec::with_capacity(draft.payload.len() + id.len() + 8);
@@ -144,12 +146,12 @@ impl Event {
         Self { id, seq, tag, draft, is_recent: AtomicBool::new(false), generic, meta, delivery }
     }
 
-    /// The event is recent: encoded forms are kept from here on.
+    /// Marks the event as recent: encoded forms are stored from now on.
     pub(crate) fn retain(&self) {
         self.is_recent.store(true, Ordering::Release);
     }
 
-    /// The event is not recent any more: encoded forms are not kept from here on.
+    /// Marks the event as no longer recent and releases its encoded forms.
     pub(crate) fn release(&self) {
         self.is_recent.store(false, Ordering::Release);
         self.generic.release();
@@ -169,19 +171,19 @@ impl Event {
         &self.draft.rooms
     }
 
-    /// What the event costs in a bounded store: payload, names and a share of the envelope.
+    /// The size of the event in a bounded store, in bytes: payload, names and envelope.
     pub(crate) fn cost_bytes(&self) -> usize {
         let draft = &self.draft;
         let rooms: usize = draft.rooms.iter().map(|r| r.as_str().len() + 16).sum();
         ENVELOPE + draft.payload.len() + rooms + draft.sender.len() + draft.idempotency_key.len()
     }
 
-    /// What the event and its encoded forms cost at most while it is recent.
+    /// The maximum size of the event and its encoded forms while it is recent, in bytes.
     pub(crate) fn recent_cost_bytes(&self) -> usize {
         self.cost_bytes() + ENCODED_SHARE * (self.draft.payload.len() + ENVELOPE)
     }
 
-    /// The event as a whole `fanfare.v1.SubscribeResponse`.
+    /// The event as a complete `fanfare.v1.SubscribeResponse`.
     pub(crate) fn generic(&self) -> Bytes {
         self.generic.get(&self.is_recent, || {
             let kind = Some(v1::subscribe_response::Kind::Event(self.whole()));
@@ -195,12 +197,13 @@ impl Event {
         v1::Event { payload: Some(payload), ..self.metadata() }
     }
 
-    /// The event as a `fanfare.v1.Event` without payload.
+    /// The event as a `fanfare.v1.Event` without its payload.
     pub(crate) fn meta(&self) -> Bytes {
         self.meta.get(&self.is_recent, || self.metadata().encode_to_vec().into())
     }
 
-    /// The event as a `fanfare.v1.Delivery`; empty when it has no browser JSON, which validation excludes.
+    /// The event as a `fanfare.v1.Delivery`. Empty if it cannot be encoded as browser JSON, which
+    /// validation excludes.
     pub(crate) fn delivery(&self) -> Bytes {
         self.delivery.get(&self.is_recent, || {
             let draft = &self.draft;
@@ -241,7 +244,7 @@ impl Event {
     }
 }
 
-/// The built-in catalogs, for tests. Compiled once: that takes longer than many appends.
+/// The built-in catalogs, for tests. Compiled once, because that takes longer than many appends.
 #[cfg(test)]
 pub(crate) fn builtin_catalogs() -> &'static Arc<fanfare_proto::catalog::Catalogs> {
     use std::sync::LazyLock;
@@ -276,7 +279,7 @@ pub(crate) fn newer_catalogs(file: std::path::PathBuf) -> Arc<fanfare_proto::cat
     Arc::new(Catalogs::load(Builtin::All, &[file]).unwrap())
 }
 
-/// A draft for tests: an event for everybody in the tenant, with a payload of so many bytes.
+/// A draft for tests: an event for all users of the tenant, with a payload of `payload` bytes.
 #[cfg(test)]
 pub(crate) fn draft(tenant: &str, key: &str, payload: usize) -> Draft {
     Draft {

@@ -1,5 +1,6 @@
-//! gRPC: the only place that knows the protocol. Every method is served by hand from its path, so that catalog
-//! methods (which have no Rust code) and the contract's go the same way, and streams send shared bytes.
+//! gRPC: the only module that knows the protocol. Every method is dispatched by hand from its path.
+//! Thus catalog methods, which have no Rust code, are served like contract methods, and streams
+//! send shared bytes.
 
 mod admin;
 mod catalog;
@@ -62,18 +63,19 @@ pub(crate) use message::Budget;
 use message::Messages;
 use realtime::ResponseStream;
 
-/// The largest request message that is decoded; larger ones get OUT_OF_RANGE from the transport. Events have a
-/// bound of their own, which is lower.
+/// The largest request message that is decoded. The transport answers larger ones with
+/// OUT_OF_RANGE. Events have a lower bound of their own.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 
-/// Rooms of one subscription.
+/// Maximum number of rooms per subscription.
 const ROOMS_MAX: usize = 256;
 
-/// Whom the client certificate of a connection stands for; in the extensions of its requests.
+/// The identity that a connection's client certificate stands for. Stored in the extensions of its
+/// requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer(pub(crate) Arc<Identity>);
 
-/// What the methods work with.
+/// Everything that the methods need.
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) name: String,
@@ -92,13 +94,13 @@ pub(crate) struct Services {
     pub(crate) rules: Arc<Rules>,
     pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) bridges: Arc<Bridges>,
-    /// The places of Health/Watch streams.
+    /// Permits for Health/Watch streams.
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) about: About,
     pub(crate) heartbeat_interval: Duration,
-    /// How long a request's message may take to come.
+    /// How long a request message may take to arrive.
     pub(crate) request_timeout: Duration,
-    /// Cancelled when the server shuts down: streams end, intake stops.
+    /// Cancelled when the server shuts down: streams end and intake stops.
     pub(crate) closing: CancellationToken,
 }
 
@@ -108,12 +110,13 @@ impl Services {
         self.identify_by(request.metadata().as_ref(), request.extensions())
     }
 
-    /// The same, before anything of the body is read.
+    /// Like [`Self::identify`], before anything of the body is read.
     fn identify_head<T>(&self, request: &Request<T>) -> Result<Arc<Identity>, Refusal> {
         self.identify_by(request.headers(), request.extensions())
     }
 
-    /// By the token or, where there is none, by the certificate of the connection.
+    /// Identifies the caller by the token or, without a token, by the certificate of the
+    /// connection.
     fn identify_by(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Arc<Identity>, Refusal> {
         let Some(header) = headers.get(header::AUTHORIZATION) else {
             let Peer(identity) = extensions.get().ok_or(TokenError::Missing)?;
@@ -126,14 +129,14 @@ impl Services {
         Ok(identity)
     }
 
-    /// Refuses all but administrators of all tenants.
+    /// Refuses everyone except administrators of all tenants.
     pub(crate) fn check_operator<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
         let identity = self.identify_head(request)?;
         auth::require(&identity, Scope::Admin)?;
         if identity.tenant == TenantScope::Any { Ok(()) } else { Err(Refusal::AllTenants) }
     }
 
-    /// The stream of a response; how it ends is counted.
+    /// The stream of a response. An error at its end is counted.
     fn watched<T: Send + 'static>(
         self: &Arc<Self>,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
@@ -142,12 +145,12 @@ impl Services {
         Box::pin(stream.inspect_err(move |status| _ = services.refuse(status)))
     }
 
-    /// Counts a refusal; gives its reason.
+    /// Counts a refusal and returns its reason.
     fn refuse(&self, status: &Status) -> Reason {
         self.stats.refuse_with(status, status::reason(status.code()))
     }
 
-    /// The clock by which a silent stream says that it is alive.
+    /// The ticks at which a silent stream sends a heartbeat.
     fn heartbeat(&self) -> Interval {
         let period = self.heartbeat_interval;
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
@@ -164,7 +167,7 @@ impl Services {
     }
 }
 
-/// The rooms of a request to read.
+/// Parses the rooms of a request: at least one, at most `max`.
 fn rooms(texts: &[String], max: usize) -> Result<Vec<Room>, Refusal> {
     if texts.is_empty() || texts.len() > max {
         return Err(Refusal::Invalid(format!(
@@ -175,7 +178,7 @@ fn rooms(texts: &[String], max: usize) -> Result<Vec<Room>, Refusal> {
     Ok(texts.iter().map(|room| Room::new(room)).collect::<Result<_, _>>()?)
 }
 
-/// What a caller must be before a service's requests are read at all.
+/// The scope that a service requires before anything of a request's body is read.
 fn scope(path: &str) -> Option<Scope> {
     if path.starts_with("/fanfare.v1.Edge/") {
         return Some(Scope::Bridge);
@@ -183,14 +186,14 @@ fn scope(path: &str) -> Option<Scope> {
     path.starts_with("/fanfare.v1.Admin/").then_some(Scope::Admin)
 }
 
-/// A request that may be served.
+/// A request whose caller was admitted.
 #[derive(Debug)]
 struct Admitted {
     asked: Asked,
     identity: Arc<Identity>,
 }
 
-/// Refuses callers who may not call a method, before anything of the body is read.
+/// Refuses callers without access to a method, before anything of the body is read.
 fn admit(
     services: &Services,
     uri: &Uri,
@@ -211,12 +214,12 @@ fn admit(
     Ok(Admitted { asked, identity })
 }
 
-/// How a method reads requests: within a bound, compressed or not.
+/// How a method reads requests: bounded, compressed or not.
 fn grpc<C: Codec>(codec: C, bytes_max: usize) -> Grpc<C> {
     Grpc::new(codec).max_decoding_message_size(bytes_max).accept_compressed(CompressionEncoding::Gzip)
 }
 
-/// Serves a request by its path.
+/// Admits a request and serves it by its path.
 async fn dispatch<B>(services: Arc<Services>, request: Request<B>, budget: Budget) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -234,13 +237,13 @@ where
         timeout: services.request_timeout,
         is_awaited: !is_link && path != "/fanfare.v1.Realtime/NotifyStream",
     };
-    // Bridges ask for all rooms of a tenant at once.
+    // A bridge sends all rooms of a tenant in one request.
     let budget = if is_link { Budget::boundless() } else { budget };
     let request = request.map(|body| Body::new(Messages::new(body, rules, budget)));
     serve(services, admitted, request).await
 }
 
-/// Serves a request that may be served.
+/// Serves an admitted request and logs the outcome.
 async fn serve(services: Arc<Services>, admitted: Admitted, request: Request<Body>) -> Response<Body> {
     let response = method(services.clone(), request).await;
     let Admitted { asked, identity } = admitted;
@@ -289,7 +292,7 @@ async fn method(services: Arc<Services>, request: Request<Body>) -> Response<Bod
     }
 }
 
-/// Serves a unary method whose messages have Rust types: identifies the caller, then runs it.
+/// Serves a unary method with Rust message types: identifies the caller, then runs the method.
 async fn unary<Q, A, F>(
     services: Arc<Services>,
     request: Request<Body>,

@@ -1,7 +1,7 @@
-//! How the store is and whether events are delivered: for `/readyz`, and for operators.
+//! The health of the store and of delivery, for `/readyz` and for operators.
 //!
-//! Everything here is looked at once a second at most, however many ask, and answers within a few
-//! seconds whatever the store does.
+//! Everything is checked at most once per second for any number of callers, and answers arrive
+//! within a few seconds even if the store is slow.
 
 use std::{
     fmt::Write as _,
@@ -22,29 +22,29 @@ use crate::{
     probe::Probe,
 };
 
-/// How long what was found is good.
+/// How long a result is valid.
 const AGE_MAX: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
-/// How long the engine may take to tell its state.
+/// How long the engine may take to report its state.
 const STATE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long nothing may come through the feed before the server is not ready. Followers that get
-/// nothing compare their position with the log after the same time.
+/// How long the feed may be silent before the server is not ready. Followers of a silent feed
+/// compare their position with the log after the same time.
 const FEED_SILENCE_MAX: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5000 });
 
-/// Looks at the store.
+/// Checks the store.
 #[derive(Debug)]
 pub(crate) struct Health {
     engine: Arc<dyn Engine>,
     peers: Arc<Peers>,
     probe: Probe,
-    /// Locked while it is looked at: once for all who want to know.
+    /// Locked during a check, so that concurrent callers share its result.
     last: Mutex<Look>,
 }
 
-/// What was found last.
+/// The last result.
 #[derive(Debug, Default)]
 struct Look {
     found: Option<(Instant, EngineState)>,
-    /// When the first message was sent that has not arrived, with none arriving since.
+    /// When the first unanswered message was sent; `None` after a message has arrived.
     unanswered: Option<Instant>,
 }
 
@@ -53,7 +53,7 @@ impl Health {
         Self { engine, peers, probe, last: Mutex::default() }
     }
 
-    /// The state of the store, a second old at most.
+    /// The state of the store, at most a second old.
     pub(crate) async fn state(&self) -> EngineState {
         let mut last = self.last.lock().await;
         if let Some((at, state)) = &last.found
@@ -85,7 +85,7 @@ impl Health {
         state
     }
 
-    /// Whether an event is delivered: what there is to say, or why not.
+    /// Whether an event can be delivered: details if so, otherwise the reasons.
     pub(crate) async fn ready(&self) -> Result<String, String> {
         let (probed, state) = tokio::join!(self.probe.run(), self.state());
         let outages = state.problems.iter().filter(|problem| problem.stops_publishing);
@@ -93,7 +93,8 @@ impl Health {
         if let Err(why) = &probed {
             reasons.insert(0, why);
         }
-        // A partition more or less is the same on every server: those that are left take what they can.
+        // The failure of single partitions affects all servers equally, so each server stays ready
+        // for the remaining partitions.
         let is_partial = probed.is_ok() && state.partitions.iter().any(|one| !one.leader.is_empty());
         let is_silent = u128::from(state.feed_silent_millis) > FEED_SILENCE_MAX.as_millis();
         if !reasons.is_empty() && (!is_partial || is_silent) {
@@ -103,7 +104,7 @@ impl Health {
     }
 }
 
-/// A line per problem, and per partition of the store.
+/// One line per problem, and one per partition of the store.
 fn details(state: &EngineState) -> String {
     let mut text = String::new();
     for problem in &state.problems {
@@ -149,7 +150,8 @@ mod tests {
         let peers = Arc::new(Peers::new(engine.clone()));
         let probe = Probe::new(Probe::tenant(), &catalogs, hub, engine.clone());
         let health = Health::new(engine, peers.clone(), probe);
-        // Nobody listens to the signals: the probe arrives, the message to itself does not.
+        // No task reads the signals, so the probe arrives but the message to the server itself does
+        // not.
         let why = health.ready().await.unwrap_err();
         assert!(why.starts_with("nothing has come through the feed"), "{why}");
         let closing = CancellationToken::new();

@@ -1,7 +1,7 @@
-//! Stored events from the newest backwards: the one reader of the log that goes that way.
+//! Stored events, newest first: the only reader that reads the log backwards.
 //!
-//! A page is bounded in events, bytes and the part of the log that is searched; the pages of one
-//! caller are read a few at a time. Knows no rights and no protocol.
+//! A page is limited in events, bytes and the part of the log that is searched. Only a few pages
+//! per caller are read concurrently. Knows nothing of permissions and protocols.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,11 +18,11 @@ use crate::{
     interest::Interest,
 };
 
-/// Events of the log that are read at once.
+/// Events of the log per read.
 const READ_MAX: usize = 1000;
-/// How often a part of the log is read again that is being trimmed.
+/// Maximum number of attempts to read a part of the log that is being trimmed.
 const ATTEMPTS_MAX: usize = 3;
-/// Pages of one caller that are read at the same time; more wait for their turn.
+/// Pages per caller that are read concurrently. Further ones wait for their turn.
 const READERS_PER_CALLER_MAX: usize = 2;
 
 /// Reads tenants' logs backwards.
@@ -32,10 +32,10 @@ pub(crate) struct History {
     readers: Arc<Readers>,
 }
 
-/// Whom a page is read for: a tenant, and a user or service of it.
+/// The reader of a page: a tenant, and a user or service of it.
 pub(crate) type Reader = (String, String);
 
-/// The callers that read at the moment.
+/// The callers that currently read.
 #[derive(Debug, Default)]
 struct Readers(Mutex<HashMap<Reader, Arc<Semaphore>>>);
 
@@ -47,23 +47,23 @@ struct Turn {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// How much a page may hold, and how much of the log may be searched for it.
+/// The limits of a page, and of the part of the log that is searched for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageLimits {
     pub(crate) events_max: usize,
-    /// Unless a single event is larger.
+    /// Exceeded only by a single larger event.
     pub(crate) bytes_max: usize,
     pub(crate) scan_max: usize,
 }
 
 impl PageLimits {
-    /// Bytes of a page for gRPC callers.
+    /// Bytes per page for gRPC callers.
     pub(crate) const BYTES_MAX: usize = 1 << 20;
-    /// Events of the log that one page may search.
+    /// Events of the log that are searched per page.
     pub(crate) const SCAN_MAX: usize = 10_000;
 }
 
-/// How many events a caller asks for; 0 means the default.
+/// The number of events that a caller requests; 0 means the default.
 pub(crate) fn events_max(asked: i128, default: usize) -> Result<usize, Refusal> {
     match usize::try_from(asked) {
         Ok(0) => Ok(default),
@@ -72,7 +72,7 @@ pub(crate) fn events_max(asked: i128, default: usize) -> Result<usize, Refusal> 
     }
 }
 
-/// Where a page begins; empty: with the newest event.
+/// Where a page begins. Empty means at the newest event.
 pub(crate) fn before(text: &str) -> Result<Option<Cursor>, Refusal> {
     Cursor::after(text).map_err(|error| Refusal::Invalid(format!("before: {error}")))
 }
@@ -80,9 +80,9 @@ pub(crate) fn before(text: &str) -> Result<Option<Cursor>, Refusal> {
 /// A page of events.
 #[derive(Debug)]
 pub(crate) struct HistoryPage {
-    /// The newest first.
+    /// Newest first.
     pub(crate) events: Vec<Arc<Event>>,
-    /// The seq up to which older events may be; 0 when there are none.
+    /// The highest seq that an older event can have; 0 if there are no older events.
     pub(crate) next: u64,
 }
 
@@ -91,14 +91,14 @@ impl Readers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the caller may read once more.
+    /// Waits until the caller may read another page.
     async fn turn(self: &Arc<Self>, reader: Reader) -> Turn {
         let places = {
             let mut readers = self.lock();
             let new = || Arc::new(Semaphore::new(READERS_PER_CALLER_MAX));
             readers.entry(reader.clone()).or_insert_with(new).clone()
         };
-        // Made before it waits: it is forgotten too when its caller gives up.
+        // Created before waiting, so that the entry is also removed if the caller gives up.
         let mut turn = Turn { readers: self.clone(), reader, permit: None };
         turn.permit = places.acquire_owned().await.ok();
         turn
@@ -109,7 +109,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         drop(self.permit.take());
         let mut readers = self.readers.lock();
-        // Those who wait for a place hold it too.
+        // Waiting callers hold a reference too.
         let is_idle = |places: &Arc<Semaphore>| {
             Arc::strong_count(places) == 1 && places.available_permits() == READERS_PER_CALLER_MAX
         };
@@ -124,8 +124,8 @@ impl History {
         Self { engine, readers: Arc::default() }
     }
 
-    /// The newest events that `wants` takes, of those that the interest covers and that come before
-    /// a cursor. Also gives the cursor of the next page; `None` when there are no older events.
+    /// The newest events before a cursor that match the interest and `wants`. Also returns the
+    /// cursor of the next page; `None` if there are no older events.
     pub(crate) async fn page(
         &self,
         reader: Reader,
@@ -149,7 +149,7 @@ impl History {
         Ok((page, next))
     }
 
-    /// The same, of the events with a seq up to `until`, for a caller whose turn it is.
+    /// Like [`Self::page`], for events with a seq up to `until` and a caller whose turn it is.
     pub(crate) async fn read(
         &self,
         tenant: &Tenant,
@@ -181,7 +181,7 @@ impl History {
         Ok(page)
     }
 
-    /// Looks at the part of the log that ends with a seq.
+    /// Searches the part of the log that ends with a seq.
     async fn part(
         &self,
         tenant: &Tenant,
@@ -193,7 +193,7 @@ impl History {
         let mut attempts = 1;
         loop {
             match self.try_part(tenant, interest, until, part, wants).await {
-                // Its beginning was trimmed while it was read.
+                // The beginning of the part was trimmed while it was read.
                 Err(Refusal::Reset(_)) if attempts < ATTEMPTS_MAX => attempts += 1,
                 other => return other,
             }
@@ -210,7 +210,7 @@ impl History {
     ) -> Result<Found, Refusal> {
         let from = until.saturating_sub(part.span as u64);
         let mut cursor = self.engine.cursor_at(tenant, from).await?;
-        // What is before the oldest event cannot be read.
+        // Events before the oldest one in the log cannot be read.
         let next = if cursor.seq == from { from } else { 0 };
         let mut found = Found { events: VecDeque::new(), bytes: 0, next, is_full: false };
         while cursor.seq < until {
@@ -227,25 +227,25 @@ impl History {
     }
 }
 
-/// A part of the log to look at, and what of it a page can still take.
+/// A part of the log to search, and the remaining limits of the page.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     events_left: usize,
     bytes_left: usize,
-    /// The page has no event yet: it takes one, however large.
+    /// The page has no event yet, so it takes one of any size.
     is_first: bool,
-    /// So many events of the log.
+    /// The number of events to search.
     span: usize,
 }
 
-/// The newest events of a part.
+/// The newest matching events of a part.
 #[derive(Debug)]
 struct Found {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
-    /// The newest seq that older events have.
+    /// The highest seq that an older event can have.
     next: u64,
-    /// There were more than the page can take.
+    /// There were more events than the page can take.
     is_full: bool,
 }
 

@@ -1,11 +1,12 @@
-//! The hub: a window of the recent events of each tenant that somebody follows, and who waits for
-//! which rooms.
+//! The hub: one window of recent events per followed tenant, and the subscriptions that wait for
+//! the rooms of that tenant.
 //!
-//! One task per tenant follows the log and publishes what comes, a batch at a time. Subscriptions
-//! *pull*: an event goes into the window once and wakes those that wait for one of its rooms; each
-//! reads from its own position when it can. So the hub never awaits a subscriber, there is no queue
-//! per subscriber to overflow, and one that falls behind the window reads the log instead and
-//! returns without a gap or a repeat. Knows nothing of protocols.
+//! One task per tenant follows the log and publishes new events in batches. Subscriptions *pull*:
+//! an event goes into the window once and wakes the subscriptions that wait for one of its rooms.
+//! Each subscription reads from its own position when it can. Therefore the hub never awaits a
+//! subscriber, and no queue per subscriber can overflow. A subscription that falls behind the
+//! window reads the log instead and returns to the window without a gap or a repeat. The hub knows
+//! no protocol.
 
 mod all_tenants;
 mod channel;
@@ -40,10 +41,10 @@ pub(crate) use subscription::{Batch, Subscription};
 use tap::Taps;
 pub(crate) use tap::{READERS_MAX as TAP_READERS_MAX, Tap, Wanted};
 
-/// How long a window is kept that nobody follows and that gets no events.
+/// How long an unused window without new events is kept.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// All tenants' channels.
+/// The channels of all followed tenants.
 #[derive(Debug)]
 pub(crate) struct Hub {
     engine: Arc<dyn Engine>,
@@ -51,15 +52,15 @@ pub(crate) struct Hub {
     limits: Limits,
     /// Bytes in all windows.
     bytes: AtomicIsize,
-    /// Held while windows shrink, by one publisher.
+    /// Held while windows shrink, so that only one publisher shrinks them.
     shrinking: Mutex<()>,
     /// The tasks that follow logs; each ends with its channel.
     followers: TaskTracker,
-    /// From the acceptance of an event, on any server, until subscriptions can read it here.
+    /// Time from the acceptance of an event, on any server, until subscriptions can read it here.
     pub(crate) lag: Histogram,
-    /// Who reads along.
+    /// The open taps.
     pub(crate) taps: Arc<Taps>,
-    /// Absent while nobody reads along of all tenants.
+    /// Empty unless a tap covers all tenants.
     all_tenants: tokio::sync::Mutex<Weak<AllTenants>>,
 }
 
@@ -73,7 +74,7 @@ impl Hub {
         &*self.engine
     }
 
-    /// Reads along what is published from now on, whichever server takes it.
+    /// Opens a tap on the events that are published from now on, by any server.
     pub(crate) async fn tap(self: &Arc<Self>, wanted: Wanted) -> Result<Tap, Refusal> {
         let (channel, all) = match &wanted.tenant {
             Some(tenant) => (Some(self.channel(tenant).await?), None),
@@ -92,20 +93,20 @@ impl Hub {
         Ok(all)
     }
 
-    /// An event of a tenant is about to be appended here: those who read along of all tenants are to
-    /// get it, also when it is the tenant's first one.
+    /// Called before an event of a tenant is appended here, so that taps on all tenants receive it
+    /// even if it is the tenant's first event.
     pub(crate) async fn announce(self: &Arc<Self>, tenant: &Tenant) {
         if let Some(all) = self.taps.all_tenants() {
             all.follow(self, tenant).await;
         }
     }
 
-    /// The tenant's channel, which is followed from now on.
+    /// The channel of a tenant. If it is new, it follows the log from now on.
     async fn channel(self: &Arc<Self>, tenant: &Tenant) -> Result<Arc<Channel>, Refusal> {
         self.channel_from(tenant, None).await
     }
 
-    /// Likewise; a channel that is new has everything after `start`.
+    /// Like [`Self::channel`], but a new channel has every event after `start`.
     async fn channel_from(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -131,12 +132,13 @@ impl Hub {
         Ok(channel)
     }
 
-    /// Takes events of a tenant's log over, and gives them to those who read along.
+    /// Adds events of a tenant's log to its window and offers them to the taps.
     fn publish(&self, channel: &Channel, events: impl IntoIterator<Item = Arc<Event>>) {
         self.grow(channel.publish(events, &self.taps));
     }
 
-    /// Accounts for what a window grew; all shrink when they have become too large together.
+    /// Adds the growth of a window to the total. Shrinks the largest windows if the total is too
+    /// large.
     fn grow(&self, growth: isize) {
         let bytes = self.bytes.fetch_add(growth, Ordering::Relaxed).saturating_add(growth);
         let max = self.limits.window_total_bytes_max;
@@ -155,13 +157,13 @@ impl Hub {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// How many windows there are, and their bytes.
+    /// The number of windows and the bytes in them.
     pub(crate) fn usage(&self) -> (usize, usize) {
         let bytes = self.bytes.load(Ordering::Relaxed);
         (self.channels().len(), usize::try_from(bytes).unwrap_or_default())
     }
 
-    /// Frees the windows that nobody follows and that get no events. Called now and then.
+    /// Frees unused windows without recent events. Called periodically.
     pub(crate) fn sweep(&self) {
         for channel in self.channels() {
             if channel.idle_for() > IDLE_AGE_MAX {
@@ -182,14 +184,15 @@ impl Hub {
         }
     }
 
-    /// The tenants that somebody follows, in no particular order.
+    /// The tenants with listeners, in no particular order.
     pub(crate) fn followed(&self) -> Vec<Tenant> {
         let channels = self.channels();
         let followed = channels.iter().filter(|channel| channel.has_listeners());
         followed.map(|channel| channel.tenant().clone()).collect()
     }
 
-    /// Resolves when every window has what is in its log now, so that subscriptions can read it.
+    /// Resolves when every window has reached the current end of its log, so that subscriptions can
+    /// read up to there.
     pub(crate) async fn catch_up(&self) {
         for channel in self.channels() {
             if let Ok(head) = self.engine.head(channel.tenant()).await {

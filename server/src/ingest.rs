@@ -1,4 +1,4 @@
-//! Ingest: from a producer's request to a draft that is right in every respect.
+//! Ingest: turns a producer's request into a draft that is completely checked.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -25,13 +25,13 @@ use crate::{
     stats::Stats,
 };
 
-/// Rooms an event can be sent to.
+/// Maximum number of rooms per event.
 const ROOMS_MAX: usize = 64;
-/// Sessions an event can leave out.
+/// Maximum number of sessions that an event excludes.
 const EXCEPT_SESSIONS_MAX: usize = 64;
 /// The longest session id and idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
-/// How long the end waits for appends that are not answered.
+/// How long a shutdown waits for unanswered appends.
 const FINISH_MAX: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 3000 });
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Ingest {
     event_bytes_max: usize,
     stats: Arc<Stats>,
     hub: Arc<Hub>,
-    /// Closed when the server shuts down; then empty once every append is answered.
+    /// Tracks running appends. Closed on shutdown, and empty once every append is answered.
     under_way: TaskTracker,
     closed_at: OnceLock<Instant>,
 }
@@ -65,25 +65,26 @@ impl Ingest {
         }
     }
 
-    /// Takes no more events.
+    /// Stops the intake of events.
     pub(crate) fn close(&self) {
         let _first = self.closed_at.set(Instant::now());
         self.under_way.close();
     }
 
-    /// Appends that are not answered yet.
+    /// The number of unanswered appends.
     pub(crate) fn appends_under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    /// Resolves when it is closed and every append is answered, or some time after the close.
+    /// Resolves when the intake is closed and every append is answered, at most [`FINISH_MAX`]
+    /// after the close.
     pub(crate) async fn finished(&self) {
         let since = *self.closed_at.get_or_init(Instant::now);
         let end = tokio::time::Instant::from_std(since + FINISH_MAX);
         let _stalled = tokio::time::timeout_at(end, self.under_way.wait()).await;
     }
 
-    /// Publishes an event given as `Any`.
+    /// Publishes an event that is given as `Any`.
     pub(crate) async fn notify(
         &self,
         identity: &Identity,
@@ -93,7 +94,7 @@ impl Ingest {
         Ok(response(&self.append_one(draft).await?))
     }
 
-    /// Checks an event given as `Any`: everything that can be refused is refused here.
+    /// Checks an event that is given as `Any`. Everything that can be refused is refused here.
     pub(crate) fn check(&self, identity: &Identity, request: NotifyRequest) -> Result<Draft, Refusal> {
         let target = request.target.unwrap_or_default();
         let checked = match request.event {
@@ -107,8 +108,8 @@ impl Ingest {
         checked.inspect_err(|_| self.stats.refused(1))
     }
 
-    /// Publishes an event of a known type: to the target's rooms, else to `instead`, else where the
-    /// type declares.
+    /// Publishes an event of a known type to the rooms of the target, otherwise to `instead`,
+    /// otherwise to the rooms that the type declares.
     pub(crate) async fn publish(
         &self,
         identity: &Identity,
@@ -150,8 +151,9 @@ impl Ingest {
         })
     }
 
-    /// A draft of an event that the server makes, for a browser's call or because users come and go:
-    /// it goes where its type declares. `payload` is without the event's id, which the log gives.
+    /// Creates a draft for an event that the server itself publishes, for a browser's call or a
+    /// presence change. Its type declares the rooms. `payload` lacks the event's id, which is
+    /// assigned by the log.
     pub(crate) fn draft(
         &self,
         tenant: &Tenant,
@@ -175,18 +177,16 @@ impl Ingest {
         })
     }
 
-    /// Appends one draft.
     pub(crate) async fn append_one(&self, draft: Draft) -> Result<Appended, Refusal> {
         let tenant = draft.tenant.clone();
         let answers = self.append(&tenant, vec![draft]).await?;
         answers.into_iter().next().ok_or(Refusal::Storage("written"))
     }
 
-    /// Appends drafts of one tenant, in their order: all of them or none. There is one answer per
-    /// draft.
+    /// Appends drafts of one tenant in order, either all or none. There is one answer per draft.
     pub(crate) async fn append(&self, tenant: &Tenant, batch: Vec<Draft>) -> Result<Vec<Appended>, Refusal> {
         let (count, since) = (batch.len(), Instant::now());
-        // Before the question, so that whoever waits for the end waits for this one.
+        // Taken before the check, so that a shutdown also waits for this append.
         let _under_way = self.under_way.token();
         if self.under_way.is_closed() {
             return Err(Refusal::Shutdown);
@@ -212,7 +212,7 @@ impl Ingest {
     }
 
     fn kind(&self, type_url: &str) -> Result<&Arc<EventType>, Refusal> {
-        // As protobuf has it: what follows the last slash is the type's name.
+        // As in protobuf, the type name follows the last slash.
         let name = type_url.rsplit('/').next().unwrap_or_default();
         if !type_url.contains('/') {
             let shown = shown(type_url);
@@ -235,7 +235,7 @@ pub(crate) fn response(appended: &Appended) -> NotifyResponse {
     NotifyResponse { id, seq, time: Some(time), duplicate: appended.is_duplicate() }
 }
 
-/// A producer's key, apart from those of others that publish to the tenant.
+/// A producer's idempotency key, distinct from the keys of other producers of the tenant.
 fn own_key(sender: &str, key: &str) -> String {
     if key.is_empty() { String::new() } else { format!("{sender}\0{key}") }
 }
@@ -261,7 +261,8 @@ fn check_keys(target: &Target) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The rooms of the target, or those instead, or those the event's type declares; each once.
+/// The rooms of the target, otherwise `instead`, otherwise the rooms that the event's type
+/// declares. Contains no duplicates.
 fn rooms(
     kind: &EventType,
     instead: &[Room],
@@ -303,7 +304,7 @@ fn rooms(
     Ok(rooms)
 }
 
-/// What an event changes in the current state of its rooms.
+/// The change of the current state that an event makes in its rooms.
 fn change(kind: &EventType, payload: &[u8], expected: Option<u64>) -> Result<Option<StateChange>, Refusal> {
     let Some(state) = &kind.state else {
         return match expected {
@@ -323,7 +324,7 @@ fn change(kind: &EventType, payload: &[u8], expected: Option<u64>) -> Result<Opt
     }))
 }
 
-/// The clock, as protobuf has it.
+/// The current time as a protobuf timestamp.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now().max(UNIX_EPOCH))
 }

@@ -1,4 +1,4 @@
-//! The rooms that a reader wants, each from some place on.
+//! The rooms that a reader wants, each from a given place on.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ pub(crate) struct Interest {
     is_everything: bool,
 }
 
-/// The first place from which the events of a room count: later positions in the hub's window,
-/// later seqs in the log.
+/// The place from which a reader wants the events of a room: from this position on in the hub's
+/// window, or after this seq in the log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Since {
     pub(crate) position: u64,
@@ -41,7 +41,7 @@ impl Interest {
         self.is_everything
     }
 
-    /// Adds a room; false when it is wanted already.
+    /// Adds a room; false if it was already wanted.
     pub(crate) fn add(&mut self, room: Room, since: Since) -> bool {
         let is_new = !self.rooms.contains_key(&room);
         if is_new {
@@ -50,7 +50,7 @@ impl Interest {
         is_new
     }
 
-    /// Removes a room; false when it was not wanted.
+    /// Removes a room; false if it was not wanted.
     pub(crate) fn remove(&mut self, room: &Room) -> bool {
         self.rooms.remove(room).is_some()
     }

@@ -6,11 +6,11 @@
 //! 2. `engine`: the log, the records and the signals, on memory, disk, Redis or NATS.
 //! 3. `hub`: follows the engine and delivers to subscriptions.
 //! 4. `ingest`: checks a request and appends its event.
-//! 5. `presence`: who is connected, over all servers on one store.
-//! 6. `rules`, `history`, `call`: who may use a room, stored events backwards, and what browsers
-//!    emit.
+//! 5. `presence`: which users are connected, over all servers on one store.
+//! 6. `rules`, `history`, `call`: access to rooms, stored events in reverse order, and the calls of
+//!    browsers.
 //! 7. `auth`, `revoked`, `subscribers`, `peers`, `bridges`, `stats`, `access`, `health`, `probe`:
-//!    who may do what, and what operators see.
+//!    what callers may do, and what operators see.
 //! 8. `grpc`: the methods. Only this module knows the protocol.
 //! 9. `accept`, `secure`, `connection`: sockets, TLS, and the requests of one connection.
 //! 10. `server`: the only module that knows all parts.

@@ -1,5 +1,4 @@
-//! What the server publishes of itself when it is scraped. Nothing is counted for it that the other
-//! modules do not count anyway.
+//! The server's metrics. Nothing is counted only for them: other modules count these values anyway.
 
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use crate::{
     hub::TAP_READERS_MAX,
 };
 
-/// The server's values.
+/// The source of the server's metrics.
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
     pub(crate) services: Arc<Services>,

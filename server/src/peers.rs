@@ -1,5 +1,6 @@
-//! The other servers of the group: what they are asked, and what they ask. Questions are signals,
-//! which may be lost: whoever asks has a deadline, and learns which servers did not answer.
+//! The other servers of the group: questions to them, and their questions. Questions are signals,
+//! which may be lost. Therefore a question has a deadline, and its result names the servers that
+//! did not answer.
 
 use std::{
     collections::HashMap,
@@ -20,17 +21,18 @@ use crate::{
     error::Refusal,
 };
 
-/// How long the other servers may take to answer. A bridge has 2 seconds for what it is asked.
+/// How long the other servers may take to answer. They may have to ask a bridge, which has 2
+/// seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
-/// How long a message of this server to itself may take through the store.
+/// How long a message from this server to itself may take through the store.
 const ECHO_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 400 } else { 1000 });
-/// How old an answer about the whole group may be.
+/// Maximum age of an answer about the whole group.
 const GROUP_AGE_MAX: Duration = Duration::from_secs(1);
-/// Questions of other servers that are worked on at once; more are not answered.
+/// Questions of other servers that are processed concurrently. Further ones are not answered.
 const UNDER_WAY_MAX: usize = 64;
-/// Answers that wait for who asked; servers of a group.
+/// Queued answers per question: one per server of the group.
 const ANSWERS_MAX: usize = 1024;
-/// The pause before signals are listened to again after that failed.
+/// The pause before the next attempt to receive signals.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks the other servers.
@@ -38,23 +40,24 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Peers {
     engine: Arc<dyn Engine>,
     next: AtomicU64,
-    /// Who waits for answers, by the question's number.
+    /// The receivers of answers by question number.
     asked: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
-    /// What the group last said. Locked while it is asked: once for all who want to know.
+    /// The last answers of the group. Locked while they are collected, so that concurrent callers
+    /// share them.
     group: tokio::sync::Mutex<Option<(Instant, Others)>>,
-    /// They answer questions.
+    /// The tasks that answer questions.
     tasks: TaskTracker,
 }
 
-/// What the other servers of the group said of themselves.
+/// What the other servers of the group report about themselves.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Others {
     pub(crate) known: Vec<Description>,
-    /// The ids of those that did not answer.
+    /// The ids of the servers that did not answer.
     pub(crate) silent: Vec<String>,
 }
 
-/// What one server asks another.
+/// A question of one server to another.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(crate) enum Question {
     /// About a session of a bridge that is linked to the other server.
@@ -63,10 +66,10 @@ pub(crate) enum Question {
     /// About the server itself.
     #[prost(message, tag = "3")]
     Describe(Describe),
-    /// Whether a message arrives; a server asks itself.
+    /// Checks that a message arrives. A server sends this only to itself.
     #[prost(message, tag = "4")]
     Echo(Echo),
-    /// A user was taken out of a room: subscriptions that read it end.
+    /// A user was removed from a room: subscriptions that read it for the user end.
     #[prost(message, tag = "60")]
     Remove(Removal),
 }
@@ -81,10 +84,10 @@ pub(crate) struct Removal {
     pub(crate) room: String,
 }
 
-/// A server has done what it was asked.
+/// Confirms that a server has carried out a request.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Done {
-    /// Its id.
+    /// The id of the server.
     #[prost(string, tag = "1")]
     pub(crate) server: String,
 }
@@ -103,7 +106,7 @@ pub(crate) struct Describe {}
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Echo {}
 
-/// What a server answers.
+/// The answer of a server.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(crate) enum Reply {
     #[prost(message, tag = "2")]
@@ -114,7 +117,7 @@ pub(crate) enum Reply {
     Done(Done),
 }
 
-/// What a server says of itself.
+/// What a server reports about itself.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Description {
     #[prost(message, optional, tag = "1")]
@@ -172,7 +175,8 @@ impl Peers {
         tokio::time::timeout(ANSWER_TIMEOUT, answers.receiver.recv()).await.ok()??.reply
     }
 
-    /// Tells the other servers something that they confirm; gives those that did not in time.
+    /// Sends the other servers a question that they confirm. Returns the servers that did not
+    /// confirm in time.
     pub(crate) async fn tell(&self, servers: Vec<ServerId>, question: Question) -> Vec<ServerId> {
         let own = self.engine.server();
         let mut missing: Vec<ServerId> = servers.into_iter().filter(|server| server != own).collect();
@@ -192,7 +196,7 @@ impl Peers {
         missing
     }
 
-    /// How long a message takes from this server through the store back to it; `None` when it does not
+    /// How long a message takes from this server through the store and back; `None` if it does not
     /// arrive in time.
     pub(crate) async fn echo(&self) -> Option<Duration> {
         let since = Instant::now();
@@ -205,7 +209,7 @@ impl Peers {
         Some(since.elapsed())
     }
 
-    /// What the others say of themselves; `servers` are those that hold a lease.
+    /// What the other servers report about themselves. `servers` are those that hold a lease.
     pub(crate) async fn others(&self, servers: Vec<ServerId>) -> Others {
         let own = self.engine.server();
         let mut missing: Vec<ServerId> = servers.into_iter().filter(|server| server != own).collect();
@@ -248,7 +252,7 @@ impl Peers {
         Ok(answers)
     }
 
-    /// Answers and takes answers until the server closes.
+    /// Answers questions and receives answers until the server closes.
     pub(crate) async fn run(self: &Arc<Self>, respond: Arc<impl Respond>, closing: &CancellationToken) {
         let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
         let listen = async {
@@ -274,7 +278,7 @@ impl Peers {
         if let Some(answer) = signal.answer
             && let Some(asker) = self.asked().get(&answer.number)
         {
-            // Whoever asked may be gone.
+            // The caller may have given up.
             let _gone = asker.try_send(answer);
         }
         let Some(Ask { number, question: Some(question) }) = signal.ask else { return };
@@ -292,7 +296,7 @@ impl Peers {
             let reply = respond.respond(question).await;
             let own = peers.engine.server().as_str().to_owned();
             let signal = Signal { from: own, ask: None, answer: Some(Answer { number, reply }) };
-            // A signal that is lost is an answer that is missing.
+            // If this signal is lost, the other server has no answer from this one.
             let _lost = peers.engine.signal(Some(&from), signal.encode_to_vec().into()).await;
             drop(place);
         });

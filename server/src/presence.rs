@@ -1,13 +1,14 @@
-//! Presence: which sessions and users are there, as bridges report it, and what the catalogs'
-//! events tell of it.
+//! Presence: which sessions and users are connected, as bridges report it, and the catalogs' events
+//! about it.
 //!
-//! There is one record per user in the store, and every change is one compare-and-set of it. So
-//! any server can make it, and of two that race exactly one decides. In the order to read:
-//! [`user`] is the state machine of one user and [`record`] its stored form; [`index`] is what this
-//! server knows of the records, and [`followed`] keeps it current; [`change`] makes changes,
-//! [`backlog`] keeps those that the store refuses, [`timers`] says when a user must be looked at;
-//! [`announce`] makes the events, [`publish`] puts them into the log; [`group`] takes over the
-//! sessions of servers that are gone; [`overview`] answers questions.
+//! The store has one record per user, and every change is one compare-and-set of that record.
+//! Therefore any server can make a change, and of two concurrent changes exactly one wins. In
+//! reading order: [`user`] is the state machine of one user and [`record`] its stored form;
+//! [`index`] is what this server knows of the records, and [`followed`] keeps it current;
+//! [`change`] makes changes, [`backlog`] holds changes that the store refuses, [`timers`]
+//! determines when a user must be checked; [`announce`] creates the events, [`publish`] appends
+//! them to the log; [`group`] takes over the sessions of servers that left the group; [`overview`]
+//! answers queries.
 
 mod announce;
 mod backlog;
@@ -57,10 +58,10 @@ use crate::{
     error::{Error, Refusal},
 };
 
-/// Records that are changed at once on behalf of one request.
+/// Records that are changed concurrently for one request.
 const CONCURRENCY: usize = 64;
 
-/// All sessions that this server has to do with.
+/// The sessions that this server knows.
 #[derive(Debug)]
 pub(crate) struct Presence {
     engine: Arc<dyn Engine>,
@@ -75,26 +76,26 @@ pub(crate) struct Presence {
     backlog: Backlog,
     timers: Mutex<Timers>,
     unpublished: Unpublished,
-    /// They follow tenants, and end with this.
+    /// The tasks that follow tenants. They end with this value.
     tasks: TaskTracker,
-    /// There is something to do for [`Self::run`].
+    /// Notified when there is work for [`Self::run`].
     changed: Notify,
-    /// The store refuses at the moment.
+    /// The store currently refuses changes.
     is_failing: AtomicBool,
-    /// The store has lost changes of records, and bridges are to report their sessions again.
+    /// The store has lost changes of records, so bridges must report their sessions again.
     has_lost: AtomicBool,
 }
 
-/// A session that can go on.
+/// A session that can be recovered.
 #[derive(Debug)]
 pub(crate) struct Recoverable {
     pub(crate) session_id: String,
     pub(crate) rooms: Vec<Room>,
-    /// What its client has missed is later than this.
+    /// The client may have missed events after this cursor, but none before it.
     pub(crate) after: Cursor,
 }
 
-/// Whose sessions to end.
+/// The sessions to end.
 #[derive(Debug)]
 pub(crate) enum Whom {
     User(Room),
@@ -137,12 +138,12 @@ impl Presence {
         !self.config.recovery_window.is_zero()
     }
 
-    /// A bridge links.
+    /// Opens the link of a bridge.
     pub(crate) fn link(&self) -> Arc<Link> {
         self.links.open()
     }
 
-    /// A link is gone: its sessions are lost, unless another one reports them.
+    /// Ends a link: its sessions are lost unless another link reports them.
     pub(crate) fn unlink(&self, link: &Link) {
         let number = link.number();
         self.links.remove(number);
@@ -154,9 +155,9 @@ impl Presence {
         self.changed.notify_one();
     }
 
-    /// A session is about to be ready. It counts, but nobody is told yet. Another bridge that still
-    /// has it is told to end it. `head` is the end of its tenant's log. Gives the events that greet
-    /// it.
+    /// Opens a session that is about to be ready. It counts, but is not announced yet. Another
+    /// bridge that still has the session is ordered to end it. `head` is the end of the tenant's
+    /// log. Returns the events that greet the session.
     pub(crate) async fn open(
         self: &Arc<Self>,
         link: &Link,
@@ -174,9 +175,9 @@ impl Presence {
         Ok(self.announcements.greet(caller))
     }
 
-    /// A session is ready, in these rooms, which are told. When another bridge has it, its client
-    /// has gone there while this bridge could not say so, for example because it was cut off: then
-    /// this bridge is told to end it.
+    /// Marks a session as ready in these rooms and announces it there. If another bridge has the
+    /// session, its client has moved to that bridge while this bridge could not report it, for
+    /// example because it was cut off. In that case, this bridge is ordered to end the session.
     pub(crate) async fn ready(
         self: &Arc<Self>,
         link: &Link,
@@ -198,7 +199,8 @@ impl Presence {
         Ok(())
     }
 
-    /// Whether another bridge than that of `link` has a session, over a link that exists.
+    /// Whether a session belongs to another bridge than that of `link`, over a link that still
+    /// exists.
     fn is_held(&self, owner: &Owner, link: &Link) -> bool {
         let is_linked = if owner.server == *self.engine.server() {
             self.links.get(owner.link).is_some()
@@ -226,7 +228,7 @@ impl Presence {
         }
     }
 
-    /// Refuses a session whose id is another user's.
+    /// Refuses a session whose id belongs to another user.
     fn check_id(&self, key: &UserKey, session_id: &str) -> Result<(), Refusal> {
         match self.index().owner(session_id) {
             Some(owner) if owner != key => Err(Refusal::Invalid("this session id is another user's".into())),
@@ -234,8 +236,8 @@ impl Presence {
         }
     }
 
-    /// A session that its own user comes back to, with the cursor of the last event that its client
-    /// has had, or nothing.
+    /// The session that a client of its user can recover, if there is one. `after` is the cursor of
+    /// the last event that the client has received; empty if it has received none.
     pub(crate) async fn recoverable(
         self: &Arc<Self>,
         caller: &Caller,
@@ -249,7 +251,8 @@ impl Presence {
         let place = |cursor: &str| cursor.parse::<Cursor>().ok();
         let began = place(&found.began.cursor);
         let after = if after.is_empty() { began } else { place(after) };
-        // A stock client that has had no event yet still names the last one of the session before.
+        // A standard client that has received no event in this session sends the last one of the
+        // session before.
         let of_before = |began: &Cursor| {
             found.began.is_certain && after.is_some_and(|a| a.epoch == began.epoch && a.seq < began.seq)
         };
@@ -261,9 +264,9 @@ impl Presence {
         }))
     }
 
-    /// The client of a session reconnects, to the bridge `instance`: another bridge that still has
-    /// it is told to end it. False if the session has ended: what [`Self::recoverable`] found may
-    /// be older than the record.
+    /// Hands a session over to the bridge `instance`, to which its client reconnects. Another
+    /// bridge that still has the session is ordered to end it. False if the session has ended,
+    /// because the result of [`Self::recoverable`] may be older than the record.
     pub(crate) async fn hand_over(
         self: &Arc<Self>,
         caller: &Caller,
@@ -276,7 +279,8 @@ impl Presence {
         self.change(&key(caller)?, change).await
     }
 
-    /// A session that is ready has entered rooms by a call of `catalog`, or has left some.
+    /// Records that a ready session has entered rooms through a call of `catalog`, or has left
+    /// rooms.
     pub(crate) async fn rooms(
         self: &Arc<Self>,
         link: &Link,
@@ -293,7 +297,7 @@ impl Presence {
         .await;
     }
 
-    /// A session is gone; `left`: its client ended it.
+    /// Closes a session. `left` means that its client ended it.
     pub(crate) async fn close(self: &Arc<Self>, link: &Link, session_id: &str, left: bool) {
         self.insist_on_session(
             link,
@@ -322,7 +326,7 @@ impl Presence {
         self.insist(key, Arc::new(change)).await;
     }
 
-    /// Has the bridges end sessions; gives how many are connected.
+    /// Orders the bridges to end sessions. Returns how many of these sessions are connected.
     pub(crate) async fn disconnect(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -374,7 +378,7 @@ impl Presence {
         Ok(count)
     }
 
-    /// Takes a user's sessions out of a room; gives how many connected ones were in it.
+    /// Removes a user's sessions from a room. Returns how many connected sessions were in the room.
     pub(crate) async fn remove_from_room(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -388,7 +392,7 @@ impl Presence {
         Ok(count)
     }
 
-    /// Takes over the sessions of a tenant of a server that is gone.
+    /// Takes over a tenant's sessions from a server that left the group.
     async fn adopt(self: &Arc<Self>, tenant: &Tenant, gone: &crate::engine::ServerId) -> Result<(), Refusal> {
         self.follow(tenant).await?;
         let keys: Vec<UserKey> = {
@@ -402,7 +406,7 @@ impl Presence {
                 Ok(())
             });
             taken.await?;
-            // What the other server had not published yet.
+            // The other server had not published these events yet.
             self.publish_later(&key);
             Ok::<_, Refusal>(())
         });

@@ -1,4 +1,5 @@
-//! The probe behind `/readyz`: an event of its own goes through the engine and must come out of the hub.
+//! The probe behind `/readyz`: an event of its own passes through the engine and must be delivered
+//! by the hub.
 
 use std::{
     sync::Arc,
@@ -21,7 +22,8 @@ use crate::{
 
 /// How long the event may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an answer is good: the log gets at most one event in this time, however many ask.
+/// How long a result is valid. In this time the log gets at most one event, for any number of
+/// callers.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) struct Probe {
     kind: Option<Arc<EventType>>,
     hub: Arc<Hub>,
     engine: Arc<dyn Engine>,
-    /// The last answer. Locked while the next one is found: one probe at a time.
+    /// The last result. Locked during a probe, so that only one probe runs at a time.
     last: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
@@ -50,7 +52,8 @@ impl Probe {
         Self { tenant, kind, hub, engine, last: Mutex::default() }
     }
 
-    /// Sends one event through, unless that was done a moment ago; the error says what did not work.
+    /// Sends an event through the engine and the hub, unless the last result is still valid. The
+    /// error says what failed.
     pub(crate) async fn run(&self) -> Result<(), String> {
         let (Some(tenant), Some(kind)) = (&self.tenant, &self.kind) else { return Ok(()) };
         let mut last = self.last.lock().await;

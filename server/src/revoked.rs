@@ -1,7 +1,7 @@
-//! Revoked tokens: kept in the engine, followed by every server, and told to bridges.
+//! Revoked tokens: stored in the engine, followed by every server, and sent to bridges.
 //!
-//! A revocation is a record without an expiry of its own, so that it is as durable as the log; servers
-//! remove it when its time has come.
+//! A revocation is a record without a TTL, so that it is as durable as the log. Servers remove it
+//! when it expires.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,11 +25,11 @@ use crate::{
     ingest,
 };
 
-/// Revocations that are kept at once.
+/// Maximum number of stored revocations.
 const REVOCATIONS_MAX: usize = 100_000;
-/// The pause before they are read again after that failed.
+/// The pause before a failed read of the revocations is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Tries of a change that others make at the same time.
+/// Attempts to make a change that conflicts with concurrent changes.
 const TRIES_MAX: usize = 8;
 
 /// All revocations of the group.
@@ -37,7 +37,7 @@ const TRIES_MAX: usize = 8;
 pub(crate) struct Revoked {
     engine: Arc<dyn Engine>,
     known: RwLock<Known>,
-    /// The number of the newest revocation; 0 until they were read once.
+    /// The number of the newest revocation; 0 until the revocations have been read once.
     changed: watch::Sender<u64>,
 }
 
@@ -45,14 +45,14 @@ pub(crate) struct Revoked {
 struct Known {
     set: Revocations,
     by_key: HashMap<Arc<str>, (u64, Arc<Revocation>)>,
-    /// In the order in which they came, for bridges.
+    /// In order of arrival, for bridges.
     by_number: BTreeMap<u64, Arc<Revocation>>,
     last: u64,
 }
 
 impl Known {
-    /// Before all are read again: those that were removed meanwhile are not among them. What they cover
-    /// stays covered until their time has come.
+    /// Called before all revocations are read again, because those that were removed meanwhile are
+    /// not among the records. The tokens that they cover stay revoked until the revocations expire.
     fn forget_all(&mut self) {
         self.by_key.clear();
         self.by_number.clear();
@@ -71,7 +71,7 @@ impl Known {
     }
 }
 
-/// The record of a revocation: one per tenant and what it names.
+/// The key of a revocation's record: one per tenant and revoked token, user, or whole tenant.
 fn key(revocation: &Revocation) -> String {
     let (kind, id) = match &revocation.tokens {
         Some(Tokens::TokenId(id)) => ("token", id.as_str()),
@@ -97,12 +97,13 @@ impl Revoked {
         if is_revoked { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
-    /// Changes whenever there are more revocations.
+    /// Changes when revocations are added.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The revocations that came after the one with this number, and the number of the last.
+    /// At most `limit` revocations after the one with this number, and the number of the last one
+    /// returned.
     pub(crate) fn after(&self, number: u64, limit: usize) -> (Vec<Revocation>, u64) {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let newer = known.by_number.range(number + 1..).take(limit);
@@ -114,7 +115,7 @@ impl Revoked {
         (revocations.collect(), last)
     }
 
-    /// Keeps a revocation, together with what was revoked under the same name before.
+    /// Stores a revocation, merged with an earlier one under the same key.
     pub(crate) async fn revoke(&self, mut revocation: Revocation) -> Result<Revocation, Refusal> {
         let key = key(&revocation);
         for _ in 0..TRIES_MAX {
@@ -124,7 +125,7 @@ impl Revoked {
             }
             let known = held.as_ref().and_then(|record| Revocation::decode(record.value.clone()?).ok());
             if let Some(known) = known {
-                // The later time counts: neither of the two is taken back.
+                // The later times apply, so that neither of the two revocations is withdrawn.
                 let later = |a: Option<_>, b: Option<_>| {
                     let time = |t: &prost_types::Timestamp| (t.seconds, t.nanos);
                     a.into_iter().chain(b).max_by_key(time)
@@ -147,15 +148,15 @@ impl Revoked {
         self.known.read().unwrap_or_else(PoisonError::into_inner).by_key.len()
     }
 
-    /// Resolves when the revocations were read.
+    /// Resolves when the revocations have been read once.
     pub(crate) async fn loaded(&self) {
-        // The sender is held by this value.
+        // This value holds the sender, so the wait cannot fail.
         let mut changes = self.changed.subscribe();
         let _open = changes.wait_for(|number| *number > 0).await;
     }
 
-    /// Follows the revocations of the group until the server closes. What is known stays when the store
-    /// does not answer.
+    /// Follows the group's revocations until the server closes. If the store does not answer, known
+    /// revocations remain valid.
     pub(crate) async fn run(&self, closing: &CancellationToken) {
         let follow = async {
             loop {
@@ -184,7 +185,7 @@ impl Revoked {
     fn take<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
         let last = {
             let mut known = self.lock();
-            // Numbers begin above 0, which stands for "not read yet".
+            // Numbers start above 0, because 0 means "not read yet".
             known.last = known.last.max(1);
             records.into_iter().for_each(|record| known.add(record));
             known.last
@@ -192,7 +193,7 @@ impl Revoked {
         self.changed.send_replace(last);
     }
 
-    /// Removes revocations whose time has come.
+    /// Removes expired revocations.
     pub(crate) async fn sweep(&self) {
         let now = ingest::now().seconds;
         let expired: Vec<Arc<str>> = {
@@ -209,7 +210,7 @@ impl Revoked {
                 continue;
             }
             let removal = Replacement { value: None, expected: held.revision, ttl: None };
-            // Another server may have removed it; else it is tried again.
+            // On failure, another server may have removed it; otherwise the next sweep retries.
             let _later = self.engine.replace(&Space::Revocations, &key, removal).await;
         }
     }

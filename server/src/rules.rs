@@ -1,7 +1,7 @@
-//! Who may use a room: the one place that decides, for every way in.
+//! Who may use a room: the only module that decides this, for every entry point.
 //!
 //! Services with a scope may use all rooms of their tenant. Users may use `org`, their own `user:`
-//! room, and rooms of other kinds as the catalogs' rules say. Knows no protocol.
+//! room, and rooms of other kinds as the catalogs' rules allow. Knows no protocol.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::{error::Refusal, peers::Removal, presence::Presence};
 
-/// Decides by the catalogs' rules.
+/// Decides according to the catalogs' rules.
 #[derive(Debug)]
 pub(crate) struct Rules {
     catalogs: Arc<Catalogs>,
@@ -24,16 +24,17 @@ pub(crate) struct Rules {
     removals: broadcast::Sender<Arc<Removal>>,
 }
 
-/// Removals that a subscription may be late with, before it ends to be opened anew.
+/// Number of removals that a subscription may lag behind. Beyond that, it ends and must be
+/// reopened.
 const REMOVALS_KEPT: usize = 256;
 
-/// Removals, for one subscription.
+/// The removals that one subscription receives.
 #[derive(Debug)]
 pub(crate) struct Removals(broadcast::Receiver<Arc<Removal>>);
 
 impl Removals {
-    /// Resolves when the holder of a token was taken out of one of these rooms, with the refusal that
-    /// ends the subscription. Services are in no rooms.
+    /// Resolves when the holder of a token is removed from one of these rooms, or when removals
+    /// were missed. Returns the refusal that ends the subscription. Services are in no rooms.
     pub(crate) async fn removed(&mut self, identity: &Identity, tenant: &Tenant, rooms: &[Room]) -> Refusal {
         loop {
             match self.0.recv().await {
@@ -52,10 +53,10 @@ impl Removals {
     }
 }
 
-/// What a token says of a room.
+/// What a token says about a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Listing {
-    /// It has no `rooms` claim.
+    /// The token has no `rooms` claim.
     NoClaim,
     Listed,
     Unlisted,
@@ -94,9 +95,9 @@ impl Rules {
         Self { catalogs, presence, removals }
     }
 
-    /// A user was taken out of a room: what reads it for the user learns of it.
+    /// A user was removed from a room: notifies the subscriptions that read it for the user.
     pub(crate) fn removed(&self, removal: Removal) {
-        // There may be no subscription.
+        // Sending fails if there is no subscription.
         let _nobody = self.removals.send(Arc::new(removal));
     }
 
@@ -135,14 +136,14 @@ impl Rules {
         if is_own { Ok(()) } else { Err(Refusal::RoomForbidden(room.as_str().to_owned())) }
     }
 
-    /// Refuses a room whose members a user may not list. Those of `org` and of users are listed as
-    /// catalogs declare.
+    /// Refuses a room whose members a user may not list. For `org` and `user:` rooms, the catalogs'
+    /// declarations decide.
     pub(crate) fn check_query(&self, caller: &Caller, room: &Room) -> Result<(), Refusal> {
         if RoomRule::FIXED.contains(&room.kind()) { Ok(()) } else { self.check_enter(caller, room) }
     }
 
-    /// Refuses a room that a user may not publish into. `org` and users are reached as catalogs
-    /// declare.
+    /// Refuses a room that a user may not publish to. For `org` and `user:` rooms, the catalogs'
+    /// declarations decide.
     pub(crate) async fn check_publish(&self, caller: &Caller, room: &Room) -> Result<(), Refusal> {
         if RoomRule::FIXED.contains(&room.kind()) {
             return Ok(());

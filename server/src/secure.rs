@@ -1,5 +1,5 @@
-//! TLS in front of a connection: the handshake within its bounds, and whom the client's certificate
-//! stands for. Knows nothing of HTTP.
+//! TLS in front of a connection: the handshake within its limits, and the identity that the
+//! client's certificate stands for. Knows nothing of HTTP.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,10 +10,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::accept::{Bounds, Place, Places};
 
-/// Handshakes in progress, in all and from one address. More are refused: each costs a signature.
+/// Concurrent handshakes, in total and per address. Further ones are refused, because each
+/// handshake costs a signature.
 const HANDSHAKES: Bounds = Bounds { connections_max: 4096, per_address_max: 1024 };
 
-/// Makes connections secure.
+/// Performs TLS handshakes.
 #[derive(Debug)]
 pub(crate) struct Secure {
     pub(crate) tls: Arc<ServerTls>,
@@ -22,7 +23,7 @@ pub(crate) struct Secure {
     timeout: Duration,
 }
 
-/// A connection, and whom its client's certificate stands for.
+/// A connection, and the identity of its client certificate, if any.
 pub(crate) type Secured = (Box<TlsStream<TcpStream>>, Option<Arc<Identity>>);
 
 impl Secure {
@@ -31,7 +32,7 @@ impl Secure {
         Self { tls: Arc::new(tls), workloads, handshakes: Places::new(HANDSHAKES), timeout }
     }
 
-    /// Shakes hands; `None` when that fails or takes too long.
+    /// Performs the handshake; `None` if it fails or takes too long.
     pub(crate) async fn handshake(&self, stream: TcpStream, place: &Place) -> Option<Secured> {
         let Some(_shaking) = self.handshakes.take(place.address()) else {
             tracing::debug!("a TLS handshake was refused: there are too many");

@@ -1,4 +1,4 @@
-//! Wires the parts: the only module that knows them all.
+//! Wires the parts together: the only module that knows them all.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,13 +39,13 @@ use crate::{
     subscribers::Subscribers,
 };
 
-/// How often logs are looked through for what is too old.
+/// How often expired data is removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long connections wait at the start until it is known which tokens are revoked.
+/// How long the first connections wait until the revoked tokens are known.
 const LOAD_MAX: Duration = Duration::from_secs(5);
 
-/// A server that listens. [`Server::run`] makes it serve.
+/// A listening server. [`Server::run`] makes it serve requests.
 #[derive(Debug)]
 pub struct Server {
     acceptor: Acceptor,
@@ -79,7 +79,7 @@ impl Server {
         Self::bind_on(config, engine).await
     }
 
-    /// The same on an engine that is at hand.
+    /// Like [`Self::bind`], on an existing engine.
     pub(crate) async fn bind_on(config: Config, engine: Arc<dyn Engine>) -> Result<Self, Error> {
         let hub = Arc::new(Hub::new(config.limits, engine.clone()));
         let (cors, limits) = (cors(&config.cors_origins)?, config.limits);
@@ -148,17 +148,17 @@ impl Server {
         Ok(Self { acceptor, rules, secure, jwks, address, services, cors, budget, source })
     }
 
-    /// Its values for those who observe it.
+    /// The source of the server's metrics.
     pub fn metrics(&self) -> Arc<dyn Source> {
         self.source.clone()
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Starts everything that runs as long as the server.
+    /// Starts the tasks that run as long as the server.
     fn start(&self) -> TaskTracker {
         let closing = &self.services.closing;
         let tasks = TaskTracker::new();
@@ -188,8 +188,8 @@ impl Server {
         tasks
     }
 
-    /// Serves until `shutdown`; then takes no more events, ends streams with a reason that says *retry*, and waits
-    /// at most `grace` for calls under way. True when all of them ended.
+    /// Serves until `shutdown`. Then takes no more events, ends streams with a reason that says
+    /// *retry*, and waits at most `grace` for running calls. True if all of them ended.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send,
@@ -202,7 +202,8 @@ impl Server {
         let front = Arc::new(Front::new(self.services.clone(), pages, self.cors).await?);
         let (connections, cut, budget) = (TaskTracker::new(), CancellationToken::new(), self.budget.clone());
         let accepting = async {
-            // Without an answer of the store, what comes is checked against what will be known.
+            // If the store does not answer in time, connections are accepted, and tokens are
+            // checked against revocations as they become known.
             let _late = tokio::time::timeout(LOAD_MAX, self.services.revoked.loaded()).await;
             loop {
                 let (stream, place) = self.acceptor.accept().await;
@@ -247,7 +248,7 @@ impl Server {
     }
 }
 
-/// A listener, and where it is.
+/// A listener and its address.
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let refused = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
@@ -255,12 +256,13 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     Ok((listener, bound))
 }
 
-/// How many connections the listener takes.
+/// The connection limits of the listener.
 const fn bounds(limits: &Limits) -> Bounds {
     Bounds { connections_max: limits.connections_max, per_address_max: limits.connections_per_address_max }
 }
 
-/// Where a server is reached; empty when only others know, because it listens everywhere.
+/// The URL of the server. Empty if it listens on all addresses, because then only others know the
+/// URL.
 fn url(address: SocketAddr, is_secure: bool) -> String {
     match address.ip().is_unspecified() {
         true => String::new(),
@@ -282,7 +284,7 @@ const fn connection_rules(limits: &Limits) -> connection::Rules {
     }
 }
 
-/// The pages of health.
+/// The health and metrics pages.
 fn pages(services: Arc<Services>, metrics: Arc<Metrics>) -> Router {
     let scraped = get(scrape).with_state((services.clone(), metrics));
     Router::new()
@@ -292,8 +294,8 @@ fn pages(services: Arc<Services>, metrics: Arc<Metrics>) -> Router {
         .with_state(services)
 }
 
-/// Ready means that an event can be delivered: one goes through the engine and the hub and comes out, and
-/// messages of other servers arrive.
+/// Ready means that an event can be delivered: a probe passes through the engine and the hub, and
+/// signals between servers arrive.
 async fn readyz(State(services): State<Arc<Services>>) -> (StatusCode, String) {
     if services.closing.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
@@ -304,7 +306,7 @@ async fn readyz(State(services): State<Arc<Services>>) -> (StatusCode, String) {
     }
 }
 
-/// The metrics, for those with an administrator's token of all tenants.
+/// The metrics, for administrators of all tenants.
 async fn scrape(
     State((services, metrics)): State<(Arc<Services>, Arc<Metrics>)>,
     request: axum::extract::Request,

@@ -1,10 +1,11 @@
-//! How stores share a bound on all of them together: the largest ones shrink, the small ones do not notice.
+//! How stores share one limit: the largest stores shrink, and small ones are not affected.
 
-/// The share of the bound that is free again after the stores have shrunk, so that it takes a while until they must again.
+/// After stores have shrunk, 1/`SLACK` of the limit is free, so that they do not have to shrink
+/// again soon.
 const SLACK: usize = 16;
 
-/// The level to which the larger of some stores must shrink, so that all together leave some of `max` free. `None`: no store
-/// has to.
+/// The size to which larger stores must shrink, so that all together leave some of `max` free.
+/// `None` if no store must shrink.
 pub(crate) fn level(sizes: &mut [usize], max: usize) -> Option<usize> {
     if sizes.iter().sum::<usize>() <= max {
         return None;
@@ -21,7 +22,7 @@ pub(crate) fn level(sizes: &mut [usize], max: usize) -> Option<usize> {
     None
 }
 
-/// By how many bytes a store has grown. Stores are far smaller than what these numbers hold.
+/// The growth of a store in bytes. Store sizes are far below the range of `isize`.
 pub(crate) fn growth(before: usize, after: usize) -> isize {
     let number = |size| isize::try_from(size).unwrap_or(isize::MAX);
     number(after) - number(before)
@@ -45,7 +46,8 @@ mod tests {
             if let Some(level) = level {
                 let left: usize = sizes.iter().map(|size| *size.min(&level)).sum();
                 prop_assert!(left <= max - max / SLACK);
-                // Not much more than needed is taken: less than one unit of each, by rounding.
+                // Not much more than necessary is freed: rounding costs less than one unit per
+                // store.
                 prop_assert!(left + sizes.len() > max - max / SLACK);
             }
         }

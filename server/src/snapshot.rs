@@ -1,8 +1,8 @@
 //! Snapshots: the current state of several rooms, page by page, all consistent with one cursor.
 //!
-//! The cursor is the end of the log before the first entry is read. An entry that is newer is left
-//! out, for the log after the cursor has its event. So a snapshot and what follows it are the whole
-//! truth, without a repeat, although the pages are read one after the other.
+//! The cursor is the end of the log before the first entry is read. Newer entries are left out,
+//! because their events are in the log after the cursor. Therefore a snapshot and the events after
+//! it are complete and contain no repeat, although the pages are read one after the other.
 
 use std::{
     str::FromStr,
@@ -20,19 +20,19 @@ use crate::{
     error::Refusal,
 };
 
-/// Rooms that one page looks at, at most.
+/// Maximum number of rooms that are read per page.
 const ROOMS_PER_PAGE_MAX: usize = 64;
-/// Payload bytes of a page, about.
+/// Approximate payload bytes per page.
 const PAGE_BYTES_MAX: usize = 128 << 10;
 
 /// Where a page begins.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct PageToken {
-    /// Absent: it is the first page.
+    /// `None` for the first page.
     cursor: Option<Cursor>,
-    /// The room's place in the request.
+    /// The index of the room in the request.
     room: usize,
-    /// The last key of the page before in this room.
+    /// The last key of the previous page in this room.
     after: Option<String>,
 }
 
@@ -40,9 +40,9 @@ pub(crate) struct PageToken {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) cursor: Cursor,
-    /// Each with the room of the request that it is in.
+    /// Each entry with its room from the request.
     pub(crate) entries: Vec<(Room, StateEntry)>,
-    /// Absent: this is the last page.
+    /// `None` on the last page.
     pub(crate) next: Option<PageToken>,
 }
 
@@ -64,7 +64,7 @@ impl FromStr for PageToken {
 }
 
 impl PageToken {
-    /// The token as clients have it; empty for the first page.
+    /// The token in the form that clients receive; empty for the first page.
     pub(crate) fn text(&self) -> String {
         let Some(cursor) = self.cursor else { return String::new() };
         let after = self.after.as_ref().map(|after| format!(" {after}")).unwrap_or_default();
@@ -73,7 +73,6 @@ impl PageToken {
 }
 
 impl Snapshot {
-    /// Reads a page.
     pub(crate) async fn read(
         engine: &dyn Engine,
         tenant: &Tenant,
@@ -117,8 +116,8 @@ impl Snapshot {
         }
     }
 
-    /// The events for somebody who is in all of the rooms: each once. Where an event went to several
-    /// of them, the first of these says whether it is still current.
+    /// The entries for a reader of all these rooms, each event once. If an event was sent to
+    /// several of them, the first of these rooms decides whether it is still current.
     pub(crate) fn once<'s>(&'s self, rooms: &'s [Room]) -> impl Iterator<Item = &'s StateEntry> {
         let is_first = |(room, entry): &&(Room, StateEntry)| {
             rooms.iter().find(|room| entry.event.rooms().contains(room)).is_none_or(|first| first == room)
@@ -128,12 +127,12 @@ impl Snapshot {
 }
 
 impl StateEntry {
-    /// The key as the event's type makes it, without the package that it belongs to.
+    /// The key that the event's type declares, without the package.
     pub(crate) fn own_key(&self) -> &str {
         self.key.split_once(' ').map_or("", |(_, key)| key)
     }
 
-    /// The entry as clients have it.
+    /// The entry as a message for clients.
     pub(crate) fn message(&self, room: &Room) -> v1::StateEntry {
         let time = |millis| prost_types::Timestamp::from(UNIX_EPOCH + Duration::from_millis(millis));
         v1::StateEntry {

@@ -1,4 +1,5 @@
-//! What the server has done since its start, for those who administer it: counters that cost an atomic addition, and no lock.
+//! What the server has done since its start, for administrators. Counters cost one atomic addition
+//! and no lock.
 
 use std::{
     collections::HashMap,
@@ -19,7 +20,7 @@ use tonic::Status;
 
 use crate::{engine::Appended, error::Refusal};
 
-/// Types of events that are told.
+/// Maximum number of event types that are reported.
 const TOP_EVENTS_MAX: usize = 20;
 
 /// The counters.
@@ -32,19 +33,19 @@ pub(crate) struct Stats {
     calls: AtomicU64,
     subscriptions: AtomicU64,
     subscription_events: AtomicU64,
-    /// From a checked request to its answer.
+    /// Time from a checked request to its answer.
     pub(crate) append: Histogram,
-    /// From a call to its answer.
+    /// Time from a call to its answer.
     pub(crate) call: Histogram,
     /// Requests that were refused, and streams that ended with an error.
     pub(crate) refusals: Refusals,
-    /// The same by reason alone, with those that no [`Refusal`] explains.
+    /// The same by reason only, including those without a [`Refusal`].
     pub(crate) reasons: ReasonTally,
-    /// Those that exceeded a limit.
+    /// Refusals because of an exceeded limit.
     pub(crate) limits: LimitTally,
     /// Published events by tenant.
     pub(crate) tenants: TenantTally,
-    /// Accepted events by the full name of their type; those of all catalogs that were loaded.
+    /// Accepted events by the full name of their type, for all types of the loaded catalogs.
     by_type: HashMap<String, OfType>,
 }
 
@@ -55,7 +56,7 @@ struct OfType {
     count: AtomicU64,
 }
 
-/// The counters at some moment.
+/// The counters at one point in time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) stored: u64,
@@ -67,7 +68,7 @@ pub(crate) struct Counts {
     pub(crate) subscription_events: u64,
 }
 
-/// A subscription's place among those that are open; dropping it gives the place up.
+/// An open subscription in the counters. Dropping it ends the count.
 #[derive(Debug)]
 pub(crate) struct Counted(Arc<Stats>);
 
@@ -76,7 +77,7 @@ fn add(counter: &AtomicU64, count: u64) {
 }
 
 impl Stats {
-    /// Counters for events of these catalogs, which tell so many tenants apart.
+    /// Counters for events of these catalogs and for at most `tenants_max` separate tenants.
     pub(crate) fn new(catalogs: &Catalogs, tenants_max: usize) -> Self {
         let of_type = |name: &str| OfType { name: name.to_owned(), count: AtomicU64::new(0) };
         let by_type =
@@ -103,12 +104,12 @@ impl Stats {
         }
     }
 
-    /// So many requests to publish were refused.
+    /// Counts refused requests to publish.
     pub(crate) fn refused(&self, count: usize) {
         add(&self.refused, count as u64);
     }
 
-    /// The types with the most accepted events, those with the most first.
+    /// The types with the most accepted events, in descending order.
     pub(crate) fn top_events(&self) -> Vec<EventCount> {
         let count = |(full_name, of_type): (&String, &OfType)| EventCount {
             name: of_type.name.clone(),
@@ -122,7 +123,8 @@ impl Stats {
         counts
     }
 
-    /// An event that was checked at `since` is in the log, or was there already, or was handed to those present.
+    /// Counts an event that was checked at `since` and is now in the log, was already there, or is
+    /// ephemeral and was delivered.
     pub(crate) fn appended(&self, appended: &Appended, since: Instant) {
         let counter = match appended {
             Appended::Duplicate(_) => &self.duplicate,
@@ -138,7 +140,7 @@ impl Stats {
         self.append.record(since.elapsed());
     }
 
-    /// A browser's call, which began at `since`, is answered.
+    /// Counts an answered call of a browser that began at `since`.
     pub(crate) fn called<T>(&self, outcome: &Result<T, Refusal>, since: Instant) {
         add(&self.calls, 1);
         self.call.record(since.elapsed());
@@ -147,7 +149,7 @@ impl Stats {
         }
     }
 
-    /// Something was refused.
+    /// Counts a refusal.
     pub(crate) fn refuse(&self, refusal: &Refusal) {
         self.refusals.add(refusal.reason(), refusal.to_string());
         self.reasons.count(refusal.reason());
@@ -156,7 +158,8 @@ impl Stats {
         }
     }
 
-    /// A request was refused, or a stream ended, with a status; gives the reason.
+    /// Counts a request that was refused, or a stream that ended, with a status. Returns the
+    /// reason.
     pub(crate) fn refuse_with(&self, status: &Status, otherwise: Reason) -> Reason {
         let source = std::error::Error::source(status);
         if let Some(refusal) = source.and_then(|source| source.downcast_ref::<Refusal>()) {
@@ -167,7 +170,7 @@ impl Stats {
         otherwise
     }
 
-    /// A subscription is open.
+    /// Counts a new subscription.
     pub(crate) fn subscribed(self: &Arc<Self>) -> Counted {
         add(&self.subscriptions, 1);
         Counted(self.clone())
@@ -189,7 +192,7 @@ impl Stats {
 }
 
 impl Counted {
-    /// So many events were sent to it.
+    /// Counts events that were sent to the subscription.
     pub(crate) fn sent(&self, events: usize) {
         add(&self.0.subscription_events, events as u64);
     }

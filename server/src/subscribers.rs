@@ -1,6 +1,6 @@
-//! What the Subscribe streams of one caller take together: streams, rooms, and scans of the log.
+//! The limits of one caller's Subscribe streams together: streams, rooms, and scans of the log.
 //!
-//! Knows no logs and no protocol. A place is freed when it is dropped.
+//! Knows no logs and no protocol. Dropping a place releases it.
 
 use std::{
     collections::HashMap,
@@ -12,11 +12,12 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::{config::Limits, error::Refusal};
 
-/// Subscriptions of one caller that read the log at the same time; more wait for their turn, so
-/// that many reads from the beginning of a long log leave the processor to others.
+/// Concurrent log reads per caller. Further subscriptions wait for their turn, so that many reads
+/// from the beginning of a long log leave processor time for others.
 const SCANS_PER_CALLER_MAX: usize = 2;
 
-/// Whom the limits count: a user, or a service by its name, of a tenant or of all (`None`).
+/// The caller that the limits apply to: a user, or a service by its name, of one tenant or of all
+/// (`None`).
 type Caller = (Option<String>, String, bool);
 
 /// The open streams by caller.
@@ -33,7 +34,7 @@ struct Usage {
     scans: Arc<Semaphore>,
 }
 
-/// The place of one stream.
+/// The place of one stream within the limits.
 #[derive(Debug)]
 pub(crate) struct Place {
     subscribers: Arc<Subscribers>,
@@ -47,7 +48,7 @@ impl Subscribers {
         Self { by_caller: Mutex::default(), limits }
     }
 
-    /// A place for a stream of so many rooms, or the limit that it would exceed.
+    /// Admits a stream with a number of rooms, or refuses with the limit that it would exceed.
     pub(crate) fn admit(self: &Arc<Self>, identity: &Identity, rooms: usize) -> Result<Place, Refusal> {
         let is_user = identity.scopes.is_empty();
         let (kind, setting, max) = if is_user {
@@ -82,7 +83,7 @@ impl Subscribers {
         Ok(Place { subscribers: self.clone(), caller, rooms, scans })
     }
 
-    /// The most that one user has and that one service has, each of subscriptions and rooms.
+    /// The highest numbers of subscriptions and of rooms: of any user, and of any service.
     pub(crate) fn fullest(&self) -> [(usize, usize); 2] {
         let by_caller = self.lock();
         [true, false].map(|is_user| {
@@ -99,7 +100,7 @@ impl Subscribers {
 }
 
 impl Place {
-    /// Waits until the caller may read the log once more.
+    /// Waits until the caller may start another read of the log.
     pub(crate) async fn scan(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         self.scans.clone().acquire_owned().await
     }
@@ -113,7 +114,7 @@ impl Drop for Place {
         usage.rooms -= self.rooms;
         if usage.subscriptions == 0 {
             by_caller.remove(&self.caller);
-            // After a flood the table would keep the room of all that were there.
+            // Otherwise, after a peak, the table would keep the memory for all former callers.
             if by_caller.capacity() > by_caller.len() * 4 + 64 {
                 by_caller.shrink_to_fit();
             }
@@ -161,7 +162,7 @@ mod tests {
         assert!(matches!(subscribers.admit(&user, 2), Err(Refusal::TooManyRooms { max: 10, .. })));
         let third = subscribers.admit(&user, 1).unwrap();
         let _other = subscribers.admit(&identity("b", &[]), 10).unwrap();
-        // A service of the same name is another caller.
+        // A service with the same name is a different caller.
         let service = identity("a", &[Scope::Subscribe]);
         let places: Vec<_> = (0..3).map(|_| subscribers.admit(&service, 1).unwrap()).collect();
         let refused = subscribers.admit(&service, 1);
