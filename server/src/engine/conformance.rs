@@ -1,6 +1,6 @@
-//! What every engine promises to servers that share a store, with two handles on one store. An
-//! engine runs all of it with `conformance!(name, open)`, where `open` is an async function from
-//! bounds to two handles on a fresh store.
+//! The guarantees of every engine to servers that share a store, tested with two handles on one
+//! store. An engine runs all tests with `conformance!(name, open)`, where `open` is an async
+//! function from bounds to two handles on a fresh store.
 
 mod state;
 
@@ -22,8 +22,8 @@ use crate::{
 
 pub(crate) use self::state::*;
 
-/// Two servers on one store, and what ends the store when it is dropped. Absent where the store's
-/// program is not installed, which skips the test.
+/// Two servers on one store, and a guard that ends the store when it is dropped. Absent if the
+/// store's program is not installed; the test is then skipped.
 pub(crate) type Pair = Option<(Arc<dyn Engine>, Arc<dyn Engine>, Box<dyn Send>)>;
 
 const LIMITS: ReadLimits = ReadLimits { events_max: 64, scan_max: 4096 };
@@ -101,7 +101,7 @@ async fn append(engine: &Arc<dyn Engine>, draft: Draft) -> (Receipt, bool) {
     (answer.receipt(), answer.is_duplicate())
 }
 
-/// All wanted events after a cursor, and the end that was reached.
+/// All wanted events after a cursor, and the cursor at which the read ended.
 async fn read(
     engine: &Arc<dyn Engine>,
     tenant: &Tenant,
@@ -120,7 +120,7 @@ async fn read(
     }
 }
 
-/// The next so many items of a feed.
+/// The next `count` items of a feed.
 async fn take<T>(feed: &mut Feed<T>, count: usize) -> Vec<T> {
     let mut items = Vec::new();
     while items.len() < count {
@@ -212,7 +212,7 @@ pub(crate) async fn a_key_gives_the_first_answer_on_every_server_and_within_a_ba
     let answers: Vec<Receipt> = answers.iter().map(Appended::receipt).collect();
     assert_eq!((&answers[1], &answers[2]), (&first, &answers[0]));
     assert_eq!(a.head(&tenant("1")).await.unwrap().seq, first.seq + 2);
-    // An event that is in no log is published once too.
+    // An event that is not logged is also published only once per key.
     assert_eq!(append(&a, passing("p")).await.0, append(&b, passing("p")).await.0);
 }
 
@@ -266,7 +266,7 @@ pub(crate) async fn a_read_is_bounded_by_what_it_scans(open: &impl AsyncFn(Reten
     let limits = ReadLimits { events_max: 10, scan_max: 30 };
     let page = b.read(&one, &Interest::everything(), start, limits).await.unwrap();
     assert_eq!((page.events.len(), page.cursor.seq, page.more), (10, start.seq + 10, true));
-    // A quiet room is found, by whatever steps.
+    // A quiet room's event is found, however many pages the read takes.
     let (mut after, mut found) = (start, Vec::new());
     for _ in 0..5 {
         let page = b.read(&one, &rooms(&["chat:7"]), after, limits).await.unwrap();
@@ -277,7 +277,7 @@ pub(crate) async fn a_read_is_bounded_by_what_it_scans(open: &impl AsyncFn(Reten
         }
     }
     assert_eq!((found.len(), after), (1, a.head(&one).await.unwrap()));
-    // What is wanted from a place on only is not given before it.
+    // A room that is wanted from a cursor on returns no earlier events.
     let mut later = Interest::default();
     later.add(Room::org(), Since { position: 0, seq: start.seq + 98 });
     assert_eq!(read(&b, &one, &later, start).await.0.len(), 2);
@@ -302,7 +302,7 @@ pub(crate) async fn a_log_can_be_read_from_any_seq_that_it_has(
         let page = b.read(&tenant, &Interest::everything(), cursor, LIMITS).await.unwrap();
         assert_eq!(page.events.first().map(|event| event.seq), Some(seq + 1), "after {seq}");
     }
-    // Of a log that was trimmed it is the oldest place that can be read from.
+    // For a trimmed log, the cursor is the oldest one that can be read from.
     for _ in 0..20 {
         a.append(&tenant, (0..3).map(|_| draft("1", "", 8)).collect()).await.unwrap();
     }
@@ -315,7 +315,7 @@ pub(crate) async fn a_log_can_be_read_from_any_seq_that_it_has(
                 assert!(oldest.seq > start.seq + 1, "{oldest} is trimmed");
                 break;
             }
-            // It was trimmed in between.
+            // The log was trimmed in between.
             Err(Refusal::Reset(_)) => {}
             Err(other) => panic!("{other:?}"),
         }
@@ -372,7 +372,7 @@ pub(crate) async fn a_feed_that_was_cut_is_followed_again_without_loss(
     let (gap, _) = read(&b, &one, &Interest::everything(), reached).await;
     followed.extend(gap.into_iter().filter(|event| event.seq <= from.seq));
     append(&a, draft("1", "", 8)).await;
-    // A feed may begin before the end of the log: it brings the rest itself.
+    // A feed may begin before the end of the log; it then delivers the missing events itself.
     let rest = 7 - followed.len();
     followed.extend(take(&mut feed, rest).await);
     assert_eq!(seqs(&followed), (start.seq + 1..=start.seq + 7).collect::<Vec<_>>());
@@ -467,7 +467,7 @@ pub(crate) async fn a_crash_between_record_and_event_publishes_one_event(
     let replaced = a.replace(&space, "user", replacement(Some("to publish"), 0)).await.unwrap();
     let Replaced::Revision(revision) = replaced else { panic!("nobody else has changed it") };
     let key = format!("user {revision}");
-    // Whether the one that crashed had published it, the next one cannot know.
+    // The next server cannot know whether the server that crashed had published the event.
     append(&a, draft("1", &key, 8)).await;
     drop(a);
     let record = b.record(&space, "user").await.unwrap().unwrap();

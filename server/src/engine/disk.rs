@@ -1,6 +1,7 @@
-//! The engine on disk: durable, one writer, one fsync for everything that waits (group commit).
+//! The engine on disk: durable, with one writer and one fsync for all waiting appends (group
+//! commit).
 //!
-//! Appends go to the [`Writer`], a thread that owns the logs; readers read the store beside it.
+//! Appends go to the [`Writer`], a thread that owns the logs; readers read the store directly.
 
 mod changes;
 #[cfg(test)]
@@ -53,7 +54,7 @@ use crate::{
     interest::Interest,
 };
 
-/// Commands that wait for the writer; more wait for their turn.
+/// Commands in the writer's queue. Further commands wait until there is space.
 const WAITING_MAX: usize = 8192;
 
 /// One server's handle; the writer is a thread.
@@ -64,22 +65,22 @@ pub(crate) struct DiskEngine {
     commands: mpsc::Sender<Command>,
 }
 
-/// What readers and the writer share. The locks are short.
+/// State that readers and the writer share. The locks are held only briefly.
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
     catalogs: Arc<Catalogs>,
-    /// Absent while it has failed.
+    /// Absent while the store has failed.
     store: RwLock<Option<Arc<Store>>>,
     epoch: Epoch,
     places: Places,
     records: Records,
     signals: Signals,
-    /// Commands to the writer, waiting included.
+    /// Commands to the writer, including those that wait.
     commands: Meter,
     retention: Retention,
     limits: Limits,
-    /// Bytes of all logs, as the writer last counted them.
+    /// Bytes of all logs, as last counted by the writer.
     bytes: AtomicU64,
 }
 
@@ -116,14 +117,14 @@ impl DiskEngine {
         Ok(Self { server: ServerId::random(), shared, commands })
     }
 
-    /// Another server on the same store.
+    /// A handle for another server on the same store.
     #[cfg(test)]
     pub(crate) fn another(&self) -> Self {
         let (shared, commands) = (self.shared.clone(), self.commands.clone());
         Self { server: ServerId::random(), shared, commands }
     }
 
-    /// Hands a command to the writer, which takes them in order, and waits for its answer.
+    /// Sends a command to the writer, which processes commands in order, and waits for its answer.
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
@@ -167,7 +168,7 @@ impl Shared {
         let visited = unpanicked(|| {
             store.visit(number, after.seq, last, |seq, stored| {
                 scan.stopped_by = match stored {
-                    // What is missing was trimmed meanwhile.
+                    // A missing event was trimmed in the meantime.
                     Some(stored) if seq == scan.reached + 1 => self.take(&mut scan, tenant, interest, stored),
                     _ => Some(Refusal::Reset(self.cursor(head))),
                 };
@@ -187,7 +188,7 @@ impl Shared {
         }
         match scan.stopped_by {
             Some(reset @ Refusal::Reset(_)) => return Err(reset),
-            // What comes before it is read first.
+            // Events before the one that stopped the scan are returned first.
             Some(refusal) if scan.events.is_empty() => return Err(refusal),
             None if scan.reached < last && scan.events.len() < limits.events_max => {
                 return Err(Refusal::Reset(self.cursor(head)));
@@ -204,7 +205,7 @@ impl Shared {
         after: Option<&str>,
         limits: StateLimits,
     ) -> Result<StatePage, Refusal> {
-        // Before the entries: what is newer than the cursor comes from the log.
+        // Read before the entries: changes after the cursor are in the log.
         let Ends { number, head, .. } = self.places.ends(tenant);
         let (mut page, mut more, cursor) = (PageBuilder::new(limits), false, self.cursor(head));
         let Some(number) = number else { return Ok(page.finish(cursor, false)) };
@@ -242,7 +243,8 @@ impl Shared {
         refused.map_or_else(|| Ok(page.finish(cursor, more)), Err)
     }
 
-    /// Takes the next event of a scan, if it is wanted; gives why the scan cannot go on.
+    /// Adds the next event to a scan if it is wanted. Returns the reason if the scan cannot
+    /// continue.
     fn take(
         &self,
         scan: &mut Scan,
@@ -263,10 +265,10 @@ impl Shared {
     }
 }
 
-/// A read under way.
+/// A read in progress.
 struct Scan {
     events: Vec<Arc<Event>>,
-    /// The newest seq that was looked at.
+    /// The newest seq that was examined.
     reached: u64,
     stopped_by: Option<Refusal>,
 }
@@ -381,7 +383,7 @@ impl Engine for DiskEngine {
 
     fn sweep(&self) -> BoxFuture<'_, ()> {
         self.shared.records.sweep();
-        // A writer that is gone or fails has nothing to remove.
+        // A writer that has ended or failed has nothing to remove.
         self.ask(Command::Sweep).map(drop).boxed()
     }
 

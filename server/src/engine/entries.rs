@@ -1,6 +1,6 @@
-//! The current state of a tenant's rooms: per room and key the newest event whose type declares it.
-//! What engines share: how a draft changes it, how it is stored, and the index by which a change is
-//! judged.
+//! The current state of a tenant's rooms: per room and key, the newest event whose type declares
+//! state. This module is shared by engines: how a draft changes the state, how entries are stored,
+//! and the index that validates changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,21 +18,21 @@ use crate::{
     event::{Draft, Event},
 };
 
-/// What an entry costs beside its payload and names, in bytes.
+/// The cost of an entry in addition to its payload and names, in bytes.
 const ENTRY_BYTES: usize = 256;
-/// Entries that are ended by one call, so that it is short.
+/// Maximum number of entries that one call ends, so that the call is short.
 const ENDED_MAX: usize = 64;
 
-/// What an event changes: the entry of a key in each of its rooms.
+/// The change that an event makes: the entry of a key in each of its rooms.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct StateChange {
     /// The package of the event's type, a space, and the key.
     #[prost(string, tag = "1")]
     pub(crate) key: String,
-    /// The entry goes.
+    /// The entry is removed.
     #[prost(bool, tag = "2")]
     pub(crate) is_removal: bool,
-    /// When the entry ends by itself, in milliseconds since 1970.
+    /// When the entry expires, in milliseconds since 1970.
     #[prost(uint64, optional, tag = "3")]
     pub(crate) expires_at: Option<u64>,
     /// The seq that the entry's event must have; 0: there must be no entry.
@@ -40,7 +40,7 @@ pub(crate) struct StateChange {
     pub(crate) expected: Option<u64>,
 }
 
-/// Where an entry is: a room, and a key as in [`StateChange`].
+/// The place of an entry: a room, and a key as in [`StateChange`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EntryKey {
     pub(crate) room: String,
@@ -59,23 +59,23 @@ pub(crate) struct StateEntry {
 /// Entries of one room, by key.
 #[derive(Debug)]
 pub(crate) struct StatePage {
-    /// The end of the log, as it was no later than when the entries were read. An entry may be
-    /// newer; the log after the cursor has the event of every change that the page lacks.
+    /// The end of the log, read no later than the entries. An entry may be newer; the log after the
+    /// cursor has the event of every change that the page lacks.
     pub(crate) cursor: Cursor,
     pub(crate) entries: Vec<StateEntry>,
     /// The key after which the next page begins; absent after the last one.
     pub(crate) next: Option<String>,
 }
 
-/// How much a page of the state may have.
+/// Limits for a page of the state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StateLimits {
     pub(crate) entries_max: usize,
-    /// Payload bytes; a page has one entry at least.
+    /// Payload bytes. A page has at least one entry, even if that is larger.
     pub(crate) bytes_max: usize,
 }
 
-/// What is known of an entry without its event, and what an engine adds to it.
+/// The metadata of an entry without its event, and an engine's own data about it.
 #[derive(Debug, Clone)]
 pub(crate) struct Indexed<T> {
     pub(crate) seq: u64,
@@ -88,7 +88,7 @@ pub(crate) struct Indexed<T> {
 #[derive(Debug)]
 pub(crate) struct StateIndex<T> {
     entries: BTreeMap<EntryKey, Indexed<T>>,
-    /// The entries that end by themselves.
+    /// The entries that expire.
     ends: BTreeSet<(u64, EntryKey)>,
     bytes: usize,
 }
@@ -99,18 +99,18 @@ impl<T> Default for StateIndex<T> {
     }
 }
 
-/// The clock by which entries end: milliseconds since 1970.
+/// The clock that decides when entries expire: milliseconds since 1970.
 pub(crate) fn now_millis() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether an entry with this end has ended.
+/// Whether an entry that expires at this time has expired.
 pub(crate) fn is_over(expires_at: Option<u64>, now: u64) -> bool {
     expires_at.is_some_and(|end| end <= now)
 }
 
-/// What an entry costs in a bounded store.
+/// The cost of an entry in a bounded store.
 pub(crate) fn entry_cost(payload: usize, room: &str, key: &str) -> usize {
     ENTRY_BYTES + payload + room.len() + key.len()
 }
@@ -126,13 +126,13 @@ impl<T> StateIndex<T> {
         self.entries.is_empty()
     }
 
-    /// Tries what batches of drafts would change that get the seqs from `next` on.
+    /// Starts a trial of batches whose drafts get the seqs from `next` on.
     pub(crate) fn trial(&self, next: u64) -> Trial<'_, T> {
         let (changed, now) = (HashMap::new(), now_millis());
         Trial { index: self, changed, next, count: self.entries.len(), bytes: self.bytes, now }
     }
 
-    /// The seq and cost of an entry, ended or not; zeros when there is none.
+    /// The seq and cost of an entry, expired or not; zeros if there is none.
     fn held(&self, place: &EntryKey) -> (u64, usize) {
         let entry = self.entries.get(place);
         entry.map_or((0, 0), |entry| (entry.seq, entry.bytes))
@@ -142,7 +142,7 @@ impl<T> StateIndex<T> {
         self.entries.get(place).is_some_and(|entry| is_over(entry.expires_at, now))
     }
 
-    /// Puts an entry, unless there is a newer one.
+    /// Inserts an entry, unless there is a newer one.
     pub(crate) fn put(
         &mut self,
         place: EntryKey,
@@ -161,7 +161,7 @@ impl<T> StateIndex<T> {
         self.entries.insert(place, Indexed { seq, bytes, expires_at, value });
     }
 
-    /// Removes an entry, unless there is a newer one than the event that does so.
+    /// Removes an entry, unless it is newer than the event that removes it.
     pub(crate) fn remove_by(&mut self, place: &EntryKey, seq: u64) {
         if self.entries.get(place).is_some_and(|held| held.seq < seq) {
             self.remove(place);
@@ -177,7 +177,7 @@ impl<T> StateIndex<T> {
         }
     }
 
-    /// Removes entries that have ended, a slice of them.
+    /// Removes and returns entries that have expired, at most `ENDED_MAX` per call.
     pub(crate) fn end(&mut self, now: u64) -> Vec<EntryKey> {
         let ended: Vec<EntryKey> = self
             .ends
@@ -190,7 +190,7 @@ impl<T> StateIndex<T> {
         ended
     }
 
-    /// The entries of a room after a key that have not ended, by key.
+    /// The entries of a room after a key that have not expired, by key.
     pub(crate) fn room<'s>(
         &'s self,
         room: &'s Room,
@@ -208,11 +208,11 @@ impl<T> StateIndex<T> {
     }
 }
 
-/// What batches would change, one after the other.
+/// The changes that batches would make, one after the other.
 #[derive(Debug)]
 pub(crate) struct Trial<'i, T> {
     index: &'i StateIndex<T>,
-    /// What the batches before have changed: the seq, 0 for no entry, and the cost.
+    /// Changes of the earlier batches: the seq (0 for no entry) and the cost.
     changed: HashMap<EntryKey, (u64, usize)>,
     next: u64,
     count: usize,
@@ -221,7 +221,8 @@ pub(crate) struct Trial<'i, T> {
 }
 
 impl<T> Trial<'_, T> {
-    /// Adds the drafts of a batch that will be stored: all of their changes can be made, or none is.
+    /// Adds the drafts of a batch that will be stored. Either all of their changes are valid, or
+    /// none is made.
     pub(crate) fn add<'d>(
         &mut self,
         drafts: impl Iterator<Item = &'d Draft>,
@@ -257,7 +258,7 @@ impl<T> Trial<'_, T> {
     }
 }
 
-/// Whether the state may grow to so many entries and bytes. It may always shrink.
+/// Checks the limits for entries and bytes. The state may always shrink.
 fn check_bounds(before: (usize, usize), after: (usize, usize), limits: &Limits) -> Result<(), Refusal> {
     if after.0 > before.0 && after.0 > limits.state_entries_max {
         return Err(Refusal::StateEntries(limits.state_entries_max));
@@ -268,7 +269,7 @@ fn check_bounds(before: (usize, usize), after: (usize, usize), limits: &Limits) 
     Ok(())
 }
 
-/// Collects a page; gives false when it is full.
+/// Collects a page, within its limits.
 #[derive(Debug)]
 pub(crate) struct PageBuilder {
     limits: StateLimits,
@@ -281,7 +282,7 @@ impl PageBuilder {
         Self { limits, bytes: 0, entries: Vec::new() }
     }
 
-    /// Whether an entry with such a payload still fits.
+    /// Whether an entry with this payload size still fits.
     pub(crate) fn fits(&self, payload: usize) -> bool {
         self.entries.is_empty()
             || (self.entries.len() < self.limits.entries_max && self.bytes + payload <= self.limits.bytes_max)
@@ -292,7 +293,7 @@ impl PageBuilder {
         self.entries.push(entry);
     }
 
-    /// The page; `more` when entries are left.
+    /// The page; `more` if entries remain.
     pub(crate) fn finish(self, cursor: Cursor, more: bool) -> StatePage {
         let next = self.entries.last().filter(|_| more).map(|entry| entry.key.clone());
         StatePage { cursor, entries: self.entries, next }

@@ -1,5 +1,5 @@
-//! A bounded queue from an engine to one follower. A follower that is too slow loses the feed, not
-//! single items: it learns of the loss and starts again from the store.
+//! A bounded queue from an engine to one follower. A follower that is too slow loses the whole
+//! feed, never single items: the feed ends, and the follower starts again from the store.
 
 use std::{
     collections::VecDeque,
@@ -8,9 +8,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Items that wait in a feed.
+/// Maximum number of items in a feed.
 const ITEMS_MAX: usize = if cfg!(test) { 512 } else { 65_536 };
-/// Bytes that wait in a feed.
+/// Maximum number of bytes in a feed.
 const BYTES_MAX: usize = 64 << 20;
 
 /// The follower's end.
@@ -36,7 +36,6 @@ struct Queue<T> {
     has_ended: bool,
 }
 
-/// A new feed.
 pub(crate) fn feed<T>() -> (FeedSender<T>, Feed<T>) {
     let queue = Queue { items: VecDeque::new(), bytes: 0, has_ended: false };
     let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Notify::new() });
@@ -63,8 +62,8 @@ impl<T> Shared<T> {
 }
 
 impl<T> Feed<T> {
-    /// All items that wait, in order; resolves when there is one. `None` once the feed has ended
-    /// and everything before its end was taken.
+    /// All waiting items, in order; resolves when there is at least one. `None` once the feed has
+    /// ended and every item before the end was taken.
     pub(crate) async fn next(&mut self) -> Option<VecDeque<T>> {
         loop {
             let changed = self.0.changed.notified();
@@ -84,13 +83,13 @@ impl<T> Feed<T> {
 }
 
 impl<T> FeedSender<T> {
-    /// Enqueues an item that costs so many bytes; false when the follower has gone or has lost the
-    /// feed, after which the sender is of no more use.
+    /// Enqueues an item with its cost in bytes. False if the follower has gone or has lost the
+    /// feed; the sender is then useless.
     pub(crate) fn send(&self, item: T, bytes: usize) -> bool {
         self.send_all([(item, bytes)])
     }
 
-    /// Enqueues items with what each costs in bytes, and wakes the follower once.
+    /// Enqueues items with their cost in bytes, and wakes the follower once.
     pub(crate) fn send_all(&self, items: impl IntoIterator<Item = (T, usize)>) -> bool {
         let Some(shared) = self.shared.upgrade() else { return false };
         let is_open = {

@@ -1,4 +1,5 @@
-//! The engine in memory: fast, bounded, gone with the process (then the epoch changes).
+//! The engine in memory: fast and bounded. Its data is lost when the process ends; the epoch then
+//! changes.
 
 mod log;
 
@@ -39,18 +40,18 @@ pub(crate) struct MemoryEngine {
     store: Arc<Store>,
 }
 
-/// All logs and records. The locks are short and never held across an await.
+/// All logs and records. The locks are held only briefly and never across an await.
 #[derive(Debug)]
 struct Store {
     logs: RwLock<HashMap<Tenant, Arc<Mutex<Log>>>>,
     retention: Retention,
     limits: Limits,
     epoch: Epoch,
-    /// Where new logs begin: after every log that was freed, so that no place is ever given twice.
+    /// The seq at which new logs begin: after every freed log, so that no place is assigned twice.
     floor: AtomicU64,
     /// Bytes in all logs.
     bytes: AtomicIsize,
-    /// Held while logs shrink, by one appender.
+    /// Held while one appender shrinks the logs.
     shrinking: Mutex<()>,
     records: Records,
     signals: Signals,
@@ -68,7 +69,7 @@ impl MemoryEngine {
         Self { server: ServerId::random(), store: Arc::new(store) }
     }
 
-    /// The handle of another server on the same store.
+    /// A handle for another server on the same store.
     #[cfg(test)]
     pub(crate) fn another(&self) -> Self {
         Self { server: ServerId::random(), store: self.store.clone() }
@@ -108,7 +109,7 @@ impl Store {
         logs.iter().map(|(tenant, log)| (tenant.clone(), log.clone())).collect()
     }
 
-    /// Accounts for what a log grew; all shrink when they have become too large together.
+    /// Accounts for the growth of a log. If the total size is too large, all logs shrink.
     fn grow(&self, growth: isize) {
         let bytes = self.bytes.fetch_add(growth, Ordering::Relaxed).saturating_add(growth);
         let max = self.retention.total_bytes_max;
@@ -165,7 +166,7 @@ impl Store {
     }
 }
 
-/// Nothing here ever waits.
+/// A future that is ready: this engine never waits.
 fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
     std::future::ready(value).boxed()
 }

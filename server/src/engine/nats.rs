@@ -1,19 +1,20 @@
 //! The engine on NATS JetStream: many servers share one log, and an acknowledgement means that a
 //! quorum of NATS servers has the event.
 //!
-//! Tenants are spread over a fixed number of streams. An entry of a stream is a frame of one tenant's
-//! events, written only if the tenant's log still ends where the writer thinks. JetStream
-//! republishes each frame; that is the feed, and gaps in it are read from the stream. Records are
-//! the last messages of their subjects. Ephemeral events and signals are plain messages. Ephemeral
-//! events that are appended together with stored ones keep their order everywhere; that of others
-//! towards stored events is kept on the server that publishes them, and only likely elsewhere.
+//! Tenants are spread over a fixed number of streams. An entry of a stream is a frame of one
+//! tenant's events, written only if the tenant's log still ends where the writer expects. JetStream
+//! republishes each frame; these messages are the feed, and gaps in it are read from the stream.
+//! Records are the last messages of their subjects. Ephemeral events and signals are plain
+//! messages. Ephemeral events that are appended together with stored ones keep their order on all
+//! servers. Other ephemeral events keep their order relative to stored events on the server that
+//! publishes them; on other servers this is only likely.
 //!
-//! What the engine cannot see: a leader that is cut off from the other NATS servers answers reads of
-//! the end of a log until it learns that it has lost its quorum, which takes some seconds. A server
-//! that is connected to it may read an old end meanwhile; its appends are not acknowledged. And a
-//! stream that is restored from an older copy gives places again. The engine notices by the tags of
-//! frames: at once when its connection was lost, else when it asks for the end, at the latest before
-//! the first append more than a second after the last contact.
+//! Limits that the engine cannot detect: a leader that is cut off from the other NATS servers
+//! answers reads of the end of a log until it notices that it has lost its quorum, which takes some
+//! seconds. A server connected to that leader may read an old end meanwhile; its appends are not
+//! acknowledged. A stream that is restored from an older copy assigns places again. The engine
+//! detects this by the tags of frames: at once if its connection was lost; otherwise when it asks
+//! for the end, at the latest before the first append more than a second after the last contact.
 
 mod claims;
 mod config;
@@ -75,9 +76,9 @@ use crate::{
     interest::Interest,
 };
 
-/// Messages that wait in a subscription. What comes then is missed, and read from the log.
+/// Messages that wait in a subscription. Messages beyond this are missed, and read from the log.
 const SUBSCRIPTION_MAX: usize = 8192;
-/// How long the engine may take to end.
+/// How long the engine may take to close.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// An engine on NATS JetStream.
@@ -169,7 +170,7 @@ impl NatsEngine {
         Ok(tenants)
     }
 
-    /// Fails when something takes longer than the deadline.
+    /// Runs work; fails if it exceeds the deadline.
     async fn in_time<T>(
         &self,
         what: &'static str,
@@ -203,7 +204,7 @@ impl Drop for NatsEngine {
     }
 }
 
-/// How to connect.
+/// The options of the connection.
 async fn options(
     config: &NatsConfig,
     server: &ServerId,
@@ -242,7 +243,7 @@ async fn options(
     if let Some((certificate, key)) = &config.client_certificate {
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    // The library takes none from a URL.
+    // The client library takes no credentials from a URL.
     if let Some((user, password)) = config.user()? {
         options = options.user_and_password(user, password);
     }

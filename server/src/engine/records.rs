@@ -1,4 +1,4 @@
-//! Records in this process's memory, for engines whose store one process owns.
+//! Records in this process's memory, for engines whose store belongs to one process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Feed, FeedSender, Record, Replaced, Replacement, Space, feed};
 
-/// All spaces. The lock is short.
+/// All spaces. The lock is held only briefly.
 #[derive(Debug, Default)]
 pub(crate) struct Records(Mutex<Spaces>);
 
@@ -58,12 +58,12 @@ impl Records {
         Replaced::Revision(revision)
     }
 
-    /// The revision of a record; 0 when there is none.
+    /// The revision of a record; 0 if there is none.
     pub(crate) fn revision_of(&self, space: &Space, key: &str) -> u64 {
         self.lock().revision_of(space, key)
     }
 
-    /// Whether a record expires by itself, or is not there.
+    /// Whether a record expires or does not exist.
     pub(crate) fn expires(&self, space: &Space, key: &str) -> bool {
         let spaces = self.lock();
         let held = spaces.spaces.get(space).and_then(|of_space| of_space.records.get(key));
@@ -77,7 +77,7 @@ impl Records {
         spaces.revision
     }
 
-    /// Makes a change whose revision was given before.
+    /// Makes a change whose revision was assigned before.
     pub(crate) fn put(
         &self,
         space: &Space,
@@ -89,7 +89,7 @@ impl Records {
         self.lock().put(space, key, revision, value, ttl);
     }
 
-    /// The records that do not expire are these, and later revisions are higher than `revision`.
+    /// Replaces all records that do not expire; later revisions are higher than `revision`.
     pub(crate) fn restore(&self, stored: Vec<(Space, Record)>, revision: u64) {
         let mut spaces = self.lock();
         spaces.revision = spaces.revision.max(revision);
@@ -123,7 +123,7 @@ impl Records {
         (valid.map(|(key, held)| held.record(key)).collect(), feed)
     }
 
-    /// Removes what has expired, and followers that have gone.
+    /// Removes expired records, and followers that have gone.
     pub(crate) fn sweep(&self) {
         let (now, mut spaces) = (Instant::now(), self.lock());
         let spaces = &mut *spaces;

@@ -2,8 +2,8 @@
 //! sentinels, or a cluster.
 //!
 //! A log is a stream of frames, each with a tag. Followers subscribe to the tenant's channel and
-//! read the log when something is missing. Nothing here decides by what one server remembers: Redis
-//! may lose its newest writes, and then the tags tell.
+//! read the log when something is missing. No decision relies on the memory of one server: Redis
+//! may lose its newest writes, and the tags reveal that.
 
 mod append;
 mod checks;
@@ -60,15 +60,15 @@ use crate::{
 /// Tenants of the index that one sweep trims.
 const SWEEP_TENANTS: usize = 64;
 
-/// The handle.
+/// A server's handle on the engine.
 #[derive(Debug)]
 pub(crate) struct RedisEngine {
     shared: Arc<Shared>,
-    /// Where the next sweep goes on in the index.
+    /// Where the next sweep continues in the index.
     swept: tokio::sync::Mutex<String>,
 }
 
-/// What the handle and its tasks share.
+/// State shared by the handle and its tasks.
 #[derive(Debug)]
 struct Shared {
     server: ServerId,
@@ -81,14 +81,14 @@ struct Shared {
     call_timeout: Duration,
     appends: Appends,
     followers: Followers,
-    /// Those that append, which are never cut short.
+    /// The appending tasks, which are never cancelled.
     writers: TaskTracker,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl RedisEngine {
-    /// Connects, and checks that Redis is one that can be used.
+    /// Connects, and checks that this Redis can be used.
     pub(crate) async fn connect(
         mut config: RedisConfig,
         server: ServerId,
@@ -148,7 +148,7 @@ impl RedisEngine {
                 if interest.wants_at(place.seq, stored.rooms.iter().map(String::as_str)) {
                     match frame::draft(stored, tenant, &self.shared.catalogs) {
                         Ok(draft) => events.push(Arc::new(Event::stored(place, draft))),
-                        // What comes before it is read first.
+                        // The events before it are returned first.
                         Err(_) if !events.is_empty() => return Ok(Page { events, cursor, more: true }),
                         Err(fault) => return Err(fault.refusal("read")),
                     }
@@ -159,7 +159,7 @@ impl RedisEngine {
         Ok(Page { events, cursor, more: cursor.seq < head.seq })
     }
 
-    /// A page of the index, and where the next one begins.
+    /// A page of the index, and the cursor of the next one.
     async fn index_page(&self, cursor: &str, count: usize) -> Result<(String, Vec<Tenant>), Fault> {
         let index = self.shared.keys.index();
         let mut cmd = redis::cmd("SSCAN");
@@ -310,7 +310,7 @@ impl Engine for RedisEngine {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            // Appends that wait are written; followers end.
+            // Waiting appends are written; then followers end.
             self.shared.writers.close();
             self.shared.writers.wait().await;
             self.shared.tasks.close();

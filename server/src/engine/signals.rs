@@ -1,4 +1,4 @@
-//! Signals between the servers of one process, for engines whose store one process owns.
+//! Signals between the servers of one process, for engines whose store belongs to one process.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use super::{Feed, FeedSender, ServerId, feed};
 pub(crate) struct Signals(Mutex<Vec<(ServerId, FeedSender<Bytes>)>>);
 
 impl Signals {
-    /// What is sent to this server from now on.
+    /// The signals to this server, from now on.
     pub(crate) fn listen(&self, server: &ServerId) -> Feed<Bytes> {
         let (sender, feed) = feed();
         let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What engines say of their stores, for operators.
+//! What engines report about their stores, for operators.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,16 +10,16 @@ use fanfare_proto::{
     v1::{EngineProblem, Latency},
 };
 
-/// How long the commands to a store take. Counting one is an atomic addition.
+/// Latencies of commands to a store. Counting one is an atomic addition.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     histogram: Histogram,
-    /// What was counted when it was read last.
+    /// The counts at the last read.
     last: Mutex<Snapshot>,
 }
 
 impl Meter {
-    /// Counts how long some work takes, if it succeeds.
+    /// Measures how long work takes, if it succeeds.
     pub(crate) async fn measure<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let since = Instant::now();
         let done = work.await?;
@@ -27,18 +27,18 @@ impl Meter {
         Ok(done)
     }
 
-    /// What was counted since the last call.
+    /// The latencies since the last call.
     pub(crate) fn read(&self) -> Latency {
         self.histogram.since(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Something that is wrong, and because of which events cannot be published.
+/// A problem that prevents publishing.
 pub(crate) fn outage(text: impl Into<String>) -> EngineProblem {
     EngineProblem { text: text.into(), stops_publishing: true }
 }
 
-/// Something that is wrong while events can be published.
+/// A problem that does not prevent publishing.
 pub(crate) fn warning(text: impl Into<String>) -> EngineProblem {
     EngineProblem { text: text.into(), stops_publishing: false }
 }

@@ -1,4 +1,4 @@
-//! An event as engines store it: everything but its place in the log.
+//! An event as engines store it: everything except its place in the log.
 
 use bytes::Bytes;
 use fanfare_proto::{
@@ -29,14 +29,14 @@ pub(crate) struct StoredEvent {
     /// When it was appended, in milliseconds of the log's clock.
     #[prost(uint64, tag = "7")]
     pub(crate) millis: u64,
-    /// What it costs in a bounded store.
+    /// Its cost in a bounded store.
     #[prost(uint64, tag = "8")]
     pub(crate) cost: u64,
-    /// The number of the payload's string field that takes the event's id, if the payload does not
-    /// have it yet: engines whose store gives the place store the payload without it.
+    /// The number of the payload's string field for the event's id, if the payload does not have it
+    /// yet: engines whose store assigns the place store the payload without the id.
     #[prost(uint32, optional, tag = "9")]
     pub(crate) id_field: Option<u32>,
-    /// What it changes in the current state of its rooms.
+    /// Its change of the current state of its rooms.
     #[prost(message, optional, tag = "10")]
     pub(crate) state: Option<StateChange>,
 }
@@ -44,14 +44,14 @@ pub(crate) struct StoredEvent {
 /// Why a stored event cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unreadable {
-    /// No loaded catalog has its type: another server, with a newer catalog, has published it.
+    /// No loaded catalog has its type: a server with a newer catalog published it.
     UnknownType(String),
-    /// It is not what was written.
+    /// It is damaged.
     Damaged,
 }
 
 impl StoredEvent {
-    /// Of a draft that does not have its place yet, or of an event's that has it.
+    /// For a draft, with or without its place.
     pub(crate) fn of(draft: &Draft, millis: u64, cost: usize) -> Self {
         Self {
             type_name: draft.kind.full_name.clone(),
@@ -67,7 +67,7 @@ impl StoredEvent {
         }
     }
 
-    /// The draft again, without its idempotency key.
+    /// The draft, without its idempotency key.
     pub(crate) fn draft(self, tenant: &Tenant, catalogs: &Catalogs) -> Result<Draft, Unreadable> {
         let Some(kind) = catalogs.event(&self.type_name).cloned() else {
             return Err(Unreadable::UnknownType(self.type_name));

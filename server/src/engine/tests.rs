@@ -1,4 +1,4 @@
-//! What every engine promises, on each of them.
+//! The guarantees of every engine, tested on each of them.
 
 use std::{
     path::PathBuf,
@@ -16,10 +16,10 @@ use crate::{
     interest::Interest,
 };
 
-/// A question whether the log reaches back.
+/// A read that only checks whether the log reaches back to a cursor.
 const ONE: ReadLimits = ReadLimits { events_max: 1, scan_max: 1 };
 
-/// An engine of each kind with these bounds, and a hub on it.
+/// One engine of each kind with these bounds, each with a hub.
 fn engines(retention: Retention, limits: Limits) -> Vec<(Arc<dyn Engine>, Arc<Hub>)> {
     let engines: [Arc<dyn Engine>; 2] =
         [Arc::new(MemoryEngine::new(retention, limits)), Arc::new(opened(&folder(), retention, limits))];
@@ -73,11 +73,11 @@ pub(super) async fn append(engine: &Arc<dyn Engine>, draft: Draft) -> Result<Ans
     Ok(Answered { id, seq, duplicate: answers[0].is_duplicate() })
 }
 
-/// The seqs that a tenant's log holds, as a fresh reader finds them.
+/// The seqs in a tenant's log, as a fresh reader sees them.
 pub(super) async fn held(engine: &Arc<dyn Engine>, tenant: &str, limits: Limits) -> Vec<u64> {
     let tenant = Tenant::new(tenant).unwrap();
     let head = engine.head(&tenant).await.unwrap();
-    // A hub that has seen nothing: all comes from the log.
+    // A fresh hub: all events come from the log.
     let hub = Arc::new(Hub::new(limits, engine.clone()));
     for seq in 0..=head.seq {
         let (after, inbox) = (Some(Cursor { seq, ..head }), Arc::new(Inbox::default()));
@@ -88,7 +88,7 @@ pub(super) async fn held(engine: &Arc<dyn Engine>, tenant: &str, limits: Limits)
     Vec::new()
 }
 
-/// The seqs that a subscription has to read at once.
+/// The seqs that a subscription can read immediately.
 pub(super) async fn rest(subscription: &mut Subscription) -> Vec<u64> {
     let mut seqs = Vec::new();
     loop {
@@ -121,7 +121,7 @@ async fn retention_holds_count_bytes_and_age_of_each_tenant_apart() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         engine.sweep().await;
         assert!(held(&engine, "1", limits).await.is_empty());
-        // What is gone leaves no hole: the next seq follows.
+        // A removed log leaves no gap: the next seq follows.
         assert_eq!(append(&engine, draft("1", "", 1)).await.unwrap().seq, 2);
     }
 }
@@ -176,7 +176,7 @@ async fn what_is_empty_and_idle_is_freed_and_no_place_is_given_twice() {
         let last = swept(&one).await;
         let other = swept(&two).await;
         assert!(other.seq > last.seq && other.epoch == last.epoch, "{engine:?}: {other:?}");
-        // A reader of the freed log misses nothing without being told.
+        // A reader of the freed log gets a reset, so that it never misses events silently.
         assert!(
             matches!(append(&engine, draft("1", "", 1)).await, Ok(Answered { seq, .. }) if seq == other.seq + 1)
         );
@@ -206,7 +206,7 @@ async fn all_logs_together_are_bounded_and_the_largest_give_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_subscribes_anywhere_gets_the_rest_once_and_in_order() {
     const EVENTS: u64 = 160;
-    // A window that most of them fall out of.
+    // A window that most subscribers fall behind.
     let limits = Limits { window_events_max: 16, ..Limits::default() };
     for (engine, hub) in engines(Retention::default(), limits) {
         let tenant = Tenant::new("1").unwrap();
@@ -219,7 +219,7 @@ async fn whoever_subscribes_anywhere_gets_the_rest_once_and_in_order() {
             }
         };
         let reading = async |after: u64| {
-            // As a client that has got so far.
+            // Like a client that has received events up to here.
             progress.clone().wait_for(|seq| *seq >= after).await.unwrap();
             let inbox = Arc::new(Inbox::default());
             let cursor = Some(Cursor { seq: after, ..start });

@@ -1,13 +1,14 @@
 //! The user and the password in a URL (RFC 3986, "User Information").
 
-/// Reads `user:password`, where `%XX` is a byte. What is empty is absent; `None` for a wrong escape.
+/// Reads `user:password`, where `%XX` is a byte. Empty parts are absent; `None` for an invalid
+/// escape.
 pub(super) fn parse(text: &str) -> Option<(Option<String>, Option<String>)> {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     let decode = |text: &str| decoded(text).map(|text| (!text.is_empty()).then_some(text));
     Some((decode(user)?, decode(password)?))
 }
 
-/// A text whose `%XX` are bytes.
+/// Decodes the `%XX` in a text.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -1,4 +1,4 @@
-//! What every engine promises of the current state of rooms.
+//! The guarantees of every engine for the current state of rooms.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ async fn try_append(engine: &Arc<dyn Engine>, draft: Draft) -> Result<Appended, 
     Ok(appended.into_iter().next().unwrap())
 }
 
-/// The whole state of rooms: the seq of each entry by room and key.
+/// The whole state of `names`: the seq of each entry by room and key.
 async fn snapshot(engine: &Arc<dyn Engine>, names: &[&str]) -> (BTreeMap<(String, String), u64>, Cursor) {
     let rooms: Vec<Room> = names.iter().map(|room| Room::new(room).unwrap()).collect();
     let (mut entries, mut token) = (BTreeMap::new(), PageToken::default());
@@ -72,7 +72,7 @@ pub(crate) async fn the_state_has_the_newest_event_of_each_key(
         assert_eq!(seqs_of(engine, "chat:70").await, [], "rooms are apart");
         assert_eq!(seqs_of(engine, "chat").await, []);
     }
-    // In several rooms at once, and with no key.
+    // In several rooms at once, and with an empty key.
     let both = append(&b, change(&["chat:8", "org"], "", 8, StateChange::default())).await.0.seq;
     assert_eq!(both, last + 2);
     append(&a, removal("org", "")).await;
@@ -100,12 +100,12 @@ pub(crate) async fn a_change_of_another_revision_is_refused_with_its_batch(
     }
     let second = append(&b, expecting(put("org", "k"), first)).await.0.seq;
     assert_eq!(second, first + 1, "what is refused has no place");
-    // A batch is refused as a whole, also by what it changes itself.
+    // A batch is refused as a whole, even if its own earlier draft causes the conflict.
     let batch = vec![put("org", "other"), expecting(put("org", "other"), 0), draft("1", "", 8)];
     let refused = a.append(&tenant("1"), batch).await;
     assert!(matches!(refused, Err(Refusal::Revision(seq)) if seq == second + 1), "{refused:?}");
     assert_eq!(b.head(&tenant("1")).await.unwrap().seq, second);
-    // A retry gets its first answer, although the revision is another one now.
+    // A retry gets the first answer, although the revision has changed since.
     let keyed = || Draft { idempotency_key: "retry".to_owned(), ..expecting(put("org", "k"), second) };
     let third = append(&a, keyed()).await;
     assert_eq!(append(&b, keyed()).await, (third.0.clone(), true));
@@ -122,7 +122,7 @@ pub(crate) async fn one_of_many_creates_an_entry(open: &impl AsyncFn(Retention, 
         let mut racers = JoinSet::new();
         for (number, engine) in (0..8).zip([&a, &b].into_iter().cycle()) {
             let (engine, key) = (engine.clone(), format!("{round}"));
-            // Some share an idempotency key, and are one.
+            // Drafts that share an idempotency key count as one.
             let idempotency_key = if number < 4 { format!("{round} same") } else { String::new() };
             let draft = Draft { idempotency_key, ..expecting(put("org", &key), 0) };
             racers.spawn(async move { try_append(&engine, draft).await });
@@ -158,7 +158,7 @@ pub(crate) async fn the_state_is_bounded(open: &impl AsyncFn(Retention, Limits) 
     append(&a, removal("org", "3")).await;
     append(&b, removal("chat:1", "4")).await;
     append(&a, large()).await;
-    // The state may shrink, and the log goes on.
+    // A full state may still shrink, and the log still accepts events.
     append(&b, put("org", "2")).await;
     append(&b, draft("1", "", 8)).await;
     assert_eq!(seqs_of(&a, "org").await.len(), 1);
@@ -181,7 +181,7 @@ pub(crate) async fn an_entry_ends(open: &impl AsyncFn(Retention, Limits) -> Pair
     while !seqs_of(&b, "org").await.is_empty() {
         tokio::task::yield_now().await;
     }
-    // What has ended takes no room once it was swept.
+    // Entries that have ended take no space after a sweep.
     loop {
         a.sweep().await;
         match try_append(&b, put("org", "other")).await {

@@ -1,4 +1,4 @@
-//! Everything that one commit changes. Each table is opened once, and only when something in it changes.
+//! All changes of one commit. Each table is opened once, and only if something in it changes.
 
 use bytes::Bytes;
 use fanfare_proto::room::Tenant;
@@ -8,41 +8,41 @@ use redb::{ReadableTable as _, WriteTransaction};
 use super::store::{EVENTS, Failed, KEYS, META, RECORDS, STATE, StoredAnswer, TENANTS, seal, space_name};
 use crate::engine::{Space, StoredEvent, entries::EntryKey};
 
-/// A record as it will be.
+/// The new value of a record.
 #[derive(Debug)]
 pub(super) struct RecordChange {
     pub(super) space: Space,
     pub(super) key: String,
     pub(super) revision: u64,
-    /// Absent: it is removed, or was never written because it expires.
+    /// Absent: the record is removed, or it expires and is therefore never written.
     pub(super) value: Option<Bytes>,
 }
 
-/// An entry of the state as it will be.
+/// The new value of an entry of the state.
 #[derive(Debug)]
 pub(super) struct StateChanged {
     /// The log's number.
     pub(super) number: u32,
     pub(super) place: EntryKey,
-    /// The seq and the event; absent: the entry goes.
+    /// The seq and the event. Absent: the entry is removed.
     pub(super) entry: Option<(u64, StoredEvent)>,
 }
 
-/// What is to be written.
+/// The changes to write.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// The newest seqs of logs.
     pub(super) heads: Vec<(Tenant, u32, u64)>,
     pub(super) events: Vec<(u32, u64, StoredEvent)>,
-    /// The events of a log up to a seq go.
+    /// Logs whose events are removed up to a seq.
     pub(super) trims: Vec<(Tenant, u32, u64)>,
     pub(super) keys: Vec<(u32, String, Option<StoredAnswer>)>,
     /// Changes of the state, in order.
     pub(super) state: Vec<StateChanged>,
     pub(super) records: Vec<RecordChange>,
-    /// Logs that go.
+    /// Logs to remove.
     pub(super) freed: Vec<Tenant>,
-    /// Where new logs begin, when that changes.
+    /// The seq at which new logs begin, if it changes.
     pub(super) floor: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! A disk that refuses writes for a while, and what of the engine's promises must hold meanwhile.
+//! A disk that refuses writes for a while, and the guarantees of the engine that still hold then.
 
 use std::{
     collections::HashMap,
@@ -34,25 +34,25 @@ use crate::{
     presence::Presence,
 };
 
-/// What the disk does to its next changes: writes, syncs and changes of length count alike.
+/// How the disk fails during its next changes. Writes, syncs and changes of length all count.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outage {
-    /// So many changes work before it.
+    /// Number of changes that succeed before the outage.
     after: u32,
-    /// So many fail.
+    /// Number of changes that fail.
     length: u32,
-    /// A change that fails has happened all the same, as one may whose confirmation got lost.
+    /// A change that fails takes effect anyway, as if only its confirmation was lost.
     happens: bool,
 }
 
 static OUTAGES: LazyLock<Mutex<HashMap<PathBuf, Outage>>> = LazyLock::new(Mutex::default);
 
-/// The next outage of a folder's disk.
+/// Sets the next outage of a folder's disk.
 fn plan(folder: &Path, outage: Outage) {
     OUTAGES.lock().unwrap().insert(folder.to_owned(), outage);
 }
 
-/// What of a file is really on the disk, and what is written and not synced yet.
+/// The part of a file that is on the disk, and the writes that are not synced yet.
 #[derive(Debug, Default)]
 struct Image {
     synced: Vec<u8>,
@@ -60,7 +60,7 @@ struct Image {
 }
 
 impl Image {
-    /// A sync that fails loses what it was to write, and the kernel takes it for clean.
+    /// A failed sync loses the pending writes, and the kernel considers those pages clean.
     fn sync(&mut self, works: bool) {
         for (at, data) in std::mem::take(&mut self.pending) {
             if works {
@@ -71,7 +71,7 @@ impl Image {
     }
 }
 
-/// A disk whose next so many syncs fail, and what is on it, by the files' numbers.
+/// The number of syncs that will fail, and the contents of the disk by inode number.
 type FailingSyncs = (u32, HashMap<u64, Image>);
 
 static IMAGES: LazyLock<Mutex<HashMap<PathBuf, FailingSyncs>>> = LazyLock::new(Mutex::default);
@@ -79,13 +79,13 @@ static IMAGES: LazyLock<Mutex<HashMap<PathBuf, FailingSyncs>>> = LazyLock::new(M
 #[derive(Debug)]
 pub(super) struct Disk {
     folder: PathBuf,
-    /// Tells the file from others, also when it is renamed.
+    /// The inode number. It identifies the file even after a rename.
     number: u64,
     file: FileBackend,
 }
 
 impl Disk {
-    /// A disk that may fail, under a file that the store opens.
+    /// A disk that may fail, below a file that the store opens.
     pub(super) fn new(path: &Path, file: &File, backend: FileBackend) -> Self {
         let (folder, metadata) = (path.parent().unwrap().to_owned(), file.metadata().unwrap());
         if let Some((_, images)) = IMAGES.lock().unwrap().get_mut(&folder)
@@ -153,7 +153,7 @@ impl StorageBackend for Disk {
         if fails == Some(true) {
             return Err(io::Error::from(io::ErrorKind::Other));
         }
-        // Whatever happens, what was written is what is read.
+        // Reads return the written data whether or not the sync succeeds.
         self.change(|| Ok(()))
     }
 
@@ -185,7 +185,7 @@ impl StorageBackend for Disk {
 const ONE: ReadLimits = ReadLimits { events_max: 1, scan_max: 1 };
 const PRODUCERS: usize = 4;
 const EVENTS: usize = 4;
-/// Of which so many append a batch of more events.
+/// Number of those producers that append batches of several events.
 const STREAMS: usize = 2;
 const STREAM_EVENTS: usize = 8;
 
@@ -197,7 +197,7 @@ fn outage() -> impl Strategy<Value = Outage> {
     })
 }
 
-/// Appends until the answer comes, as a producer with idempotency keys does.
+/// Appends until an answer arrives, as a producer with idempotency keys does.
 async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
     loop {
         match append(engine, draft("1", key, 100)).await {
@@ -207,7 +207,7 @@ async fn insist(engine: &Arc<dyn Engine>, key: &str) -> u64 {
     }
 }
 
-/// Appends all in one batch until the answers come.
+/// Appends all events in one batch until the answers arrive.
 async fn batch(engine: &Arc<dyn Engine>, keys: &[String]) -> Vec<u64> {
     let tenant = Tenant::new("1").unwrap();
     loop {
@@ -219,7 +219,7 @@ async fn batch(engine: &Arc<dyn Engine>, keys: &[String]) -> Vec<u64> {
     }
 }
 
-/// What a subscriber hears until the event `last`.
+/// The events that a subscriber receives, up to the event `last`.
 async fn heard(
     mut subscription: Subscription,
     inbox: Arc<Inbox>,
@@ -367,7 +367,7 @@ async fn what_is_acknowledged_after_a_failed_sync_survives_a_crash() {
     acknowledged.push(insist(&engine, "last").await);
     assert_eq!(held(&engine, "1", limits).await, acknowledged);
 
-    // The machine crashes: what is left is what is on the disk.
+    // The machine crashes: only the data on the disk remains.
     let copy = super::super::tests::folder();
     fs::create_dir_all(&copy).unwrap();
     let number = fs::metadata(folder.join("log.redb")).unwrap().ino();
@@ -400,7 +400,7 @@ async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_co
         );
     }
     plan(&folder, Outage { after: 0, length: 9, happens: false });
-    // Nothing is written from here on.
+    // Nothing is written from this point on.
     let opened_again = async {
         while held_from(&engine, head).await.is_err() {
             tokio::task::yield_now().await
@@ -411,7 +411,7 @@ async fn a_store_that_cannot_be_opened_for_long_keeps_what_it_has_and_readers_co
     engine.close().await;
 }
 
-/// Reads the log from its beginning, past all windows.
+/// Reads the log from its beginning, including events that the hub's windows no longer have.
 async fn held_from(engine: &Arc<dyn Engine>, head: Cursor) -> Result<(), crate::error::Refusal> {
     let hub = Arc::new(Hub::new(Limits::default(), engine.clone()));
     let inbox = Arc::new(Inbox::default());

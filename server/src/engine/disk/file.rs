@@ -1,5 +1,6 @@
-//! The file beneath the store. It notes when the disk fails to take what was written: after that, Linux may show pages
-//! that never reached the disk, to this process and to the next one, and take them for clean.
+//! The file below the store. It records when the disk fails to store written data. After such a
+//! failure, Linux may show pages that never reached the disk, to this process and to the next one,
+//! and consider them clean.
 
 use std::{
     fs::{File, OpenOptions},
@@ -23,7 +24,7 @@ use super::failing::Disk;
 /// Whether pages of the open file may never have reached the disk.
 pub(super) type Suspicion = Arc<AtomicBool>;
 
-/// Opens a file, or makes it.
+/// Opens a file, or creates it.
 pub(super) fn open(path: &Path) -> Result<(Database, Suspicion), DatabaseError> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -36,7 +37,8 @@ pub(super) fn open(path: &Path) -> Result<(Database, Suspicion), DatabaseError> 
     Ok((Builder::new().create_with_backend(file)?, suspicion))
 }
 
-/// Lies beside a file whose pages may never have reached the disk. It is lost with them when the machine crashes.
+/// A marker beside a file whose pages may never have reached the disk. A crash of the machine loses
+/// the marker together with those pages.
 pub(super) fn mark(path: &Path) -> PathBuf {
     path.with_extension("unsynced")
 }

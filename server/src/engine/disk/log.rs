@@ -1,4 +1,5 @@
-//! What the writer knows of a tenant's log, and the clock by which events and idempotency keys grow old.
+//! The writer's knowledge of a tenant's log, and the clock that determines the age of events and
+//! idempotency keys.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,8 +11,9 @@ use crate::{
     engine::{Receipt, entries::StateIndex},
 };
 
-/// The log's own clock, in milliseconds. It goes on where the log ended, and then as fast as a clock that cannot be set:
-/// when somebody sets the machine's clock, nothing grows old. So the time while no server runs does not count.
+/// The log's own clock, in milliseconds. It continues from the end of the log at the rate of a
+/// monotonic clock. So a change of the machine's clock ages nothing, and time without a running
+/// server does not count.
 #[derive(Debug)]
 pub(super) struct Clock {
     start: u64,
@@ -19,7 +21,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// `last` is the newest time in the log; 0 for a new one, which begins at the machine's time.
+    /// `last` is the newest time in the log; 0 for a new log, whose clock starts at the machine's
+    /// time.
     pub(super) fn new(last: u64) -> Self {
         Self { start: if last == 0 { wall() } else { last }, since: Instant::now() }
     }
@@ -38,20 +41,21 @@ fn wall() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// By how much a test has set the machine's clock forward.
+/// How far a test has set the machine's clock forward.
 #[cfg(test)]
 pub(super) static STEP_MILLIS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
-/// A tenant's log, as far as the writer must know it.
+/// A tenant's log, as far as the writer needs it.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) number: u32,
     pub(super) head: u64,
-    /// The newest seq that is in the table of logs; nothing when it is not there.
+    /// The newest seq in the table of logs; absent if the table has no row for the log.
     pub(super) noted: Option<u64>,
-    /// The newest seq whose event was removed from the disk. Removal lags behind, to be done for many at once.
+    /// The newest seq whose event was removed from the disk. Events are removed later, many at
+    /// once.
     pub(super) removed: u64,
-    /// When it was last appended to, by the log's clock.
+    /// The time of the last append, by the log's clock.
     pub(super) used_at: u64,
     /// The time and cost of each event, oldest first.
     pub(super) retained: VecDeque<(u64, u64)>,
@@ -67,14 +71,14 @@ impl Log {
         self.head - self.retained.len() as u64
     }
 
-    /// Whether it holds nothing, and that for so long.
+    /// Whether the log has been empty for `age_max`.
     pub(super) fn is_idle(&self, now: u64, age_max: Duration) -> bool {
         let age_max = u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX);
         let is_empty = self.retained.is_empty() && self.keys.is_empty() && self.state.is_empty();
         is_empty && now.saturating_sub(self.used_at) >= age_max
     }
 
-    /// Removes events beyond the retention.
+    /// Removes events that exceed the retention.
     pub(super) fn trim(&mut self, now: u64, retention: &Retention) {
         let age_max = u64::try_from(retention.age_max.as_millis()).unwrap_or(u64::MAX);
         while let Some((at, cost)) = self.retained.front() {
@@ -88,7 +92,7 @@ impl Log {
         }
     }
 
-    /// Lets go of idempotency keys that are too old or too many; gives them.
+    /// Removes and returns idempotency keys that are too old or exceed the limit.
     pub(super) fn forget_keys(&mut self, now: u64, limits: &Limits) -> Vec<String> {
         let age_max = u64::try_from(limits.idempotency_age_max.as_millis()).unwrap_or(u64::MAX);
         let mut forgotten = Vec::new();

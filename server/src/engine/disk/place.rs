@@ -1,5 +1,5 @@
-//! How far each tenant's log reaches for readers, and who follows it. A log's lock is held while a
-//! commit is announced, which makes the order of feeds the log's.
+//! The range of each tenant's log that readers see, and the log's followers. A log's lock is held
+//! while a commit is announced, so feeds have the order of the log.
 
 use std::{
     collections::HashMap,
@@ -14,14 +14,14 @@ use crate::{
     event::Event,
 };
 
-/// The places of all tenants that have a log or a follower. The locks are short.
+/// The places of all tenants that have a log or a follower. The locks are held only briefly.
 #[derive(Debug)]
 pub(super) struct Places(RwLock<State>);
 
 #[derive(Debug)]
 struct State {
     places: HashMap<Tenant, Arc<Mutex<Place>>>,
-    /// Where new logs begin: behind every log that was freed, so that no place is ever given twice.
+    /// The seq at which new logs begin: after every freed log, so that no place is assigned twice.
     floor: u64,
 }
 
@@ -31,10 +31,10 @@ struct Place {
     followers: Followers,
 }
 
-/// What readers see of a log.
+/// The ends of a log as readers see them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
-    /// The log's number in the store; absent while there is none.
+    /// The log's number in the store; absent if the tenant has no log.
     pub(super) number: Option<u32>,
     /// The seq before the oldest event.
     pub(super) base: u64,
@@ -65,14 +65,14 @@ impl Places {
         state.places.get(tenant).map_or(nothing, |place| locked(place).ends)
     }
 
-    /// The tenants that have a log.
+    /// Tenants that have a log.
     pub(super) fn tenants(&self, limit: usize) -> Vec<Tenant> {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let logs = state.places.iter().filter(|(_, place)| locked(place).ends.number.is_some());
         logs.take(limit).map(|(tenant, _)| tenant.clone()).collect()
     }
 
-    /// Follows a tenant from its head on; absent when there are too many tenants.
+    /// Follows a tenant from its head; absent if there are too many tenants.
     pub(super) fn follow(&self, tenant: &Tenant, tenants_max: usize) -> Option<(u64, Feed<Arc<Event>>)> {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let is_known = state.places.contains_key(tenant) || tenant.as_str() == OWN_TENANT;
@@ -83,7 +83,7 @@ impl Places {
         Some((place.ends.head, place.followers.add()))
     }
 
-    /// A commit has changed a log: readers see it from here on, and followers get its events.
+    /// Publishes a commit: readers see the new ends of the log, and followers get its events.
     pub(super) fn publish(&self, tenant: &Tenant, log: Option<&Log>, events: &[Arc<Event>]) {
         let place = self.0.write().unwrap_or_else(PoisonError::into_inner).place(tenant).clone();
         let mut place = locked(&place);
@@ -95,7 +95,7 @@ impl Places {
         }
     }
 
-    /// A log was freed. Those who follow it go on at its end.
+    /// Frees a log. Its followers continue at its end.
     pub(super) fn free(&self, tenant: &Tenant, head: u64) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         state.floor = state.floor.max(head);
@@ -107,7 +107,7 @@ impl Places {
         }
     }
 
-    /// Removes places without a log that nobody follows any more.
+    /// Removes places that have neither a log nor a follower.
     pub(super) fn sweep(&self) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let State { places, floor } = &mut *state;
@@ -121,8 +121,8 @@ impl Places {
         });
     }
 
-    /// The store was opened and has these logs. Where it has others than what followers know, they
-    /// read it, and follow again.
+    /// Takes over the logs of a newly opened store. Where these differ from what followers have
+    /// seen, the feeds end: the followers read the log and follow again.
     pub(super) fn take_over(&self, loaded: &[Loaded], floor: u64) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         state.floor = state.floor.max(floor);

@@ -1,5 +1,5 @@
-//! What the writer does when the store cannot be written: it closes the store to everybody, and opens it anew until that
-//! works. What is on the disk then is what has happened.
+//! How the writer reacts when the store cannot be written: it closes the store to all callers, and
+//! tries to open it again until that succeeds. The contents of the disk are then authoritative.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -19,13 +19,13 @@ use crate::{
     event::{Draft, Event},
 };
 
-/// The pause between two tries to open a store that has failed.
+/// The pause between two attempts to open a store that has failed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 200 });
-/// How long a request waits for its refusal meanwhile.
+/// How long a request waits for its refusal while the store is closed.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
 impl Writer {
-    /// Nothing more will be written.
+    /// Concludes the store; nothing is written after this.
     pub(super) fn conclude(&self) {
         let Some(store) = self.shared.store() else { return };
         match unpanicked(|| store.conclude(self.clock.now())) {
@@ -37,7 +37,7 @@ impl Writer {
         }
     }
 
-    /// The store cannot be written.
+    /// Closes a store that cannot be written.
     pub(super) fn fail(&mut self) {
         let store = self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
         self.is_suspect |= store.is_some_and(|store| store.is_suspect());
@@ -49,7 +49,8 @@ impl Writer {
         }
     }
 
-    /// While the store is closed: opens it anew as soon as that works. Gives a command that comes before.
+    /// While the store is closed, tries to open it again. Returns a command that arrives before
+    /// that succeeds.
     pub(super) fn recover(&mut self, waiting: &mut mpsc::Receiver<Command>) -> Option<Command> {
         while !self.is_over && self.shared.store().is_none() {
             let rest = REOPEN_PAUSE.saturating_sub(self.tried_at.elapsed());
@@ -64,12 +65,12 @@ impl Writer {
         None
     }
 
-    /// Answers a batch while the store is closed: only what is in no log passes through. Nothing is changed, so that
-    /// the store can be opened as it was.
+    /// Answers a batch while the store is closed: only events and records that are never stored are
+    /// accepted. Nothing in the logs changes, so the store can be reopened in its last state.
     pub(super) fn refuse(&self, batch: Vec<Command>) -> Option<oneshot::Sender<()>> {
         let mut closing = None;
         for command in batch {
-            // The callers may be gone.
+            // Callers may have gone.
             match command {
                 Command::Append(tenant, drafts, answer) => {
                     let passes = |draft: &Draft| draft.kind.ephemeral && draft.idempotency_key.is_empty();
@@ -84,7 +85,8 @@ impl Writer {
                     let _gone = answer.send(appended);
                 }
                 Command::Replace(space, key, replacement, answer) => {
-                    // One that expires is nowhere but here, unless it is to replace one that is on the disk.
+                    // A record that expires is only in memory, unless it replaces one that is on
+                    // the disk.
                     let passes = replacement.ttl.is_some() && self.shared.records.expires(&space, &key);
                     let replaced = if passes {
                         Ok(self.shared.records.replace(&space, &key, &replacement))
@@ -100,7 +102,7 @@ impl Writer {
         closing
     }
 
-    /// What is in the store is what is true.
+    /// Replaces the state of the writer with the contents of the store.
     pub(super) fn take_over(&mut self, contents: Contents) {
         self.logs.clear();
         self.next_number = 0;
@@ -138,7 +140,7 @@ impl Writer {
         match Store::open(opening) {
             Ok((store, contents)) => {
                 self.is_suspect = false;
-                // First, so that followers whose feeds end find it open.
+                // First, so that followers whose feeds end find the store open.
                 *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(store));
                 self.take_over(contents);
                 tracing::warn!("the log is open again");

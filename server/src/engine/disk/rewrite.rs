@@ -1,4 +1,5 @@
-//! A store whose pages may never have reached the disk is copied into a fresh file, which then is on the disk for sure.
+//! Copies a store whose pages may never have reached the disk into a fresh file, whose pages are
+//! certain to be on the disk.
 
 use std::{
     fs::{self, File},
@@ -17,8 +18,8 @@ use super::{
     store::{EVENTS, Failed, KEYS, META, RECORDS, STATE, TENANTS, unseal},
 };
 
-/// Copies everything that can be read into a fresh file, and puts that in the place of the old one. The old one stays when
-/// this fails.
+/// Copies everything readable into a fresh file, which then replaces the old one. The old file
+/// stays if this fails.
 pub(super) fn rewrite(path: &Path) -> Result<(), Failed> {
     let fresh = path.with_extension("new");
     fs::remove_file(&fresh).or_else(missing)?;
@@ -52,7 +53,7 @@ fn missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
-/// What is damaged must not be taken over.
+/// Checks every event: damaged data must not be copied.
 fn verify(read: &ReadTransaction) -> Result<(), Failed> {
     let events = match read.open_table(EVENTS) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(()),

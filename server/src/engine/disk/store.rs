@@ -1,6 +1,7 @@
 //! The file of the disk engine: its tables, and how records are written.
 //!
-//! Every record of an event carries a checksum of its own, so that damage is noticed when the store is opened.
+//! Every record of an event carries a checksum of its own, so that damage is noticed when the store
+//! is opened.
 
 use std::{
     borrow::Cow,
@@ -29,9 +30,9 @@ use crate::{
     error::Error,
 };
 
-/// The layout of the tables; another one is refused.
+/// The version of the table layout; any other version is refused.
 const FORMAT: u64 = 2;
-/// The layout before, whose records of sessions are of no more use.
+/// The previous layout. Its session records are no longer used.
 const FORMAT_BEFORE: u64 = 1;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -45,10 +46,10 @@ pub(super) const KEYS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition
 pub(super) const RECORDS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("records");
 /// Tenant's number, room and key → seq, checksum and [`StoredEvent`] of an entry of the state.
 pub(super) const STATE: TableDefinition<'_, (u32, &str, &str), (u64, &[u8])> = TableDefinition::new("state");
-/// A table of the layout before.
+/// A table of the previous layout.
 const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
 
-/// Any failure of the store; the cause goes to the log, callers are told to try again.
+/// Any failure of the store. The cause goes to the log; callers are asked to retry.
 pub(super) type Failed = redb::Error;
 
 /// The answer to an append with an idempotency key.
@@ -64,7 +65,7 @@ pub(super) struct StoredAnswer {
     pub(super) millis: u64,
 }
 
-/// A space as it is written.
+/// A space, as it is written in the store.
 pub(super) fn space_name(space: &Space) -> Cow<'static, str> {
     match space {
         Space::Leases => "leases".into(),
@@ -83,7 +84,7 @@ fn space(name: &str) -> Option<Space> {
     }
 }
 
-/// A record of an event: its checksum and itself.
+/// A record of an event: its checksum, then the event.
 pub(super) fn seal(event: &StoredEvent) -> Vec<u8> {
     let bytes = event.encode_to_vec();
     [&crc32fast::hash(&bytes).to_le_bytes()[..], &bytes].concat()
@@ -108,7 +109,7 @@ impl StoredAnswer {
     }
 }
 
-/// What a tenant's log has, as far as the writer must know.
+/// A tenant's log as read from the store, as far as the writer needs it.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) tenant: Tenant,
@@ -128,16 +129,16 @@ impl Loaded {
     }
 }
 
-/// Everything that is in a store.
+/// The contents of a store.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) logs: Vec<Loaded>,
     pub(super) records: Vec<(Space, Record)>,
     /// The newest revision of any record.
     pub(super) revision: u64,
-    /// Where the log's clock was, in milliseconds; 0 in a new store.
+    /// The last time of the log's clock, in milliseconds; 0 in a new store.
     pub(super) clock: u64,
-    /// Where new logs begin.
+    /// The seq at which new logs begin.
     pub(super) floor: u64,
 }
 
@@ -145,9 +146,10 @@ pub(super) struct Contents {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening<'a> {
     pub(super) folder: &'a Path,
-    /// What was answered may not be on the disk when a crash comes; then the epoch changes at the next start.
+    /// Acknowledged writes may not be on the disk when a crash occurs; the epoch then changes at
+    /// the next start.
     pub(super) late: bool,
-    /// The epoch, when it is the same process that opens the store again: then nothing was lost.
+    /// The epoch, if the same process opens the store again: nothing was lost then.
     pub(super) known: Option<Epoch>,
     /// Pages of the file may never have reached the disk.
     pub(super) is_suspect: bool,
@@ -166,8 +168,8 @@ pub(super) fn path(folder: &Path) -> PathBuf {
 }
 
 impl Store {
-    /// Opens the store, or makes one in an empty folder, and reads what is in it. After a crash, what was committed is there
-    /// and nothing else. Every event's checksum is verified.
+    /// Opens the store, or creates one in an empty folder, and reads its contents. After a crash,
+    /// exactly the committed data is present. Every event's checksum is verified.
     pub(super) fn open(opening: Opening<'_>) -> Result<(Self, Contents), Error> {
         let folder = opening.folder;
         let opened = unpanicked(|| {
@@ -219,7 +221,7 @@ impl Store {
         loaded.map_err(|place| refuse(&place))
     }
 
-    /// The outer failure is the store's; the inner one says which record is damaged.
+    /// The outer error is a failure of the store; the inner one names the damaged record.
     fn load_all(&self) -> Result<Result<Contents, String>, Failed> {
         let read = self.database.begin_read()?;
         let (tenants, events, keys) =
@@ -288,8 +290,8 @@ impl Store {
         Ok(Ok(Contents { logs: all, records, revision, clock, floor }))
     }
 
-    /// Commits changes. They are on the disk when this returns or, when they are `late`, when the next ones that are not
-    /// late have been committed.
+    /// Commits changes. They are on the disk when this returns. `late` changes reach the disk with
+    /// the next commit that is not late.
     pub(super) fn commit(&self, changes: &Changes, late: bool) -> Result<(), Failed> {
         let write = self.begin(late)?;
         changes.apply(&write)?;
@@ -302,7 +304,8 @@ impl Store {
         Ok(write)
     }
 
-    /// Everything is on the disk: the epoch stays when the store is opened again, and the clock goes on from here.
+    /// Ensures that everything is on the disk: the epoch stays the same when the store is opened
+    /// again, and the clock continues from `clock`.
     pub(super) fn conclude(&self, clock: u64) -> Result<(), Failed> {
         let write = self.begin(false)?;
         {
@@ -313,8 +316,8 @@ impl Store {
         Ok(write.commit()?)
     }
 
-    /// The entries of the state of a room after a key, by key, until `visit` says stop; `None` stands
-    /// for one that is damaged.
+    /// Visits the entries of a room's state after a key, by key, until `visit` returns false;
+    /// `None` stands for a damaged entry.
     pub(super) fn visit_state(
         &self,
         number: u32,
@@ -337,8 +340,8 @@ impl Store {
         Ok(())
     }
 
-    /// The events of a tenant after a seq and up to another, in order, until `visit` says stop;
-    /// `None` stands for one that is damaged.
+    /// Visits the events of a tenant after a seq and up to another, in order, until `visit` returns
+    /// false; `None` stands for a damaged event.
     pub(super) fn visit(
         &self,
         number: u32,
@@ -375,7 +378,8 @@ fn state_of(
     Ok(Some(state))
 }
 
-/// Runs what may meet a damaged file, on which redb panics here and there instead of refusing it; `None` when it did.
+/// Runs work that may read a damaged file, where redb sometimes panics instead of returning an
+/// error; `None` if it panicked.
 pub(super) fn unpanicked<T>(work: impl FnOnce() -> T) -> Option<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
 }
@@ -387,7 +391,7 @@ fn damaged(folder: &Path, problem: &str) -> String {
     )
 }
 
-/// Makes the tables where they are missing; gives the epoch, or the format that is not ours.
+/// Creates missing tables. Returns the epoch, or the format if it is unknown.
 fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Result<u64, u64>, Failed> {
     let write = database.begin_write()?;
     let epoch = {
@@ -407,7 +411,7 @@ fn prepare(database: &Database, late: bool, known: Option<Epoch>) -> Result<Resu
                 };
                 let (mut epoch, was_late) = (value("epoch")?, value("late")? != 0 && known.is_none());
                 if was_late {
-                    // Cursors that were given out may lie behind the end of what is left.
+                    // Clients may have cursors beyond the end of the remaining log.
                     tracing::warn!(
                         "what was answered before the crash may be lost: clients read current state anew"
                     );

@@ -1,4 +1,5 @@
-//! What only an engine on disk promises: what was answered is there again, and damage is not taken for truth.
+//! Guarantees that only an engine on disk gives: acknowledged events survive a restart, and damaged
+//! data is refused.
 
 use std::{fs, sync::atomic::Ordering, time::Duration};
 
@@ -89,7 +90,7 @@ async fn reopening_keeps_the_state_beyond_the_retention_and_what_has_ended_goes(
     let engine = open();
     assert_eq!(held(&engine, "1", limits).await, [5]);
     assert_eq!(keys(&engine).await, [("a".to_owned(), 1), ("c".to_owned(), 4)]);
-    // It counts what was there.
+    // The limit counts the entries that were loaded.
     append(&engine, change("e", None, false)).await.unwrap();
     let full = append(&engine, change("f", None, false)).await;
     assert!(matches!(full, Err(Refusal::StateEntries(3))), "{full:?}");
@@ -130,7 +131,8 @@ async fn an_answer_that_was_early_costs_the_epoch_after_a_crash_only() {
     for seq in 1..=20 {
         assert_eq!(append(&engine, draft("1", "", 10)).await.unwrap().seq, seq);
     }
-    // As the disk is when the machine crashes, once the file has grown: what is in it comes by itself, in time.
+    // A copy of the disk as a crash of the machine leaves it, taken once the file has changed: late
+    // writes reach the disk by themselves, in time.
     let size = || fs::metadata(&file).unwrap().modified().unwrap();
     let before = size();
     append(&engine, draft("1", "", 10)).await.unwrap();
@@ -218,7 +220,7 @@ fn filled() -> (PathBuf, Vec<u8>) {
     (folder, bytes)
 }
 
-/// Opens whatever is there: all events, or a refusal.
+/// Opens a store and expects all events or a refusal.
 fn all_or_nothing(folder: &Path) -> Result<(), TestCaseError> {
     let catalogs = Arc::new(Catalogs::builtin().unwrap());
     let (limits, retention) = (Limits::default(), Retention::default());

@@ -1,7 +1,8 @@
-//! The one writer of the logs. It takes all appends that wait, writes them in one transaction, and only when that is on the
-//! disk hands the events to followers and answers. Meanwhile the next ones gather. A setting lets it answer somewhat earlier, at the price of
-//! a new epoch after a crash. When the disk refuses (it is full, say), the callers of the batch are told to try again, and the store is
-//! opened anew: what is on the disk then is what has happened.
+//! The one writer of the logs. It writes all waiting appends in one transaction. Only when that is
+//! on the disk, it hands the events to followers and answers; meanwhile, new appends queue up. A
+//! setting allows earlier answers, at the price of a new epoch after a crash. When the disk refuses
+//! a write (for example because it is full), the callers of the batch are asked to retry, and the
+//! store is opened again: the contents of the disk are then authoritative.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,18 +34,18 @@ use crate::{
     share,
 };
 
-/// Commands in one transaction.
+/// Maximum number of commands in one transaction.
 const BATCH_MAX: usize = 1024;
-/// Payload bytes in one transaction.
+/// Maximum payload bytes in one transaction.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Events of a log that are removed from the disk at once, unless it is swept.
+/// Number of trimmed events at which they are removed from the disk. A sweep removes any number.
 const SLAB: u64 = 512;
 
-/// Where an answer goes; the asker may be gone.
+/// Where an answer is sent; the caller may have gone.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
-/// What the writer is asked to do.
+/// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Command {
     /// A batch of one tenant.
@@ -63,21 +64,22 @@ pub(super) struct Writer {
     /// Bytes in all logs.
     pub(super) bytes: u64,
     pub(super) clock: Clock,
-    /// When the store was last opened, or tried to.
+    /// When the store was last opened, or an attempt was made.
     pub(super) tried_at: Instant,
     pub(super) lag: Lag,
     /// Pages of the file may never have reached the disk.
     pub(super) is_suspect: bool,
-    /// What was answered was lost: nothing may be built on what is left before clients have been told, by a new epoch.
+    /// Acknowledged writes were lost. Nothing more is appended until clients have been notified by
+    /// a new epoch.
     pub(super) is_over: bool,
 }
 
-/// How far what was answered may be ahead of the disk.
+/// How long acknowledged writes may wait to reach the disk.
 #[derive(Debug)]
 pub(super) struct Lag {
-    /// Absent: not at all.
+    /// Absent: answers wait for the disk.
     allowed: Option<(Duration, Handle)>,
-    /// Since when something was answered that is not on the disk.
+    /// The time of the first acknowledged write that is not on the disk.
     pub(super) since: Option<Instant>,
 }
 
@@ -91,35 +93,35 @@ impl Lag {
         self.allowed.is_some()
     }
 
-    /// How long the disk can wait; nothing when it has everything.
+    /// How much longer the writes may wait; absent if everything is on the disk.
     fn rest(&self) -> Option<Duration> {
         let (max, _) = self.allowed.as_ref()?;
         Some(max.saturating_sub(self.since?.elapsed()))
     }
 
-    /// Whether the next change may be late.
+    /// Whether the next commit may be late.
     fn allows(&self) -> bool {
         self.is_allowed() && self.rest().is_none_or(|rest| !rest.is_zero())
     }
 }
 
-/// An answer that is given once everything is on the disk.
+/// An answer that is sent after the commit.
 enum Outcome {
     Appended(Vec<Appended>, Answer<Vec<Appended>>),
     Replaced(Replaced, Answer<Replaced>),
     Swept(Answer<()>),
 }
 
-/// The work on some commands that share one commit.
+/// Commands that share one commit.
 #[derive(Default)]
 struct Round {
     outcomes: Vec<Outcome>,
-    /// The tenants whose logs change, and their new events in order.
+    /// Tenants whose logs change, and their new events in order.
     touched: HashMap<Tenant, Vec<Arc<Event>>>,
     changes: Changes,
     /// The changes of records, in order.
     records: Vec<(Space, String, u64, Replacement)>,
-    /// The revisions that they lead to; 0 for a removal.
+    /// The resulting revisions; 0 for a removal.
     revisions: HashMap<(Space, String), u64>,
     sweeps: bool,
 }
@@ -141,7 +143,7 @@ impl Writer {
         writer
     }
 
-    /// Works until it is told to close.
+    /// Runs until it receives a close command.
     pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Command>) {
         while let Some(first) = self.next(&mut waiting) {
             let (mut batch, mut bytes) = (vec![first], 0);
@@ -156,7 +158,7 @@ impl Writer {
             let is_closed = self.shared.store().is_none();
             if let Some(done) = if is_closed { self.refuse(batch) } else { self.process(batch) } {
                 self.conclude();
-                // The store is closed before anybody learns of it.
+                // The store is closed before the caller is notified.
                 self.shared.store.write().unwrap_or_else(PoisonError::into_inner).take();
                 let _gone = done.send(());
                 return;
@@ -164,7 +166,7 @@ impl Writer {
         }
     }
 
-    /// The next command; meanwhile, what is late comes to the disk in time.
+    /// The next command. While it waits, late writes are synced in time.
     fn next(&mut self, waiting: &mut mpsc::Receiver<Command>) -> Option<Command> {
         if let Some(command) = self.recover(waiting) {
             return Some(command);
@@ -180,7 +182,7 @@ impl Writer {
         waiting.blocking_recv()
     }
 
-    /// Runs a batch; gives whom to tell when it ends with a close.
+    /// Runs a batch. Returns the channel to notify if the batch ends with a close.
     fn process(&mut self, batch: Vec<Command>) -> Option<oneshot::Sender<()>> {
         let (mut closing, mut round) = (None, Round::default());
         let now = self.clock.now();
@@ -215,7 +217,7 @@ impl Writer {
         closing
     }
 
-    /// Removes what is too old or too much in the logs that were touched, and in all when they are too large together.
+    /// Trims the logs that changed, and all logs if their total size is too large.
     fn retain(&mut self, now: u64, round: &mut Round) {
         let limits = self.shared.limits;
         if round.sweeps {
@@ -247,7 +249,7 @@ impl Writer {
         }
     }
 
-    /// Has the largest logs give way when all together are too large.
+    /// Trims the largest logs while the total size is too large.
     fn share(&mut self, now: u64, changes: &mut Changes) {
         let retention = self.shared.retention;
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -267,7 +269,7 @@ impl Writer {
         }
     }
 
-    /// Makes the tenant's log if there is none.
+    /// Creates the tenant's log if there is none.
     fn log(&mut self, tenant: &Tenant) -> Result<(), Refusal> {
         if self.logs.contains_key(tenant) {
             return Ok(());
@@ -277,7 +279,7 @@ impl Writer {
         if others >= max && tenant.as_str() != OWN_TENANT {
             return Err(Refusal::TooManyTenants(max));
         }
-        // Followers that are there already know a place, behind which the log begins.
+        // Existing followers already have a cursor; the log begins after it.
         let start = self.shared.places.ends(tenant).head;
         let log = Log { number: self.next_number, head: start, removed: start, ..Log::default() };
         self.next_number += 1;
@@ -301,7 +303,7 @@ impl Writer {
         log.state.trial(log.head + 1).add(drafts.iter().filter(is_new), &self.shared.limits)
     }
 
-    /// Gives a batch its places in its log.
+    /// Assigns a batch its places in its log.
     fn admit(&mut self, tenant: &Tenant, drafts: Vec<Draft>, now: u64, round: &mut Round) -> Vec<Appended> {
         let Some(log) = self.logs.get_mut(tenant) else { return Vec::new() };
         let (epoch, changes) = (self.shared.epoch, &mut round.changes);
@@ -311,7 +313,7 @@ impl Writer {
             if let Some(first) = log.keys.get(&draft.idempotency_key) {
                 return Appended::Duplicate(first.clone());
             }
-            // The log has the key; the event need not keep it.
+            // The log stores the key, so the event does not need it.
             let key = std::mem::take(&mut draft.idempotency_key);
             let event = if draft.kind.ephemeral {
                 Event::ephemeral(draft)
@@ -359,13 +361,13 @@ impl Writer {
         }
     }
 
-    /// The commit is on the disk, or will be in time.
+    /// Applies a commit that is on the disk, or will be in time.
     fn settle(&mut self, round: &mut Round) {
         let changes = &round.changes;
         for (tenant, _, upto) in &changes.trims {
             let Some(log) = self.logs.get_mut(tenant) else { continue };
             log.removed = *upto;
-            // A log that gave way to others is touched too.
+            // A log that was trimmed in favour of others has changed too.
             round.touched.entry(tenant.clone()).or_default();
         }
         for (tenant, events) in &round.touched {
@@ -388,7 +390,7 @@ impl Writer {
     }
 }
 
-/// Changes the state as an event says.
+/// Applies the state change of an event.
 fn change_state(log: &mut Log, event: &Event, record: &StoredEvent, changes: &mut Changes) {
     let Some(change) = &event.draft.state else { return };
     for room in event.rooms() {
@@ -404,7 +406,7 @@ fn change_state(log: &mut Log, event: &Event, record: &StoredEvent, changes: &mu
 }
 
 impl Changes {
-    /// Removes entries of the state that have ended.
+    /// Removes entries of the state that have expired.
     fn end_entries(&mut self, log: &mut Log) {
         let number = log.number;
         let ended = log.state.end(now_millis()).into_iter();
@@ -413,7 +415,7 @@ impl Changes {
 }
 
 impl Round {
-    /// Replaces a record, after those that were replaced before in this round.
+    /// Replaces a record, after the earlier replacements of this round.
     fn replace(
         &mut self,
         records: &Records,

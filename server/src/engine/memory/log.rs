@@ -28,13 +28,13 @@ pub(super) struct Log {
     epoch: Epoch,
     /// The seq of the newest event.
     head: u64,
-    /// When it was last appended to, or made.
+    /// The time of the last append, or of creation.
     used_at: Instant,
     /// The seqs `head - entries.len() + 1 ..= head`.
     entries: VecDeque<(Instant, Arc<Event>)>,
     bytes: usize,
     keys: HashMap<String, Receipt>,
-    /// Keys by age; each is in `keys`.
+    /// Keys by age. Each of them is in `keys`.
     key_ages: VecDeque<(Instant, String)>,
     followers: Followers,
     state: StateIndex<Arc<Event>>,
@@ -58,7 +58,7 @@ impl Log {
         Cursor::new(self.epoch, self.head)
     }
 
-    /// The cursor at a seq, or the nearest to it.
+    /// The cursor at a seq, or at the nearest seq in the log.
     pub(super) fn cursor_at(&self, seq: u64) -> Cursor {
         Cursor::new(self.epoch, seq.clamp(self.base(), self.head))
     }
@@ -92,12 +92,12 @@ impl Log {
         Ok(answers)
     }
 
-    /// Removes entries of the state that have ended.
+    /// Removes entries of the state that have expired.
     pub(super) fn end_entries(&mut self) {
         self.state.end(now_millis());
     }
 
-    /// Changes the state as an event says.
+    /// Applies the state change of an event.
     fn change(&mut self, event: &Arc<Event>) {
         let Some(change) = &event.draft.state else { return };
         for room in event.rooms() {
@@ -157,7 +157,7 @@ impl Log {
         (self.cursor(), self.followers.add())
     }
 
-    /// Whether nobody needs it, and that for so long.
+    /// Whether the log has been unused for `age_max` and has no followers.
     pub(super) fn is_idle(&mut self, now: Instant, age_max: Duration) -> bool {
         let is_empty = self.entries.is_empty()
             && self.keys.is_empty()

@@ -1,6 +1,6 @@
-//! The idempotency keys of ephemeral events. These are in no log, so their keys have a stream of
-//! their own. Whoever claims a key publishes the event, at most once: one that ends in between has
-//! lost it.
+//! The idempotency keys of ephemeral events. These events are in no log, so their keys have a
+//! stream of their own. The server that claims a key publishes the event, at most once: if the
+//! server ends in between, the event is lost.
 
 use fanfare_proto::room::Tenant;
 use prost::Message as _;
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Shared {
-    /// Claims a key for an event. If it is taken, gives the first answer to it.
+    /// Claims a key for an event. If the key is taken, returns the first answer for it.
     pub(super) async fn claim(
         &self,
         tenant: &Tenant,
@@ -30,7 +30,7 @@ impl Shared {
             return Ok(None);
         }
         let taken = self.store.last(&stream, &subject).await.map_err(|error| error.refusal("read"))?;
-        // It has just expired, if it is not there.
+        // A taken key without an entry has just expired.
         let taken = taken.filter(|entry| !entry.is_removal).ok_or(Refusal::Storage("written"))?;
         let first = ForwardedAnswer::decode(taken.payload).map_err(|_| Refusal::Storage("read"))?;
         Ok(Some(first.receipt()))

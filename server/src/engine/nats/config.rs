@@ -7,36 +7,37 @@ use super::super::userinfo;
 /// The settings of the engine.
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
-    /// URLs of servers of one cluster, e.g. `nats://user:password@10.0.0.7:4222` or `tls://…`; any
-    /// that answers is used, and it names the others.
+    /// URLs of servers of one cluster, e.g. `nats://user:password@10.0.0.7:4222` or `tls://…`. The
+    /// client connects to any server that answers, and gets the other addresses from it.
     pub servers: Vec<String>,
-    /// A file with a user's JWT and seed; it decides the account.
+    /// A file with a user's JWT and seed, which determine the account.
     pub credentials: Option<PathBuf>,
-    /// Certificates of authorities that servers are trusted by, beside those of the system.
+    /// Root certificates to trust for servers, in addition to those of the system.
     pub root_certificates: Option<PathBuf>,
-    /// The certificate and key by which this client is known.
+    /// The client certificate and its key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Refuses connections without TLS.
     pub require_tls: bool,
-    /// The JetStream domain, where there are several.
+    /// The JetStream domain, if there are several.
     pub domain: Option<String>,
-    /// The first token of every subject, in capitals of every stream: 1 to 32 of a-z, 0-9 and `-`.
+    /// The first token of every subject, and in capitals of every stream name: 1 to 32 characters
+    /// of a-z, 0-9 and `-`.
     pub prefix: String,
     /// Copies of each stream. An acknowledgement means that more than half have the event.
     pub replicas: usize,
-    /// Streams over which tenants are spread. Cannot be changed later.
+    /// Number of streams over which tenants are spread. Cannot be changed later.
     pub partitions: u32,
-    /// The bytes of one partition's stream at most; appends beyond are refused. Absent: no bound
-    /// but that of the account and the disk.
+    /// Maximum size of one partition's stream in bytes; further appends are refused. Absent: only
+    /// the account and the disk set a limit.
     pub partition_bytes_max: Option<u64>,
-    /// How long an append, read or replacement may take in all.
+    /// Maximum total time of an append, read or replacement.
     pub deadline: Duration,
-    /// How long one request may take before the engine looks at what became of it.
+    /// How long one request may take before the engine checks its outcome.
     pub request_timeout: Duration,
 }
 
 impl NatsConfig {
-    /// The defaults for everything that has one.
+    /// Settings for these servers, with defaults for all else.
     pub fn new(servers: Vec<String>) -> Self {
         Self {
             servers,
@@ -63,7 +64,7 @@ impl NatsConfig {
         self.servers.iter().map(address).collect()
     }
 
-    /// The user and the password of the first URL that has them; they hold for all servers.
+    /// The user and the password of the first URL that has them; they apply to all servers.
     pub(super) fn user(&self) -> Result<Option<(String, String)>, String> {
         let Some(text) = self.servers.iter().find_map(|url| split(url).1) else { return Ok(None) };
         let wrong = || "user and password of a URL have a wrong escape: want e.g. %40 for \"@\"".to_owned();
@@ -71,7 +72,7 @@ impl NatsConfig {
         Ok(Some((user.unwrap_or_default(), password.unwrap_or_default())))
     }
 
-    /// What is wrong with the settings, and what would be right.
+    /// Checks the settings. The error says what is wrong and what would be right.
     pub(super) fn check(&self) -> Result<(), String> {
         let is_token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if !(1..=32).contains(&self.prefix.len()) || !self.prefix.bytes().all(is_token) {
@@ -91,7 +92,7 @@ impl NatsConfig {
     }
 }
 
-/// The scheme, user and password where there are any, and the rest of a URL.
+/// Splits a URL into its scheme, its user and password if present, and the rest.
 fn split(url: &str) -> (&str, Option<&str>, &str) {
     let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
     match rest.rsplit_once('@') {

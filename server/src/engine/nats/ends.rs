@@ -1,5 +1,5 @@
-//! The ends of logs as their leaders have them, asked for once on behalf of all who ask at the same
-//! time: when many sessions begin at once, each wants to know where its log ends.
+//! Reads the ends of logs from their leaders, with one request for all callers that ask at the same
+//! time: when many sessions begin at once, each needs the end of its log.
 
 use std::{
     collections::HashMap,
@@ -13,17 +13,17 @@ use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 
 use super::{frame::Frame, store::StoreError};
 
-/// The last frame of a log and its place; absent while the log is empty.
+/// The last frame of a log and its place; absent if the log is empty.
 pub(super) type End = Result<Option<(Arc<Frame>, u64)>, StoreError>;
 
-/// The newest question about each subject that has one.
+/// The newest request per subject.
 #[derive(Debug, Default)]
 pub(super) struct Ends(Mutex<HashMap<String, Question>>);
 
-/// A question, which goes on as long as somebody waits for its answer.
+/// A request, which continues as long as a caller waits for its answer.
 #[derive(Debug, Clone)]
 struct Question {
-    /// What is appended from now on may not be in the answer.
+    /// Set when the request is sent: the answer may lack later appends.
     is_asked: Arc<AtomicBool>,
     answer: Shared<BoxFuture<'static, End>>,
 }
@@ -33,7 +33,7 @@ impl Ends {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the next question about a subject, which is asked when the one under way is answered.
+    /// Joins the next request for a subject, which is sent after the current one is answered.
     pub(super) async fn get(&self, subject: &str, ask: impl Future<Output = End> + Send + 'static) -> End {
         let question = {
             let mut questions = self.lock();
@@ -94,7 +94,7 @@ mod tests {
         };
         let all = join_all((0..100).map(|_| ask()));
         let (answers, ()) = tokio::join!(all, async { answers.add_permits(1) });
-        // The first one's question was asked before the others came.
+        // The first request was sent before the other callers joined.
         assert_eq!((answers[0], asked.load(Ordering::Acquire)), (0, 2));
         assert!(answers[1..].iter().all(|answer| *answer == 1));
         assert_eq!(ask().await, 2, "an old answer is none");

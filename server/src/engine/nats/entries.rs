@@ -1,8 +1,8 @@
-//! The current state of rooms. Each entry is a record of its own, and one more record per tenant says
-//! up to which place of the log the entries were brought. Appends do not write entries: whoever reads
-//! the state, judges a change of it, or trims the log, first brings the entries up to the newest event
-//! of the log that changes the state. So a crash leaves nothing behind that is not found again, and
-//! several servers may do the same at once: an entry never gives way to an older event.
+//! The current state of rooms. Each entry is a record of its own, and one more record per tenant
+//! stores the place in the log up to which the entries are current. Appends do not write entries.
+//! Before a server reads the state, validates a change of it, or trims the log, it brings the
+//! entries up to the newest event of the log that changes the state. So a crash loses no change,
+//! and several servers may do this at once: an older event never replaces an entry.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -30,16 +30,16 @@ use crate::{
     interest::Interest,
 };
 
-/// Entries that are read or written at once.
+/// Entries that are read or written concurrently.
 const AT_ONCE: usize = 32;
-/// Entries that a listing may have, those among them that were removed lately.
+/// Maximum number of entries in a listing, including those removed recently.
 const LISTED_MAX: usize = 1_000_000;
-/// Events of the log that are read at once.
+/// Limits of one read of the log.
 const READ: ReadLimits = ReadLimits { events_max: 1024, scan_max: 1024 };
-/// How much longer than an entry its record lasts: the clocks of servers differ.
+/// How much longer a record is stored than its entry lasts, because the clocks of servers differ.
 const ENDED_SECONDS: u64 = 60;
 
-/// An entry as it is stored, or the place that the entries of a tenant have reached.
+/// A stored entry, or the place up to which the entries of a tenant are current.
 #[derive(Clone, PartialEq, Message)]
 struct StateRecord {
     #[prost(uint64, tag = "1")]
@@ -118,7 +118,7 @@ impl Shared {
         Ok(page.finish(head.cursor, more))
     }
 
-    /// The end of a tenant's log, as the leader has it.
+    /// The end of a tenant's log, read from the leader.
     async fn end_of(&self, tenant: &Tenant) -> Result<Head, Refusal> {
         let name = self.store.names.log(tenant);
         let mut attempts = Attempts::within(self.config.deadline);
@@ -126,11 +126,11 @@ impl Shared {
         Ok(self.note(tenant, &last, place))
     }
 
-    /// All entries of a tenant at the end of its log. There may be newer ones among them.
+    /// All entries of a tenant at the end of its log. Some may be newer than that.
     pub(super) async fn load_state(&self, tenant: &Tenant, head: Head) -> Result<StateIndex<()>, Refusal> {
         let mut index = StateIndex::default();
         if head.state == 0 {
-            // Nothing before has to be looked at.
+            // Earlier events need not be read.
             self.note_reached(tenant, head.cursor).await.map_err(|error| error.refusal("read"))?;
             return Ok(index);
         }
@@ -160,8 +160,8 @@ impl Shared {
         Ok(index)
     }
 
-    /// Brings the entries up to the newest event of the log that changes the state, if they are not
-    /// there yet.
+    /// Brings the entries up to the newest event of the log that changes the state, unless they are
+    /// current.
     pub(super) async fn bring_state(&self, tenant: &Tenant, head: Head) -> Result<(), Refusal> {
         let (stream, subject) = (self.store.names.records_stream(), self.store.names.state_reached(tenant));
         let failed = |error: StoreError| error.refusal("read");
@@ -180,7 +180,8 @@ impl Shared {
             let page = match self.read(tenant, &Interest::everything(), after, READ).await {
                 Ok(page) => page,
                 Err(Refusal::Reset(_)) => {
-                    // The log does not reach back to there any more: what it has is brought.
+                    // The log no longer reaches back to that place, so all of its events are
+                    // applied.
                     let oldest = self.cursor_at(tenant, 0).await?;
                     if oldest.epoch != head.cursor.epoch || oldest == after {
                         return Err(Refusal::Storage("read"));
@@ -201,7 +202,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes what events change: of each entry the newest.
+    /// Writes the changes of events: for each entry, only the newest.
     async fn write_entries(&self, tenant: &Tenant, events: &[Arc<Event>]) -> Result<(), StoreError> {
         let mut newest: HashMap<(&str, &str), &Arc<Event>> = HashMap::new();
         for event in events {
@@ -229,14 +230,14 @@ impl Shared {
             end => end.map(lasting),
         };
         let extras = Extras { is_removal: change.is_removal, ttl_seconds };
-        // The id is in the payload by now.
+        // The payload already contains the id.
         let stored = stored.map(|stored| StoredEvent { id_field: None, ..stored });
         let record = StateRecord::at(cursor, stored).encode_to_vec();
         let is_newer = |held: &StateRecord| held.epoch == cursor.epoch.number() && held.seq >= cursor.seq;
         self.write_unless(subject, record, extras, is_newer).await
     }
 
-    /// Notes that the entries have reached a place.
+    /// Records the place up to which the entries are current.
     async fn note_reached(&self, tenant: &Tenant, cursor: Cursor) -> Result<(), StoreError> {
         let subject = self.store.names.state_reached(tenant);
         let record = StateRecord::at(cursor, None).encode_to_vec();
@@ -244,7 +245,7 @@ impl Shared {
         self.write_unless(subject, record, Extras::default(), is_further).await
     }
 
-    /// Writes a record, unless the one that is there makes it needless.
+    /// Writes a record, unless the stored one makes the write unnecessary.
     async fn write_unless(
         &self,
         subject: String,
@@ -257,7 +258,7 @@ impl Shared {
         loop {
             let held = self.store.last(&stream, &subject).await?;
             let place = held.as_ref().map_or(0, |held| held.place);
-            // The mark of one that has ended holds nothing.
+            // The mark of an expired record has no content.
             if held.is_some_and(|held| StateRecord::read(held).is_ok_and(|held| is_needless(&held))) {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
-//! Appends that one server does for another. When several servers append to one tenant, each write
-//! of one makes those of the others fail. So the others send what they have to one of them, which
-//! all of them choose alike.
+//! Appends that one server performs for another. When several servers append to one tenant, each
+//! write makes the writes of the others fail. So all of them choose the same server, and the others
+//! send it their batches.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::{
     event::Draft,
 };
 
-/// Batches of other servers that are appended at once.
+/// Batches of other servers that are appended concurrently.
 const AT_ONCE: usize = 256;
 
-/// A batch that another server is to append.
+/// A batch for another server to append.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Forward {
     #[prost(string, tag = "1")]
@@ -27,17 +27,17 @@ pub(super) struct Forward {
     pub(super) events: Vec<FrameEvent>,
 }
 
-/// What became of a [`Forward`].
+/// The outcome of a [`Forward`].
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Forwarded {
     #[prost(enumeration = "Outcome", tag = "1")]
     pub(super) outcome: i32,
-    /// One per event, if they were appended.
+    /// One answer per event, if the batch was appended.
     #[prost(message, repeated, tag = "2")]
     pub(super) answers: Vec<ForwardedAnswer>,
 }
 
-/// What became of one event.
+/// The answer for one event.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ForwardedAnswer {
     #[prost(string, tag = "1")]
@@ -53,10 +53,10 @@ pub(super) struct ForwardedAnswer {
 /// Whether a batch was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 pub(super) enum Outcome {
-    /// Perhaps.
+    /// It may have been appended.
     Unknown = 0,
     Appended = 1,
-    /// Certainly not; the sender can append it.
+    /// It was certainly not appended; the sender may append it.
     Refused = 2,
 }
 
@@ -78,7 +78,7 @@ impl ForwardedAnswer {
     }
 }
 
-/// Appends what other servers send, until the engine closes.
+/// Appends batches of other servers until the engine closes.
 pub(super) async fn serve(shared: Arc<Shared>, mut requests: async_nats::Subscriber) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     loop {
@@ -112,7 +112,7 @@ async fn answer(shared: &Arc<Shared>, payload: bytes::Bytes) -> Forwarded {
     }
 }
 
-/// What is to be appended; `None` if this server cannot read it.
+/// The batch to append; `None` if this server cannot read it.
 fn drafts(shared: &Shared, payload: bytes::Bytes) -> Option<(Tenant, Vec<Draft>)> {
     let forward = Forward::decode(payload).ok()?;
     let tenant = Tenant::new(&forward.tenant).ok()?;

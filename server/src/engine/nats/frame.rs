@@ -16,13 +16,13 @@ pub(super) struct Frame {
     /// The seq of the first event.
     #[prost(uint64, tag = "2")]
     pub(super) first: u64,
-    /// Random; tells this frame apart from any other with the same seqs.
+    /// Random; distinguishes this frame from any other with the same seqs.
     #[prost(fixed64, tag = "3")]
     pub(super) tag: u64,
-    /// The tag of the frame before; 0 in the first.
+    /// The tag of the previous frame; 0 in the first.
     #[prost(fixed64, tag = "4")]
     pub(super) previous: u64,
-    /// When it was appended, in milliseconds of the appending server's clock.
+    /// The time of the append, in milliseconds of the appending server's clock.
     #[prost(uint64, tag = "5")]
     pub(super) millis: u64,
     /// The cost of all events of the log up to the end of this frame, in bytes.
@@ -30,7 +30,7 @@ pub(super) struct Frame {
     pub(super) bytes: u64,
     #[prost(message, repeated, tag = "7")]
     pub(super) events: Vec<FrameEvent>,
-    /// The server that has appended it.
+    /// The server that appended it.
     #[prost(string, tag = "8")]
     pub(super) server: String,
     /// The seq of the newest event of the log that changes the state; 0 if there is none.
@@ -47,8 +47,9 @@ pub(super) struct FrameEvent {
     pub(super) idempotency_key: String,
 }
 
-/// Ephemeral events on their way between servers. Those that were appended together with stored ones
-/// are published before the frame of these. All wait on other servers for what comes before them.
+/// Ephemeral events sent between servers. Those that were appended together with stored events are
+/// published before the frame of the stored events. Other servers hold them until the preceding
+/// events arrive.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Passing {
     /// The server that publishes them.
@@ -56,10 +57,10 @@ pub(super) struct Passing {
     pub(super) server: String,
     #[prost(message, repeated, tag = "2")]
     pub(super) events: Vec<PassingEvent>,
-    /// The tag of the frame that they belong to; 0 if there is none.
+    /// The tag of their frame; 0 if they have none.
     #[prost(fixed64, tag = "3")]
     pub(super) frame: u64,
-    /// Where they belong to no frame: the seq of the last stored event before them.
+    /// If they have no frame: the seq of the last stored event before them.
     #[prost(uint64, tag = "4")]
     pub(super) seq: u64,
 }
@@ -71,7 +72,7 @@ pub(super) struct PassingEvent {
     pub(super) id: String,
     #[prost(message, required, tag = "2")]
     pub(super) event: StoredEvent,
-    /// How many events of the frame come before it.
+    /// Number of events of the frame before it.
     #[prost(uint32, tag = "3")]
     pub(super) after: u32,
 }
@@ -82,7 +83,7 @@ pub(super) struct Head {
     /// The stream's sequence number of the last frame.
     pub(super) place: u64,
     pub(super) cursor: Cursor,
-    /// The cost of all events that were ever in the log.
+    /// The cost of all events ever appended to the log.
     pub(super) bytes: u64,
     /// When the last frame was appended.
     pub(super) millis: u64,
@@ -107,12 +108,12 @@ impl Frame {
         if frame.first == 0 || frame.tag == 0 { Err(StoreError::Damaged) } else { Ok(frame) }
     }
 
-    /// The seq of the last event, or of the event before a frame without any.
+    /// The seq of the last event. For a frame without events, the seq before it.
     pub(super) fn last(&self) -> u64 {
         self.first.saturating_add(self.events.len() as u64).saturating_sub(1)
     }
 
-    /// The place just after an event of this frame.
+    /// The cursor just after an event of this frame.
     pub(super) fn cursor(&self, seq: u64) -> Cursor {
         Cursor { epoch: Epoch::kept(self.epoch), seq, tag: self.tag }
     }
@@ -122,7 +123,7 @@ impl Frame {
         Head { place, cursor, bytes, millis, state }
     }
 
-    /// Whether it is the next one after the end of a log.
+    /// Whether it directly follows the end of a log.
     pub(super) fn follows(&self, end: Cursor) -> bool {
         self.epoch == end.epoch.number() && self.first == end.seq + 1 && self.previous == end.tag
     }

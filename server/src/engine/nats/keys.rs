@@ -1,4 +1,5 @@
-//! The idempotency keys of a log. Exact for whoever has seen the whole log and appends to its end.
+//! The idempotency keys of a log. They are exact for a server that has read the whole log and
+//! appends to its end.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,9 +12,9 @@ use crate::{config::Limits, engine::Receipt};
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     receipts: HashMap<String, Receipt>,
-    /// Keys by age in milliseconds since 1970; each is in `receipts`.
+    /// Keys by age, in milliseconds since 1970. Each of them is in `receipts`.
     ages: VecDeque<(u64, String)>,
-    /// Every key of the log that is not too old is there.
+    /// Whether it has every key of the log that is not too old.
     pub(super) is_complete: bool,
 }
 
@@ -28,7 +29,7 @@ impl Keys {
         }
     }
 
-    /// Removes keys that are too old or too many.
+    /// Removes keys that are too old or exceed the limit.
     pub(super) fn trim(&mut self, now_millis: u64, limits: &Limits) {
         let oldest = now_millis.saturating_sub(millis(limits.idempotency_age_max));
         while let Some((time, key)) = self.ages.front() {

@@ -1,6 +1,6 @@
-//! A tenant's log as this server uses it: one task per tenant that appends, and feeds the tenant's
-//! followers. It applies frames strictly in order, whoever has written them; when it cannot tell
-//! what comes next, it asks the leader.
+//! A tenant's log as this server uses it: one task per tenant that appends events and feeds the
+//! tenant's followers. It applies frames strictly in order, no matter which server wrote them. When
+//! it cannot determine the next frame, it asks the leader.
 
 mod append;
 mod catch_up;
@@ -34,37 +34,37 @@ use crate::{
     event::{Draft, Event},
 };
 
-/// How long a task without followers stays after the last append.
+/// How long a task without followers lives after the last append.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// How soon the end of the log is compared with the leader's after subscribing, when the
-/// subscription may not have reached every server yet, and later when nothing arrives.
+/// When the end of the log is compared with the leader's: soon after subscribing, because the
+/// subscription may not have reached every server yet; and later, when nothing arrives.
 const CHECK_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Announced frames that wait while the task asks the leader; their tags are still known then.
+/// Announced frames that wait while the task asks the leader. The task still knows their tags then.
 const ANNOUNCED_MAX: usize = TAGS_MAX / 2;
-/// How long a task waits for the announcement of what another server has appended for it.
+/// How long a task waits for the announcement of events that another server appended for it.
 const ANNOUNCED_AFTER: Duration = Duration::from_millis(50);
-/// Tags of own and applied frames whose announcements may still come.
+/// Tags of own and applied frames whose announcements may still arrive.
 const TAGS_MAX: usize = 64;
 
-/// What a task is asked for.
+/// A request to a task.
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Waiting),
     Follow(oneshot::Sender<Followed>),
 }
 
-/// Where a feed begins, and the feed.
+/// The cursor at which a feed begins, and the feed.
 pub(super) type Followed = Result<(Cursor, Feed<Arc<Event>>), Refusal>;
 
-/// Drafts that wait for their place.
+/// Drafts that wait to be appended.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) drafts: Vec<Draft>,
     pub(super) answer: oneshot::Sender<Result<Vec<Appended>, Refusal>>,
-    /// The share of the engine's queue that it takes.
+    /// Their share of the engine's queue.
     pub(super) _share: Option<OwnedSemaphorePermit>,
     pub(super) bytes: usize,
-    /// Another server has sent it.
+    /// Whether another server sent them.
     pub(super) is_forwarded: bool,
 }
 
@@ -75,37 +75,37 @@ pub(super) struct Log {
     tenant: Tenant,
     name: LogName,
     commands: mpsc::Receiver<Command>,
-    /// The command that did not fit into the frame before.
+    /// The command that did not fit into the previous frame.
     next: Option<Command>,
-    /// The end of the log as far as it is known.
+    /// The end of the log, if known.
     head: Option<Head>,
-    /// Nothing has happened that would make the known end doubtful.
+    /// False once something has made the known end doubtful.
     is_sure: bool,
-    /// When the end was last confirmed by the log.
+    /// When the log last confirmed its end.
     contact_at: Instant,
     keys: Keys,
-    /// The state after the known end of the log, once it was loaded.
+    /// The state at the known end of the log, once loaded.
     state: Option<StateIndex<()>>,
     /// The frame that is being written.
     attempt: Option<Attempt>,
     followers: Vec<FeedSender<Arc<Event>>>,
     watch: Option<Subscriber>,
-    /// Other servers append to this log as well.
+    /// Whether other servers append to this log as well.
     is_contended: bool,
     writers: Writers,
     recent_tags: VecDeque<u64>,
-    /// Ephemeral events that other servers are to get.
+    /// Ephemeral events to send to other servers.
     passing: Vec<PassingEvent>,
-    /// Ephemeral events of other servers whose frame has not come yet.
+    /// Ephemeral events of other servers whose frame has not arrived yet.
     held: Held,
-    /// Announced frames that have arrived and are not looked at yet.
+    /// Announced frames that have arrived and were not processed yet.
     announced: VecDeque<Message>,
     used_at: Instant,
     check_after: Duration,
     check_at: Instant,
 }
 
-/// What happens next.
+/// The next step of the task.
 enum Next {
     Command(Option<Command>),
     Message(Option<Message>),
@@ -144,7 +144,7 @@ impl Log {
         }
     }
 
-    /// Serves until it is idle or the engine closes; what waits then is served first.
+    /// Runs until it is idle or the engine closes; waiting commands are served first.
     pub(super) async fn run(mut self) {
         let mut losses = self.shared.losses.clone();
         losses.mark_unchanged();
@@ -208,7 +208,7 @@ impl Log {
         Ok((head.cursor, feed))
     }
 
-    /// The end of the log; asks the leader if it is not known for sure.
+    /// The end of the log; asks the leader unless the known end is certain.
     async fn end(&mut self, attempts: &mut Attempts, what: &'static str) -> Result<Head, Refusal> {
         loop {
             match self.head {
@@ -218,7 +218,7 @@ impl Log {
         }
     }
 
-    /// Hears of every frame from now on, if it does not yet.
+    /// Subscribes to the announcements of frames, unless already subscribed.
     async fn subscribe(&mut self) {
         if self.watch.is_some() {
             return;
@@ -236,7 +236,7 @@ impl Log {
         self.check_at = self.check_at.min(Instant::now() + CHECK_AFTER.0);
     }
 
-    /// Compares the end of the log with the leader's; true when the task is of no more use.
+    /// Compares the end of the log with the leader's; true if the task is no longer needed.
     async fn check(&mut self) -> bool {
         self.followers.retain(|follower| !follower.is_closed());
         if self.followers.is_empty() && !self.is_contended {
@@ -256,7 +256,7 @@ impl Log {
         false
     }
 
-    /// Takes what was announced: a frame, or ephemeral events of another server.
+    /// Processes an announcement: a frame, or ephemeral events of another server.
     async fn take(&mut self, message: Message) {
         if message.headers.is_none() {
             return self.take_ephemeral(message.payload);
@@ -285,8 +285,8 @@ impl Log {
         }
     }
 
-    /// Takes announcements until an event of the log is known here, so that what is appended next
-    /// comes after it for followers too.
+    /// Processes announcements until an event of the log is known here, so that followers also see
+    /// later appends after it.
     async fn reach(&mut self, seq: u64) {
         let until = Instant::now() + ANNOUNCED_AFTER;
         let is_behind = |log: &Self| log.head.is_none_or(|head| head.cursor.seq < seq);
@@ -301,7 +301,7 @@ impl Log {
         }
     }
 
-    /// Learns from the leader what was missed.
+    /// Reads missed frames from the leader.
     async fn recover(&mut self) {
         let mut attempts = Attempts::within(self.shared.config.request_timeout);
         if self.end(&mut attempts, "read").await.is_err() {
@@ -309,7 +309,7 @@ impl Log {
         }
     }
 
-    /// Hands on ephemeral events of another server.
+    /// Forwards ephemeral events of another server to followers.
     fn pass_on(&mut self, passing: Passing) {
         if passing.server == self.shared.server.as_str() || self.followers.is_empty() {
             return;
@@ -334,8 +334,8 @@ impl Log {
         }
     }
 
-    /// Takes the ephemeral events that have been announced by now. Of frames, those after a place
-    /// wait; the others will be read.
+    /// Takes the ephemeral events that have been announced so far. Announced frames after `place`
+    /// stay in the queue; earlier ones will be read from the log.
     fn take_passing(&mut self, place: u64) {
         let is_later =
             |message: &Message| Entry::of_message(message.clone()).is_some_and(|e| e.place > place);
@@ -377,7 +377,7 @@ impl Log {
     }
 }
 
-/// The next message, never if there is no subscription.
+/// The next message; pending forever if there is no subscription.
 async fn receive(announced: &mut VecDeque<Message>, watch: &mut Option<Subscriber>) -> Option<Message> {
     if let Some(message) = announced.pop_front() {
         return Some(message);
@@ -388,7 +388,7 @@ async fn receive(announced: &mut VecDeque<Message>, watch: &mut Option<Subscribe
     }
 }
 
-/// A message that has arrived. Looks also when the task has used up its turn.
+/// A message that has arrived. Also checks if the task has used up its scheduling budget.
 fn ready(announced: &mut VecDeque<Message>, watch: &mut Option<Subscriber>) -> Option<Message> {
     tokio::task::unconstrained(receive(announced, watch)).now_or_never().flatten()
 }

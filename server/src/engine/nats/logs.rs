@@ -1,4 +1,4 @@
-//! The tasks of the tenants that are in use, and the way to them.
+//! The tasks of tenants in use, and how commands reach them.
 
 use std::{
     collections::HashMap,
@@ -14,23 +14,23 @@ use super::{
 };
 use crate::{config::Limits, engine::Appended, error::Refusal, event::Draft};
 
-/// Commands that wait for the task of one tenant; more wait outside.
+/// Commands in the queue of one tenant's task; further commands wait until there is space.
 const COMMANDS_MAX: usize = 1024;
-/// Bytes of drafts that wait, of all tenants.
+/// Bytes of waiting drafts of all tenants.
 const QUEUE_BYTES_MAX: u32 = 64 << 20;
-/// What a frame needs beside its events, and a message beside its payload, in bytes.
+/// Overhead of a frame besides its events, and of a message besides its payload, in bytes.
 const FRAME_EXTRA_BYTES: usize = 4096;
 
-/// What the largest batch may need beside its payloads, in bytes.
+/// Overhead of the largest batch besides its payloads, in bytes.
 const BATCH_EXTRA_BYTES: usize = 128 << 10;
 
-/// The bytes of a message that the NATS servers must take: a full frame, or a batch that has grown as
-/// large and gets one more event.
+/// The message size that the NATS servers must accept: a full frame, or a batch of that size with
+/// one more event.
 pub(super) const fn payload_bytes(limits: &Limits) -> usize {
     log::FRAME_BYTES_MAX.saturating_add(limits.event_bytes_max).saturating_add(BATCH_EXTRA_BYTES)
 }
 
-/// Tasks by tenant. The lock is short.
+/// Tasks by tenant. The lock is held only briefly.
 #[derive(Debug)]
 pub(super) struct Logs {
     tasks: Mutex<HashMap<Tenant, mpsc::Sender<Command>>>,
@@ -42,13 +42,13 @@ impl Logs {
         Self { tasks: Mutex::default(), queue: Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize)) }
     }
 
-    /// Bytes of drafts that wait, and how many may.
+    /// Bytes of waiting drafts, and their maximum.
     pub(super) fn waiting_bytes(&self) -> (usize, usize) {
         let max = QUEUE_BYTES_MAX as usize;
         (max - self.queue.available_permits().min(max), max)
     }
 
-    /// The tenants that have a task.
+    /// Tenants that have a task.
     pub(super) fn tenants(&self) -> Vec<Tenant> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.retain(|_, task| !task.is_closed());
@@ -56,7 +56,7 @@ impl Logs {
     }
 }
 
-/// The task of a tenant.
+/// The task of a tenant, started if there is none.
 fn task(shared: &Arc<Shared>, tenant: &Tenant) -> Result<mpsc::Sender<Command>, Refusal> {
     if shared.cancel.is_cancelled() {
         return Err(Refusal::Shutdown);
@@ -72,18 +72,18 @@ fn task(shared: &Arc<Shared>, tenant: &Tenant) -> Result<mpsc::Sender<Command>, 
     Ok(sender)
 }
 
-/// Hands a command to the task of a tenant.
+/// Sends a command to the task of a tenant.
 async fn command(shared: &Arc<Shared>, tenant: &Tenant, mut command: Command) -> Result<(), Refusal> {
     loop {
         match task(shared, tenant)?.send(command).await {
             Ok(()) => return Ok(()),
-            // The task has just become idle; there will be another one.
+            // The task has just ended because it was idle; the next attempt starts another one.
             Err(mpsc::error::SendError(returned)) => command = returned,
         }
     }
 }
 
-/// Appends drafts; those of another server are not sent on.
+/// Appends drafts here; batches of another server are not forwarded again.
 pub(super) async fn append_here(
     shared: &Arc<Shared>,
     tenant: &Tenant,

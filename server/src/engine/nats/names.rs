@@ -1,5 +1,5 @@
-//! Names of subjects and streams. Texts of callers become single tokens, so that no tenant or key
-//! can reach the subjects of another.
+//! Names of subjects and streams. Text from callers becomes a single token, so that no tenant or
+//! key can reach the subjects of another.
 
 use std::fmt::Write as _;
 
@@ -12,17 +12,17 @@ use crate::engine::{ServerId, Space};
 pub(super) struct Names {
     prefix: String,
     partitions: u32,
-    /// Where the JetStream API is.
+    /// The subject prefix of the JetStream API.
     api: String,
 }
 
-/// Where the log of a tenant is.
+/// The names of a tenant's log.
 #[derive(Debug, Clone)]
 pub(super) struct LogName {
     pub(super) stream: String,
-    /// Where frames are published.
+    /// The subject on which frames are published.
     pub(super) subject: String,
-    /// Where frames are announced, and ephemeral events published.
+    /// The subject on which frames are announced and ephemeral events are published.
     pub(super) feed: String,
 }
 
@@ -90,7 +90,7 @@ impl Names {
         format!("{}.k.>", self.prefix)
     }
 
-    /// Where an idempotency key of an ephemeral event is.
+    /// The subject of an idempotency key of an ephemeral event.
     pub(super) fn key(&self, tenant: &Tenant, key: &str) -> String {
         format!("{}.k.{}.{}", self.prefix, token(tenant.as_str()), token(key))
     }
@@ -99,7 +99,7 @@ impl Names {
         format!("{}.t.>", self.prefix)
     }
 
-    /// The stream of a space, and the beginning of its subjects.
+    /// The stream of a space, and the prefix of its subjects.
     pub(super) fn space(&self, space: &Space) -> (String, String) {
         let prefix = &self.prefix;
         match space {
@@ -112,22 +112,22 @@ impl Names {
         }
     }
 
-    /// The beginning of the subjects of a room's entries of the state.
+    /// The prefix of the subjects of a room's state entries.
     pub(super) fn state_of_room(&self, tenant: &Tenant, room: &str) -> String {
         format!("{}.r.s.{}.{}.", self.prefix, token(tenant.as_str()), token(room))
     }
 
-    /// The subjects of all entries of a tenant's state.
+    /// The subjects of all state entries of a tenant.
     pub(super) fn state_of_tenant(&self, tenant: &Tenant) -> String {
         format!("{}.r.s.{}.>", self.prefix, token(tenant.as_str()))
     }
 
-    /// Where it says how far the log is in a tenant's state.
+    /// The subject of the place up to which a tenant's state entries are current.
     pub(super) fn state_reached(&self, tenant: &Tenant) -> String {
         format!("{}.r.w.{}", self.prefix, token(tenant.as_str()))
     }
 
-    /// Where signals to one server, or to all, are published.
+    /// The subject of signals to one server, or to all.
     pub(super) fn signals(&self, to: Option<&ServerId>) -> String {
         match to {
             Some(server) => format!("{}.s.{}", self.prefix, token(server.as_str())),
@@ -135,7 +135,7 @@ impl Names {
         }
     }
 
-    /// Where a server gets appends of other servers.
+    /// The subject on which a server receives appends of other servers.
     pub(super) fn forwards(&self, server: &ServerId) -> String {
         format!("{}.f.{}", self.prefix, token(server.as_str()))
     }
@@ -145,7 +145,7 @@ impl Names {
     }
 }
 
-/// A text as one token of a subject. The empty text becomes `=`.
+/// Encodes text as one token of a subject. Empty text becomes `=`.
 pub(super) fn token(text: &str) -> String {
     let mut token = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -158,7 +158,7 @@ pub(super) fn token(text: &str) -> String {
     if token.is_empty() { "=".into() } else { token }
 }
 
-/// The text of a token; `None` if none has become it.
+/// The text of a token; `None` if the token encodes no text.
 pub(super) fn text(token: &str) -> Option<String> {
     if token == "=" {
         return Some(String::new());

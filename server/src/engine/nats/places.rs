@@ -1,5 +1,5 @@
-//! Where recent frames are in their streams, so that most reads need no search. Only a hint: what
-//! is found is checked against the cursor.
+//! The places of recent frames in their streams, so that most reads need no search. They are only a
+//! hint: the frame found is checked against the cursor.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,12 +8,12 @@ use std::{
 
 use fanfare_proto::room::Tenant;
 
-/// Frames per tenant whose places are remembered.
+/// Maximum number of remembered frames per tenant.
 const FRAMES_MAX: usize = 512;
-/// Frames of all tenants whose places are remembered: about 100 bytes each.
+/// Maximum number of remembered frames of all tenants: about 100 bytes each.
 const FRAMES_TOTAL_MAX: usize = 262_144;
 
-/// Places by tenant and first seq. The lock is short.
+/// Places by tenant and first seq. The lock is held only briefly.
 #[derive(Debug, Default)]
 pub(super) struct Places(Mutex<Known>);
 
@@ -28,7 +28,7 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers where the frame is that begins with this seq.
+    /// Stores the place of the frame that begins with this seq.
     pub(super) fn insert(&self, tenant: &Tenant, first: u64, place: u64) {
         let mut known = self.lock();
         if known.count >= FRAMES_TOTAL_MAX {
@@ -43,12 +43,12 @@ impl Places {
         known.count += growth;
     }
 
-    /// Where the last known frame is that begins with this seq or before.
+    /// The place of the last known frame that begins at or before this seq.
     pub(super) fn before(&self, tenant: &Tenant, seq: u64) -> Option<u64> {
         self.lock().tenants.get(tenant)?.range(..=seq).next_back().map(|(_, place)| *place)
     }
 
-    /// Forgets what is known of a tenant, whose log has another history.
+    /// Removes all places of a tenant whose log has a different history.
     pub(super) fn forget(&self, tenant: &Tenant) {
         let mut known = self.lock();
         let count = known.tenants.remove(tenant).map_or(0, |places| places.len());

@@ -1,5 +1,6 @@
-//! Reads of the log: where a cursor is in its stream, whether it is of the same history, and what
-//! comes after it. The end comes from the leader; what is before it may come from any replica.
+//! Reads of the log: finds a cursor's place in its stream, checks that it belongs to the same
+//! history, and returns the events after it. The end comes from the leader; earlier frames may come
+//! from any replica.
 
 use fanfare_proto::{cursor::Cursor, room::Tenant};
 
@@ -15,10 +16,10 @@ use crate::{
     interest::Interest,
 };
 
-/// Frames that are read at once: at first, and at most. They may be large, and most readers only want
-/// to know whether the log goes on where they are.
+/// Frames per read: the first one, and the maximum. Frames may be large, and most readers only need
+/// to know whether the log has anything after their cursor.
 const FRAMES_AT_ONCE: (usize, usize) = (4, 64);
-/// When so few places are left, they are read one after the other.
+/// Once a search is down to this many places, they are read one after the other.
 const PLACES_LEFT: u64 = 32;
 
 impl Shared {
@@ -50,7 +51,7 @@ impl Shared {
                     }
                     return outcome;
                 }
-                // The places that are remembered may be those of another history.
+                // The remembered places may belong to a different history.
                 Ok(None) if is_hinted => is_hinted = false,
                 Ok(None) => return Err(Refusal::Reset(head.cursor)),
                 Err(error) => {
@@ -72,7 +73,7 @@ impl Shared {
             let scan = Scan { shared: self, tenant, name: &name, interest: &interest, head, is_hinted: true };
             match scan.cursor_at(seq).await {
                 Ok(Some(cursor)) => return Ok(cursor),
-                // The places that are remembered may be those of another history.
+                // The remembered places may belong to a different history.
                 Ok(None) => self.places.forget(tenant),
                 Err(error) if !error.is_passing() => return Err(error.refusal("read")),
                 Err(_) => {}
@@ -91,7 +92,7 @@ struct Scan<'a> {
     name: &'a LogName,
     interest: &'a Interest,
     head: Head,
-    /// Places that are remembered are used.
+    /// Whether remembered places are used.
     is_hinted: bool,
 }
 
@@ -100,13 +101,13 @@ impl Scan<'_> {
         let store = &self.shared.store;
         let entries = store.read(&self.name.stream, &self.name.subject, Start::Place(place), count).await?;
         if entries.is_empty() {
-            // The end is further on: a replica answered that does not have it yet.
+            // The end is further on: the replica that answered does not have it yet.
             return Err(StoreError::Unavailable("a replica lags behind".into()));
         }
         Ok(entries)
     }
 
-    /// A page, or why there is none; `None` if the log does not continue the cursor.
+    /// A page, or the reason why there is none; `None` if the log does not continue the cursor.
     async fn run(
         &self,
         after: Cursor,
@@ -125,7 +126,7 @@ impl Scan<'_> {
                     continue;
                 }
                 if !frame.continues(cursor) {
-                    // What comes next was removed meanwhile.
+                    // The next frames were removed meanwhile.
                     let page = Page { events, cursor, more: true };
                     return Ok((scanned > 0).then_some(Ok(page)));
                 }
@@ -140,7 +141,7 @@ impl Scan<'_> {
                         match self.shared.event(self.tenant, cursor, stored) {
                             Ok(event) => events.push(event),
                             Err(refusal) if events.is_empty() => return Ok(Some(Err(refusal))),
-                            // What comes before it is read first.
+                            // The events before it are returned first.
                             Err(_) => return Ok(Some(Ok(Page { events, cursor: before, more: true }))),
                         }
                     }
@@ -154,7 +155,7 @@ impl Scan<'_> {
         Ok(Some(Ok(Page { events, cursor, more: false })))
     }
 
-    /// The cursor at a seq, or the nearest to it; `None` if the frames do not lead there.
+    /// The cursor at a seq, or at the nearest one; `None` if the frames do not lead there.
     async fn cursor_at(&self, seq: u64) -> Result<Option<Cursor>, StoreError> {
         let end = self.head.cursor;
         if seq >= end.seq {
@@ -168,10 +169,10 @@ impl Scan<'_> {
                 if frame.epoch != end.epoch.number() {
                     return Ok(None);
                 }
-                // The first frame of a log holds no events: it is the place before them.
+                // The first frame of a log holds no events: it marks the beginning of the log.
                 let is_start = frame.events.is_empty() && frame.last() == seq;
                 if frame.first > seq && !is_start {
-                    // It is the oldest one, or the one after the seq.
+                    // This frame is the oldest, or begins just after the seq.
                     let before = frame.first.saturating_sub(1);
                     return Ok(Some(Cursor { seq: before, tag: frame.previous, ..end }));
                 }

@@ -1,7 +1,7 @@
-//! Records: the last message of a subject, replaced by compare-and-set. A removed record is a
-//! message too, which expires later; a record that expires leaves one. So revisions, which are
-//! places in the stream, grow with every change. A feed ends at the newest value of each record; it
-//! may leave out a value that was replaced at once.
+//! Records: the last message of a subject, replaced by compare-and-set. A removed record is also a
+//! message, which expires later; an expired record leaves such a message too. So revisions, which
+//! are places in the stream, grow with every change. A feed always delivers the newest value of
+//! each record; it may skip a value that is replaced quickly.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,11 +26,11 @@ use crate::{
     error::Refusal,
 };
 
-/// How often a silent feed hears that it is alive. Two of them missing end it.
+/// The interval of heartbeats on an idle feed. The feed ends after two missing heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long NATS keeps the consumer of a feed that has gone.
+/// How long NATS retains the consumer of a feed that has gone.
 const CONSUMER_IDLE: Duration = Duration::from_secs(30);
-/// Records that a snapshot may have.
+/// Maximum number of records in a snapshot.
 const SNAPSHOT_MAX: usize = 1_000_000;
 
 impl Shared {
@@ -70,7 +70,7 @@ impl Shared {
         self.replace_at(&stream, format!("{start}{}", token(key)), replacement).await
     }
 
-    /// Replaces what a subject of a stream of records has.
+    /// Replaces the record of a subject in a stream.
     pub(super) async fn replace_at(
         &self,
         stream: &str,
@@ -109,7 +109,7 @@ impl Shared {
             };
         let mut place = write(replacement.expected).await?;
         if place.is_none() && replacement.expected == 0 {
-            // There is no record, but perhaps the mark of one.
+            // There is no record, but there may be the mark of a removed one.
             let last = self.store.last(stream, &subject).await?;
             if let Some(mark) = last.filter(|entry| entry.is_removal) {
                 place = write(mark.place).await?;
@@ -167,17 +167,17 @@ impl Shared {
     }
 }
 
-/// What follows a snapshot of records.
+/// Reads the changes after a snapshot of records.
 #[allow(missing_debug_implementations, reason = "the messages have none")]
 pub(super) struct Reader {
     messages: push::Messages,
     prefix: String,
-    /// Messages that have arrived.
+    /// Number of messages that have arrived.
     seen: u64,
 }
 
 impl Reader {
-    /// The next change; `None` when one was missed, or might have been.
+    /// The next change; `None` if one was missed, or might have been.
     async fn next(&mut self) -> Option<Record> {
         let message = match self.messages.next().await? {
             Ok(message) => message,
@@ -199,7 +199,7 @@ impl Reader {
         Some(Record { key: key.into(), value, revision: place })
     }
 
-    /// Feeds changes to a follower until it or the feed has gone.
+    /// Feeds changes to a follower until the follower or the feed ends.
     pub(super) async fn run(mut self, sender: FeedSender<Record>, shared: Arc<Shared>) {
         let mut losses = shared.losses.clone();
         losses.mark_unchanged();
@@ -234,7 +234,8 @@ fn record(key: &str, value: Bytes, revision: u64) -> Record {
     Record { key: key.into(), value: Some(value), revision }
 }
 
-/// The newest of each key that is not removed: a record may change while the snapshot is read.
+/// The newest value of each key that is not removed: a record may change while the snapshot is
+/// read.
 fn latest(records: Vec<Record>) -> Vec<Record> {
     let mut newest = std::collections::HashMap::new();
     for record in records {
@@ -243,7 +244,7 @@ fn latest(records: Vec<Record>) -> Vec<Record> {
     newest.into_values().filter(|record| record.value.is_some()).collect()
 }
 
-/// NATS counts in whole seconds.
+/// Rounds up, because NATS counts in whole seconds.
 fn whole_seconds(ttl: Duration) -> u64 {
     let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
     seconds.max(1)

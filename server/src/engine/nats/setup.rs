@@ -1,4 +1,4 @@
-//! The streams that the engine needs: created where they are missing, checked where they exist.
+//! The streams that the engine needs: missing ones are created, existing ones are checked.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use super::{
     store::Store,
 };
 
-/// How many streams are set up at once.
+/// Streams that are set up concurrently.
 const AT_ONCE: usize = 4;
-/// How long a cluster that has just started may take to agree on its leaders.
+/// How long a cluster that has just started may take to elect its leaders.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How long the removal of a record stays visible to those who follow records.
+/// How long the removal of a record stays visible to followers of records.
 pub(super) const REMOVAL_SECONDS: u64 = 3600;
-/// Bytes of idempotency keys of ephemeral events, of all tenants.
+/// Maximum size of the idempotency keys of ephemeral events of all tenants, in bytes.
 const KEYS_BYTES_MAX: i64 = 64 << 20;
-/// Where a stream says over how many partitions tenants are spread.
+/// The metadata key for the number of partitions over which tenants are spread.
 const PARTITIONS: &str = "fanfare-partitions";
-/// Where a stream says which form its entries have.
+/// The metadata key for the format of a stream's entries.
 const FORMAT: &str = "fanfare-format";
 const FORMAT_NOW: &str = "1";
 
@@ -41,7 +41,7 @@ fn streams(store: &Store, config: &NatsConfig) -> Vec<Config> {
     streams
 }
 
-/// Creates the stream of this name if it has gone.
+/// Creates the stream of this name if it no longer exists.
 pub(super) async fn restore(
     store: &Store,
     config: &NatsConfig,
@@ -66,8 +66,8 @@ fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
         max_consumers: -1,
         max_message_size: -1,
         allow_direct: true,
-        // A stream that is deleted and created again does not give a place twice: a server that
-        // knows a place of the old one cannot take it for one of the new one.
+        // A stream that is deleted and created again must not assign a place twice. So a server
+        // that knows a place of the old stream never mistakes it for one of the new stream.
         first_sequence: Some(now_micros()),
         ..Config::default()
     };
@@ -75,8 +75,8 @@ fn base(config: &NatsConfig, name: String, subjects: String) -> Config {
     stream
 }
 
-/// One partition of the logs. It never removes anything by itself: a quiet tenant would lose the
-/// last entry, and with it epoch, seq and tag.
+/// One partition of the logs. The stream never removes messages by itself: a quiet tenant would
+/// lose its last entry, and with it the epoch, seq and tag.
 fn log(store: &Store, config: &NatsConfig, partition: u32) -> Config {
     let subjects = store.names.log_subjects(partition);
     let mut stream = base(config, store.names.log_stream(partition), subjects.clone());
@@ -101,7 +101,8 @@ fn leases(store: &Store, config: &NatsConfig) -> Config {
     of_records(stream)
 }
 
-/// Idempotency keys of ephemeral events, which are in no log. The oldest go first when they are many.
+/// Idempotency keys of ephemeral events, which are in no log. If there are too many, the oldest are
+/// removed first.
 fn keys(store: &Store, config: &NatsConfig) -> Config {
     Config {
         storage: StorageType::Memory,
@@ -113,7 +114,7 @@ fn keys(store: &Store, config: &NatsConfig) -> Config {
     }
 }
 
-/// One message per subject, which may expire; then a mark stands in its place for a while.
+/// One message per subject, which may expire; a mark then replaces it for a while.
 fn of_records(stream: Config) -> Config {
     Config {
         max_messages_per_subject: 1,
@@ -124,7 +125,7 @@ fn of_records(stream: Config) -> Config {
     }
 }
 
-/// Creates a stream, or checks the one that exists, until time is up.
+/// Creates a stream, or checks the existing one, until time is up.
 async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(), String> {
     let mut is_first = true;
     loop {
@@ -139,7 +140,7 @@ async fn ensure(store: &Store, want: Config, mut attempts: Attempts) -> Result<(
     }
 }
 
-/// The inner error may pass.
+/// The inner error may be temporary.
 async fn ensure_once(store: &Store, want: &Config) -> Result<Result<(), String>, String> {
     match store.context.get_stream(&want.name).await {
         Ok(stream) => return check(want, &stream.cached_info().config).map(Ok),
@@ -154,7 +155,7 @@ async fn ensure_once(store: &Store, want: &Config) -> Result<Result<(), String>,
             Ok(Ok(()))
         }
         Err(error) => match error.kind() {
-            // That of another server which has created it in the meantime is checked next.
+            // If another server has created the stream meanwhile, that one is checked next.
             CreateStreamErrorKind::JetStream(error)
                 if error.error_code().0 != 10_058 && error.code() != 503 =>
             {
@@ -165,7 +166,7 @@ async fn ensure_once(store: &Store, want: &Config) -> Result<Result<(), String>,
     }
 }
 
-/// Compares what matters of a stream.
+/// Compares the important settings of a stream.
 fn check(want: &Config, found: &Config) -> Result<(), String> {
     let name = &want.name;
     let aspects = || fixed(want).into_iter().map(|aspect| (aspect, None)).chain(editable(want));
@@ -181,10 +182,10 @@ fn check(want: &Config, found: &Config) -> Result<(), String> {
     Err(format!("stream {name} is not as configured: {what}: {is:?}, want {should:?}; {fix}"))
 }
 
-/// What a setting is about, and its value.
+/// The subject of a setting, and its value.
 type Aspect = (&'static str, String);
 
-/// What cannot be changed later.
+/// The settings that cannot be changed later.
 fn fixed(config: &Config) -> [Aspect; 9] {
     let metadata = |key: &str| config.metadata.get(key).cloned().unwrap_or_default();
     let republish = config.republish.as_ref();
@@ -202,7 +203,7 @@ fn fixed(config: &Config) -> [Aspect; 9] {
     ]
 }
 
-/// What can be changed, with the flag that gives it this value.
+/// The settings that can be changed, with the flag that sets this value.
 fn editable(config: &Config) -> [(Aspect, Option<String>); 8] {
     let number = |size: i64| if size <= 0 { "unlimited".to_owned() } else { size.to_string() };
     let aspect = |what, value, flag| ((what, value), Some(flag));

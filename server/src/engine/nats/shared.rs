@@ -28,7 +28,7 @@ use crate::{
 
 /// The shortest and the longest pause before a request is repeated.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
-/// How long the number of tenants is taken to be the same.
+/// How long a count of the tenants is reused.
 const TENANTS_COUNTED_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -40,18 +40,18 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) places: Places,
     pub(super) ends: Ends,
-    /// Grows whenever messages may have been missed: the connection was lost, or was too slow.
+    /// Increases whenever messages may have been missed: the connection was lost or too slow.
     pub(super) losses: watch::Receiver<u64>,
-    /// Signals that this server has sent.
+    /// Number of signals sent by this server.
     pub(super) signals_sent: AtomicU64,
     pub(super) logs: Logs,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
-    /// How many tenants there were when they were counted last.
+    /// The last count of tenants, and when it was made.
     pub(super) tenants_counted: tokio::sync::Mutex<Option<(Instant, u64)>>,
 }
 
-/// A limited time for something that is tried again and again.
+/// A limited time for repeated attempts.
 #[derive(Debug)]
 pub(super) struct Attempts {
     until: Instant,
@@ -67,7 +67,7 @@ impl Attempts {
         Instant::now() >= self.until
     }
 
-    /// Waits before the next attempt, each time about twice as long; false when time is up.
+    /// Waits before the next attempt, each time about twice as long; false if time is up.
     pub(super) async fn pause(&mut self) -> bool {
         let random = self.pause.mul_f64(rand::random_range(0.5..1.5));
         self.pause = (self.pause * 2).min(PAUSE.1);
@@ -84,28 +84,28 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Milliseconds since 1970.
+/// The current time in milliseconds since 1970.
 pub(super) fn now_millis() -> u64 {
     super::keys::millis(since_1970())
 }
 
-/// Microseconds since 1970.
+/// The current time in microseconds since 1970.
 pub(super) fn now_micros() -> u64 {
     u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The answer that an event got.
+/// The receipt for an event.
 pub(super) fn receipt(event: &Event) -> Receipt {
     Receipt { id: event.id.clone(), seq: event.seq, time: event.draft.time }
 }
 
-/// The answer that a stored event got.
+/// The receipt for a stored event.
 pub(super) fn stored_receipt(cursor: Cursor, event: &StoredEvent) -> Receipt {
     Receipt { id: cursor.to_string(), seq: cursor.seq, time: event.time.unwrap_or_default() }
 }
 
 impl Shared {
-    /// An event of a frame. Refused when no catalog of this server has its type.
+    /// An event of a frame. Refused if no catalog of this server has its type.
     pub(super) fn event(
         &self,
         tenant: &Tenant,
@@ -122,8 +122,8 @@ impl Shared {
         }
     }
 
-    /// The last frame of a log as the leader has it. A stream that does not exist is created again,
-    /// empty.
+    /// The last frame of a log, read from the leader. A stream that does not exist is created
+    /// again, empty.
     pub(super) async fn last(&self, name: &LogName) -> End {
         let (store, own) = (self.store.clone(), name.clone());
         let ask = async move {
@@ -140,14 +140,14 @@ impl Shared {
         end
     }
 
-    /// Creates a stream again that has gone.
+    /// Creates a missing stream again.
     async fn recreate(&self, stream: &str) -> Result<(), String> {
         let attempts = Attempts::within(self.config.request_timeout);
         setup::restore(&self.store, &self.config, stream, attempts).await
     }
 
-    /// Creates a stream again if it is missing: one that is in memory goes with the servers that had
-    /// it. What it had is lost.
+    /// Creates a stream again if it is missing: a stream in memory is lost together with its
+    /// servers. Its contents are lost.
     pub(super) async fn restore_after(&self, error: &StoreError, stream: &str) {
         if matches!(error, StoreError::NoStream | StoreError::NoLeader)
             && let Err(problem) = self.recreate(stream).await
@@ -156,8 +156,8 @@ impl Shared {
         }
     }
 
-    /// The last frame of a log as the leader has it, tried until time is up. A log that does not
-    /// exist begins now.
+    /// The last frame of a log, read from the leader and retried until time is up. If the log does
+    /// not exist, it is created.
     pub(super) async fn last_or_first(
         &self,
         name: &LogName,
@@ -199,7 +199,7 @@ impl Shared {
         Ok(place.map(|place| (Arc::new(frame), place)))
     }
 
-    /// How many tenants have a log, as of a few seconds ago.
+    /// The number of tenants that have a log, as of a few seconds ago.
     async fn count_tenants(&self) -> Result<u64, StoreError> {
         let mut counted = self.tenants_counted.lock().await;
         if let Some((at, count)) = &mut *counted
@@ -216,7 +216,7 @@ impl Shared {
         Ok(count)
     }
 
-    /// Remembers where the end of a log is.
+    /// Stores the place of a log's end.
     pub(super) fn note(&self, tenant: &Tenant, frame: &Frame, place: u64) -> Head {
         self.places.insert(tenant, frame.first, place);
         frame.head(place)

@@ -1,5 +1,5 @@
-//! Signals between servers: plain messages, at most once. Those of one server arrive in its order,
-//! whether they are for one server or for all.
+//! Signals between servers: plain messages, delivered at most once. Signals of one server arrive in
+//! the order in which it sent them, whether they are for one server or for all.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -15,11 +15,11 @@ use crate::{
     error::Refusal,
 };
 
-/// Names the server that sends a signal.
+/// The header with the server that sends a signal.
 const SENDER: &str = "Fanfare-Server";
-/// Gives the order of the signals of a server.
+/// The header with a signal's position in the order of its sender.
 const NUMBER: &str = "Fanfare-Number";
-/// Signals that are put in order at once.
+/// Signals that are sorted together.
 const AT_ONCE: usize = 1024;
 
 impl Shared {
@@ -38,13 +38,13 @@ impl Shared {
     }
 }
 
-/// The signals to this server, from when NATS has confirmed the subscriptions.
+/// The signals to this server, beginning when NATS has confirmed the subscriptions.
 pub(super) async fn follow(shared: &Arc<Shared>, tasks: &TaskTracker) -> Result<Feed<Bytes>, Refusal> {
     let failed = |_| Refusal::Storage("read");
     let (client, names) = (&shared.store.client, &shared.store.names);
     let own = client.subscribe(names.signals(Some(&shared.server))).await.map_err(failed)?;
     let all = client.subscribe(names.signals(None)).await.map_err(failed)?;
-    // The answer to a later request shows that the subscriptions have arrived.
+    // An answer to a later request proves that NATS has the subscriptions.
     let stream = names.leases_stream();
     if let Err(error) = shared.store.state(&stream).await {
         shared.restore_after(&error, &stream).await;
@@ -66,7 +66,7 @@ async fn run(shared: Arc<Shared>, mut own: Subscriber, mut all: Subscriber, send
             () = shared.cancel.cancelled() => return,
         };
         let Some(message) = message else { return };
-        // What was sent before it has arrived, perhaps by the other subscription.
+        // All signals sent before this one have arrived, perhaps on the other subscription.
         let mut messages = vec![message];
         for subscription in [&mut own, &mut all] {
             while messages.len() < AT_ONCE
@@ -92,7 +92,7 @@ fn header<'a>(message: &'a Message, name: &str) -> &'a str {
     headers.and_then(|headers| headers.get(name)).map_or("", |value| value.as_str())
 }
 
-/// The server that sent a signal, and its place among those of this server.
+/// The server that sent a signal, and the signal's position in its order.
 fn place(message: &Message) -> (String, u64) {
     (header(message, SENDER).to_owned(), header(message, NUMBER).parse().unwrap_or_default())
 }

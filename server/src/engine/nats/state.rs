@@ -1,4 +1,4 @@
-//! How JetStream is, for operators.
+//! The state of JetStream, for operators.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::engine::state::{outage, warning};
 
 /// How long a stream may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
-/// Streams that are asked at once.
+/// Streams that are queried concurrently.
 const AT_ONCE: usize = 64;
-/// Servers that are listed.
+/// Maximum number of servers listed.
 const NODES_MAX: usize = 64;
 
 impl Shared {
-    /// Asks the leaders of all partitions.
+    /// Queries the leaders of all partitions.
     pub(super) async fn state(&self) -> EngineState {
         let client = &self.store.client;
         let mut state = EngineState { kind: "nats".to_owned(), ..EngineState::default() };
@@ -68,7 +68,7 @@ fn describe(
 ) -> StorePartition {
     let mut partition = StorePartition {
         number,
-        // Without a cluster the server that is connected has the only copy.
+        // Without a cluster, the connected server has the only copy.
         leader: connected.to_owned(),
         replicas: replicas(configured),
         current: 1,

@@ -1,5 +1,5 @@
-//! Requests to JetStream, with a time limit for each, and what their answers mean. Knows nothing of
-//! logs and records.
+//! Requests to JetStream, with a time limit for each, and the meaning of their answers. Knows
+//! nothing of logs and records.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,24 +24,24 @@ use tokio::time::timeout;
 use super::names::Names;
 use crate::{engine::state::Meter, error::Refusal};
 
-/// JetStream's numbers for a write that is refused because another came first.
+/// JetStream's error codes for a write that is refused because another write came first.
 const CONFLICTS: [u64; 2] = [10_071, 10_164];
-/// JetStream's numbers for a write or stream that there is no room for.
+/// JetStream's error codes for a write or stream for which there is no space.
 const NO_ROOM: [u64; 5] = [10_002, 10_023, 10_028, 10_047, 10_122];
-/// JetStream's number for a write that the store of the stream has failed. Its text says why.
+/// JetStream's error code for a write that failed in the stream's store. The text gives the reason.
 const STORE_FAILED: u64 = 10_077;
-/// What the text says when there is no room.
+/// Texts that mean that there is no space.
 const NO_ROOM_TEXTS: [&str; 3] = ["exceeded", "no space left", "insufficient"];
-/// JetStream's number for a stream that does not exist.
+/// JetStream's error code for a stream that does not exist.
 const NO_STREAM: u64 = 10_059;
-/// Bytes that one answer of a batched read may have.
+/// Maximum size of one answer of a batched read.
 const BATCH_BYTES_MAX: u32 = 4 << 20;
 
-/// Marks a record that was removed, as the key-value buckets of NATS do.
+/// Marks a removed record, as the key-value buckets of NATS do.
 const OPERATION: &str = "KV-Operation";
 const REMOVED: &str = "DEL";
 
-/// Why a request was not granted.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StoreError {
     #[error("another write came first")]
@@ -52,7 +52,7 @@ pub(super) enum StoreError {
     NoStream,
     #[error("the stream has no leader, or does not exist")]
     NoLeader,
-    /// Nobody can answer for the stream at the moment, or the answer was lost.
+    /// No server can answer for the stream at the moment, or the answer was lost.
     #[error("JetStream does not answer: {0}")]
     Unavailable(String),
     #[error("the message is larger than the servers allow")]
@@ -64,7 +64,7 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
-    /// What a caller is told.
+    /// The refusal for the caller.
     pub(super) fn refusal(self, what: &'static str) -> Refusal {
         match self {
             Self::NoRoom(_) => Refusal::StoreFull,
@@ -116,24 +116,24 @@ pub(super) struct Entry {
     /// The stream's sequence number.
     pub(super) place: u64,
     pub(super) payload: Bytes,
-    /// It stands for the removal of what had its subject.
+    /// Marks the removal of the record of this subject.
     pub(super) is_removal: bool,
 }
 
-/// What to write beside the payload.
+/// Data to write in addition to the payload.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Extras {
     pub(super) is_removal: bool,
-    /// When the message goes by itself, in whole seconds.
+    /// When the message expires, in whole seconds.
     pub(super) ttl_seconds: Option<u64>,
 }
 
-/// From where a batched read goes on.
+/// Where a batched read begins.
 #[derive(Debug, Clone)]
 pub(super) enum Start {
-    /// The first message with at least this sequence number.
+    /// At the first message with at least this sequence number.
     Place(u64),
-    /// The first message that was stored at this time or later, in RFC 3339.
+    /// At the first message that was stored at this time or later, in RFC 3339.
     Time(String),
 }
 
@@ -144,13 +144,13 @@ pub(super) struct Store {
     pub(super) context: Context,
     pub(super) names: Names,
     pub(super) request_timeout: Duration,
-    /// Writes, and reads of the end of logs.
+    /// Measures writes, and reads of the end of logs.
     pub(super) commands: Arc<Meter>,
 }
 
 impl Store {
-    /// Writes a message if the last one of its subject has the place `expected` (0: if there is
-    /// none). Returns its place.
+    /// Writes a message if the last one of its subject has the place `expected` (0: there is none).
+    /// Returns its place.
     pub(super) async fn publish(
         &self,
         subject: String,
@@ -178,7 +178,7 @@ impl Store {
         }
     }
 
-    /// The last message of a subject, as the stream's leader has it.
+    /// The last message of a subject, read from the stream's leader.
     pub(super) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Entry>, StoreError> {
         let unavailable = |error: String| StoreError::Unavailable(error);
         let stream =
@@ -197,7 +197,7 @@ impl Store {
         }
     }
 
-    /// Up to so many messages of a subject, in order. Any replica may answer, so the newest may be
+    /// Up to `count` messages of a subject, in order. Any replica may answer, so the newest may be
     /// missing.
     pub(super) async fn read(
         &self,
@@ -239,12 +239,12 @@ impl Store {
         Ok(entries)
     }
 
-    /// What a stream holds.
+    /// The contents of a stream.
     pub(super) async fn state(&self, stream: &str) -> Result<State, StoreError> {
         self.info(stream).await.map(|info| info.state)
     }
 
-    /// What its leader says of a stream.
+    /// The description of a stream, from its leader.
     pub(super) async fn info(&self, stream: &str) -> Result<Info, StoreError> {
         let unavailable = |error: &dyn std::error::Error| StoreError::Unavailable(error.to_string());
         let answer = timeout(self.request_timeout, self.context.get_stream(stream)).await;
@@ -255,7 +255,7 @@ impl Store {
         Ok(stream.cached_info().clone())
     }
 
-    /// Up to so many subjects of a stream that a filter matches.
+    /// Up to `limit` subjects of a stream that match a filter.
     pub(super) async fn subjects(
         &self,
         stream: &str,
@@ -289,7 +289,7 @@ impl Entry {
         Self { place: message.sequence, payload: message.payload, is_removal }
     }
 
-    /// An entry that was read directly or announced; `None` if it is neither.
+    /// The entry of a message that was read directly or announced; `None` for other messages.
     pub(super) fn of_message(message: Message) -> Option<Self> {
         let headers = message.headers?;
         let place = headers.get(header::NATS_SEQUENCE)?.as_str().parse().ok()?;
@@ -297,7 +297,7 @@ impl Entry {
     }
 }
 
-/// Whether a message stands for a record that was removed or has expired.
+/// Whether a message marks a record that was removed or has expired.
 pub(super) fn is_removal(headers: &HeaderMap) -> bool {
     headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
         || headers.get(header::NATS_MARKER_REASON).is_some()

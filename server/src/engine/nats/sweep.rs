@@ -1,5 +1,5 @@
 //! Retention: removes the oldest frames of logs that are too large or too old. The last frame of a
-//! log stays, for it holds the log's epoch, seq and tag.
+//! log stays, because it holds the log's epoch, seq and tag.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -14,19 +14,19 @@ use super::{
 };
 use crate::{config::Retention, share};
 
-/// Logs per call that are looked at because this server appends to them.
+/// Logs per call that are checked because this server appends to them.
 const ACTIVE_MAX: usize = 256;
-/// Logs per call that are looked at because it is their turn.
+/// Logs per call that are checked in turn.
 const TURN_MAX: usize = 128;
 
-/// Whose turn it is, and how large the logs were in this round.
+/// The position in the current round, and the sizes of its logs.
 #[derive(Debug)]
 pub(super) struct Sweeper {
     retention: Retention,
     turn: VecDeque<Tenant>,
     partition: u32,
     sizes: Vec<usize>,
-    /// The bytes that a log may have so that all fit together, from the round before.
+    /// The maximum size of a log at which all logs fit together, from the previous round.
     level: usize,
 }
 
@@ -36,7 +36,7 @@ impl Sweeper {
         Self { retention, turn: VecDeque::new(), partition: 0, sizes: Vec::new(), level }
     }
 
-    /// Looks at some logs. Every server does so; removing is safe to repeat.
+    /// Checks some logs. Every server does this; removing twice is harmless.
     pub(super) async fn run(&mut self, shared: &Shared, active: Vec<Tenant>) {
         let mut seen = HashSet::new();
         for tenant in active.into_iter().take(ACTIVE_MAX) {
@@ -71,7 +71,7 @@ impl Sweeper {
         self.partition = (self.partition + 1) % names.partitions().end;
     }
 
-    /// Removes what is too old or too much of a log. Returns what it holds then, in bytes.
+    /// Removes events of a log that are too old or exceed the limits. Returns the remaining bytes.
     async fn look_at(&self, shared: &Shared, tenant: &Tenant) -> Option<usize> {
         let name = shared.store.names.log(tenant);
         let bytes_max = self.level as u64;
@@ -99,7 +99,7 @@ async fn trim(
 ) -> Result<u64, StoreError> {
     let Some((last, end)) = shared.last(name).await? else { return Ok(0) };
     let oldest = now_millis().saturating_sub(millis(retention.age_max));
-    // The conditions hold from some frame on.
+    // Once a frame meets the conditions, so do all later ones.
     let is_kept = |frame: &Frame| {
         frame.last().saturating_add(retention.events_max as u64) > last.last()
             && frame.bytes.saturating_add(bytes_max) > last.bytes
@@ -119,7 +119,7 @@ async fn trim(
         }
     }
     if last.state > 0 {
-        // The entries of the state last longer than their events.
+        // Entries of the state outlast their events.
         let brought = shared.bring_state(tenant, last.head(end)).await;
         brought.map_err(|refusal| StoreError::Unavailable(refusal.to_string()))?;
     }

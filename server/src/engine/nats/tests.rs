@@ -44,7 +44,7 @@ async fn pair(servers: &Servers) -> (NatsEngine, NatsEngine) {
     (open(&config, "a").await.unwrap(), open(&config, "b").await.unwrap())
 }
 
-/// Two handles on a store of their own, for the conformance suite; as the user that the docs give.
+/// Two handles on a store of their own for the conformance suite, connected as the documented user.
 pub(crate) async fn pair_on_own_store(
     retention: Retention,
     limits: Limits,
@@ -98,7 +98,7 @@ async fn read_all(engine: &NatsEngine, tenant: &Tenant, mut after: Cursor) -> Ve
     }
 }
 
-/// The next so many events of a feed.
+/// The next `count` events of a feed.
 async fn take(feed: &mut Feed<Arc<Event>>, count: usize) -> Vec<Arc<Event>> {
     let mut events = Vec::new();
     while events.len() < count {
@@ -229,8 +229,8 @@ async fn a_server_that_appends_for_another_may_end() {
         let (ends, stays) = if ending == "a" { (a, b) } else { (b, a) };
         ends.close().await;
         for number in 0..5 {
-            // What was on its way to the server that has ended may have no answer; as a producer does,
-            // it is sent again under its key.
+            // An event on its way to the server that ended may get no answer; it is sent again
+            // under its key, as a producer does.
             let key = format!("after {number}");
             while stays.append(&t, vec![draft(&t, &key)]).await.is_err() {}
         }
@@ -250,7 +250,7 @@ async fn an_idempotency_key_is_stored_once_whichever_server_sees_it() {
     let again = b.append(&t, vec![draft(&t, "k"), draft(&t, "other")]).await.unwrap();
     assert!(matches!(&again[0], Appended::Duplicate(again) if *again == receipt), "{again:?}");
     assert_eq!(event(&again[1]).seq, 3);
-    // `a` has not seen `other` when it writes; it learns of it by the conflict.
+    // `a` has not seen `other` when it writes; the conflict reveals it.
     let again = a.append(&t, vec![draft(&t, "other")]).await.unwrap();
     assert!(matches!(&again[0], Appended::Duplicate(again) if again.seq == 3), "{again:?}");
     let one_more = a.append(&t, vec![draft(&t, "")]).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_deleted_stream_resets_cursors_and_ends_feeds() {
     take(&mut feed, 1).await;
     let old = cursor(event(&appended[0]));
     a.shared.store.context.delete_stream(a.shared.store.names.log(&t).stream).await.unwrap();
-    // The append that finds out does not know what became of it.
+    // The append that detects the loss does not know its own outcome.
     let found_out = a.append(&t, vec![draft(&t, "")]).await;
     assert!(matches!(found_out, Err(Refusal::Storage(_))), "{found_out:?}");
     let again = a.append(&t, vec![draft(&t, "k")]).await.unwrap();
@@ -340,7 +340,7 @@ async fn an_old_copy_of_the_store_resets_whoever_was_beyond() {
     std::fs::rename(&copy, servers.store(0)).unwrap();
     servers.launch(0);
     let b = open(&settings(&servers, 1), "b").await.unwrap();
-    // Other events get the seqs of those that were lost.
+    // Other events get the seqs of the lost ones.
     let other = b.append(&t, (0..4).map(|_| draft(&t, "")).collect()).await.unwrap();
     assert_eq!(event(&other[2]).seq, event(&lost[2]).seq);
     for engine in [&a, &b] {

@@ -1,5 +1,5 @@
-//! Appending: the batches of a tenant that wait are one frame, and one frame per tenant is on its
-//! way.
+//! Appending: the waiting batches of a tenant become one frame, and one frame per tenant is in
+//! flight.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -26,27 +26,30 @@ use super::{
 };
 use crate::{error::Refusal, event::Draft};
 
-/// Events and bytes of a frame, unless one batch has more: a batch is atomic, so it is not split.
+/// Maximum events and bytes of a frame. A single batch may exceed them: a batch is atomic, so it is
+/// not split.
 const FRAME_EVENTS_MAX: usize = 512;
 const FRAME_BYTES_MAX: usize = 256 << 10;
-/// Idempotency keys of a frame, likewise: they are most of the time that Redis is busy with it.
+/// Maximum idempotency keys of a frame, with the same exception. They take most of the time that
+/// Redis spends on a frame.
 const FRAME_KEYS_MAX: usize = 64;
-/// Changes of the state of a frame, likewise.
+/// Maximum state changes of a frame, with the same exception.
 const FRAME_CHANGES_MAX: usize = 256;
-/// Drafts and bytes of a tenant that wait.
+/// Maximum waiting drafts and bytes per tenant.
 const WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// What is appended between two trims of a log, in frames and bytes.
+/// A log is trimmed after this many appended frames or bytes.
 const UNTRIMMED_FRAMES_MAX: usize = 64;
 const UNTRIMMED_BYTES_MAX: usize = 1 << 20;
 
-/// What waits, by tenant. The locks are short.
+/// The waiting batches by tenant. The locks are held only briefly.
 #[derive(Debug, Default)]
 pub(super) struct Appends {
     queues: Mutex<HashMap<Tenant, Arc<Mutex<Queue>>>>,
-    /// The tags of frames that are on their way.
+    /// The tags of frames in flight.
     in_flight: Mutex<HashSet<u64>>,
-    /// The number of the newest batch. They rise, so that Redis refuses late copies of older ones.
+    /// The number of the newest batch. Numbers increase, so that Redis refuses late copies of older
+    /// batches.
     number: AtomicU64,
 }
 
@@ -56,7 +59,7 @@ struct Queue {
     drafts: usize,
     bytes: usize,
     is_writing: bool,
-    /// The index has the tenant.
+    /// Whether the index has the tenant.
     is_admitted: bool,
     untrimmed_frames: usize,
     untrimmed_bytes: usize,
@@ -78,19 +81,19 @@ impl Appends {
         lock(&self.queues).entry(tenant.clone()).or_default().clone()
     }
 
-    /// Whether the answer to a frame of this server is still awaited.
+    /// Whether the answer to a frame of this server is still pending.
     pub(super) fn is_in_flight(&self, tag: u64) -> bool {
         lock(&self.in_flight).contains(&tag)
     }
 
-    /// Drafts that wait of the tenant with the most, and how many may.
+    /// The number of waiting drafts of the tenant with the most, and the maximum.
     pub(super) fn fullest(&self) -> (usize, usize) {
         let queues: Vec<_> = lock(&self.queues).values().cloned().collect();
         let waiting = queues.iter().map(|queue| lock(queue).drafts).max();
         (waiting.unwrap_or_default(), WAITING_MAX)
     }
 
-    /// Frees what belongs to tenants that append nothing; gives all others and them.
+    /// Removes the queues of tenants that append nothing. Returns all tenants that had one.
     pub(super) fn sweep(&self) -> Vec<Tenant> {
         let mut queues = lock(&self.queues);
         let tenants = queues.keys().cloned().collect();
@@ -100,8 +103,9 @@ impl Appends {
 }
 
 impl Shared {
-    /// Appends a batch; resolves when its frame is acknowledged, or at the deadline. A frame that is
-    /// on its way then goes on, and what waits behind it is not sent.
+    /// Appends a batch; resolves when its frame is acknowledged, or at the deadline. At the
+    /// deadline, a frame in flight continues, but batches that wait for the next frame are not
+    /// sent.
     pub(super) async fn append(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -163,7 +167,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes frames until nothing waits.
+    /// Writes frames until no batch waits.
     async fn write(self: &Arc<Self>, tenant: &Tenant, queue: &Mutex<Queue>) {
         loop {
             let batches = {
@@ -185,7 +189,7 @@ impl Shared {
             match self.write_frame(tenant, drafts).await {
                 Ok(answers) => {
                     for (caller, answer) in callers.into_iter().zip(answers) {
-                        // A caller that has gone does not need it.
+                        // A caller that has gone does not need the answer.
                         let _gone = caller.send(answer);
                     }
                 }
@@ -212,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Gives the answer to each batch.
+    /// Returns the answer to each batch.
     async fn write_frame(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -260,7 +264,7 @@ impl Shared {
                 }
                 Err(fault) => {
                     lock(&self.appends.in_flight).remove(&tag);
-                    // It may have been appended after all.
+                    // The frame may have been appended after all.
                     self.followers.command(tenant, Command::Check);
                     return Err(fault);
                 }
@@ -269,7 +273,7 @@ impl Shared {
         answers(slots, &sizes)
     }
 
-    /// Sends the open slots as a frame until its outcome is known.
+    /// Sends the unanswered slots as a frame until its outcome is known.
     async fn send(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -281,14 +285,15 @@ impl Shared {
         let deadline = Instant::now() + self.call_timeout;
         let mut failures = 0;
         loop {
-            // The same number: when the frame was appended before, its first answer comes again.
+            // The number stays the same: if the frame was appended before, its first answer is
+            // returned again.
             let answered =
                 self.nodes.script(&script::APPEND, &request.keys(), &request.arguments(), true).await?;
             let sent = request.read(&answered.value, tag)?;
             if matches!(&sent, Sent::Appended(_, true)) && tenant.as_str() != OWN_TENANT {
                 self.index(tenant).await;
             }
-            // Duplicates too: nobody may have been told yet that the first one is durable.
+            // Also for duplicates: the first answer may not have been acknowledged yet.
             let Err(fault) = self.nodes.acknowledged(&answered, || self.keys.log(tenant).mark()).await else {
                 return Ok(sent);
             };
@@ -301,8 +306,8 @@ impl Shared {
         }
     }
 
-    /// Adds a tenant to the index that was admitted before: the index may have been lost with the
-    /// log, or the log was to be forgotten.
+    /// Adds a previously admitted tenant to the index again: the index may have been lost together
+    /// with the log, or the log was about to expire.
     async fn index(&self, tenant: &Tenant) {
         let index = self.keys.index();
         let mut cmd = redis::cmd("SADD");
@@ -313,7 +318,7 @@ impl Shared {
         }
     }
 
-    /// Removes a tenant from the index whose log has no events and is to be forgotten.
+    /// Removes from the index a tenant whose log has no events and is about to expire.
     async fn unindex(&self, tenant: &Tenant) -> Result<(), Fault> {
         let (index, meta) = (self.keys.index(), self.keys.log(tenant).meta);
         let mut cmd = redis::cmd("SREM");
@@ -321,14 +326,14 @@ impl Shared {
         self.nodes.run(&index, &cmd, true).await?;
         let mut cmd = redis::cmd("PTTL");
         cmd.arg(&meta);
-        // Something may have been appended meanwhile.
+        // Events may have been appended meanwhile.
         if matches!(self.nodes.run(&meta, &cmd, true).await?.value, Value::Int(-1)) {
             self.index(tenant).await;
         }
         Ok(())
     }
 
-    /// Removes what exceeds the retention, in slices.
+    /// Removes events that exceed the retention, in slices.
     pub(super) async fn trim(&self, tenant: &Tenant) {
         let keys = self.keys.log(tenant);
         let retention = &self.retention;
@@ -359,7 +364,7 @@ impl Shared {
 }
 
 impl Queue {
-    /// The batches of the next frame. Those whose callers have been refused are left out.
+    /// The batches of the next frame. Batches whose callers were already refused are left out.
     fn take(&mut self) -> Vec<Batch> {
         let (waiting, waiting_bytes) = (&mut self.drafts, &mut self.bytes);
         self.batches.retain(|batch| {

@@ -1,4 +1,4 @@
-//! What is looked at once at the start: the version must do, and settings that lose data draw a
+//! Checks at the start: the version must be supported, and settings that can lose data cause a
 //! warning that says what to set.
 
 use redis::Value;
@@ -6,12 +6,12 @@ use redis::Value;
 use super::{Shared, config::Ack, fault::Fault};
 use crate::error::Error;
 
-/// The oldest versions: sharded pub/sub and `#!lua` scripts.
+/// The oldest supported versions: they have sharded pub/sub and `#!lua` scripts.
 const REDIS_MIN: (u64, u64) = (7, 0);
 const VALKEY_MIN: (u64, u64) = (7, 2);
 
 impl Shared {
-    /// Fails when Redis cannot be reached or is too old.
+    /// Fails if Redis cannot be reached or is too old.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let wrong = |problem: String| Error::Redis { problem };
         let server = self.info("server").await.map_err(|fault| wrong(fault.to_string()))?;
@@ -72,7 +72,7 @@ impl Shared {
         info_text(answer).map_err(|other| Fault::unexpected(&other))
     }
 
-    /// A setting, where the user may read it.
+    /// A setting, if the user may read it.
     async fn setting(&self, name: &str) -> Option<String> {
         let mut cmd = redis::cmd("CONFIG");
         cmd.arg("GET").arg(name);
@@ -83,7 +83,7 @@ impl Shared {
     }
 }
 
-/// The text of the answer to INFO.
+/// The text of an answer to INFO.
 pub(super) fn info_text(answer: Value) -> Result<String, Value> {
     match answer {
         Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -92,7 +92,7 @@ pub(super) fn info_text(answer: Value) -> Result<String, Value> {
     }
 }
 
-/// A field of what INFO says.
+/// A field of an INFO text.
 pub(super) fn field<'t>(info: &'t str, name: &str) -> Option<&'t str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

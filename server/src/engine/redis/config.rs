@@ -5,12 +5,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 use super::{super::ServerId, credentials::Credentials};
 use crate::error::Error;
 
-/// The port of Redis when a URL has none.
+/// The port of Redis if the URL has none.
 const PORT: u16 = 6379;
-/// The port of a sentinel when a URL has none.
+/// The port of a sentinel if the URL has none.
 const SENTINEL_PORT: u16 = 26_379;
 
-/// Everything that the engine needs to know.
+/// The settings of the engine.
 #[derive(Clone)]
 pub struct RedisConfig {
     pub(crate) layout: Layout,
@@ -18,13 +18,13 @@ pub struct RedisConfig {
     pub(crate) tls: bool,
     /// A file with certificates (PEM) that are trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// By whom Redis is asked.
+    /// The user and password for Redis.
     pub credentials: Credentials,
-    /// Those that sentinels ask for; empty where they ask for none.
+    /// The user and password for sentinels; empty if they require none.
     pub sentinel_credentials: Credentials,
     /// The number of the database. Clusters have only 0.
     pub(crate) database: i64,
-    /// What all keys and channels begin with.
+    /// The prefix of all keys and channels.
     pub prefix: String,
     /// When an append is acknowledged.
     pub ack: Ack,
@@ -32,16 +32,16 @@ pub struct RedisConfig {
     pub(crate) connect_timeout: Duration,
     /// From a command to its answer.
     pub(crate) command_timeout: Duration,
-    /// From a call of the engine to its answer, attempts and pauses included.
+    /// From a call of the engine to its answer, including attempts and pauses.
     pub(crate) call_timeout: Duration,
 }
 
 /// When an append is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ack {
-    /// When the primary has it in memory.
+    /// When the primary has the append in memory.
     Memory,
-    /// When a replica has it too.
+    /// When a replica also has the append.
     Replica,
 }
 
@@ -52,14 +52,14 @@ pub(crate) struct Address {
     pub(crate) port: u16,
 }
 
-/// Which nodes there are.
+/// How Redis is deployed.
 #[derive(Debug, Clone)]
 pub(crate) enum Layout {
     /// One node.
     Single(Address),
-    /// Sentinels know the primary of this name.
+    /// Sentinels, which know the primary of this name.
     Sentinel { sentinels: Vec<Address>, primary: String },
-    /// A cluster, which some of its nodes describe.
+    /// A cluster, and the nodes that are asked for its layout.
     Cluster(Vec<Address>),
 }
 
@@ -88,7 +88,7 @@ impl fmt::Debug for RedisConfig {
 
 impl RedisConfig {
     /// Reads a URL, e.g. `redis://10.0.0.7:6379/0`, `rediss+cluster://a:6379,b:6379`, or
-    /// `redis+sentinel://a:26379,b:26379/primary-name`. `user:password@` may come before the hosts;
+    /// `redis+sentinel://a:26379,b:26379/primary-name`. `user:password@` may precede the hosts;
     /// characters such as `@`, `/` and `%` are written as `%XX` there.
     pub fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |problem: &str| Error::Redis { problem: format!("{}: {problem}", shown(url)) };
@@ -140,7 +140,7 @@ impl RedisConfig {
         })
     }
 
-    /// Checks what a URL does not determine.
+    /// Checks the settings that do not come from the URL.
     pub(super) fn check(&self, server: &ServerId) -> Result<(), Error> {
         let is_plain = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"{}".contains(&b))

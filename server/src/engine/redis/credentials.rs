@@ -1,4 +1,4 @@
-//! By whom Redis is asked: a user and a password, from a URL or from files.
+//! The user and password for Redis, from a URL or from files.
 
 use std::{fmt, path::PathBuf};
 
@@ -7,17 +7,17 @@ use redis::RedisConnectionInfo;
 use super::super::userinfo;
 use crate::error::Error;
 
-/// Bytes of a file with a name or a password, at most.
+/// Maximum size of a file with a name or a password.
 const FILE_BYTES_MAX: usize = 4096;
 
-/// A user and a password. What a file has counts more than what a URL has.
+/// A user and a password. Files take precedence over the URL.
 #[derive(Clone, Default)]
 pub struct Credentials {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
-    /// A file with nothing but the user's name.
+    /// A file that contains only the user's name.
     pub username_file: Option<PathBuf>,
-    /// A file with nothing but the password.
+    /// A file that contains only the password.
     pub password_file: Option<PathBuf>,
 }
 
@@ -32,13 +32,13 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads what comes before the `@` of a URL, `user:password`, where `%` begins an escape.
+    /// Reads the part of a URL before the `@`, `user:password`, where `%` begins an escape.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (username, password) = userinfo::parse(text)?;
         Some(Self { username, password, ..Self::default() })
     }
 
-    /// The same with what its files have.
+    /// The credentials, including the contents of the files.
     pub(super) async fn read(&self) -> Result<Self, Error> {
         let mut read = self.clone();
         if let Some(file) = &self.username_file {
@@ -50,7 +50,7 @@ impl Credentials {
         Ok(read)
     }
 
-    /// Settings of a connection with these.
+    /// The settings of a connection with these credentials.
     pub(super) fn apply(&self, mut settings: RedisConnectionInfo) -> RedisConnectionInfo {
         if let Some(username) = &self.username {
             settings = settings.set_username(username);
@@ -62,7 +62,7 @@ impl Credentials {
     }
 }
 
-/// The one line of a file.
+/// The only line of a file.
 async fn line(file: &PathBuf) -> Result<String, Error> {
     let wrong = |problem: String| Error::Redis { problem: format!("the file {}: {problem}", file.display()) };
     let bytes = tokio::fs::read(file).await.map_err(|error| wrong(format!("it cannot be read: {error}")))?;

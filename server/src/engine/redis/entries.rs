@@ -89,7 +89,7 @@ impl Shared {
     }
 }
 
-/// Seq, tag, end, cost and event.
+/// Reads an entry: seq, tag, expiry, cost and event.
 fn entry_of(entry: Vec<u8>, head: Cursor) -> Option<(Cursor, Option<u64>, StoredEvent)> {
     let entry = Bytes::from(entry);
     let mut words = entry.splitn(5, |byte| *byte == b' ');

@@ -1,17 +1,17 @@
-//! What can go wrong between the engine and Redis, by what may be done about it.
+//! Errors between the engine and Redis, classified by how to handle them.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::config::Address;
 use crate::error::Refusal;
 
-/// Why a command has no answer.
+/// Why a command failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Fault {
-    /// It did not run; it may on another try.
+    /// It did not run; a retry may succeed.
     #[error("{0}")]
     NotRun(String),
-    /// It did not run: the node is no primary.
+    /// It did not run: the node is not a primary.
     #[error("{0}")]
     Demoted(String),
     /// It did not run: another node has the slot.
@@ -32,23 +32,23 @@ pub(super) enum Fault {
     /// The log has an event of a type that no catalog of this server declares.
     #[error("no catalog of this server declares {0}")]
     NewerCatalog(String),
-    /// Another try would fail too.
+    /// A retry would fail too.
     #[error("{0}")]
     Final(String),
 }
 
 impl Fault {
-    /// Whether another try makes sense, for a command that may run twice.
+    /// Whether a retry makes sense for a command that may run twice.
     pub(super) const fn is_transient(&self) -> bool {
         matches!(self, Self::NotRun(_) | Self::Demoted(_) | Self::Moved(_) | Self::Ask(_) | Self::Unknown(_))
     }
 
-    /// Whether it is certain that the command did not run, and another try makes sense.
+    /// Whether the command certainly did not run, and a retry makes sense.
     pub(super) const fn is_harmless(&self) -> bool {
         matches!(self, Self::NotRun(_) | Self::Demoted(_) | Self::Moved(_) | Self::Ask(_))
     }
 
-    /// The refusal for a caller that wanted something `written` or `read`.
+    /// The refusal for a caller; `what` is `written` or `read`.
     pub(super) fn refusal(&self, what: &'static str) -> Refusal {
         match self {
             Self::NewerCatalog(name) => Refusal::NewerCatalog(name.clone()),
@@ -66,7 +66,7 @@ impl Fault {
         }
     }
 
-    /// An answer that no script gives.
+    /// The fault for an answer that no script returns.
     pub(super) fn unexpected(value: &redis::Value) -> Self {
         Self::Final(format!("unexpected answer {value:?}"))
     }
@@ -93,7 +93,7 @@ impl From<RedisError> for Fault {
             ErrorKind::Server(ServerErrorKind::NoScript) => Self::NoScript,
             ErrorKind::Io => Self::Unknown(text),
             _ => match error.code() {
-                // The second: it cannot write to its disk.
+                // MISCONF: Redis cannot write to its disk.
                 Some("OOM" | "MISCONF") => Self::Full,
                 Some("NOREPLICAS" | "BUSY" | "UNBLOCKED") => Self::NotRun(text),
                 _ if error.is_unrecoverable_error() => Self::Unknown(text),

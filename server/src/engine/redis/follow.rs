@@ -1,7 +1,7 @@
-//! Following a tenant's log: one actor per tenant that somebody follows.
+//! Following a tenant's log: one actor per followed tenant.
 //!
-//! It subscribes, reads up to the end of the log, and then takes frames that continue what it has.
-//! Whatever does not fit is decided by the log.
+//! The actor subscribes, reads up to the end of the log, and then accepts frames that continue its
+//! position. If a frame does not fit, it reads the log.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -22,39 +22,39 @@ use super::{
 };
 use crate::{error::Refusal, event::Event};
 
-/// How long nothing may come before the position is compared with the log's end: messages are lost
-/// without a sign.
+/// How long the channel may be silent before the position is compared with the log's end: messages
+/// can be lost without any sign.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// How long a frame waits for those before it. The answers to this server's appends and the
-/// messages about others' come over different connections.
+/// How long a frame waits for its predecessors. Answers to this server's appends and messages about
+/// other servers' appends arrive on different connections.
 const DISORDER_MAX: Duration = Duration::from_millis(20);
-/// Frames that wait for those before them.
+/// Maximum number of frames that wait for their predecessors.
 const AHEAD_MAX: usize = 1024;
-/// Frames that are recognised when they come again.
+/// Number of recent frames that are recognised when they arrive again.
 const RECENT_MAX: usize = 1024;
-/// Events that are read at once.
+/// Number of events per read.
 const READ_MAX: usize = 4096;
-/// How often it is made sure that a log without events is not forgotten while it is followed.
+/// How often the expiry of a followed log without events is extended.
 const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
-/// The pause after the log could not be read.
+/// The pause after a failed read of the log.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The followed tenants.
 #[derive(Debug, Default)]
 pub(super) struct Followers(Mutex<HashMap<Tenant, FeedSender<Command>>>);
 
-/// What an actor is told by this process.
+/// A message from this process to an actor.
 #[derive(Debug)]
 pub(super) enum Command {
     /// A new follower.
     Join(oneshot::Sender<(Cursor, Feed<Arc<Event>>)>),
     /// This server has appended a frame.
     Own(Head, Vec<Arc<Event>>),
-    /// A frame may be in the log, and it is not known whether.
+    /// A frame may have been appended; its outcome is unknown.
     Check,
 }
 
-/// A frame that was not taken yet.
+/// The events of a frame that was not accepted yet.
 #[derive(Debug)]
 enum Content {
     Body(Bytes),
@@ -66,18 +66,18 @@ struct Follower {
     shared: Arc<Shared>,
     tenant: Tenant,
     position: Cursor,
-    /// The tags of frames that were taken, newest last.
+    /// The tags of accepted frames, newest last.
     recent: VecDeque<u64>,
-    /// Frames that wait for those before them, by first seq and order of arrival.
+    /// Frames that wait for their predecessors, by first seq and order of arrival.
     ahead: BTreeMap<(u64, u64), (Head, Content)>,
     arrivals: u64,
     feeds: Vec<FeedSender<Arc<Event>>>,
     must_check: bool,
-    /// When it was last made sure that the log is kept.
+    /// When the expiry of the log was last extended.
     kept_at: Option<Instant>,
 }
 
-/// The history is another one, or cannot be read: the followers start again.
+/// The history has changed or cannot be read: followers start again.
 struct Ended;
 
 impl Followers {
@@ -85,14 +85,14 @@ impl Followers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the tenant's actor, if there is one.
+    /// Sends a command to the tenant's actor, if there is one.
     pub(super) fn command(&self, tenant: &Tenant, command: Command) {
         let bytes = match &command {
             Command::Own(_, events) => events.iter().map(|event| event.cost_bytes()).sum(),
             Command::Join(_) | Command::Check => 0,
         };
         if let Some(actor) = self.lock().get(tenant) {
-            // An actor that has lost its queue notices it, and its followers start again.
+            // An actor that has lost its queue notices this, and its followers start again.
             let _lost = actor.send(command, bytes);
         }
     }
@@ -109,7 +109,7 @@ impl Shared {
             self.join(tenant, sender);
             match tokio::time::timeout_at(deadline, joined).await {
                 Ok(Ok(joined)) => return Ok(joined),
-                // The actor has ended meanwhile.
+                // The actor ended meanwhile.
                 Ok(Err(_)) if Instant::now() < deadline => {}
                 _ => return Err(Refusal::Storage("read")),
             }
@@ -142,7 +142,7 @@ impl Follower {
         let channel = shared.keys.log(&tenant).channel;
         let mut follower: Option<Self> = None;
         loop {
-            // Its own deadline bounds this, and the joins that wait have theirs.
+            // The subscription has its own deadline, and so do the waiting joins.
             let Ok(messages) = shared.nodes.subscribe(&channel).await else {
                 if follower.as_mut().is_none_or(|follower| follower.is_unused()) {
                     break;
@@ -164,7 +164,7 @@ impl Follower {
                 Err(Ended) => break,
             }
         }
-        // Joins that wait are dropped with the queue, and are tried again.
+        // Waiting joins are dropped with the queue, and retried.
         let _sender = shared.followers.lock().remove(&tenant);
     }
 
@@ -203,7 +203,7 @@ impl Follower {
                     }
                 }
                 told = commands.next() => {
-                    // The queue was lost, and with it frames.
+                    // The queue was lost, and frames with it.
                     let Some(told) = told else { return Err(Ended) };
                     for command in told {
                         self.command(command)?;
@@ -211,7 +211,7 @@ impl Follower {
                 }
                 () = tokio::time::sleep_until(checked_at + wait) => self.must_check = true,
             }
-            // A steady stream may hide a gap before it.
+            // A steady stream of frames may hide an earlier gap.
             if self.ahead.is_empty() && !self.must_check {
                 checked_at = Instant::now();
             }
@@ -241,14 +241,14 @@ impl Follower {
             return Ok(());
         };
         let is_own = server == self.shared.server.as_str();
-        // The answer to the append brings it, without reading it again.
+        // The answer to the append will deliver the frame without another read.
         if is_own && (head.count == 0 || self.shared.appends.is_in_flight(head.tag)) {
             return Ok(());
         }
         self.take(head, Content::Body(body))
     }
 
-    /// Takes a frame if it continues what there is.
+    /// Accepts a frame if it continues the position.
     fn take(&mut self, head: Head, content: Content) -> Result<(), Ended> {
         let next = self.position.seq + 1;
         if head.epoch != self.position.epoch {
@@ -259,7 +259,8 @@ impl Follower {
             self.deliver(head, content)?;
             self.take_ahead()?;
         } else if head.first == next || !self.recent.iter().rev().any(|tag| *tag == head.tag) {
-            // Ephemeral events that come too late are lost; anything else may be another history.
+            // Ephemeral events that arrive too late are lost; anything else may mean a changed
+            // history.
             self.must_check |= head.count > 0 || head.first == next;
         }
         Ok(())
@@ -271,12 +272,12 @@ impl Follower {
             return;
         }
         self.arrivals += 1;
-        // Ephemeral events come before the stored ones that took the place after them.
+        // Ephemeral events come before the stored events that follow the same position.
         let order = if head.count == 0 { self.arrivals } else { u64::MAX };
         self.ahead.insert((head.first, order), (head, content));
     }
 
-    /// Takes what has waited and fits now.
+    /// Accepts waiting frames that fit now.
     fn take_ahead(&mut self) -> Result<(), Ended> {
         while let Some(entry) = self.ahead.first_entry() {
             let (head, content) = match entry.get() {
@@ -346,12 +347,13 @@ impl Follower {
         self.must_check = false;
         if self.kept_at.is_none_or(|at| at.elapsed() >= KEEP_INTERVAL) {
             self.kept_at = Some(Instant::now());
-            // It is tried again long before the log is forgotten.
+            // If this fails, it is retried long before the log expires.
             let kept = self.shared.keep(&self.tenant);
             let _kept = tokio::time::timeout(RETRY_PAUSE, kept).await;
         }
         self.take_ahead()?;
-        // What still waits came before the log was read, which does not have it: it was lost.
+        // The remaining frames arrived before the log was read, and the log does not have them:
+        // they were lost.
         self.ahead.clear();
         Ok(())
     }

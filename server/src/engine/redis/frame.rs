@@ -16,16 +16,16 @@ use super::{
 };
 use crate::event::{Draft, Event};
 
-/// What is known of a frame without reading its events.
+/// The metadata of a frame, without its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) epoch: Epoch,
     /// The seq of its first event.
     pub(super) first: u64,
-    /// Events with a seq.
+    /// Number of events with a seq.
     pub(super) count: u64,
     pub(super) tag: u64,
-    /// The tag of the frame before it; 0 when it is the first.
+    /// The tag of the previous frame; 0 if it is the first.
     pub(super) previous: u64,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) ephemeral_id: Option<String>,
 }
 
-/// A frame as Redis gives it.
+/// A frame as read from Redis.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
     pub(super) head: Head,
@@ -54,18 +54,18 @@ pub(super) struct Frame {
 }
 
 impl Head {
-    /// The seq of its last event; the seq before it when it has none.
+    /// The seq of its last event, or the seq before it if it has none.
     pub(super) const fn last(&self) -> u64 {
         self.first.saturating_add(self.count).saturating_sub(1)
     }
 
-    /// The place after it.
+    /// The cursor after it.
     pub(super) const fn end(&self) -> Cursor {
         let tag = if self.count == 0 { self.previous } else { self.tag };
         Cursor { epoch: self.epoch, seq: self.last(), tag }
     }
 
-    /// Gives drafts their places: one event per draft, those that are stored in order.
+    /// Assigns drafts their places: one event per draft, stored events in order.
     pub(super) fn place(&self, drafts: Vec<(Draft, Option<String>)>) -> Vec<Arc<Event>> {
         let mut seq = self.first;
         let place = |(draft, ephemeral_id): (Draft, Option<String>)| {
@@ -98,7 +98,7 @@ impl Frame {
         Some((Self { head, body: message.slice(end + 1..) }, words.next()?))
     }
 
-    /// Its events. Either all of them can be read, or none is given.
+    /// Its events. If any of them cannot be read, none is returned.
     pub(super) fn events(&self, tenant: &Tenant, catalogs: &Catalogs) -> Result<Vec<Arc<Event>>, Fault> {
         let entries = self.entries()?;
         let drafts = entries.into_iter().map(|entry| {
@@ -108,7 +108,7 @@ impl Frame {
         Ok(self.head.place(drafts.collect::<Result<_, Fault>>()?))
     }
 
-    /// Its entries, as many with a seq as it says.
+    /// Its entries. The number of stored ones must match its count.
     fn entries(&self) -> Result<Vec<Entry>, Fault> {
         let body =
             Body::decode(self.body.clone()).map_err(|e| Fault::Final(format!("a damaged frame: {e}")))?;

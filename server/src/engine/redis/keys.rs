@@ -1,10 +1,11 @@
-//! The names of keys and channels. All of one tenant, and all of one space, are in one slot.
+//! The names of keys and channels. All keys of one tenant, and all keys of one space, are in one
+//! slot.
 
 use fanfare_proto::room::Tenant;
 
 use super::super::{ServerId, Space};
 
-/// Makes names.
+/// Builds the names.
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
@@ -19,11 +20,11 @@ pub(super) struct LogKeys {
     /// STREAM of frames.
     pub(super) log: String,
     pub(super) channel: String,
-    /// HASH of the entries of the state: seq, tag, end, cost and event.
+    /// HASH of the entries of the state: seq, tag, expiry, cost and event.
     pub(super) state: String,
     /// ZSET of the entries by room and key.
     pub(super) state_index: String,
-    /// ZSET of the entries that end by themselves, by when.
+    /// ZSET of the entries that expire, by expiry.
     pub(super) state_ends: String,
 }
 
@@ -32,7 +33,7 @@ pub(super) struct LogKeys {
 pub(super) struct SpaceKeys {
     /// HASH of records: revision, expiry, value.
     pub(super) records: String,
-    /// ZSET of the records that expire, by when.
+    /// ZSET of the records that expire, by expiry.
     pub(super) expiries: String,
     /// The newest revision.
     pub(super) revision: String,
@@ -58,7 +59,7 @@ impl Keys {
     }
 
     pub(super) fn space(&self, space: &Space) -> SpaceKeys {
-        // A tenant's name has no "~" after escaping, so no tenant has these tags.
+        // An escaped tenant name has no "~", so no tenant has these tags.
         let tag = match space {
             Space::Leases => "~leases".to_owned(),
             Space::Occupancy => "~occupancy".to_owned(),
@@ -97,7 +98,7 @@ impl LogKeys {
         format!("{}:k:{key}", self.base)
     }
 
-    /// What a connection writes before it waits for replicas.
+    /// The key that a connection writes before it waits for replicas.
     pub(super) fn mark(&self) -> String {
         format!("{}:z", self.base)
     }
@@ -113,7 +114,7 @@ impl SpaceKeys {
     }
 }
 
-/// A name without the characters that mean something in a key.
+/// Escapes characters of a name that have a meaning in keys.
 fn escaped(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for c in name.chars() {

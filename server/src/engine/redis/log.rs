@@ -16,11 +16,11 @@ use super::{
     script,
 };
 
-/// Bytes of events and frames that one command reads, about: Redis does nothing else meanwhile, and
-/// is to be back within a millisecond.
+/// Approximate bytes of events and frames per command. Redis serves nothing else during that time,
+/// which should stay below a millisecond.
 pub(super) const READ_BYTES_MAX: usize = 128 << 10;
 const READ_FRAMES_MAX: usize = 128;
-/// How long a log is kept that has no events: its end is still the cursor of readers.
+/// How long a log without events is stored: its end is still the cursor of readers.
 pub(super) const KEPT_EMPTY: Duration = Duration::from_secs(24 * 3600);
 
 /// A consecutive part of a log.
@@ -28,13 +28,13 @@ pub(super) const KEPT_EMPTY: Duration = Duration::from_secs(24 * 3600);
 pub(super) enum Part {
     /// Frames after a cursor. The first may begin before it.
     Frames { frames: Vec<Frame>, head: Cursor },
-    /// The log has another history, or does not reach back that far.
+    /// The log has a different history, or does not reach back that far.
     Reset(Cursor),
 }
 
 impl Shared {
-    /// The end of a log. It is read without a write, so that it is known when Redis refuses those;
-    /// a log that does not exist is made.
+    /// The end of a log. It is read without a write, so that it is available when Redis refuses
+    /// writes; if the log does not exist, it is created.
     pub(super) async fn head(&self, tenant: &Tenant) -> Result<Cursor, Fault> {
         let keys = self.keys.log(tenant);
         let mut cmd = redis::cmd("HMGET");
@@ -50,7 +50,7 @@ impl Shared {
         cursor(parts).ok_or_else(|| Fault::unexpected(&answered.value))
     }
 
-    /// The cursor at a seq, or the nearest to it that can be read from.
+    /// The cursor at a seq, or at the nearest one that can be read from.
     pub(super) async fn cursor_at(&self, tenant: &Tenant, seq: u64) -> Result<Cursor, Fault> {
         let head = self.head(tenant).await?;
         if seq >= head.seq {
@@ -73,7 +73,7 @@ impl Shared {
         }))
     }
 
-    /// The head of the frame that a command answers, if there is one.
+    /// The head of the frame that a command returns, if there is one.
     async fn frame_head(&self, key: &str, cmd: &redis::Cmd, epoch: Epoch) -> Result<Option<Head>, Fault> {
         let value = self.nodes.run(key, cmd, true).await?.value;
         let entries: Vec<(String, HashMap<String, Vec<u8>>)> =
@@ -88,7 +88,7 @@ impl Shared {
         head().map(Some).ok_or_else(|| Fault::unexpected(&Value::Nil))
     }
 
-    /// Keeps a log without events for longer: somebody follows it.
+    /// Extends the expiry of a log without events because it is followed.
     pub(super) async fn keep(&self, tenant: &Tenant) -> Result<(), Fault> {
         let meta = self.keys.log(tenant).meta;
         let millis = u64::try_from(KEPT_EMPTY.as_millis()).unwrap_or(u64::MAX);
@@ -97,7 +97,7 @@ impl Shared {
         self.nodes.run(&meta, &cmd, true).await.map(drop)
     }
 
-    /// The frames after a cursor, about so many events of them.
+    /// The frames after a cursor, with about `events_max` events.
     pub(super) async fn read_frames(
         &self,
         tenant: &Tenant,
@@ -138,13 +138,13 @@ pub(super) fn text(value: &Value) -> Option<&str> {
     if let Value::BulkString(bytes) = value { std::str::from_utf8(bytes).ok() } else { None }
 }
 
-/// Epoch, seq and tag.
+/// Reads a cursor: epoch, seq and tag.
 pub(super) fn cursor(parts: &[Value]) -> Option<Cursor> {
     let [first, second, third] = parts else { return None };
     Some(Cursor { epoch: epoch(text(first)?)?, seq: text(second)?.parse().ok()?, tag: tag(text(third)?)? })
 }
 
-/// First seq, count, tag, previous tag and body.
+/// Reads a frame: first seq, count, tag, previous tag and body.
 fn frame(value: Value, epoch: Epoch) -> Option<Frame> {
     let Value::Array(mut parts) = value else { return None };
     let Some(Value::BulkString(body)) = parts.pop() else { return None };

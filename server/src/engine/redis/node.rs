@@ -1,5 +1,5 @@
-//! One node: its connections, made when they are needed and again after they broke, with pauses
-//! that grow.
+//! One node and its connections. They are made on demand and again after they break, with
+//! increasing pauses.
 
 use std::{
     fmt,
@@ -26,25 +26,26 @@ use super::{
     subscriptions::Subscriptions,
 };
 
-/// The first pause after a connection could not be made, and the longest.
+/// The first and the longest pause after a failed connection.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// Appends that wait for replicas at once, per connection.
+/// Maximum number of appends per connection that wait for replicas.
 const ACKS_MAX: usize = 4096;
-/// Commands without an answer at once, per connection.
+/// Maximum number of commands per connection without an answer.
 const COMMANDS_MAX: usize = 4096;
 
-/// Writes what a connection then waits for. It runs when the memory is full, as removals do.
+/// Writes a key so that the connection can wait for its replication. Like removals, it runs even if
+/// the memory is full.
 const MARK: &str = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], '', 'PX', 60000)";
 
-/// How connections are made.
+/// Makes connections to nodes.
 #[derive(Debug)]
 pub(super) struct Connector {
     config: RedisConfig,
     ca: Option<Vec<u8>>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// How long the commands of all nodes take.
+    /// Measures the commands of all nodes.
     pub(super) commands: Meter,
 }
 
@@ -54,23 +55,25 @@ pub(super) struct Node {
     pub(super) address: Address,
     connector: Arc<Connector>,
     link: Mutex<Option<Link>>,
-    /// Held while a connection is made; how often that failed, and when it may be tried again.
+    /// Held while connecting: the number of failures, and the time of the next attempt.
     connecting: tokio::sync::Mutex<(u32, Option<Instant>)>,
     pub(super) subscriptions: Subscriptions,
 }
 
-/// The connections to a node between two breaks. What one of them wrote, the other can wait for.
+/// The connections to a node between two breaks. One connection can wait for the replication of
+/// what another one wrote.
 #[derive(Clone)]
 pub(super) struct Link {
     number: u64,
     commands: MultiplexedConnection,
     commands_max: Arc<Semaphore>,
     acks: Arc<OnceCell<mpsc::Sender<Waiting>>>,
-    /// The process of Redis that it is connected to.
+    /// The Redis process to which it is connected.
     run_id: Arc<str>,
 }
 
-/// A caller that waits for replicas: the key that the connection writes, and who gets the answer.
+/// A caller that waits for replicas: the key that the connection writes, and the channel for the
+/// answer.
 type Waiting = (String, oneshot::Sender<Result<(), Fault>>);
 
 impl fmt::Debug for Link {
@@ -102,7 +105,7 @@ impl Connector {
         self.connect_with(address, self.config.credentials.apply(settings), pushes).await
     }
 
-    /// A connection to a sentinel, which has no databases and credentials of its own.
+    /// A connection to a sentinel, which has no databases and uses separate credentials.
     pub(super) async fn connect_sentinel(&self, address: &Address) -> Result<MultiplexedConnection, Fault> {
         let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         self.connect_with(address, self.config.sentinel_credentials.apply(settings), None).await
@@ -163,7 +166,7 @@ impl Node {
         Self { address, connector, link: Mutex::default(), connecting: Default::default(), subscriptions }
     }
 
-    /// The connections, made now if there are none.
+    /// The connections; makes them if there are none.
     pub(super) async fn link(&self) -> Result<Link, Fault> {
         if let Some(link) = self.current() {
             return Ok(link);
@@ -192,7 +195,7 @@ impl Node {
     async fn open(&self) -> Result<Link, Fault> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let mut commands = self.connector.connect(&self.address, None).await?;
-        // A replica would answer reads with what it has, which may not be everything.
+        // A replica would answer reads from its own data, which may be incomplete.
         let role: Value = redis::cmd("ROLE").query_async(&mut commands).await.map_err(Fault::from)?;
         let Value::Array(parts) = &role else { return Err(Fault::unexpected(&role)) };
         let is_primary = parts.first().and_then(text) == Some("master");
@@ -249,7 +252,7 @@ impl Node {
         }
     }
 
-    /// Gives up connections that broke.
+    /// Drops connections that broke.
     fn judge(&self, link: &Link, fault: &Fault) {
         if matches!(fault, Fault::Unknown(_) | Fault::Demoted(_)) {
             let mut current = self.link.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +266,7 @@ impl Node {
     pub(super) async fn replicated(&self, link: &Link, mark: String) -> Result<(), Fault> {
         let acks = link.acks.get_or_try_init(|| async {
             let mut connection = self.connector.connect(&self.address, None).await?;
-            // The address may have come to another process between the two connections.
+            // Another process may have taken over the address between the two connections.
             if run_id(&mut connection).await? != link.run_id {
                 return Err(Fault::Unknown(format!("{} is another process now", self.address)));
             }
@@ -282,7 +285,7 @@ impl Node {
     }
 }
 
-/// The process of Redis at the other end.
+/// The run id of the Redis process at the other end.
 async fn run_id(connection: &mut MultiplexedConnection) -> Result<Arc<str>, Fault> {
     let info = redis::cmd("INFO").arg("server").query_async::<String>(connection).await;
     let info = info.map_err(Fault::from)?;
@@ -290,8 +293,8 @@ async fn run_id(connection: &mut MultiplexedConnection) -> Result<Arc<str>, Faul
     Ok(run_id.into())
 }
 
-/// Waits for replicas, for everybody who waits at once. Ends with the connection: what was written
-/// before a break is not known to be anywhere.
+/// Waits for replicas on behalf of all waiting callers. Ends with the connection: data that was
+/// written before a break may not be on any replica.
 async fn acknowledge(
     mut connection: MultiplexedConnection,
     mut waiting: mpsc::Receiver<Waiting>,
@@ -302,7 +305,8 @@ async fn acknowledge(
     while waiting.recv_many(&mut all, ACKS_MAX).await > 0 {
         let mut pipe = redis::pipe();
         let mark = all.first().map_or("", |(mark, _)| mark.as_str());
-        // WAIT is about what its own connection wrote last; the log of changes is one.
+        // WAIT covers the last write of its own connection; the replication log is shared, so
+        // earlier writes of other connections are covered too.
         pipe.cmd("EVAL").arg(MARK).arg(1).arg(mark).ignore().cmd("WAIT").arg(1).arg(millis);
         let outcome = match pipe.query_async::<(i64,)>(&mut connection).await {
             Ok((replicas,)) if replicas >= 1 => Ok(()),
@@ -311,7 +315,7 @@ async fn acknowledge(
         };
         let is_over = outcome.is_err();
         for (_, sender) in all.drain(..) {
-            // A caller that has gone does not need it.
+            // A caller that has gone does not need the answer.
             let _gone = sender.send(outcome.clone());
         }
         if is_over {
@@ -320,8 +324,8 @@ async fn acknowledge(
     }
 }
 
-/// How long to wait before the next attempt after so many have failed: with jitter, so that
-/// servers do not come at once.
+/// How long to wait before the next attempt after this many failures. The jitter prevents servers
+/// from reconnecting at the same time.
 pub(super) fn pause(failures: u32) -> Duration {
     let longest = PAUSE_MIN.saturating_mul(1 << failures.min(8)).min(PAUSE_MAX);
     longest.mul_f64(0.5 + rand::random::<f64>() / 2.0)

@@ -1,4 +1,4 @@
-//! The nodes: which one has a slot, and commands that reach it.
+//! The nodes of Redis: which node has a slot, and how commands reach it.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use super::{
     script::Script,
 };
 
-/// How often the layout is asked for at most.
+/// Minimum time between two requests for the layout.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
 /// All nodes.
@@ -28,18 +28,18 @@ pub(super) struct Nodes {
     config: RedisConfig,
     connector: Arc<Connector>,
     state: Mutex<State>,
-    /// Held while the layout is asked for; when that was last.
+    /// Held while the layout is requested; the time of the last request.
     refreshing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Who has the slots up to and with a number, in order.
+    /// The node of the slots up to and including a number, in order.
     slots: Vec<(u16, Address)>,
     by_address: HashMap<Address, Arc<Node>>,
 }
 
-/// An answer, and where it came from.
+/// An answer, and the link that returned it.
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) value: Value,
@@ -175,7 +175,7 @@ impl Nodes {
         Err(fault)
     }
 
-    /// Runs a command at the node that has the slot of `key`, once.
+    /// Runs a command once, on the node that has the slot of `key`.
     async fn run_once(&self, key: &str, cmd: &Cmd, asked: &mut Option<Address>) -> Result<Answered, Fault> {
         let (node, answer) = match asked.take() {
             Some(address) => {
@@ -192,8 +192,8 @@ impl Nodes {
         answer.map(|(value, link)| Answered { value, node, link })
     }
 
-    /// Runs a command, again when it did not run, until the deadline. When it may have run, again
-    /// only if it is `repeatable`.
+    /// Runs a command until the deadline. It is repeated if it did not run. If it may have run, it
+    /// is repeated only if it is `repeatable`.
     pub(super) async fn run(&self, key: &str, cmd: &Cmd, repeatable: bool) -> Result<Answered, Fault> {
         let deadline = Instant::now() + self.config.call_timeout;
         let (mut failures, mut asked) = (0, None);
@@ -210,7 +210,7 @@ impl Nodes {
                     asked = Some(address.clone());
                     Duration::ZERO
                 }
-                // A connection that was idle may have broken long ago.
+                // An idle connection may have broken long ago.
                 Fault::Unknown(_) | Fault::Moved(_) if failures == 0 => Duration::ZERO,
                 _ => pause(failures),
             };
@@ -219,14 +219,14 @@ impl Nodes {
                 return Err(fault);
             }
             if !matches!(fault, Fault::Ask(_)) {
-                // The fault at hand says more than one of this.
+                // The fault at hand is more useful than one of the refresh.
                 let _refreshed = self.refresh().await;
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Runs a script, whose first key says where.
+    /// Runs a script on the node that has the slot of its first key.
     pub(super) async fn script(
         &self,
         script: &Script,
@@ -246,7 +246,7 @@ impl Nodes {
         }
     }
 
-    /// Resolves when what was answered is as durable as configured.
+    /// Resolves when the answered write is as durable as configured.
     pub(super) async fn acknowledged(
         &self,
         answered: &Answered,
@@ -258,7 +258,8 @@ impl Nodes {
         }
     }
 
-    /// Subscribes to a channel: every message after this has resolved. Tried until the deadline.
+    /// Subscribes to a channel; the feed has every message after this resolves. Retried until the
+    /// deadline.
     pub(super) async fn subscribe(&self, channel: &str) -> Result<Feed<Bytes>, Fault> {
         let deadline = Instant::now() + self.config.call_timeout;
         let mut failures = 0;
@@ -280,7 +281,7 @@ impl Nodes {
     }
 }
 
-/// The slots in the answer to CLUSTER SLOTS of the node at an address.
+/// The slots in an answer to CLUSTER SLOTS from the node at an address.
 fn slots(value: &Value, asked: &Address) -> Option<Vec<(u16, Address)>> {
     let Value::Array(ranges) = value else { return None };
     let mut slots = Vec::with_capacity(ranges.len());

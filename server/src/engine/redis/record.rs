@@ -15,28 +15,28 @@ use super::{
     script,
 };
 
-/// How often records that expire are looked for, where there are any.
+/// How often expired records are removed, if any record expires.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How long nothing may come before the newest revision is compared with what came: messages are
-/// lost without a sign.
+/// How long the channel may be silent before the newest revision is compared with the received one:
+/// messages can be lost without any sign.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Records that one command reads.
+/// Records per read command.
 const PAGE: usize = 256;
 
 /// A change as it is announced.
 struct Change {
-    /// The revision of the space before it.
+    /// The previous revision of the space.
     previous: u64,
     record: Record,
     expires: bool,
 }
 
-/// How far a space has come.
+/// The newest revision of a space, and its expiry.
 struct Newest {
     revision: u64,
     /// The time of Redis.
     millis: u64,
-    /// A record has expired that is still to be removed.
+    /// Whether an expired record must still be removed.
     has_expired: bool,
 }
 
@@ -45,9 +45,9 @@ struct Pump {
     shared: Arc<Shared>,
     keys: SpaceKeys,
     sender: FeedSender<Record>,
-    /// The newest revision of the space that was taken.
+    /// The newest revision of the space that was processed.
     revision: u64,
-    /// The revisions in the snapshot that are newer than that.
+    /// Revisions in the snapshot that are newer than `revision`, by key.
     newer: HashMap<Arc<str>, u64>,
     expires: bool,
 }
@@ -119,8 +119,8 @@ impl Shared {
         Ok((records.into_values().collect(), feed))
     }
 
-    /// All records of a space that have not expired, in pages, and whether one expires. The time
-    /// of Redis was `millis` just now.
+    /// All records of a space that have not expired, read in pages, and whether one expires.
+    /// `millis` is the current time of Redis.
     async fn snapshot(
         &self,
         keys: &SpaceKeys,
@@ -147,7 +147,7 @@ impl Shared {
                     continue;
                 }
                 let record = Record { key: key.clone(), value: Some(value), revision };
-                // A page may repeat a record, and a later page is newer.
+                // A page may repeat a record; the later page has the newer value.
                 records.insert(key, record);
             }
             text(next).ok_or_else(unexpected)?.clone_into(&mut cursor);
@@ -158,7 +158,7 @@ impl Shared {
     }
 
     /// The newest revision of a space. It is read without a write, so that records can be followed
-    /// when Redis refuses those.
+    /// when Redis refuses writes.
     async fn newest(&self, keys: &SpaceKeys) -> Result<Newest, Fault> {
         let names = [keys.expiries.as_str(), &keys.revision];
         let answered = self.nodes.script(&script::NEWEST, &names, &[], true).await?;
@@ -174,7 +174,7 @@ impl Shared {
         Ok(Newest { revision, millis, has_expired: expired > 0 })
     }
 
-    /// Removes what has expired; gives the newest revision of the space.
+    /// Removes expired records. Returns the newest revision of the space.
     async fn expire(&self, keys: &SpaceKeys) -> Result<u64, Fault> {
         let answered = self.nodes.script(&script::EXPIRE, &keys.all(), &[], true).await?;
         let revision = text(&answered.value).and_then(|text| text.parse().ok());
@@ -183,7 +183,7 @@ impl Shared {
 }
 
 impl Pump {
-    /// Ends when a change may have been missed.
+    /// Runs until a change may have been missed.
     async fn run(mut self, mut messages: Feed<Bytes>) {
         let mut checked_at = Instant::now();
         let mut is_behind = false;
@@ -203,9 +203,9 @@ impl Pump {
                     if self.sender.is_closed() {
                         return;
                     }
-                    // While Redis cannot be reached, the subscription tells when it was lost.
+                    // While Redis cannot be reached, the subscription reports its own loss.
                     let Ok(newest) = self.newest().await else { continue };
-                    // The message about the newest change has had its time.
+                    // The message about the newest change should have arrived by now.
                     let was_behind = std::mem::replace(&mut is_behind, newest != self.revision);
                     if was_behind && is_behind {
                         if messages_are_lost(&mut self, &mut messages).await {
@@ -218,12 +218,12 @@ impl Pump {
         }
     }
 
-    /// The newest revision of the space, after what has expired is removed.
+    /// The newest revision of the space, after removing expired records.
     async fn newest(&self) -> Result<u64, Fault> {
         let newest = self.shared.newest(&self.keys).await?;
         if newest.has_expired {
             let expired = self.shared.expire(&self.keys);
-            // When Redis refuses writes, they are removed later, and readers do not see them.
+            // If Redis refuses writes, expired records are removed later; readers do not see them.
             if let Ok(Ok(revision)) = tokio::time::timeout(EXPIRY_INTERVAL, expired).await {
                 return Ok(revision);
             }
@@ -231,7 +231,7 @@ impl Pump {
         Ok(newest.revision)
     }
 
-    /// Takes an announcement; false when a change is missing before it.
+    /// Processes an announcement; false if an earlier change is missing.
     fn take(&mut self, message: &Bytes) -> bool {
         let Some(change) = change(message) else { return false };
         let Change { previous, record, expires } = change;
@@ -252,7 +252,7 @@ impl Pump {
     }
 }
 
-/// Takes what has arrived meanwhile; whether nothing has.
+/// Processes the next messages. True if none arrive in time, or if a change before them is missing.
 async fn messages_are_lost(pump: &mut Pump, messages: &mut Feed<Bytes>) -> bool {
     match tokio::time::timeout(EXPIRY_INTERVAL, messages.next()).await {
         Ok(Some(arrived)) => !arrived.iter().all(|message| pump.take(message)),
@@ -260,7 +260,7 @@ async fn messages_are_lost(pump: &mut Pump, messages: &mut Feed<Bytes>) -> bool 
     }
 }
 
-/// A record as it is stored: revision, expiry, value.
+/// Reads a stored record: revision, expiry, value.
 fn held_record(held: &[u8]) -> Option<(u64, u64, Bytes)> {
     let mut parts = held.splitn(3, |byte| *byte == b' ');
     let number = |part: &[u8]| std::str::from_utf8(part).ok()?.parse().ok();

@@ -26,42 +26,42 @@ use crate::{
     event::{Draft, ephemeral_id},
 };
 
-/// How long the number of a server's last batch is remembered: longer than a network or a Redis
-/// that hangs can hold back a copy of a batch.
+/// How long the number of a server's last batch is stored: longer than a stalled network or a
+/// stalled Redis can delay a copy of a batch.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(3600);
-/// What an event costs beside its payload and names, about.
+/// The approximate cost of an event in addition to its payload and names.
 const ENVELOPE_BYTES: usize = 256;
 
 /// A draft of a frame, and its answer.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Absent when it was answered.
+    /// Absent once it was answered.
     pub(super) draft: Option<Draft>,
     pub(super) answer: Option<Appended>,
-    /// An earlier one of the same frame has the same idempotency key.
+    /// The earlier slot of the frame with the same idempotency key.
     same_as: Option<usize>,
     pub(super) ephemeral_id: Option<String>,
-    /// The number of its batch within the frame.
+    /// The index of its batch within the frame.
     batch: usize,
-    /// Why its batch is not appended; noted where it was found.
+    /// Why its batch is refused; set on the slot that caused it.
     refusal: Option<Refusal>,
 }
 
-/// What became of a frame.
+/// The outcome of a frame.
 pub(super) enum Sent {
-    /// Its place, and whether the index may not have the tenant.
+    /// Its head, and whether the tenant may be missing in the index.
     Appended(Head, bool),
     /// Nothing was appended: these slots were answered before.
     Known(Vec<(usize, Receipt)>),
-    /// Nothing was appended: the state does not allow a slot.
+    /// Nothing was appended: a slot conflicts with the state.
     Refused(usize, Refusal),
 }
 
-/// A frame on its way.
+/// A frame to send.
 pub(super) struct Request {
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
-    /// The slots that have an idempotency key, in the order of the keys.
+    /// The slots with an idempotency key, in the order of the keys.
     keyed: Vec<usize>,
     count: u64,
     limits: Limits,
@@ -209,7 +209,7 @@ impl Slot {
     }
 }
 
-/// What an event changes in the state, as the script takes it: seven arguments per room.
+/// The state changes of an event as arguments of the script: seven per room.
 fn changes_of(draft: &Draft, event: &StoredEvent, slot: usize, place: u64) -> Vec<Vec<Vec<u8>>> {
     let Some(change) = draft.state.as_ref().filter(|_| !draft.kind.ephemeral) else { return Vec::new() };
     let value = if change.is_removal { Vec::new() } else { event.encode_to_vec() };
@@ -232,7 +232,7 @@ fn changes_of(draft: &Draft, event: &StoredEvent, slot: usize, place: u64) -> Ve
     draft.rooms.iter().map(argument).collect()
 }
 
-/// The place of an entry in the state: room and key. No room has the character between them.
+/// The field of an entry in the state: room and key. No room name contains the separator.
 pub(super) fn field(room: &Room, key: &str) -> Vec<u8> {
     format!("{}\0{key}", room.as_str()).into_bytes()
 }
@@ -254,7 +254,8 @@ pub(super) fn slots(batches: Vec<Vec<Draft>>) -> Vec<Slot> {
     slots
 }
 
-/// The batch of a slot is not appended. What has an idempotency key of it is appended in its place.
+/// Refuses the batch of a slot. Slots of other batches with the same idempotency key are appended
+/// instead.
 pub(super) fn refuse(slots: &mut [Slot], slot: usize, refusal: Refusal) {
     let Some(batch) = slots.get(slot).map(|slot| slot.batch) else { return };
     let mut gone = Vec::new();
@@ -274,7 +275,7 @@ pub(super) fn refuse(slots: &mut [Slot], slot: usize, refusal: Refusal) {
     }
 }
 
-/// The answer to each batch; `sizes` says how many slots it has.
+/// The answer to each batch; `sizes` has the number of slots per batch.
 pub(super) fn answers(
     slots: Vec<Slot>,
     sizes: &[usize],
@@ -304,7 +305,7 @@ pub(super) fn answers(
     sizes.iter().enumerate().map(answer).collect()
 }
 
-/// What a draft costs in a bounded store.
+/// The cost of a draft in a bounded store.
 pub(super) fn cost(draft: &Draft) -> usize {
     let rooms: usize = draft.rooms.iter().map(|room| room.as_str().len() + 16).sum();
     ENVELOPE_BYTES + draft.payload.len() + rooms + draft.sender.len() + draft.idempotency_key.len()

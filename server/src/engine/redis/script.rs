@@ -1,5 +1,5 @@
-//! The scripts. Each begins with `#!lua`, so that Redis refuses it before it runs when it cannot
-//! be written, and nothing is half done.
+//! The scripts. Each begins with `#!lua`, so that Redis refuses it before it starts if writes are
+//! impossible, and no script stops halfway.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) text: String,
-    /// Its name at Redis.
+    /// Its SHA-1, by which Redis calls it.
     pub(super) hash: String,
 }
 
@@ -30,7 +30,7 @@ scripts! {
     TRIM = "scripts/trim.lua";
 }
 
-/// REPLACE without a value: it frees memory, so it runs when there is none.
+/// REPLACE without a value. It frees memory, so it may run when the memory is full.
 pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&include_str!("scripts/replace.lua").replacen("#!lua", "#!lua flags=allow-oom", 1))
 });

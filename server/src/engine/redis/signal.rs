@@ -1,4 +1,4 @@
-//! Signals between servers: a channel for each, and one for all.
+//! Signals between servers: one channel per server, and one for all.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Shared {
         message.extend_from_slice(bytes);
         let mut cmd = redis::cmd("SPUBLISH");
         cmd.arg(&channel).arg(message);
-        // At most once: not again when it may have been sent.
+        // At most once: not repeated if it may have been sent.
         self.nodes.run(&channel, &cmd, false).await.map(drop)
     }
 
@@ -38,7 +38,7 @@ impl Shared {
     }
 }
 
-/// Ends when signals may have been lost.
+/// Runs until signals may have been lost.
 async fn pump(server: &ServerId, sender: &FeedSender<Bytes>, mut own: Feed<Bytes>, mut all: Feed<Bytes>) {
     loop {
         let (arrived, is_for_all) = tokio::select! {
@@ -48,7 +48,7 @@ async fn pump(server: &ServerId, sender: &FeedSender<Bytes>, mut own: Feed<Bytes
         let Some(arrived) = arrived else { return };
         for message in arrived {
             let Some(end) = message.iter().position(|byte| *byte == b'\n') else { continue };
-            // A signal to all others is not for its own server.
+            // A signal to all other servers is not for its sender.
             if is_for_all && message.get(..end) == Some(server.as_str().as_bytes()) {
                 continue;
             }

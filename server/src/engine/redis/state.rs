@@ -1,4 +1,4 @@
-//! How Redis is, for operators.
+//! The state of Redis, for operators.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use super::{
 
 /// How long a node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
-/// Nodes that are asked.
+/// Maximum number of nodes that are queried.
 const NODES_MAX: usize = 64;
-/// From this share of its memory on there is a warning, in percent.
+/// The memory usage that causes a warning, in percent.
 const NEARLY_FULL: u64 = 90;
 
 impl Shared {
-    /// Asks all primaries at once.
+    /// Queries all primaries concurrently.
     pub(super) async fn state(&self) -> EngineState {
         let mut state = EngineState { kind: "redis".to_owned(), ..EngineState::default() };
         let primaries = tokio::time::timeout(ANSWER_TIMEOUT, self.nodes.primaries()).await;
@@ -61,7 +61,7 @@ impl Shared {
     }
 }
 
-/// What a node says of itself, and how long that took.
+/// The INFO of a node, and how long the answer took.
 async fn ask(node: &Node) -> Result<(String, Duration), String> {
     let mut cmd = redis::cmd("INFO");
     cmd.arg("memory").arg("replication").arg("persistence");
@@ -98,7 +98,7 @@ fn describe(name: String, info: &str, time: Duration, ack: Ack) -> (StoreNode, V
     if replicas.is_empty() && ack == Ack::Replica {
         problems.push(outage(format!("Redis at {name} has no replica that could confirm events")));
     }
-    // Buffers of replicas do not count for the bound.
+    // Replica buffers do not count towards the limit.
     let counted = used.saturating_sub(number("mem_not_counted_for_evict"));
     if max > 0 && counted >= max {
         problems.push(outage(format!("the memory of Redis at {name} is full")));

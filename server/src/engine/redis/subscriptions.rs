@@ -1,5 +1,5 @@
 //! The sharded subscriptions at one node, over one connection. A subscription ends when messages
-//! may have been lost; whoever needs it subscribes again.
+//! may have been lost; its reader then subscribes again.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use super::{
     node::Connector,
 };
 
-/// How often a connection is proven to work.
+/// How often a connection is checked.
 const PING_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 
 /// Subscriptions at a node.
@@ -38,14 +38,14 @@ struct Link {
     channels: Arc<Channels>,
 }
 
-/// Who gets the messages of a channel, by its name.
+/// The receivers of a channel's messages, by channel name.
 type Senders = HashMap<Vec<u8>, Vec<FeedSender<Bytes>>>;
 
 #[derive(Default)]
 struct Channels {
-    /// Absent when the connection is lost.
+    /// Absent once the connection is lost.
     by_name: Mutex<Option<Senders>>,
-    /// Answers to SUNSUBSCRIBE that are expected.
+    /// Expected answers to SUNSUBSCRIBE.
     leaving: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ impl Channels {
                     senders.retain(|sender| sender.send(message.clone(), message.len()));
                 }
             }
-            // The node does not have the slot any more, and answers are not paired with commands.
+            // The node no longer has the slot. Answers are not paired with commands.
             PushKind::SUnsubscribe => {
                 let expected =
                     self.leaving.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
@@ -97,8 +97,8 @@ impl Channels {
     }
 }
 
-/// Ends all subscriptions when the node does not answer any more: a connection whose other end is
-/// gone looks like one that is quiet.
+/// Ends all subscriptions when the node no longer answers: a connection whose other end has gone
+/// looks like a quiet one.
 async fn watch(mut connection: MultiplexedConnection, channels: Arc<Channels>) {
     while channels.is_open() {
         tokio::time::sleep(PING_INTERVAL).await;
@@ -113,10 +113,10 @@ impl Subscriptions {
         Self { address, connector, link: tokio::sync::RwLock::default() }
     }
 
-    /// Subscribes to a channel: every message after this has resolved.
+    /// Subscribes to a channel; the feed has every message after this resolves.
     pub(super) async fn subscribe(&self, channel: &str) -> Result<Feed<Bytes>, Fault> {
         loop {
-            // While it is read, nothing is unsubscribed.
+            // The read lock prevents unsubscribing.
             let link = self.link.read().await;
             let Some(link) = link.as_ref().filter(|link| link.channels.is_open()) else {
                 drop(link);
@@ -162,7 +162,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Unsubscribes from channels that have no reader any more.
+    /// Unsubscribes from channels that have no readers.
     pub(super) async fn prune(&self) {
         let link = self.link.write().await;
         let Some(link) = link.as_ref() else { return };
@@ -182,7 +182,7 @@ impl Subscriptions {
             cmd.arg(name);
             let answer = link.connection.clone().send_packed_command(&cmd).await;
             let Err(error) = answer.and_then(Value::extract_error) else { continue };
-            // No such message comes: the node does not have the slot any more.
+            // The answer will not arrive: the node no longer has the slot.
             let _less =
                 link.channels.leaving.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
             if matches!(Fault::from(error), Fault::Unknown(_)) {

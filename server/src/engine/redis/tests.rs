@@ -24,7 +24,7 @@ async fn engine_with(config: RedisConfig, retention: Retention, limits: Limits) 
         .unwrap()
 }
 
-/// Two handles on a store of their own, for the conformance suite; as the user that the docs give.
+/// Two handles on a store of their own for the conformance suite, connected as the documented user.
 pub(crate) async fn pair_on_own_store(
     retention: Retention,
     limits: Limits,
@@ -61,7 +61,7 @@ fn seq(appended: &Appended) -> u64 {
     }
 }
 
-/// So many events of a feed.
+/// The next `count` items of a feed.
 async fn take<T>(feed: &mut Feed<T>, count: usize) -> Vec<T> {
     let mut items = Vec::new();
     while items.len() < count {
@@ -99,7 +99,7 @@ async fn what_one_server_appends_another_reads_and_follows() {
     let ids = |events: &[Arc<Event>]| events.iter().map(|event| event.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&page.events), ids(&followed));
     assert_eq!((page.cursor, page.more), (b.head(&tenant()).await.unwrap(), false));
-    // From within a frame.
+    // A cursor within a frame.
     let after: Cursor = page.events[1].id.parse().unwrap();
     let rest = b.read(&tenant(), &all(), after, LIMITS).await.unwrap();
     assert_eq!(ids(&rest.events), ids(&followed)[2..]);
@@ -328,7 +328,7 @@ async fn a_log_keeps_what_its_retention_allows() {
     let reset = engine.read(&tenant(), &all(), start_cursor(head), LIMITS).await;
     assert!(matches!(reset, Err(Refusal::Reset(_))));
     assert_eq!(server.command(&["XLEN", "ff:{1}:l"]), ::redis::Value::Int(10));
-    // The oldest event that is left proves the tag before it.
+    // The oldest remaining frame confirms the tag of its predecessor.
     let ::redis::Value::Array(entries) = server.command(&["XRANGE", "ff:{1}:l", "-", "+", "COUNT", "1"])
     else {
         panic!()

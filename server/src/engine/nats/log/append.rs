@@ -1,6 +1,6 @@
-//! How drafts get their places: everything that waits becomes one frame, which is written only if
-//! the log still ends where this server thinks it does. So two servers never give the same place
-//! twice, and a frame whose answer was lost is not written again.
+//! How drafts get their places: all waiting drafts become one frame, which is written only if the
+//! log still ends where this server expects. So two servers never assign the same place, and a
+//! frame whose answer was lost is not written again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,50 +21,51 @@ use crate::{
     event::{Draft, Event, ephemeral_id},
 };
 
-/// Bytes that a frame collects; a single batch may have more.
+/// Maximum size of a frame that combines batches; a single batch may be larger.
 pub(in super::super) const FRAME_BYTES_MAX: usize = 256 << 10;
-/// Events that a frame collects.
+/// Maximum number of events in a frame that combines batches.
 const FRAME_EVENTS_MAX: usize = 512;
-/// How long after the last contact the known end of the log is asked for again before an append. The
-/// stream may have been restored from a copy meanwhile, whose places go on from the same numbers.
+/// If the last contact is older than this, an append first asks for the end of the log again. The
+/// stream may have been restored from a copy meanwhile, whose places continue with the same
+/// numbers.
 const CONTACT_MAX: Duration = Duration::from_secs(1);
-/// Idempotency keys of ephemeral events that are claimed at once.
+/// Idempotency keys of ephemeral events that are claimed concurrently.
 const CLAIMS_AT_ONCE: usize = 32;
-/// How long ephemeral events wait for room in the queue of the connection.
+/// How long ephemeral events wait for space in the queue of the connection.
 const PASSING_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// A frame on its way into the log, and who waits for it.
+/// A frame that is being written, and the callers that wait for it.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) waiting: Vec<Waiting>,
-    /// For each draft in order.
+    /// One slot per draft, in order.
     slots: Vec<Slot>,
-    /// Has no events when there is nothing to write.
+    /// Has no events if there is nothing to write.
     frame: Frame,
     encoded: Bytes,
-    /// Ephemeral events among those of the frame, until they are published.
+    /// The ephemeral events between the events of the frame, until they are published.
     passing: Vec<PassingEvent>,
     /// The ids of ephemeral events whose idempotency keys this attempt has claimed, by key.
     claimed: HashMap<String, String>,
-    /// Where the log ended when the frame was made.
+    /// The end of the log when the frame was created.
     after: Option<Head>,
 }
 
-/// What a draft becomes.
+/// The result for a draft.
 #[derive(Debug)]
 enum Slot {
     /// The next event of the frame.
     Stored,
-    /// In no log, with this id.
+    /// Not logged; has this id.
     Ephemeral(String),
-    /// It has the key of an event in the log.
+    /// Its key belongs to an event that was answered before.
     Known(Receipt),
-    /// It has the key of an earlier draft of the frame.
+    /// Its key belongs to an earlier draft of the frame.
     Repeated(usize),
 }
 
 impl Waiting {
-    /// Whether somebody still waits.
+    /// Whether the caller still waits.
     fn is_wanted(&self) -> bool {
         !self.answer.is_closed()
     }
@@ -77,12 +78,13 @@ impl Attempt {
 }
 
 impl Log {
-    /// Appends a batch, and with it what else waits.
+    /// Appends a batch, together with other waiting batches.
     pub(super) async fn append(&mut self, first: Waiting) {
-        // Writers that have just been answered come first, so that they share this frame.
+        // Lets writers that were just answered run first, so that their next events share this
+        // frame.
         tokio::task::yield_now().await;
         let mut waiting = self.collect(first);
-        // Ephemeral events that a writer has published before come before what it appends now.
+        // Ephemeral events that a writer published earlier come before its current append.
         self.take_announced().await;
         waiting.retain(Waiting::is_wanted);
         if waiting.is_empty() {
@@ -99,7 +101,8 @@ impl Log {
                 return self.commit(expected);
             }
             let (subject, encoded, tag) = (self.name.subject.clone(), attempt.encoded.clone(), attempt.tag());
-            // Before the frame, so that others have them when it arrives. They hand them on only then.
+            // Published before the frame, so that other servers have them when the frame arrives.
+            // They deliver them only then.
             let passing = std::mem::take(&mut attempt.passing);
             self.publish_passing(tag, passing).await;
             match self.shared.store.publish(subject, encoded, expected, Extras::default()).await {
@@ -125,7 +128,7 @@ impl Log {
         }
     }
 
-    /// Takes more of what waits, as far as it fits into one frame.
+    /// Takes more waiting batches, as long as they fit into one frame.
     fn collect(&mut self, first: Waiting) -> Vec<Waiting> {
         let (mut bytes, mut events) = (first.bytes, first.drafts.len());
         let mut waiting = vec![first];
@@ -147,14 +150,14 @@ impl Log {
         waiting
     }
 
-    /// Takes what other servers have announced by now.
+    /// Processes what other servers have announced so far.
     async fn take_announced(&mut self) {
         while let Some(message) = super::ready(&mut self.announced, &mut self.watch) {
             self.take(message).await;
         }
     }
 
-    /// Makes the frame for what waits, at the end of the log.
+    /// Builds the frame for waiting batches, at the end of the log.
     async fn prepare(&mut self, waiting: Vec<Waiting>, attempts: &mut Attempts) -> Result<(), Refusal> {
         let claimed = self.claim_keys(&waiting).await;
         self.attempt = Some(Attempt {
@@ -175,8 +178,8 @@ impl Log {
         self.rebase(attempts).await
     }
 
-    /// Claims the idempotency keys of ephemeral events, which are in no log. Gives the ids of those
-    /// that were free; the first answers of the others become known.
+    /// Claims the idempotency keys of ephemeral events, which are in no log. Returns the ids of
+    /// events whose keys were free; for taken keys, the first answers are added to the known keys.
     async fn claim_keys(&mut self, waiting: &[Waiting]) -> Result<HashMap<String, String>, Refusal> {
         use futures_util::{StreamExt as _, TryStreamExt as _};
         let drafts = waiting.iter().flat_map(|waiting| &waiting.drafts).filter(|draft| {
@@ -205,8 +208,8 @@ impl Log {
         Ok(claimed)
     }
 
-    /// Learns what became of the frame; if it is not in the log, it is made again where the log has
-    /// grown, else it can be written as it is.
+    /// Finds out whether the frame is in the log. If not, it is built again if the log has grown,
+    /// or else written again unchanged.
     async fn retry(&mut self, attempts: &mut Attempts) -> Result<(), Refusal> {
         if self.is_contended {
             self.subscribe().await;
@@ -270,11 +273,12 @@ impl Log {
         Ok(())
     }
 
-    /// The frame is in the log at this place: hands its events to followers and answers.
+    /// Handles a frame that is in the log at this place: hands its events to followers and answers
+    /// the callers.
     pub(super) fn commit(&mut self, place: u64) {
         let Some(attempt) = self.attempt.take() else { return };
         let Attempt { waiting, slots, frame, passing, .. } = attempt;
-        // Those that have no frame are published once they are handed on here.
+        // Ephemeral events without a frame are published after local followers have them.
         self.passing.extend(passing);
         if !frame.events.is_empty() {
             self.advance(&frame, place);
@@ -331,13 +335,13 @@ impl Log {
         let passing = Passing { server, events, frame, seq };
         let (client, subject) = (&self.shared.store.client, self.name.feed.clone());
         let publish = client.publish(subject, passing.encode_to_vec().into());
-        // The queue of the connection is full when it is down: then they are lost.
+        // While the connection is down, its queue fills up and the events are lost.
         if !matches!(tokio::time::timeout(PASSING_TIMEOUT, publish).await, Ok(Ok(()))) {
             tracing::debug!(tenant = %self.tenant, "ephemeral events are lost");
         }
     }
 
-    /// Refuses what waits.
+    /// Refuses waiting batches.
     pub(super) fn fail(&mut self, refusal: impl Fn() -> Refusal) {
         refuse(self.attempt.take().map(|attempt| attempt.waiting).unwrap_or_default(), refusal);
     }
@@ -353,7 +357,7 @@ impl Log {
     }
 }
 
-/// Answers those who wait.
+/// Refuses these batches.
 pub(super) fn refuse(waiting: Vec<Waiting>, refusal: impl Fn() -> Refusal) {
     for waiting in waiting {
         let _ = waiting.answer.send(Err(refusal()));

@@ -1,4 +1,4 @@
-//! How a task learns from the leader what it has missed.
+//! How a task reads missed frames from the leader.
 
 use super::{
     super::{
@@ -11,21 +11,21 @@ use super::{
 };
 use crate::error::Refusal;
 
-/// Frames that are read at once.
+/// Number of frames per read.
 const FRAMES_AT_ONCE: usize = 64;
 /// How much the clocks of servers may differ.
 const CLOCKS_DIFFER_MILLIS: u64 = 60_000;
 
 impl Log {
-    /// Brings the known end of the log to the leader's, frame by frame. Where that is not possible,
-    /// the log has lost history or is another one: followers lose their feeds.
+    /// Brings the known end of the log to the leader's, frame by frame. If that is impossible, the
+    /// log has lost history or is a different one: followers lose their feeds.
     pub(super) async fn catch_up(
         &mut self,
         attempts: &mut Attempts,
         what: &'static str,
     ) -> Result<(), Refusal> {
         let (last, place) = self.shared.last_or_first(&self.name, attempts, what).await?;
-        // The ephemeral events of the frames that come now have been announced before them.
+        // The ephemeral events of the following frames were announced before them.
         self.take_passing(place);
         let Some(head) = self.head else {
             self.adopt(&last, place);
@@ -43,7 +43,8 @@ impl Log {
         } else {
             let to = last.head(place).cursor;
             if place > head.place && to.epoch == head.cursor.epoch && to.seq > head.cursor.seq {
-                // Retention has removed what comes next, or another copy of the store took over.
+                // Retention has removed the next frames, or another copy of the store has taken
+                // over.
                 tracing::warn!(tenant = %self.tenant, from = %head.cursor, %to,
                     "the log goes on, but what comes next is not in it");
             } else {
@@ -61,7 +62,7 @@ impl Log {
         self.is_sure = true;
     }
 
-    /// Gives up what was known of the log.
+    /// Discards everything known of the log.
     fn lose(&mut self) {
         self.followers.clear();
         self.recent_tags.clear();
@@ -72,7 +73,7 @@ impl Log {
         self.fail(|| Refusal::Storage("written"));
     }
 
-    /// Applies the frames up to a place; false if one does not follow the one before.
+    /// Applies the frames up to a place; false if one does not follow its predecessor.
     async fn apply_up_to(
         &mut self,
         place: u64,
@@ -89,7 +90,7 @@ impl Log {
             let read = store.read(&self.name.stream, &self.name.subject, from, FRAMES_AT_ONCE).await;
             match read {
                 Ok(entries) if !entries.is_empty() => {
-                    // There may be frames that are newer than the answer of the leader.
+                    // The read may return frames that are newer than the leader's answer.
                     self.take_passing(entries.last().map_or(place, |entry| entry.place));
                     for entry in entries {
                         let frame = Frame::read(entry.payload).map_err(|error| error.refusal(what))?;
@@ -99,7 +100,7 @@ impl Log {
                         self.apply(&frame, entry.place);
                     }
                 }
-                // A replica answered that does not have them yet.
+                // The replica that answered does not have the frames yet.
                 Ok(_) => {
                     if !attempts.pause().await {
                         return Err(Refusal::Storage(what));
@@ -117,7 +118,7 @@ impl Log {
     /// Applies the frame that follows the known end.
     pub(super) fn apply(&mut self, frame: &Frame, place: u64) {
         if self.attempt.as_ref().is_some_and(|attempt| attempt.tag() == frame.tag) {
-            // The answer to the write was lost, the frame was not.
+            // The answer to the write was lost, but the frame was written.
             return self.commit(place);
         }
         self.advance(frame, place);
@@ -138,7 +139,7 @@ impl Log {
             match self.shared.event(&self.tenant, cursor, entry.event.clone()) {
                 Ok(event) => self.send(&event),
                 Err(refusal) => {
-                    // Followers learn why when they read the log.
+                    // Followers get the reason when they read the log.
                     tracing::warn!(event = %cursor, %refusal, "the feeds of a log end");
                     self.followers.clear();
                 }
@@ -161,7 +162,7 @@ impl Log {
                 Err(error) if error.is_passing() => Vec::new(),
                 Err(error) => return Err(error.refusal("read")),
             };
-            // The last frame must be found; a replica that lags behind does not have it yet.
+            // The last frame must be found; a lagging replica does not have it yet.
             if entries.is_empty() && !attempts.pause().await {
                 tracing::warn!(tenant = %self.tenant, "the idempotency keys of a log cannot be read");
                 return Err(Refusal::Storage("read"));

@@ -1,5 +1,5 @@
-//! Ephemeral events of other servers that have arrived before the frame they belong to, or before
-//! the last one that they come after.
+//! Ephemeral events of other servers that have arrived before their frame, or before the stored
+//! event that they follow.
 
 use std::collections::VecDeque;
 
@@ -7,12 +7,13 @@ use prost::Message as _;
 
 use super::super::frame::{Frame, Passing, PassingEvent};
 
-/// Messages with ephemeral events that are held. Those of a frame that was never written go first.
+/// Maximum number of held messages. The oldest are dropped first: their frame may never have been
+/// written.
 const FRAMES_MAX: usize = 64;
-/// Bytes of ephemeral events that are held.
+/// Maximum size of held ephemeral events in bytes.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Messages with ephemeral events, the oldest first.
+/// Messages with ephemeral events, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     frames: VecDeque<(Passing, usize)>,
@@ -31,8 +32,7 @@ impl Held {
         }
     }
 
-    /// The ephemeral events of a frame, and then those that come after it. They are not held any
-    /// longer.
+    /// Removes and returns the ephemeral events of a frame, then those that follow it.
     pub(super) fn take(&mut self, frame: &Frame) -> Vec<PassingEvent> {
         let is_rest = |passing: &Passing| passing.frame == 0 && passing.seq <= frame.last();
         let (mut of_frame, mut rest) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Which server appends to a log that several use, and how the others send it what they have.
+//! Selects the server that appends to a log that several servers use, and forwards batches to it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,17 +21,17 @@ use crate::{
     event::{Draft, Event},
 };
 
-/// How long a server counts among those that append after its last frame.
+/// How long after its last frame a server counts as a writer.
 const WRITES_FOR: Duration = Duration::from_secs(10);
-/// Servers that are remembered.
+/// Maximum number of servers to remember.
 const WRITERS_MAX: usize = 64;
 
-/// Other servers that append, and when they did last.
+/// Other servers that append, and the time of their last frame.
 #[derive(Debug, Default)]
 pub(super) struct Writers(HashMap<ServerId, Instant>);
 
 impl Writers {
-    /// A server has written a frame.
+    /// Notes that a server has written a frame.
     pub(super) fn note(&mut self, server: &str) {
         if self.0.len() >= WRITERS_MAX {
             self.0.clear();
@@ -43,7 +43,7 @@ impl Writers {
         self.0.remove(server);
     }
 
-    /// The one that should append for all, if it is another one. Each server chooses the same.
+    /// The server that should append for all, if it is not this one. All servers choose the same.
     fn owner(&mut self, own: &ServerId, tenant: &str) -> Option<ServerId> {
         self.0.retain(|_, at| at.elapsed() < WRITES_FOR);
         let weight = |server: &ServerId| {
@@ -58,8 +58,8 @@ impl Writers {
 }
 
 impl Log {
-    /// Sends what waits to the server that appends for all. Returns it when it is to be appended
-    /// here.
+    /// Sends waiting batches to the server that appends for all. Returns them if they must be
+    /// appended here.
     pub(super) async fn forward(&mut self, waiting: Vec<Waiting>) -> Option<Vec<Waiting>> {
         if !self.is_contended || waiting.iter().any(|one| one.is_forwarded) {
             return Some(waiting);
@@ -67,7 +67,7 @@ impl Log {
         let owner = self.writers.owner(&self.shared.server, self.tenant.as_str());
         let Some(owner) = owner else { return Some(waiting) };
         let millis = now_millis();
-        // What the state does not allow is refused to one batch, not to all that are sent together.
+        // A conflict with the state must refuse one batch, not all that are sent together.
         if waiting.iter().flat_map(|one| &one.drafts).any(|draft| draft.state.is_some()) {
             return Some(waiting);
         }
@@ -87,7 +87,7 @@ impl Log {
         let subject = self.shared.store.names.forwards(&owner);
         let forwarded = match self.shared.store.client.send_request(subject, request).await {
             Ok(answer) => Forwarded::decode(answer.payload).unwrap_or_default(),
-            // It has gone, and has not got it.
+            // The server has gone and did not receive the request.
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
                 Forwarded { outcome: Outcome::Refused.into(), answers: Vec::new() }
             }
@@ -115,7 +115,7 @@ impl Log {
     }
 }
 
-/// Answers those who wait. Followers get the events as those of any other server.
+/// Answers the callers. Followers get the events like those of any other server.
 fn answer_forwarded(waiting: Vec<Waiting>, forwarded: Forwarded) {
     let mut answers = forwarded.answers.into_iter();
     for Waiting { drafts, answer, .. } in waiting {

@@ -1,5 +1,5 @@
-//! How a task judges what drafts change in the state: exactly, for whoever writes the next frame of a
-//! log has seen all of it.
+//! How a task validates state changes of drafts. The result is exact, because the server that
+//! writes the next frame of a log has read all of it.
 
 use std::collections::HashSet;
 
@@ -20,8 +20,9 @@ use crate::{
 };
 
 impl Log {
-    /// Refuses the batches of the attempt that the state does not allow at the end of the log, which it
-    /// gives. The others stay. Nothing is refused by an end that another server may have moved.
+    /// Refuses batches of the attempt that conflict with the state at the end of the log, and
+    /// returns that end. The other batches stay. A batch is never refused based on an end that
+    /// another server may have moved.
     pub(super) async fn judge_state(&mut self, head: Head, attempts: &mut Attempts) -> Result<Head, Refusal> {
         let waiting = self.attempt.iter().flat_map(|attempt| &attempt.waiting);
         if !waiting.flat_map(|one| &one.drafts).any(|draft| draft.state.is_some()) {
@@ -51,10 +52,10 @@ impl Log {
         Ok(head)
     }
 
-    /// The batches of the attempt that the state does not allow, by their places.
+    /// The batches of the attempt that conflict with the state, by their index.
     fn refusals(&mut self, head: Head) -> Vec<(usize, Refusal)> {
         let (Some(attempt), Some(state)) = (&self.attempt, &mut self.state) else { return Vec::new() };
-        // What has ended stays in the store for a while, and counts no more.
+        // Expired entries stay in the store for a while, but no longer count.
         while !state.end(now_millis()).is_empty() {}
         let (mut trial, mut seen, mut refusals) =
             (state.trial(head.cursor.seq + 1), HashSet::new(), Vec::new());
@@ -82,7 +83,7 @@ impl Log {
         }
     }
 
-    /// Changes the state as an event of the log says, if it is known.
+    /// Applies the state change of an event in the log, if the state is loaded.
     pub(super) fn change_state(&mut self, seq: u64, event: &StoredEvent) {
         let (Some(state), Some(change)) = (&mut self.state, &event.state) else { return };
         for room in &event.rooms {

@@ -1,4 +1,4 @@
-//! Three servers, three replicas: servers end and pause while others write and follow.
+//! Three servers with three replicas: servers end and pause while others write and follow.
 
 use tokio::{
     task::JoinSet,
@@ -7,7 +7,7 @@ use tokio::{
 
 use super::*;
 
-/// How long a writer repeats an event before the test fails.
+/// How long a writer retries an event before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn settings(servers: &Servers) -> NatsConfig {
@@ -18,7 +18,7 @@ fn settings(servers: &Servers) -> NatsConfig {
     }
 }
 
-/// An engine on a cluster that may still have to agree on leaders.
+/// An engine on a cluster that may not have elected its leaders yet.
 async fn patient(config: &NatsConfig, name: &str) -> NatsEngine {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -29,7 +29,7 @@ async fn patient(config: &NatsConfig, name: &str) -> NatsEngine {
     }
 }
 
-/// Appends so many events one after the other, each until it is acknowledged. Returns their ids.
+/// Appends `count` events one after the other, each until it is acknowledged. Returns their ids.
 async fn write(engine: Arc<NatsEngine>, t: Tenant, writer: String, count: usize) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for number in 0..count {
@@ -50,7 +50,7 @@ async fn write(engine: Arc<NatsEngine>, t: Tenant, writer: String, count: usize)
     acknowledged
 }
 
-/// Follows as the hub does, reading what a feed has lost, until it has so many events.
+/// Follows like the hub, reading what a feed has lost, until it has `count` events.
 async fn follow(engine: Arc<NatsEngine>, t: Tenant, mut after: Cursor, count: usize) -> Vec<String> {
     let mut seen = Vec::new();
     let end = Instant::now() + PATIENCE * 2;
@@ -113,7 +113,7 @@ async fn servers_that_end_or_pause_lose_no_acknowledged_event_and_repeat_none() 
             assert!(Instant::now() < end, "the log does not grow");
         }
     };
-    // The leader, a follower, and a leader that pauses.
+    // The leader ends, then a follower ends, then a leader pauses.
     reach(100).await;
     let first = leader(&a, &t).await;
     servers.kill(first);

@@ -1,4 +1,4 @@
-//! The user that docs/scaling.md gives: it may do what the engine does, and nothing else.
+//! The user documented in docs/scaling.md: it may do what the engine does, and nothing else.
 
 use std::time::Instant;
 
@@ -12,7 +12,8 @@ fn authorization() -> &'static str {
     &block[..block.find("```").unwrap()]
 }
 
-/// A server that knows the documented user alone, and refused it nothing when it is dropped.
+/// A server that has only the documented user. When dropped, it checks that it refused that user
+/// nothing.
 pub(super) struct Least(Servers);
 
 impl Least {

@@ -1,5 +1,5 @@
-//! Figures, printed when `FANFARE_NATS_MEASURE` is set: appends one by one and batched, with one
-//! and three replicas, and what it costs when two servers append to one tenant.
+//! Measurements, printed if `FANFARE_NATS_MEASURE` is set: appends one by one and batched, with one
+//! and three replicas, and the cost of two servers that append to one tenant.
 
 use tokio::{
     task::JoinSet,
@@ -9,10 +9,10 @@ use tokio::{
 use super::*;
 
 const TIME: Duration = Duration::from_secs(1);
-/// Rounds in which one server and two servers take turns, so that both meet the same load.
+/// Rounds in which one server and two servers take turns, so that both run under the same load.
 const ROUNDS: usize = 5;
 
-/// So many writers per engine append batches for a while.
+/// Lets `writers` writers per engine append batches for a while.
 async fn run(what: &str, engines: &[Arc<NatsEngine>], t: &Tenant, writers: usize, batch: usize) -> f64 {
     let (mut tasks, start) = (JoinSet::new(), Instant::now());
     for engine in engines {

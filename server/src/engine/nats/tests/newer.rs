@@ -22,7 +22,7 @@ async fn an_event_of_an_unknown_type_ends_the_read_and_the_feed() {
     assert_eq!((page.events.len(), page.cursor.seq, page.more), (1, 1, true), "what comes before it is read");
     let refused = b.read(&t, &everything(), page.cursor, LIMITS).await;
     assert!(matches!(&refused, Err(Refusal::NewerCatalog(name)) if name == "newer.v1.Thing"), "{refused:?}");
-    // A room that the event is not in can be read past it.
+    // A reader of other rooms can read past the event.
     let page = b.read(&t, &Interest::default(), start, LIMITS).await.unwrap();
     assert_eq!((page.cursor.seq, page.more), (3, false));
     assert_eq!(read_all(&a, &t, start).await.len(), 3, "the other server has it");

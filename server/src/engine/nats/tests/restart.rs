@@ -1,4 +1,4 @@
-//! A server of NATS that starts again has lost what was only in its memory.
+//! A NATS server loses the data in its memory when it restarts.
 
 use tokio::time::Instant;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Tries again, as callers of the engine do.
+/// Retries, as callers of the engine do.
 async fn at_last<T>(mut call: impl AsyncFnMut() -> Result<T, Refusal>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {

@@ -20,7 +20,7 @@ struct Node {
     process: Option<Child>,
 }
 
-/// The program; `None`, with a line printed, if this machine has none.
+/// The program; `None`, with a line printed, if it is not installed.
 fn program() -> Option<PathBuf> {
     let given = std::env::var_os("FANFARE_NATS_SERVER").map(PathBuf::from);
     let program = given.unwrap_or_else(|| "nats-server".into());
@@ -36,17 +36,17 @@ fn free_port() -> u16 {
 }
 
 impl Servers {
-    /// So many servers; `None` if there is no program.
+    /// Starts `count` servers; `None` if the program is not installed.
     pub(super) fn start(count: usize) -> Option<Self> {
         Self::start_with(count, "sync_interval: 2m")
     }
 
-    /// So many servers with a setting of JetStream.
+    /// Starts `count` servers with a setting of JetStream.
     pub(super) fn start_with(count: usize, setting: &str) -> Option<Self> {
         Self::start_configured(count, setting, "")
     }
 
-    /// So many servers with a setting of JetStream and one beside it.
+    /// Starts `count` servers with a setting of JetStream and another setting.
     pub(super) fn start_configured(count: usize, setting: &str, other: &str) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         program()?;
@@ -82,7 +82,7 @@ impl Servers {
         self.nodes.iter().map(|node| format!("nats://127.0.0.1:{}", node.port)).collect()
     }
 
-    /// Starts a server with what it had on its disk.
+    /// Starts a server with the data on its disk.
     pub(super) fn launch(&mut self, number: usize) {
         let node = &mut self.nodes[number];
         let log = std::fs::File::create(node.config.with_extension("log")).unwrap();
@@ -96,10 +96,10 @@ impl Servers {
         }
     }
 
-    /// Stops a server from running until it is resumed; its connections stay.
+    /// Suspends a server until it is resumed; its connections stay open.
     pub(super) fn pause(&self, number: usize) {
         let id = self.signal(number, rustix::process::Signal::STOP);
-        // All its threads have stopped when this is reported.
+        // When this is reported, all threads have stopped.
         rustix::process::waitpid(Some(id), rustix::process::WaitOptions::UNTRACED).unwrap();
     }
 
@@ -114,7 +114,7 @@ impl Servers {
         id
     }
 
-    /// Ends a server as a crash does.
+    /// Kills a server, as a crash does.
     pub(super) fn kill(&mut self, number: usize) {
         if let Some(mut process) = self.nodes[number].process.take() {
             process.kill().unwrap();
@@ -122,7 +122,7 @@ impl Servers {
         }
     }
 
-    /// What a server has logged.
+    /// The log of a server.
     pub(super) fn log(&self, number: usize) -> String {
         std::fs::read_to_string(self.nodes[number].config.with_extension("log")).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Batches: which are stored once, or not at all.
+//! Batches are stored once, or not at all.
 
 use super::{
     super::request::{Request, Sent, slots},

@@ -1,10 +1,10 @@
-//! What goes on when Redis refuses writes, and what is bounded.
+//! What still works when Redis refuses writes, and the limits.
 
 use super::{super::log::Part, server::Server, *};
 
 const VALUE: Replacement = Replacement { value: Some(Bytes::from_static(b"v")), expected: 0, ttl: None };
 
-/// Everything that only reads.
+/// Runs everything that only reads.
 async fn reads_go_on(engine: &RedisEngine, start: Cursor, events: usize) {
     let head = engine.head(&tenant()).await.unwrap();
     assert_eq!(head.seq, start.seq + events as u64);
@@ -32,7 +32,7 @@ async fn without_memory_or_without_replicas_reads_go_on() {
         panic!("a conflict")
     };
     server.command(&["CONFIG", "SET", "maxmemory", "1mb"]);
-    // Another server, which has seen nothing before.
+    // A server without any previous knowledge.
     let reader = engine_with(config.clone(), Retention::default(), Limits::default()).await;
     let refused = append(&reader, "").await;
     assert!(matches!(refused, Err(Refusal::StoreFull)), "{refused:?}");
@@ -133,7 +133,7 @@ async fn an_event_of_a_newer_catalog_ends_the_read_and_the_feed() {
         Draft { kind: Arc::new(kind), rooms, ..known }
     };
     let (start, mut feed) = b.follow(&tenant()).await.unwrap();
-    // What nobody wants may be anything.
+    // Unwanted events may have unknown types.
     a.append(&tenant(), vec![draft("1", "", 1), newer("chat:7"), draft("1", "", 1)]).await.unwrap();
     ended(&mut feed).await;
     let page = b.read(&tenant(), &all(), start, LIMITS).await.unwrap();

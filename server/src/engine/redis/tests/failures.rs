@@ -11,11 +11,11 @@ use tokio::{
 
 use super::{server::Server, *};
 
-/// Passes bytes on; when told to, cuts the connection instead of the next answer that looks like an
-/// append's, or loses all answers.
+/// Forwards bytes. On request, it cuts the connection instead of the next answer that looks like an
+/// append's, or drops all answers.
 pub(super) struct Proxy {
     pub(super) port: u16,
-    /// Where new connections go.
+    /// The target of new connections.
     pub(super) target: watch::Sender<u16>,
     cut: watch::Sender<bool>,
     pub(super) mute: watch::Sender<bool>,
@@ -71,7 +71,7 @@ async fn pass(
     }
 }
 
-/// Appends until it works, as a caller with an idempotency key does.
+/// Appends until it succeeds, as a caller with an idempotency key does.
 pub(super) async fn append_at_last(engine: &RedisEngine, key: &str) -> u64 {
     for _ in 0..20 {
         if let Ok(appended) = append(engine, key).await {
@@ -90,7 +90,7 @@ async fn an_append_whose_answer_was_lost_is_stored_once() {
     let (_, mut feed) = engine.follow(&tenant()).await.unwrap();
     append(&engine, "").await.unwrap();
     proxy.cut.send_replace(true);
-    // Without an idempotency key: the tag of the frame must do.
+    // Without an idempotency key, the tag of the frame must suffice.
     assert_eq!(seq(&append(&engine, "").await.unwrap()), 2);
     assert!(!*proxy.cut.borrow(), "no answer was cut");
     assert_eq!(seq(&append(&engine, "").await.unwrap()), 3);
@@ -153,7 +153,7 @@ async fn a_sentinel_names_the_new_primary() {
     assert_eq!(append_at_last(&engine, "a").await, 1);
     primary.kill();
     replica.until_primary();
-    // Nobody replicates the new primary, so only memory can acknowledge.
+    // The new primary has no replicas, so only memory can acknowledge.
     let config = RedisConfig::parse(&url).unwrap();
     let other = engine_with(config, Retention::default(), Limits::default()).await;
     assert_eq!(append_at_last(&other, "b").await, 2);

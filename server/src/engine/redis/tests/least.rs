@@ -1,8 +1,8 @@
-//! The user that docs/scaling.md gives: it may do what the engine does, and nothing else.
+//! The user documented in docs/scaling.md: it may do what the engine does, and nothing else.
 
 use super::{server::Server, *};
 
-/// All that it is refused: the engine does without.
+/// The refused commands, which the engine does not need.
 const DONE_WITHOUT: &[&str] = &["config|get", "client|setinfo"];
 
 const DOCS: &str = include_str!("../../../../../docs/scaling.md");
@@ -17,7 +17,7 @@ fn password() -> &'static str {
     rule().into_iter().find_map(|word| word.strip_prefix('>')).unwrap()
 }
 
-/// A node that knows the documented user. When it is dropped, it must have refused nothing that the
+/// A node that has the documented user. When dropped, it checks that it refused nothing that the
 /// engine needs.
 pub(super) struct Least(Server);
 
@@ -32,7 +32,7 @@ impl Least {
     }
 }
 
-/// Fails when the user was refused what the engine needs.
+/// Fails if the user was refused something that the engine needs.
 fn assert_nothing_refused(server: &Server) {
     let ::redis::Value::Array(entries) = server.command(&["ACL", "LOG"]) else { panic!("no log") };
     let mut refused: Vec<_> = entries.iter().map(object).collect();
@@ -40,7 +40,7 @@ fn assert_nothing_refused(server: &Server) {
     assert!(refused.is_empty(), "the documented user may not use {refused:?}");
 }
 
-/// The command, key or channel of an entry of the log.
+/// The command, key or channel of an entry of the ACL log.
 fn object(entry: &::redis::Value) -> String {
     let ::redis::Value::Array(parts) = entry else { panic!("no entry: {entry:?}") };
     let text = |value: &::redis::Value| ::redis::from_redis_value_ref::<String>(value).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Connections that look well and are not.
+//! Connections that look intact but are not.
 
 use super::{
     failures::{Proxy, append_at_last},
@@ -31,7 +31,7 @@ async fn replicas_of_another_process_confirm_nothing() {
     let mut config = RedisConfig::parse(&format!("redis://127.0.0.1:{}", proxy.port)).unwrap();
     config.ack = Ack::Replica;
     let engine = engine_with(config, Retention::default(), Limits::default()).await;
-    // The commands go to one process, and what waits for replicas to the other.
+    // Commands go to one process, and waiting for replicas goes to the other.
     engine.head(&tenant()).await.unwrap();
     proxy.target.send_replace(other.port);
     append_at_last(&engine, "k").await;

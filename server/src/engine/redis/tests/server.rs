@@ -1,4 +1,4 @@
-//! A real Redis on loopback, ended with the test.
+//! A real Redis on loopback, which ends with the test.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -32,7 +32,7 @@ fn folder() -> PathBuf {
 }
 
 impl Server {
-    /// Starts a node, or says that none is installed.
+    /// Starts a node; prints a message if none is installed.
     pub(super) fn start(arguments: &[&str]) -> Option<Self> {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         Self::start_in(folder(), free_port(), &arguments)
@@ -47,7 +47,7 @@ impl Server {
         Some(Self { process, port, folder, program, arguments: arguments.to_vec() })
     }
 
-    /// Starts a sentinel that alone decides about a primary.
+    /// Starts a sentinel that decides alone about a primary.
     pub(super) fn sentinel(name: &str, primary: u16) -> Option<Self> {
         let folder = folder();
         let file = folder.join("sentinel.conf");
@@ -65,7 +65,7 @@ impl Server {
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
         let mut nodes = Vec::new();
         for _ in 0..6 {
-            // The port for the cluster's own traffic is free to choose, too.
+            // The port for the cluster's own traffic is chosen freely, too.
             let bus = free_port().to_string();
             nodes.push(Self::start(&[&options[..], &["--cluster-port", &bus]].concat())?);
         }
@@ -86,7 +86,7 @@ impl Server {
         Some(nodes)
     }
 
-    /// Resolves when a condition holds. Redis has nothing to wait for here but its own answers.
+    /// Polls until a condition holds: Redis offers no event to wait for here.
     pub(super) fn until(&self, mut holds: impl FnMut() -> bool) {
         let start = std::time::Instant::now();
         while !holds() {
@@ -107,18 +107,17 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends it at once.
+    /// Kills it immediately.
     pub(super) fn kill(&mut self) {
         let _gone = self.process.kill();
         let _gone = self.process.wait();
     }
 
-    /// Starts it again after `kill`, with what is in its folder.
+    /// Starts it again after `kill`, with the data in its folder.
     pub(super) fn restart(&mut self) {
         self.process = spawn(&self.program, self.port, &self.folder, &self.arguments).unwrap();
     }
 
-    /// Runs a command.
     pub(super) fn command(&self, words: &[&str]) -> redis::Value {
         self.try_command(words).unwrap()
     }
@@ -146,11 +145,11 @@ impl Drop for Server {
     }
 }
 
-/// Starts a node and waits until it takes connections; none when it is not installed.
+/// Starts a node and waits until it accepts connections; `None` if it is not installed.
 fn spawn(program: &str, port: u16, folder: &std::path::Path, arguments: &[String]) -> Option<Child> {
     let is_sentinel = arguments.iter().any(|argument| argument == "--sentinel");
     let mut command = Command::new(program);
-    // A configuration file comes first.
+    // A configuration file must come first.
     command.args(arguments).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
     command.args(["--dir", &folder.display().to_string()]);
     if !is_sentinel {
@@ -162,7 +161,7 @@ fn spawn(program: &str, port: u16, folder: &std::path::Path, arguments: &[String
     let is_ready =
         |line: &String| line.contains("Ready to accept connections") || line.contains("+monitor master");
     assert!(lines.by_ref().map_while(Result::ok).any(|line| is_ready(&line)), "{program} did not start");
-    // What it writes later is read, so that it never waits.
+    // Drains the later output, so that the process never blocks.
     std::thread::spawn(move || lines.for_each(drop));
     Some(process)
 }
