@@ -1,5 +1,5 @@
-//! The events by which catalogs tell of sessions and users: what greets a session, and what rooms
-//! are told.
+//! The events with which catalogs announce sessions and users: greetings for new sessions, and
+//! notifications of rooms.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ pub(super) struct Announcements {
     namespaces: Vec<Namespace>,
 }
 
-/// An event that tells a room of a transition.
+/// An event that announces a transition to a room.
 #[derive(Debug)]
 pub(super) struct Announcement {
     pub(super) kind: Arc<EventType>,
     pub(super) payload: bytes::Bytes,
-    /// Its own, so that it is published once however often that is tried.
+    /// Unique to this event, so that it is published once even if publishing is retried.
     pub(super) idempotency_key: String,
 }
 
@@ -58,7 +58,7 @@ impl Announcements {
         self.namespaces.iter().find(|namespace| namespace.name == name)
     }
 
-    /// The event types that tell a room of a transition.
+    /// The event types that announce a transition to a room.
     fn concerned<'a>(
         &'a self,
         room: &Room,
@@ -78,12 +78,12 @@ impl Announcements {
         })
     }
 
-    /// Whether a room is told anything of such a transition.
+    /// Whether any event announces such a transition to the room.
     pub(super) fn is_published(&self, room: &Room, catalog: &str, came: bool) -> bool {
         self.concerned(room, catalog, came).next().is_some()
     }
 
-    /// The events that tell of a transition.
+    /// The events that announce a transition.
     pub(super) fn of(&self, key: &UserKey, user: &User, transition: &Transition) -> Vec<Announcement> {
         let caller = Caller {
             tenant: key.tenant.as_str().to_owned(),
@@ -100,7 +100,7 @@ impl Announcements {
             Some(Announcement {
                 kind: kind.clone(),
                 payload: message.encode_to_vec().into(),
-                // No producer's key looks like this: those begin with their name.
+                // No producer's key looks like this, because those begin with the producer's name.
                 idempotency_key: format!(
                     "\0presence\0{}\0{:016x}\0{}",
                     key.user_id, transition.id, kind.full_name
@@ -129,7 +129,7 @@ impl Announcements {
             return Vec::new();
         }
         let claims = serde_json::from_slice(&caller.claims_json).unwrap_or_default();
-        // Of several of one name, the one for just this transport.
+        // If several have the same name, the one for this specific transport.
         let specific =
             |kind: &EventType| kind.announcement.as_ref().is_some_and(|a| a.transport == transport);
         let shadowed = |kind: &EventType| {

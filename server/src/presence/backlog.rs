@@ -1,5 +1,5 @@
-//! Changes that must happen but cannot be stored at the moment. They are tried again in their order
-//! per user, so that what a bridge has reported is not lost while the store refuses.
+//! Mandatory changes that cannot be stored at the moment. They are retried in order per user, so
+//! that reports of bridges are not lost while the store refuses writes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,13 +14,13 @@ use super::{
     user::{Context, User},
 };
 
-/// Changes that wait; beyond, the oldest are dropped.
+/// Maximum number of waiting changes; beyond that, the oldest are dropped.
 const WAITING_MAX: usize = 65_536;
 
 /// A change of a user's record.
 pub(super) type Change = Arc<dyn Fn(&mut User, Context<'_>) + Send + Sync>;
 
-/// All changes that wait, by number.
+/// All waiting changes, by number.
 #[derive(Debug)]
 pub(super) struct Backlog {
     queue: Mutex<Queue>,
@@ -32,7 +32,7 @@ pub(super) struct Backlog {
 struct Queue {
     newest: u64,
     waiting: BTreeMap<u64, Waiting>,
-    /// How many changes of a user wait.
+    /// Number of waiting changes per user.
     of_user: HashMap<UserKey, usize>,
 }
 
@@ -72,17 +72,17 @@ impl Backlog {
         }
     }
 
-    /// How many changes wait, and how many may.
+    /// The number of waiting changes, and the maximum.
     pub(super) fn usage(&self) -> (usize, usize) {
         (self.lock().waiting.len(), WAITING_MAX)
     }
 
-    /// Whether changes of a user wait: later ones must wait behind them.
+    /// Whether changes of a user wait: later changes must then wait too.
     pub(super) fn has(&self, key: &UserKey) -> bool {
         self.lock().of_user.contains_key(key)
     }
 
-    /// The changes that wait, by user, each user's in their order.
+    /// The waiting changes, grouped by user, in order.
     pub(super) fn by_user(&self) -> Vec<Vec<(u64, Waiting)>> {
         let queue = self.lock();
         let mut by_user: HashMap<&UserKey, Vec<(u64, Waiting)>> = HashMap::new();
@@ -96,7 +96,7 @@ impl Backlog {
         self.lock().waiting.is_empty()
     }
 
-    /// A change has been made.
+    /// Removes a change that has been made.
     pub(super) fn finish(&self, number: u64) {
         let mut queue = self.lock();
         queue.remove(number);
@@ -115,7 +115,7 @@ impl Backlog {
         let is_reached = || self.lock().waiting.keys().next().is_none_or(|oldest| *oldest > number);
         let mut done = self.done.subscribe();
         while !is_reached() {
-            // The sender lives as long as this.
+            // The sender lives as long as `self`.
             let _changed = done.changed().await;
         }
     }

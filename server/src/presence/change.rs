@@ -1,4 +1,4 @@
-//! How records are changed: read, apply, compare-and-set, and again when another server was first.
+//! How records are changed: read, apply, compare-and-set, and repeat if another server was first.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -24,18 +24,18 @@ use crate::{
     ingest::Ingest,
 };
 
-/// How often a change is tried that loses against other servers.
+/// How often a change is attempted when other servers keep changing the record first.
 const TRIES_MAX: u32 = 50;
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(50);
-/// The pause before the store is asked again for what it could not write.
+/// The pause before a refused write is retried.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// Users that are looked at together when grace periods and recovery windows end.
+/// Maximum number of users that are processed together when grace periods and recovery windows end.
 const DUE_MAX: usize = 1024;
-/// The longest pause between two looks at what there is to do.
+/// The longest pause between two checks for due work.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The changes of this server to one user are made one after the other. Users share turns by hash.
+/// Serializes this server's changes of each user. Users share locks by hash.
 #[derive(Debug)]
 pub(super) struct Turns {
     turns: Box<[Mutex<()>]>,
@@ -57,7 +57,7 @@ impl Turns {
 }
 
 impl Presence {
-    /// Changes a user's record. `change` is called again when another server was first.
+    /// Changes a user's record. `change` is called again if another server was first.
     pub(super) async fn change<R: Send>(
         self: &Arc<Self>,
         key: &UserKey,
@@ -115,14 +115,14 @@ impl Presence {
         Err(Refusal::Storage("written"))
     }
 
-    /// Forgets what is known of a user, because the store has lost it.
+    /// Removes a user from the index because the store has lost the record.
     fn rewind(&self, key: &UserKey) {
         self.has_lost.store(true, Ordering::Release);
         self.accept(key, None, u64::MAX, true);
     }
 
-    /// Takes over what the store has of a user instead of the revision that is known, if the store has
-    /// lost that. Asks the store itself: what its feed begins with may be older.
+    /// If the store has lost the known revision of a user, takes over the stored one instead. Reads
+    /// the store itself, because the beginning of its feed may be older.
     pub(super) async fn check(&self, key: &UserKey, known: u64) -> Result<(), Refusal> {
         let _turn = self.turns.of(key).await;
         let record = self.engine.record(&Space::Users(key.tenant.clone()), &key.user_id).await?;
@@ -155,7 +155,7 @@ impl Presence {
         )
     }
 
-    /// Takes a record over that was stored, by this server or another one.
+    /// Takes over a record that this server or another one has stored.
     pub(super) fn accept(&self, key: &UserKey, user: Option<Arc<User>>, revision: u64, is_feed: bool) {
         let (orders, excess, is_newest) = {
             let mut index = self.index();
@@ -186,13 +186,13 @@ impl Presence {
         }
     }
 
-    /// When a user's record must be looked at next.
+    /// When a user's record must be checked next.
     fn next_expiry(&self, user: &User) -> Option<u64> {
         let (grace, window) = (millis(self.config.grace), millis(self.config.recovery_window));
         user.next_expiry(self.engine.server(), grace, window)
     }
 
-    /// Makes a change that must happen: if the store refuses, it is tried again later.
+    /// Makes a mandatory change: if the store refuses it, it is retried later.
     pub(super) async fn insist(self: &Arc<Self>, key: UserKey, change: Change) {
         if !self.backlog.has(&key) && self.try_change(&key, &change).await.is_ok() {
             return;
@@ -209,18 +209,18 @@ impl Presence {
         self.change(key, change).await
     }
 
-    /// The number of what bridges have reported so far, for [`Self::stored`].
+    /// The number of the newest change reported by bridges, for [`Self::stored`].
     pub(crate) fn reported(&self) -> u64 {
         self.backlog.newest()
     }
 
-    /// Resolves when everything that was reported up to this number is stored.
+    /// Resolves when every reported change up to this number is stored.
     pub(crate) async fn stored(&self, number: u64) {
         self.backlog.reached(number).await;
     }
 
-    /// Does what is due until the server closes: makes changes that wait, ends grace periods and
-    /// recovery windows, and publishes what has happened, in its order per user.
+    /// Processes due work until the server closes: makes waiting changes, ends grace periods and
+    /// recovery windows, and publishes transitions in order per user.
     pub(crate) async fn run(self: &Arc<Self>, ingest: &Ingest, closing: &CancellationToken) {
         let work = async {
             loop {
@@ -242,7 +242,7 @@ impl Presence {
                 }
                 let earliest = self.timers.lock().unwrap_or_else(PoisonError::into_inner).earliest();
                 let pause = earliest.map_or(PAUSE_MAX, |at| self.clock.until(at).min(PAUSE_MAX));
-                // A timeout is an expiry that has come.
+                // A timeout means that an expiry is due.
                 let changed = tokio::time::timeout(pause, self.changed.notified());
                 let _closing = closing.run_until_cancelled(changed).await;
             }
@@ -266,7 +266,7 @@ impl Presence {
         }
     }
 
-    /// Makes the changes that wait and those that are due; false when the store refuses.
+    /// Makes the changes that wait and those that are due; false if the store refuses.
     pub(super) async fn work_off(self: &Arc<Self>) -> bool {
         let waiting = stream::iter(self.backlog.by_user()).map(|changes| async move {
             for (number, Waiting { key, change }) in changes {
@@ -289,7 +289,7 @@ impl Presence {
                 Ok(())
             });
             let is_stored = expired.await.is_ok();
-            // When nothing was over yet, nothing has set the next time.
+            // If nothing had expired yet, the next time is still unset.
             let known = self.index().get(&key);
             let next = known.and_then(|known| self.next_expiry(&known.user));
             self.timers.lock().unwrap_or_else(PoisonError::into_inner).set(&key, next);

@@ -1,4 +1,4 @@
-//! The server's steady clock: it starts at the machine's time and cannot be set afterwards.
+//! The server's steady clock: it starts at the machine's time and is never adjusted afterwards.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since 1970.
+    /// The current time in milliseconds since 1970.
     pub(super) fn now(&self) -> u64 {
         #[cfg(test)]
         let skipped = self.skipped_millis.load(std::sync::atomic::Ordering::Relaxed);
@@ -30,7 +30,7 @@ impl Clock {
         self.start_millis + skipped + millis(self.start.elapsed())
     }
 
-    /// How long it is until then.
+    /// The time that remains until `then`.
     pub(super) fn until(&self, then: u64) -> Duration {
         Duration::from_millis(then.saturating_sub(self.now()))
     }

@@ -1,5 +1,5 @@
-//! The tenants whose records this server follows: those of its sessions, and those that somebody
-//! asks about.
+//! The tenants whose records this server follows: those of its sessions, and those that are
+//! queried.
 
 use std::{
     collections::HashMap,
@@ -17,12 +17,12 @@ use crate::{
     error::Refusal,
 };
 
-/// How long a tenant is followed of which this server has no session and that nobody asks about.
+/// How long a tenant is followed after its last query, if this server has no session of it.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(60);
-/// The pause before a feed that ended is opened again, if that failed.
+/// The pause after a failed attempt to reopen a feed.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// All tenants that are followed.
+/// All followed tenants.
 #[derive(Debug, Default)]
 pub(super) struct Followed(Mutex<HashMap<Tenant, Entry>>);
 
@@ -41,7 +41,7 @@ impl Followed {
 }
 
 impl Presence {
-    /// Follows a tenant, if that is not done yet; resolves when all of its records are known.
+    /// Follows a tenant, unless it is already followed; resolves when all of its records are known.
     pub(super) async fn follow(self: &Arc<Self>, tenant: &Tenant) -> Result<(), Refusal> {
         let (mut is_complete, started) = {
             let mut followed = self.followed.lock();
@@ -84,14 +84,14 @@ impl Presence {
             }));
             return Ok(());
         }
-        // The other caller may have failed; then this one tries.
+        // If the other caller failed, this one tries.
         if is_complete.wait_for(|is_complete| *is_complete).await.is_err() {
             return Err(Refusal::Storage("read"));
         }
         Ok(())
     }
 
-    /// Takes records of a tenant over, as the feed has them.
+    /// Takes over records of a tenant from the feed.
     pub(super) fn observe(&self, tenant: &Tenant, records: impl IntoIterator<Item = Record>) {
         for Record { key, value, revision } in records {
             let key = UserKey { tenant: tenant.clone(), user_id: key };
@@ -107,9 +107,9 @@ impl Presence {
         }
     }
 
-    /// Takes all records of a tenant over after its feed was lost. What was known `before` they were
-    /// read and is not among them was removed, and what they have in an older revision was lost; the
-    /// store is asked for that, and for users with a session of this server.
+    /// Takes over all records of a tenant after its feed was lost. Records that were known `before`
+    /// and are now missing were removed; records with an older revision lost changes. The store is
+    /// read again for the latter, and for missing users with a session of this server.
     async fn replace_all(
         &self,
         tenant: &Tenant,
@@ -137,7 +137,7 @@ impl Presence {
         Ok(())
     }
 
-    /// Stops following the tenants that this server has nothing to do with any more.
+    /// Stops following tenants that this server no longer needs.
     pub(super) async fn release_idle(&self) {
         let is_idle = |(_, entry): &(&Tenant, &Entry)| entry.used_at.elapsed() > IDLE_AGE_MAX;
         let idle: Vec<Tenant> =
@@ -155,7 +155,7 @@ impl Presence {
     }
 }
 
-/// Takes over what a feed has, until it ends or the server does.
+/// Takes over the changes in a feed until the feed or the server ends.
 async fn consume(presence: &Weak<Presence>, tenant: &Tenant, mut feed: Feed<Record>) {
     while let Some(records) = feed.next().await
         && let Some(presence) = presence.upgrade()
@@ -164,7 +164,7 @@ async fn consume(presence: &Weak<Presence>, tenant: &Tenant, mut feed: Feed<Reco
     }
 }
 
-/// Follows again after a feed has ended; `None` when the server has.
+/// Follows again after a feed has ended; `None` if the server has ended.
 async fn reopen(presence: &Weak<Presence>, tenant: &Tenant) -> Option<Feed<Record>> {
     loop {
         let presence = presence.upgrade()?;

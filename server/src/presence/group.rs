@@ -1,5 +1,5 @@
-//! The servers of the group. Each holds a lease; when one is gone, another takes over the sessions
-//! that it had: they are lost, and their clients may come back to any server.
+//! The servers of the group. Each holds a lease. If a server loses its lease, another one takes
+//! over its sessions: they are lost, and their clients may reconnect to any server.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,39 +18,40 @@ use crate::{
     error::Refusal,
 };
 
-/// How long a lease holds.
+/// How long a lease is valid.
 const LEASE_TTL: Duration = Duration::from_secs(15);
-/// How often it is renewed, and the group is looked at.
+/// How often the lease is renewed and the group is checked.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
-/// The pause before a renewal that failed is tried again.
+/// The pause before a failed renewal is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What this server knows of the group.
+/// What this server knows about the group.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     state: Mutex<State>,
-    /// Held while it is noted that this server has sessions of a tenant: many begin at once.
+    /// Held while storing that this server has sessions of a tenant, because many sessions begin at
+    /// once.
     occupying: tokio::sync::Mutex<()>,
-    /// This server's lease is to be renewed now.
+    /// Requests an immediate renewal of this server's lease.
     renew: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The servers with a lease; absent until they are known.
+    /// The servers with a lease; absent until known.
     alive: Option<HashSet<ServerId>>,
-    /// Records of the servers' tenants, by key.
+    /// The occupancy of all servers, by the key of the record.
     occupancies: BTreeMap<Arc<str>, Occupancy>,
-    /// The tenants that this server has noted that it has sessions of, with the record's revision.
+    /// The stored occupancy of this server: its tenants, with the record's revision.
     own: HashMap<Tenant, u64>,
-    /// This server has a lease, unless the store has lost it.
+    /// Whether this server has a lease; the store may have lost it.
     is_held: bool,
 }
 
-/// That a server has sessions of a tenant.
+/// The record that a server has sessions of a tenant.
 #[derive(Debug, Clone)]
 struct Occupancy {
-    /// The server that takes over, once one does.
+    /// The server that takes over, if any.
     taken_by: Option<ServerId>,
     revision: u64,
 }
@@ -92,7 +93,7 @@ fn parse(key: &str) -> Option<(ServerId, Tenant)> {
 }
 
 impl Presence {
-    /// Notes that this server has sessions of a tenant, so that another one finds them.
+    /// Stores that this server has sessions of a tenant, so that another server finds them.
     pub(super) async fn occupy(&self, tenant: &Tenant) -> Result<(), Refusal> {
         if self.group.is_occupied(tenant) {
             return Ok(());
@@ -105,7 +106,7 @@ impl Presence {
         let replacement = Replacement { value: Some(Bytes::new()), expected: 0, ttl: None };
         let revision = match self.engine.replace(&Space::Occupancy, &key, replacement).await? {
             Replaced::Revision(revision) => revision,
-            // It is there already.
+            // The record already exists.
             Replaced::Conflict => {
                 let record = self.engine.record(&Space::Occupancy, &key).await?;
                 record.map_or(0, |record| record.revision)
@@ -115,16 +116,16 @@ impl Presence {
         Ok(())
     }
 
-    /// Notes that this server has no sessions of a tenant any more.
+    /// Removes the record that this server has sessions of a tenant.
     pub(super) async fn vacate(&self, tenant: &Tenant) {
         let Some(expected) = self.group.lock().own.remove(tenant) else { return };
         let key = key(self.engine.server(), tenant);
         let replacement = Replacement { value: None, expected, ttl: None };
-        // What stays is found empty by whoever takes over.
+        // If the record remains, the server that takes it over finds no sessions.
         let _stays = self.engine.replace(&Space::Occupancy, &key, replacement).await;
     }
 
-    /// Holds this server's lease until it closes, then gives it up.
+    /// Holds this server's lease until the server closes, then releases it.
     pub(super) async fn hold_lease(&self, closing: &CancellationToken) {
         let id = self.engine.server().clone();
         let mut revision = 0;
@@ -143,7 +144,7 @@ impl Presence {
                         tracing::warn!("this server's lease has expired: its bridges link again");
                         self.link_again();
                     }
-                    // A lease that cannot be read or made is not tried in a loop without pauses.
+                    // Prevents a busy loop if the lease can be neither read nor created.
                     if revision == 0 { Duration::from_millis(10) } else { Duration::ZERO }
                 }
                 Err(error) => {
@@ -151,7 +152,7 @@ impl Presence {
                     RETRY_PAUSE
                 }
             };
-            // A timeout is the time of the next renewal.
+            // A timeout means that the next renewal is due.
             let renew = tokio::time::timeout(pause, self.group.renew.notified());
             if closing.run_until_cancelled(renew).await.is_none() {
                 break;
@@ -161,13 +162,14 @@ impl Presence {
         let _expires = self.engine.replace(&Space::Leases, id.as_str(), release).await;
     }
 
-    /// Has all bridges link and report their sessions again: the store may not have them any more.
+    /// Makes all bridges link again and report their sessions, because the store may have lost
+    /// them.
     pub(super) fn link_again(&self) {
         self.group.lock().own.clear();
         self.links.close_all();
     }
 
-    /// Watches the other servers, and takes over the sessions of those that are gone.
+    /// Watches the other servers, and takes over the sessions of servers without a lease.
     pub(super) async fn watch_group(self: &Arc<Self>, closing: &CancellationToken) {
         let mut ticks = tokio::time::interval(RENEWAL_INTERVAL);
         while !closing.is_cancelled() {
@@ -186,7 +188,7 @@ impl Presence {
             };
             let mut trusted_at = Instant::now();
             if self.group.lock().replace_all(self.engine.server(), &leases, occupancies) {
-                // Every other server renews its lease by then.
+                // By then, every other server has renewed its lease.
                 trusted_at += RENEWAL_INTERVAL;
                 self.group.renew.notify_one();
             }
@@ -226,7 +228,8 @@ impl Presence {
         }
     }
 
-    /// Takes over the sessions of one tenant of a server that is gone, unless another server does.
+    /// Takes over the sessions of one tenant from a server without a lease, unless another server
+    /// does so.
     async fn take_over(self: &Arc<Self>, key: &str, occupancy: &Occupancy) -> Result<(), Refusal> {
         let own = self.engine.server();
         let Some((gone, tenant)) = parse(key) else { return Ok(()) };
@@ -244,8 +247,8 @@ impl Presence {
 }
 
 impl State {
-    /// Takes over what the store has. Whether it has lost the leases of servers that are alive: this
-    /// server's is not there.
+    /// Takes over the records of the store. Returns whether the store has lost leases of living
+    /// servers, which is the case if this server's lease is missing.
     fn replace_all(&mut self, own: &ServerId, leases: &[Record], occupancies: Vec<Record>) -> bool {
         let alive: HashSet<ServerId> = leases.iter().map(|record| ServerId::from(&*record.key)).collect();
         let is_lost = self.is_held && !alive.contains(own);
@@ -276,7 +279,7 @@ impl State {
         }
     }
 
-    /// The records of servers that are gone and that no living server takes over.
+    /// The records of servers without a lease that no living server takes over.
     fn orphans(&self, own: &ServerId) -> Vec<(Arc<str>, Occupancy)> {
         let Some(alive) = &self.alive else { return Vec::new() };
         let is_gone = |server: &ServerId| server != own && !alive.contains(server);

@@ -1,5 +1,5 @@
-//! The users of the tenants that this server has to do with, indexed by room and by session. It is
-//! what the server knows of the records in the store: every question is answered from here.
+//! The users of this server's tenants, indexed by room and by session. The index reflects the
+//! records in the store, and every query is answered from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::engine::ServerId;
 
-/// Whose record it is.
+/// The user that a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct UserKey {
     pub(super) tenant: Tenant,
@@ -30,28 +30,28 @@ pub(super) struct UserKey {
 pub(super) struct Index {
     server: ServerId,
     tenants: HashMap<Tenant, OfTenant>,
-    /// Whose a connected session is, by its id.
+    /// The user of each connected session, by session id.
     owners: HashMap<Arc<str>, UserKey>,
-    /// How many connected sessions are this server's.
+    /// The number of this server's connected sessions.
     own_sessions: usize,
-    /// Lost sessions that this server waits for, oldest first.
+    /// Lost sessions whose recovery window this server tracks, oldest first.
     lost: BTreeSet<LostKey>,
     lost_of_tenant: HashMap<Tenant, BTreeSet<LostKey>>,
 }
 
-/// Since when a session is lost, whose it is, and its secret.
+/// When a session was lost, its user, and its secret.
 type LostKey = (u64, UserKey, Arc<str>);
 
 #[derive(Debug, Default)]
 struct OfTenant {
     users: BTreeMap<Arc<str>, Known>,
-    /// The users of each room: those with a session in it, and those that it was told of.
+    /// The users of each room: those with a session in it, and those announced to it.
     rooms: HashMap<Room, BTreeSet<Arc<str>>>,
-    /// Records that were removed, until the feed says so too.
+    /// Removed records, until the feed confirms the removal.
     removed: HashMap<Arc<str>, u64>,
 }
 
-/// A user's record.
+/// A user's record and its revision.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) user: Arc<User>,
@@ -64,25 +64,26 @@ impl Index {
         Self { server, tenants, owners, own_sessions, lost, lost_of_tenant }
     }
 
-    /// How many lost sessions this server waits for, and how many of the tenant with the most.
+    /// The number of lost sessions that this server tracks: in total, and of the tenant with the
+    /// most.
     pub(super) fn lost_counts(&self) -> (usize, usize) {
         let of_tenant = self.lost_of_tenant.values().map(BTreeSet::len).max();
         (self.lost.len(), of_tenant.unwrap_or_default())
     }
 
-    /// A user, if there is something to know.
+    /// A user, if known.
     pub(super) fn get(&self, key: &UserKey) -> Option<Known> {
         self.tenants.get(&key.tenant)?.users.get(&key.user_id).cloned()
     }
 
-    /// The newest revision of a user's record that is known, that of a removal too.
+    /// The newest known revision of a user's record, including that of a removal.
     pub(super) fn revision(&self, key: &UserKey) -> u64 {
         let Some(of_tenant) = self.tenants.get(&key.tenant) else { return 0 };
         let known = of_tenant.users.get(&key.user_id).map(|known| known.revision);
         known.max(of_tenant.removed.get(&key.user_id).copied()).unwrap_or_default()
     }
 
-    /// The revisions of all users of a tenant that are known.
+    /// The revisions of all known users of a tenant.
     pub(super) fn revisions(&self, tenant: &Tenant) -> Vec<(Arc<str>, u64)> {
         self.users(tenant).map(|(user_id, known)| (user_id.clone(), known.revision)).collect()
     }
@@ -93,20 +94,20 @@ impl Index {
         self.get(key).is_some_and(|known| known.user.connected().any(is_own))
     }
 
-    /// Whose the connected session with this id is.
+    /// The user of the connected session with this id.
     pub(super) fn owner(&self, session_id: &str) -> Option<&UserKey> {
         self.owners.get(session_id)
     }
 
-    /// The connected session with this id, and whose it is.
+    /// The connected session with this id, and its user.
     pub(super) fn session(&self, session_id: &str) -> Option<(&UserKey, &Session)> {
         let key = self.owners.get(session_id)?;
         let known = self.tenants.get(&key.tenant)?.users.get(&key.user_id)?;
         Some((key, known.user.session(session_id)?))
     }
 
-    /// Takes a record over, unless a newer one is known. `is_feed`: it comes from the feed, so that
-    /// no older one can follow. Gives what links of this server are to be told.
+    /// Takes over a record, unless a newer one is known. `is_feed`: the record comes from the feed,
+    /// so that no older one can follow. Returns orders for links of this server.
     pub(super) fn put(
         &mut self,
         key: &UserKey,
@@ -177,7 +178,8 @@ impl Index {
         }
     }
 
-    /// The oldest lost session of a tenant or of all, when there are more than so many.
+    /// The oldest lost session of a tenant, if the tenant or all tenants together exceed their
+    /// limit.
     pub(super) fn excess(
         &self,
         tenant: &Tenant,
@@ -190,7 +192,7 @@ impl Index {
         Some((key.clone(), pid.clone()))
     }
 
-    /// Forgets what is known of a tenant.
+    /// Removes a tenant from the index.
     pub(super) fn forget(&mut self, tenant: &Tenant) {
         let users: Option<Vec<Arc<str>>> =
             self.tenants.get(tenant).map(|of_tenant| of_tenant.users.keys().cloned().collect());
@@ -208,12 +210,12 @@ impl Index {
         }
     }
 
-    /// The tenants of which users are known.
+    /// The tenants with known users.
     pub(super) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
         self.tenants.iter().filter(|(_, of_tenant)| !of_tenant.users.is_empty()).map(|(tenant, _)| tenant)
     }
 
-    /// Whether this server has anything to do with a tenant's users.
+    /// Whether this server has sessions or pending work of a tenant's users.
     pub(super) fn is_occupied(&self, tenant: &Tenant) -> bool {
         let own = |known: &Known| {
             let waits = || known.user.announced.iter().filter_map(|announced| announced.gone.as_ref());
@@ -224,7 +226,7 @@ impl Index {
         self.tenants.get(tenant).is_some_and(|of_tenant| of_tenant.users.values().any(own))
     }
 
-    /// The users of a tenant that are known.
+    /// The known users of a tenant.
     pub(super) fn users(&self, tenant: &Tenant) -> impl Iterator<Item = (&Arc<str>, &Known)> {
         self.tenants.get(tenant).into_iter().flat_map(|of_tenant| &of_tenant.users)
     }
@@ -245,14 +247,14 @@ impl Index {
         after.filter_map(known).collect()
     }
 
-    /// How many users and sessions a room has; users in their grace period count.
+    /// The number of users and sessions in a room; users in their grace period count.
     pub(super) fn count(&self, tenant: &Tenant, room: &Room) -> (usize, usize) {
         let Some(of_tenant) = self.tenants.get(tenant) else { return (0, 0) };
         let Some(members) = of_tenant.rooms.get(room) else { return (0, 0) };
         (members.len(), of_tenant.sessions_in(room, members).sum())
     }
 
-    /// How many users with a session a room has, and how many sessions.
+    /// The number of users with a session in a room, and the number of sessions.
     pub(super) fn present(&self, tenant: &Tenant, room: &Room) -> (usize, usize) {
         let Some(of_tenant) = self.tenants.get(tenant) else { return (0, 0) };
         let Some(members) = of_tenant.rooms.get(room) else { return (0, 0) };
@@ -270,12 +272,12 @@ impl Index {
         })
     }
 
-    /// How many connected sessions are this server's.
+    /// The number of this server's connected sessions.
     pub(super) const fn own_sessions(&self) -> usize {
         self.own_sessions
     }
 
-    /// Whose the connected sessions of a link of this server are.
+    /// The users of the connected sessions of a link of this server.
     pub(super) fn of_link(&self, link: u64) -> BTreeSet<UserKey> {
         let of_link = |(id, key): &(&Arc<str>, &UserKey)| {
             self.get(key).is_some_and(|known| {
@@ -332,8 +334,8 @@ fn is_member(user: &User, room: &Room) -> bool {
         || user.announced.binary_search_by(|announced| announced.room.cmp(room)).is_ok()
 }
 
-/// Sessions of this server's links that are to be ended, because the record says so or because they
-/// go on over another connection.
+/// Sessions of this server's links that must end, because the record says so or because they
+/// continue over another connection.
 fn ends(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u64, Order)> {
     let mut ends = Vec::new();
     for session in after.connected().filter(|session| session.owner.server == *server) {
@@ -358,7 +360,7 @@ fn ends(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u
     ends
 }
 
-/// Sessions of this server's links that are to leave rooms, because the record says so.
+/// Sessions of this server's links that must leave rooms, because the record says so.
 fn leaves(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<(u64, Order)> {
     let mut leaves = Vec::new();
     for session in after.connected().filter(|session| session.owner.server == *server) {
@@ -375,7 +377,7 @@ fn leaves(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<
     leaves
 }
 
-/// What a bridge is told of a session that another connection has.
+/// The order to end a session that another connection has taken over.
 pub(super) fn goes_on_elsewhere(key: &UserKey, session_id: &str) -> EndSession {
     EndSession {
         tenant: key.tenant.as_str().to_owned(),

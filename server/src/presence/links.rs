@@ -26,25 +26,26 @@ pub(crate) struct Link {
     bridge: Mutex<Bridge>,
     /// Sessions to end, by id. Bounded by the number of the bridge's sessions.
     ends: Mutex<HashMap<String, EndSession>>,
-    /// Sessions that are to leave rooms, by id. Bounded by the sessions and what their records hold.
+    /// Sessions that must leave rooms, by id. Bounded by the sessions and the removals in their
+    /// records.
     leaves: Mutex<HashMap<String, LeaveRooms>>,
     changed: Notify,
     /// Cancelled when the bridge must link again.
     pub(crate) closing: CancellationToken,
 }
 
-/// What a bridge is to do.
+/// An order to a bridge.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Order {
     End(EndSession),
     Leave(LeaveRooms),
 }
 
-/// Who a link belongs to.
+/// The bridge of a link.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bridge {
     pub(super) name: Arc<str>,
-    /// Tells the bridge's process from others.
+    /// Identifies the bridge's process.
     pub(super) instance: Arc<str>,
 }
 
@@ -53,7 +54,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Links {
-    /// A bridge links.
+    /// Opens a link of a bridge.
     pub(super) fn open(&self) -> Arc<Link> {
         let number = self.newest.fetch_add(1, Ordering::Relaxed) + 1;
         let link = Arc::new(Link { number, ..Link::default() });
@@ -69,19 +70,19 @@ impl Links {
         locked(&self.by_number).get(&number).cloned()
     }
 
-    /// Has all bridges link again.
+    /// Makes all bridges link again.
     pub(super) fn close_all(&self) {
         locked(&self.by_number).values().for_each(|link| link.closing.cancel());
     }
 }
 
 impl Link {
-    /// Tells this link from all others of this server; later ones are higher.
+    /// Identifies this link among all links of this server; later links have higher numbers.
     pub(crate) const fn number(&self) -> u64 {
         self.number
     }
 
-    /// The bridge says who it is.
+    /// Sets the name and the process of the bridge.
     pub(crate) fn introduce(&self, bridge: &str, instance: &str) {
         *locked(&self.bridge) = Bridge { name: bridge.into(), instance: instance.into() };
     }
@@ -90,13 +91,13 @@ impl Link {
         locked(&self.bridge).clone()
     }
 
-    /// Has the bridge end a session.
+    /// Orders the bridge to end a session.
     pub(super) fn end(&self, end: EndSession) {
         locked(&self.ends).insert(end.session_id.clone(), end);
         self.changed.notify_one();
     }
 
-    /// Has the bridge carry out an order.
+    /// Gives the bridge an order.
     pub(super) fn order(&self, order: Order) {
         let leave = match order {
             Order::End(end) => return self.end(end),
@@ -114,8 +115,8 @@ impl Link {
         self.changed.notify_one();
     }
 
-    /// The sessions that the bridge is to end, and those that are to leave rooms; resolves when there
-    /// are some.
+    /// The sessions that the bridge must end, and those that must leave rooms; resolves when there
+    /// are any.
     pub(crate) async fn orders(&self) -> (Vec<EndSession>, Vec<LeaveRooms>) {
         loop {
             let ends = std::mem::take(&mut *locked(&self.ends));

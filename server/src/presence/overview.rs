@@ -1,4 +1,4 @@
-//! Answers about who is there. Every answer is bounded.
+//! Answers about present users. Every answer is bounded.
 
 use std::{
     cmp::Reverse,
@@ -19,47 +19,47 @@ use super::{
 };
 use crate::{config::PresenceConfig, engine::ServerId, error::Refusal};
 
-/// Users that a query lists at most.
+/// Maximum number of users that a query lists.
 const MEMBERS_MAX: usize = 1000;
-/// Users that are looked at under one lock.
+/// Number of users that are examined under one lock.
 const USERS_AT_ONCE: usize = 1024;
 
-/// The users of a room, and how many there are in all.
+/// The users of a room, and their total number.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     pub(crate) users: Vec<UserPresence>,
-    /// There are more.
+    /// Whether there are more users.
     pub(crate) more: bool,
     pub(crate) user_count: usize,
     pub(crate) session_count: usize,
 }
 
-/// What a tenant has.
+/// The numbers of a tenant.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
-    /// With at least one session.
+    /// Users with at least one session.
     pub(crate) users: usize,
     pub(crate) sessions: usize,
-    /// With at least one session.
+    /// Rooms with at least one session.
     pub(crate) rooms: usize,
 }
 
-/// What presence holds of its limits.
+/// The usage of presence, compared with its limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
-    /// Lost sessions that can be recovered, in all and of the tenant with the most.
+    /// Lost sessions that can be recovered: in total, and of the tenant with the most.
     pub(crate) recoverable: usize,
     pub(crate) recoverable_of_tenant: usize,
-    /// Changes that wait for the store, and how many may.
+    /// The number of changes that wait for the store, and the maximum.
     pub(crate) backlog: (usize, usize),
-    /// Users whose events are not published yet.
+    /// Users with unpublished transitions.
     pub(crate) unpublished: usize,
-    /// The store refuses at the moment.
+    /// Whether the store currently refuses writes.
     pub(crate) is_failing: bool,
 }
 
 impl Presence {
-    /// What is used of its limits.
+    /// The current usage.
     pub(crate) fn usage(&self) -> Usage {
         let (recoverable, recoverable_of_tenant) = self.index().lost_counts();
         Usage {
@@ -71,7 +71,7 @@ impl Presence {
         }
     }
 
-    /// How lost sessions are bounded.
+    /// The limits for lost sessions.
     pub(crate) const fn config(&self) -> &PresenceConfig {
         &self.config
     }
@@ -109,7 +109,7 @@ impl Presence {
         Ok(members.into_iter().map(member).collect())
     }
 
-    /// Up to so many users of a room after a user id.
+    /// Up to `limit` users of a room after a user id.
     pub(crate) async fn list(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -137,7 +137,7 @@ impl Presence {
         Ok(Members { users: members.into_iter().map(user).collect(), more, user_count, session_count })
     }
 
-    /// The tenants of which some server has sessions, in no particular order.
+    /// The tenants of which any server has sessions, in no particular order.
     pub(crate) fn tenants(&self) -> HashSet<Tenant> {
         let mut tenants = self.group.tenants();
         tenants.extend(self.index().tenants().cloned());
@@ -149,7 +149,7 @@ impl Presence {
         self.group.servers()
     }
 
-    /// What a tenant has.
+    /// The numbers of a tenant.
     pub(crate) async fn tally(self: &Arc<Self>, tenant: &Tenant) -> Result<Tally, Refusal> {
         self.follow(tenant).await?;
         let index = self.index();
@@ -157,19 +157,19 @@ impl Presence {
         Ok(Tally { users, sessions, rooms: index.rooms(tenant).count() })
     }
 
-    /// How many users are connected, of the tenants that this server follows.
+    /// The number of connected users, of the tenants that this server follows.
     pub(crate) fn user_count(&self) -> usize {
         let index = self.index();
         index.tenants().map(|tenant| index.present(tenant, &Room::org()).0).sum()
     }
 
-    /// How many sessions are connected to bridges of this server.
+    /// The number of sessions connected to bridges of this server.
     pub(crate) fn session_count(&self) -> usize {
         self.index().own_sessions()
     }
 
-    /// The first rooms of a tenant, by name or by sessions, of those whose name contains a text; and how many
-    /// those are.
+    /// The first rooms of a tenant whose name contains `search`, by name or by sessions, and the
+    /// number of all such rooms.
     pub(crate) async fn find_rooms(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -199,8 +199,8 @@ impl Presence {
         Ok((first.iter().map(info).collect(), total))
     }
 
-    /// The first sessions in a room, by user id and session id, of those whose id, user id or user
-    /// name contains a text; and how many those are.
+    /// The first sessions in a room whose id, user id or user name contains `search`, by user id
+    /// and session id, and the number of all such sessions.
     pub(crate) async fn find_sessions(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -231,7 +231,7 @@ impl Presence {
         Ok((chosen, total))
     }
 
-    /// A session, and the connection that it has.
+    /// A session and its connection.
     pub(crate) async fn find_session(
         self: &Arc<Self>,
         tenant: &Tenant,
@@ -252,7 +252,7 @@ fn session_presence(session: &Session) -> SessionPresence {
         transport: session.transport.into(),
         connected_at: Some(session.since),
         bridge: session.owner.bridge.to_string(),
-        // By name, as they are kept.
+        // Sorted by name, like the stored list.
         rooms: session.rooms.iter().map(|(room, _)| room.as_str().to_owned()).collect(),
     }
 }

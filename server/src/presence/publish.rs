@@ -1,4 +1,4 @@
-//! What has happened is published: in its order per user, and once, whichever server does it.
+//! Publishes transitions: in order per user, and once, no matter which server does it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -15,12 +15,12 @@ use crate::{
     ingest::{self, Ingest},
 };
 
-/// Users whose transitions are published together.
+/// Number of users whose transitions are published together.
 const USERS_MAX: usize = 256;
-/// Events that are appended together.
+/// Number of events that are appended together.
 const BATCH_MAX: usize = 256;
 
-/// The users with transitions that are not published yet, in the order in which they happened.
+/// The users with unpublished transitions, in the order of the transitions.
 #[derive(Debug, Default)]
 pub(super) struct Unpublished(Mutex<Queue>);
 
@@ -39,7 +39,7 @@ impl Unpublished {
         self.lock().order.is_empty()
     }
 
-    /// How many users wait.
+    /// The number of users that wait.
     pub(super) fn len(&self) -> usize {
         self.lock().order.len()
     }
@@ -51,7 +51,7 @@ impl Unpublished {
         }
     }
 
-    /// The first users; they leave the queue.
+    /// Removes and returns the first users.
     fn take(&self) -> Vec<UserKey> {
         let mut queue = self.lock();
         let count = queue.order.len().min(USERS_MAX);
@@ -60,7 +60,7 @@ impl Unpublished {
         keys
     }
 
-    /// Puts users back to the front.
+    /// Returns users to the front of the queue.
     fn put_back(&self, keys: Vec<UserKey>) {
         let mut queue = self.lock();
         for key in keys.into_iter().rev() {
@@ -71,7 +71,7 @@ impl Unpublished {
     }
 }
 
-/// A user's transitions, and the events that tell of them.
+/// A user's transitions, and the events that announce them.
 struct Telling {
     key: UserKey,
     ids: Vec<u64>,
@@ -79,13 +79,13 @@ struct Telling {
 }
 
 impl Presence {
-    /// A user's transitions are to be published.
+    /// Queues a user's transitions for publishing.
     pub(super) fn publish_later(&self, key: &UserKey) {
         self.unpublished.push(key);
         self.changed.notify_one();
     }
 
-    /// Publishes what waits. False when the store refuses; nothing when the server has closed.
+    /// Publishes queued transitions. False if the store refuses; `None` if the server has closed.
     pub(super) async fn publish(
         self: &Arc<Self>,
         ingest: &Ingest,
@@ -98,7 +98,7 @@ impl Presence {
             keys = others;
             match self.publish_of(ingest, &tenant, &of_tenant).await {
                 Ok(()) => {}
-                // What nobody was told of stays in the records; the next server publishes it.
+                // Unpublished transitions stay in the records; the next server publishes them.
                 Err(Refusal::Shutdown) => return None,
                 Err(error) => {
                     tracing::debug!(%error, "presence events cannot be published; it is tried again");

@@ -106,7 +106,7 @@ struct TransitionRecord {
     at: u64,
 }
 
-/// The bytes of a user's record.
+/// Encodes a user's record.
 pub(super) fn encode(user: &User) -> Bytes {
     let record = UserRecord {
         name: user.name.to_string(),
@@ -117,7 +117,7 @@ pub(super) fn encode(user: &User) -> Bytes {
     record.encode_to_vec().into()
 }
 
-/// Reads a user's record; `None` when it is none.
+/// Reads a user's record; `None` if it is invalid.
 pub(super) fn decode(bytes: &[u8]) -> Option<User> {
     let record = UserRecord::decode(bytes).ok()?;
     Some(User {

@@ -1,4 +1,4 @@
-//! Users against a model that scans all sessions for every question, and presence on a real engine.
+//! Users against a model that scans all sessions for every query, and presence on a real engine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,18 +21,18 @@ use crate::{
 };
 
 const GRACE: u64 = 100;
-/// A place in a log.
+/// A cursor in a log.
 const HEAD: &str = "000000000001-5";
 const ROOMS: [&str; 4] = ["org", "user:x", "chat:1", "chat:2"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A session is about to be ready.
+    /// A session is opening.
     Open {
         session: usize,
         link: u64,
     },
-    /// It is ready, in these rooms besides its own.
+    /// It is ready, and in these rooms in addition to its own.
     Ready {
         session: usize,
         link: u64,
@@ -81,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Two sessions a user.
+/// Two sessions per user.
 const fn user(session: usize) -> usize {
     session / 2
 }
@@ -99,9 +99,9 @@ struct Model {
     /// The link and the rooms of each session.
     sessions: BTreeMap<usize, (u64, BTreeSet<usize>)>,
     told: BTreeSet<Place>,
-    /// Since when nobody is there who was announced.
+    /// When the last session of an announced user went.
     gone: BTreeMap<Place, Duration>,
-    /// What is told: the place, and whether the user came.
+    /// The announcements: the place, and whether the user came.
     tells: Vec<(Place, bool)>,
 }
 
@@ -177,7 +177,7 @@ impl Model {
     }
 }
 
-/// The records of one tenant's users, changed as a server does it, and the model.
+/// The records of one tenant's users, changed as a server changes them, and the model.
 struct Both {
     server: ServerId,
     index: Index,
@@ -215,7 +215,7 @@ impl Both {
         );
         let place = |t: &Transition| (ROOMS.iter().position(|r| *r == t.room.as_str()).unwrap(), of);
         self.told.extend(user.pending.drain(..).map(|transition| (place(&transition), transition.came)));
-        // What is stored is read as it was written.
+        // A stored record is read back unchanged.
         let stored = record::decode(&record::encode(&user)).unwrap();
         assert_eq!(stored, user);
         self.revision += 1;
@@ -384,13 +384,13 @@ async fn a_session_that_is_ended_for_good_while_it_opens_is_told_again_and_never
     assert!(presence.recoverable(&caller("a"), "pid-a", "").await.unwrap().is_none());
     presence.close(&link, "a", false).await;
     assert!(presence.recoverable(&caller("a"), "pid-a", "").await.unwrap().is_none());
-    // One that was lost before is let go of by its id.
+    // A session that was lost before is released by its id.
     presence.ready(&link, &caller("b"), "pid-b", HEAD, &[Room::org(), own]).await.unwrap();
     presence.close(&link, "b", false).await;
     assert!(presence.recoverable(&caller("b"), "pid-b", "").await.unwrap().is_some());
     assert_eq!(end(&Whom::Session("b".into())).await, 0);
     assert!(presence.recoverable(&caller("b"), "pid-b", "").await.unwrap().is_none());
-    // Nobody takes another user's id.
+    // A user cannot take another user's session id.
     presence.open(&link, &caller("c"), "pid-c", HEAD).await.unwrap();
     let other = Caller { user_id: "43".into(), ..caller("c") };
     assert!(presence.ready(&link, &other, "pid-d", HEAD, &[Room::org()]).await.is_err());
@@ -409,26 +409,26 @@ async fn of_two_bridges_that_have_a_session_the_one_that_its_client_went_to_keep
     let holder = || presence.index().session("s").map(|(_, session)| session.owner.link);
     let ready = async |link: &Link| presence.ready(link, &caller, "pid", HEAD, &rooms).await.unwrap();
     ready(&old).await;
-    // The old bridge does not answer; its client comes back to another one.
+    // The old bridge does not answer; the client reconnects to another one.
     presence.hand_over(&caller, "pid", "s", "2").await.unwrap();
     presence.open(&new, &caller, "pid", HEAD).await.unwrap();
     ready(&new).await;
     assert_eq!(old.orders().await.0.len(), 1);
-    // It links again with what it had.
+    // The old bridge links again with its previous sessions.
     ready(&again).await;
     assert_eq!(again.orders().await.0[0].session_id, "s");
     presence.close(&again, "s", false).await;
     assert_eq!(holder(), Some(new.number()));
-    // Whoever opens it last has it, also when two connections come back at once.
+    // The connection that opens the session last has it, even if two connections return at once.
     presence.open(&again, &caller, "pid", HEAD).await.unwrap();
     assert_eq!(new.orders().await.0.len(), 1);
     ready(&new).await;
     assert_eq!(new.orders().await.0.len(), 1);
     assert_eq!(holder(), Some(again.number()));
-    // A bridge whose old link is not seen to be lost yet takes its own over.
+    // A bridge whose old link is not yet known to be lost takes over its own session.
     ready(&old).await;
     assert_eq!(holder(), Some(old.number()));
-    // While it opens, it can be recovered once more, and when that comes to nothing too.
+    // The session can be recovered again while it opens, and also if opening fails.
     let recoverable =
         async || presence.recoverable(&caller, "pid", "").await.unwrap().map(|found| found.rooms.len());
     presence.rooms(&old, "s", vec![Room::new("chat:7").unwrap()], Vec::new(), "chat.v1").await;
@@ -474,7 +474,7 @@ async fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
     let every = [
         ("", HEAD),
         ("000000000001-4", HEAD),
-        // Of another epoch nothing is known.
+        // Cursors of another epoch cannot be compared.
         ("000000000002-9", "000000000002-9"),
         ("000000000001-7", "000000000001-7"),
     ];
@@ -482,12 +482,12 @@ async fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
         assert_eq!(after(said).await, given(wanted), "{said}");
     }
     assert_eq!(after("nonsense").await, None);
-    // It is lost and comes back: it began where it began.
+    // The session is lost and recovered; its beginning stays the same.
     presence.hand_over(&caller, "pid", "s", "").await.unwrap();
     presence.open(&link, &caller, "pid", "000000000001-8").await.unwrap();
     presence.ready(&link, &caller, "pid", "000000000001-8", &rooms).await.unwrap();
     assert_eq!(after("000000000001-4").await, given(HEAD));
-    // One that the server has not seen begin may be older than its first report.
+    // If the server did not see a session begin, it may be older than its first report.
     let other = Caller { session_id: "t".into(), ..caller.clone() };
     presence.ready(&link, &other, "other", HEAD, &rooms).await.unwrap();
     let after =
@@ -496,7 +496,7 @@ async fn a_cursor_of_the_session_before_is_not_taken_for_one_of_this() {
     assert_eq!(after("nonsense").await, None);
 }
 
-/// Servers on one store, with their presence, in the order in which they started.
+/// Servers on one store, with their presence, in the order of their start.
 struct Servers {
     catalogs: Arc<Catalogs>,
     engine: MemoryEngine,
@@ -531,7 +531,7 @@ impl Servers {
         Running { presence, closing, task }
     }
 
-    /// The names of the presence events of tenant 1 so far, once there are so many.
+    /// The names of all presence events of tenant 1, once there are at least `count`.
     async fn told(&self, count: usize) -> Vec<String> {
         let tenant = Tenant::new("1").unwrap();
         let (_, mut feed) = self.engine.follow(&tenant).await.unwrap();
@@ -550,12 +550,12 @@ impl Servers {
 }
 
 impl Running {
-    /// Ends without a word, as a process that is killed.
+    /// Ends abruptly, like a killed process.
     async fn kill(mut self) {
         self.task.shutdown().await;
         let lease = self.presence.engine.server().as_str().to_owned();
         let held = self.presence.engine.record(&Space::Leases, &lease).await.unwrap();
-        // The lease runs out.
+        // The lease expires.
         let expiry = Replacement { value: None, expected: held.map_or(0, |lease| lease.revision), ttl: None };
         self.presence.engine.replace(&Space::Leases, &lease, expiry).await.unwrap();
     }
@@ -579,7 +579,7 @@ async fn the_sessions_of_a_server_that_is_killed_are_taken_over_and_told_once() 
     assert_eq!(servers.told(2).await, ONLINE);
     first.kill().await;
     assert_eq!(servers.told(4).await, [ONLINE, OFFLINE].concat());
-    // Any server gives it back.
+    // The session can be recovered on any server.
     for server in [&second, &third] {
         let found = server.presence.recoverable(&caller("s"), "pid", "").await.unwrap().unwrap();
         assert_eq!(found.rooms.len(), 2);
@@ -610,7 +610,7 @@ async fn a_client_that_returns_within_the_grace_period_is_told_by_nobody() {
 #[tokio::test]
 async fn what_a_server_had_not_published_when_it_was_killed_is_published_once() {
     let servers = Servers::new(Duration::from_secs(60));
-    // It never runs: it dies between the record and the event.
+    // This server never runs: it dies between storing the record and publishing the event.
     let killed = presence_of(&servers.engine.another(), &servers.config);
     let link = killed.link();
     let rooms = [Room::org(), Room::user("42").unwrap()];
@@ -777,11 +777,11 @@ async fn a_session_that_its_client_ended_is_told_at_once_and_never_recovered() {
     assert_eq!((gone(), is_recoverable("a").await), (0, false), "the user has another session");
     presence.close(&link, "b", true).await;
     assert_eq!((gone(), is_recoverable("b").await), (1, false), "it was the last: no grace period");
-    // One that is cut off is neither.
+    // A session that is cut off causes no announcement and can be recovered.
     ready("c").await;
     presence.close(&link, "c", false).await;
     assert_eq!((gone(), is_recoverable("c").await), (1, true), "no more than before");
-    // Its client comes back, and ends it before it is ready.
+    // The client reconnects, and ends the session before it is ready.
     presence.open(&link, &caller("c"), "pid-c", HEAD).await.unwrap();
     presence.close(&link, "c", true).await;
     assert!(!is_recoverable("c").await);
@@ -803,7 +803,7 @@ fn a_removal_takes_all_sessions_out_and_is_told_until_the_bridge_reports_it() {
     let in_room = |user: &User| user.sessions.iter().filter(|s| s.rooms.contains(&room(2))).count();
     let removals = |user: &User| user.connected().map(|session| session.removals.len()).sum::<usize>();
     users.change(0, |user, _| assert_eq!((in_room(user), removals(user)), (0, 2)));
-    // The bridge reports the session anew and did not know of it yet.
+    // The bridge reports the session again, before it has received the order.
     let report = users.report(0, 1, &rooms);
     users.change(0, |user, cx| user.ready(&report, cx));
     users.change(0, |user, _| assert_eq!((in_room(user), removals(user)), (0, 2)));

@@ -1,4 +1,4 @@
-//! When users' records must be looked at again, because a grace period or recovery window ends.
+//! When users' records must be checked again because a grace period or recovery window ends.
 
 use std::{
     cmp::Reverse,
@@ -10,12 +10,12 @@ use super::index::UserKey;
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BinaryHeap<Reverse<(u64, UserKey)>>,
-    /// The next time of each user; other entries of the queue are obsolete.
+    /// The next time per user; other entries of the queue are obsolete.
     next: HashMap<UserKey, u64>,
 }
 
 impl Timers {
-    /// A user is to be looked at then; nothing: not at all.
+    /// Sets when a user is checked; `None` means never.
     pub(super) fn set(&mut self, key: &UserKey, at: Option<u64>) {
         match at {
             None => _ = self.next.remove(key),
@@ -27,7 +27,7 @@ impl Timers {
         }
     }
 
-    /// Up to so many users that are due.
+    /// Up to `limit` users that are due.
     pub(super) fn due(&mut self, now: u64, limit: usize) -> Vec<UserKey> {
         let mut due = Vec::new();
         while due.len() < limit && self.earliest().is_some_and(|at| at <= now) {
@@ -40,7 +40,7 @@ impl Timers {
         due
     }
 
-    /// The earliest time, perhaps an obsolete one.
+    /// The earliest time, which may be obsolete.
     pub(super) fn earliest(&self) -> Option<u64> {
         self.queue.peek().map(|Reverse((at, _))| *at)
     }

@@ -1,10 +1,10 @@
-//! One user of a tenant: their sessions, and the rooms that were told of them. Everything that
-//! presence decides concerns one user, so this is the whole state machine. It is pure: callers give
-//! the time, and store the result with compare-and-set.
+//! One user of a tenant: the user's sessions, and the rooms to which the user was announced. Every
+//! decision of presence concerns one user, so this is the whole state machine. It is pure: callers
+//! provide the time, and store the result with compare-and-set.
 //!
-//! A user is a member of a room from the first session in it to the last session out of it. When
-//! the last session goes without leaving, the user stays a member for the grace period, in which
-//! another session takes its place unnoticed.
+//! A user is a member of a room from the first session that enters it until the last session
+//! leaves. If the last session ends without leaving, the user stays a member for the grace period;
+//! another session that joins within it causes no announcement.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,20 +16,21 @@ use prost_types::Timestamp;
 
 use crate::{engine::ServerId, error::Refusal};
 
-/// Announcements of a user that are not published yet; the oldest are dropped.
+/// Maximum number of unpublished transitions of a user; beyond that, the oldest are dropped.
 const PENDING_MAX: usize = 1024;
-/// Rooms of one session that its bridge is to leave and has not reported; the oldest are forgotten.
+/// Maximum number of unreported orders to leave rooms, per session; beyond that, the oldest are
+/// dropped.
 const REMOVALS_MAX: usize = 64;
 
 /// A user's record.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct User {
     pub(super) name: Arc<str>,
-    /// Those that are lost too. The connected ones have different ids.
+    /// Includes lost sessions. The connected ones have different ids.
     pub(super) sessions: Vec<Session>,
-    /// The rooms that were told that the user came.
+    /// The rooms to which the user was announced.
     pub(super) announced: Vec<Announced>,
-    /// What has happened and is not published yet, oldest first.
+    /// Unpublished transitions, oldest first.
     pub(super) pending: Vec<Transition>,
 }
 
@@ -37,7 +38,7 @@ pub(super) struct User {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Session {
     pub(super) id: Arc<str>,
-    /// The secret by which its client can recover it; empty where it cannot.
+    /// The secret with which the client can recover the session; empty if it cannot.
     pub(super) pid: Arc<str>,
     pub(super) transport: Transport,
     pub(super) since: Timestamp,
@@ -45,13 +46,14 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) rooms: Rooms,
     pub(super) began: Began,
-    /// It must not be recovered.
+    /// Whether recovery is forbidden.
     pub(super) is_forsaken: bool,
-    /// What its bridge is to be told: end it.
+    /// A pending order to the bridge: end the session.
     pub(super) ending: Option<Box<EndSession>>,
-    /// What its bridge is to be told: leave these rooms. Each until the bridge reports it.
+    /// Pending orders to the bridge: leave these rooms. Each is stored until the bridge reports it.
     pub(super) removals: Vec<Removal>,
-    /// Its client has asked for it over another bridge: the one that had it is to end it.
+    /// Whether the client has requested the session over another bridge: the previous bridge must
+    /// end it.
     pub(super) is_handed_over: bool,
 }
 
@@ -59,62 +61,62 @@ pub(super) struct Session {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Removal {
     pub(super) room: Room,
-    /// Tells it from an earlier order.
+    /// Distinguishes it from an earlier order.
     pub(super) nonce: u64,
 }
 
-/// The connection that a session has, or had last.
+/// The current or last connection of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) server: ServerId,
     /// The number of the bridge's link to that server.
     pub(crate) link: u64,
     pub(super) bridge: Arc<str>,
-    /// Tells the bridge's process from others.
+    /// Identifies the bridge's process.
     pub(super) instance: Arc<str>,
 }
 
-/// How far a session is.
+/// The state of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// About to be ready: it counts, but nobody is told yet.
+    /// Not ready yet: the session counts, but is not announced.
     Opening,
     Ready,
-    /// Its connection is lost since this time; its client may recover it. The owner's server waits
-    /// for the end of the recovery window.
+    /// The connection has been lost since this time; the client may recover the session. The
+    /// owner's server tracks the recovery window.
     Lost(u64),
 }
 
 /// The rooms of a session, by name, each with the catalog whose call entered it; empty for rooms
-/// that sessions are in from the start.
+/// that the session is in from the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rooms(Vec<(Room, Arc<str>)>);
 
-/// Where the log was when a session began, as a cursor, for clients that have had no event.
+/// The cursor at the end of the log when a session began, for clients that have received no event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Began {
     pub(super) cursor: Arc<str>,
-    /// The server saw it begin. Otherwise it may have begun earlier.
+    /// Whether the server saw the session begin. If not, it may have begun earlier.
     pub(super) is_certain: bool,
 }
 
-/// A room that was told that the user came.
+/// A room to which the user was announced.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Announced {
     pub(super) room: Room,
     /// The catalog whose call made the user enter.
     pub(super) catalog: Arc<str>,
-    /// Since when no session is in it, and which server waits for the end of the grace period.
+    /// When the last session left it, and which server tracks the grace period.
     pub(super) gone: Option<(u64, ServerId)>,
 }
 
-/// Something that a room is to be told.
+/// A change to announce to a room.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Transition {
-    /// Unique among the user's.
+    /// Unique per user.
     pub(super) id: u64,
     pub(super) room: Room,
-    /// The session that came or went; empty when it is not known any more.
+    /// The session that came or went; empty if no longer known.
     pub(super) session_id: Arc<str>,
     /// The catalog whose call made the user enter; empty for rooms that sessions are in from the
     /// start.
@@ -124,7 +126,7 @@ pub(super) struct Transition {
     pub(super) at: u64,
 }
 
-/// A session as its bridge reports it.
+/// A bridge's report of a session.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
     pub(super) session_id: Arc<str>,
@@ -132,29 +134,29 @@ pub(super) struct Report {
     pub(super) pid: Arc<str>,
     pub(super) transport: Transport,
     pub(super) owner: Owner,
-    /// Where the log is.
+    /// The cursor at the end of the log.
     pub(super) head: Arc<str>,
     pub(super) rooms: Vec<Room>,
 }
 
-/// What a change is made with.
+/// The parameters of a change.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     /// The server's steady clock, in milliseconds.
     pub(super) now: u64,
     pub(super) server: &'a ServerId,
     pub(super) grace: u64,
-    /// How long a lost session can be recovered; 0: not at all.
+    /// How long a lost session can be recovered, in milliseconds; 0: not at all.
     pub(super) window: u64,
     pub(super) lost_max: usize,
     pub(super) sessions_max: usize,
-    /// Random: identifies the transitions of this change.
+    /// Random; identifies the transitions of this change.
     pub(super) nonce: u64,
-    /// Whether a room has anything to be told of such a transition.
+    /// Whether any event announces such a transition to the room.
     pub(super) is_published: &'a (dyn Fn(&Room, &str, bool) -> bool + Sync),
 }
 
-/// The sessions that are meant.
+/// The selected sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Selection {
     All,
@@ -218,7 +220,7 @@ impl Selection {
 }
 
 impl User {
-    /// Whether nothing needs to be known of the user.
+    /// Whether the record can be removed.
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.announced.is_empty() && self.pending.is_empty()
     }
@@ -232,7 +234,7 @@ impl User {
         self.sessions.iter().filter(|session| session.is_connected())
     }
 
-    /// How many connected sessions are in a room.
+    /// The number of connected sessions in a room.
     pub(super) fn count_in(&self, room: &Room) -> usize {
         self.connected().filter(|session| session.rooms.contains(room)).count()
     }
@@ -241,16 +243,16 @@ impl User {
         self.sessions.iter().find(|session| !session.is_connected() && *session.pid == *pid)
     }
 
-    /// A session that its client may go on with: one that was lost, or one whose loss its bridge
-    /// has not noticed yet. That may be before the bridge has reported it ready: its client would
-    /// not know the secret otherwise.
+    /// A session that its client may continue: either a lost one, or one whose loss the bridge has
+    /// not noticed yet. The latter may not have been reported ready yet; its client knows the
+    /// secret, so the session was ready for the client.
     pub(super) fn recoverable(&self, pid: &str) -> Option<&Session> {
         let live = || self.connected().find(|session| *session.pid == *pid);
         if pid.is_empty() { None } else { self.lost(pid).or_else(live) }
     }
 
-    /// A session is about to be ready, in these rooms. If it is connected elsewhere, it is lost
-    /// there.
+    /// Opens a session in these rooms; it is not ready yet. If it is connected elsewhere, it is
+    /// lost there.
     pub(super) fn open(&mut self, report: &Report, cx: Context<'_>) -> Result<(), Refusal> {
         let known = self.session(&report.session_id);
         if known.is_none() && self.connected().count() >= cx.sessions_max {
@@ -263,27 +265,27 @@ impl User {
         Ok(())
     }
 
-    /// A session is ready: its rooms are told if it is the user's first in them.
+    /// Makes a session ready, and announces it to rooms in which it is the user's first.
     pub(super) fn ready(&mut self, report: &Report, cx: Context<'_>) {
         self.admit(report, State::Ready, cx);
         self.announce(&report.session_id, &report.rooms, cx);
     }
 
     fn admit(&mut self, report: &Report, state: State, cx: Context<'_>) {
-        // Perhaps of a link whose loss is not noticed yet: rooms that it has left meanwhile must
-        // not stay.
+        // The session may be on a link whose loss is not noticed yet. Rooms that it has left
+        // meanwhile must not stay.
         let before = self.detach(&report.session_id, cx);
         let is_ready = state == State::Ready;
         let lost = if is_ready { self.take_lost(&report.pid) } else { None };
         let is_forsaken = before.as_ref().is_some_and(|session| session.is_forsaken);
         let since = before.as_ref().map_or_else(|| timestamp(cx.now), |session| session.since);
-        // An order to end it holds for this connection, or for good.
+        // An order to end the session applies to this connection, or permanently.
         let is_ordered = |session: &Session| {
             let is_same = session.owner.instance == report.owner.instance;
             is_same || session.state == State::Opening || session.is_forsaken
         };
         let ending = before.as_ref().filter(|s| is_ordered(s)).and_then(|session| session.ending.clone());
-        // Likewise an order to leave rooms.
+        // The same applies to orders to leave rooms.
         let removals = before.as_ref().filter(|s| is_ordered(s)).map(|session| session.removals.clone());
         let removals = removals.unwrap_or_default();
         let is_removed = |room: &Room| removals.iter().any(|removal| removal.room == *room);
@@ -313,7 +315,7 @@ impl User {
         self.settle();
     }
 
-    /// A session that is ready enters rooms, by a call of `catalog`.
+    /// Lets a ready session enter rooms, by a call of `catalog`.
     pub(super) fn enter(&mut self, id: &str, rooms: &[Room], catalog: &Arc<str>, cx: Context<'_>) {
         let Some(session) = self.connected_mut(id) else { return };
         session.removals.retain(|removal| !rooms.contains(&removal.room));
@@ -324,7 +326,7 @@ impl User {
         self.announce(id, rooms, cx);
     }
 
-    /// Tells rooms of a session that do not know of the user yet.
+    /// Announces the user to rooms of a session that were not notified yet.
     fn announce(&mut self, id: &str, rooms: &[Room], cx: Context<'_>) {
         for room in rooms {
             let Err(at) = self.place(room) else { continue };
@@ -335,7 +337,8 @@ impl User {
         }
     }
 
-    /// A session leaves rooms on purpose: if it was the user's last there, they are told at once.
+    /// Lets a session leave rooms deliberately. Rooms in which it was the user's last are notified
+    /// at once.
     pub(super) fn leave(&mut self, id: &str, rooms: &[Room], cx: Context<'_>) {
         if let Some(session) = self.connected_mut(id) {
             session.removals.retain(|removal| !rooms.contains(&removal.room));
@@ -348,8 +351,8 @@ impl User {
         }
     }
 
-    /// A session is gone. Rooms in which it was the user's last are told after the grace period;
-    /// its client may recover it.
+    /// Closes a session, which its client may recover. Rooms in which it was the user's last are
+    /// notified after the grace period.
     pub(super) fn close(&mut self, id: &str, cx: Context<'_>) {
         let Some(session) = self.detach(id, cx) else { return };
         if session.pid.is_empty() || session.state == State::Opening {
@@ -361,8 +364,7 @@ impl User {
         self.evict_lost(cx.lost_max);
     }
 
-    /// A session is gone, and whether its client knows that it was ready is not known: it may come
-    /// back.
+    /// Closes a session whose client may or may not know that it was ready: it may be recovered.
     pub(super) fn lose(&mut self, id: &str, cx: Context<'_>) {
         let Some(session) = self.session(id) else { return };
         let is_known = self.lost(&session.pid).is_some();
@@ -372,9 +374,9 @@ impl User {
         self.close(id, cx);
     }
 
-    /// A session was ended by its client: it cannot be recovered, and rooms in which it was the
-    /// user's last are told at once; after the grace period when another session of the user was
-    /// lost within it, and may come back.
+    /// Ends a session on behalf of its client: it cannot be recovered, and rooms in which it was
+    /// the user's last are notified at once. But if another session of the user was lost within the
+    /// grace period, it may still return, and rooms are notified after that period.
     pub(super) fn end(&mut self, id: &str, cx: Context<'_>) {
         let Some(session) = self.session(id) else { return };
         let rooms: Vec<Room> = session.rooms.iter().map(|(room, _)| room.clone()).collect();
@@ -384,20 +386,20 @@ impl User {
             self.leave(id, &rooms, cx);
         }
         if let Some(session) = self.detach(id, cx) {
-            // It may have been lost, and was about to go on.
+            // The session may have been lost and about to continue.
             self.take_lost(&session.pid);
         }
     }
 
-    /// The sessions of a link are lost.
+    /// Marks the sessions of a link as lost.
     pub(super) fn unlink(&mut self, server: &ServerId, link: u64, cx: Context<'_>) {
         let of_link = self.connected().filter(|session| session.is_of(server, link));
         let ids: Vec<Arc<str>> = of_link.map(|session| session.id.clone()).collect();
         ids.iter().for_each(|id| self.lose(id, cx));
     }
 
-    /// The client of a session has asked for it over the bridge `instance`: it is lost where it was
-    /// connected, and the recovery window begins anew. False if it has ended.
+    /// Prepares a session to continue over the bridge `instance`, at the request of its client: it
+    /// is lost on its old connection, and the recovery window starts again. False if it has ended.
     pub(super) fn hand_over(&mut self, pid: &str, id: &str, instance: &str, cx: Context<'_>) -> bool {
         let is_handed_over = self.session(id).is_some_and(|session| *session.owner.instance != *instance);
         self.lose(id, cx);
@@ -410,8 +412,8 @@ impl User {
         true
     }
 
-    /// What another server waited for, which is gone, this one waits for now. Its connected
-    /// sessions are lost.
+    /// Takes over the grace periods and recovery windows of another server that has gone. Its
+    /// connected sessions are lost.
     pub(super) fn take_over(&mut self, from: &ServerId, cx: Context<'_>) {
         let connected = self.connected().filter(|session| session.owner.server == *from);
         let ids: Vec<Arc<str>> = connected.map(|session| session.id.clone()).collect();
@@ -430,7 +432,7 @@ impl User {
         }
     }
 
-    /// Ends the grace periods and recovery windows that this server waits for and that are over.
+    /// Ends the grace periods and recovery windows that this server tracks and that have expired.
     pub(super) fn expire(&mut self, cx: Context<'_>) {
         let is_over = |session: &Session| {
             let own = session.owner.server == *cx.server;
@@ -448,7 +450,7 @@ impl User {
         }
     }
 
-    /// When [`Self::expire`] has something to do next.
+    /// The time at which [`Self::expire`] must run next.
     pub(super) fn next_expiry(&self, server: &ServerId, grace: u64, window: u64) -> Option<u64> {
         let lost = self.sessions.iter().filter_map(|session| match session.state {
             State::Lost(at) if session.owner.server == *server => Some(at + window + 1),
@@ -461,8 +463,8 @@ impl User {
         lost.chain(gone).min()
     }
 
-    /// The bridges of the selected sessions are to end them. Gives how many are connected. Unless
-    /// they may come back, they cannot be recovered, and lost ones are released.
+    /// Orders the bridges of the selected sessions to end them. Returns the number of connected
+    /// ones. Unless they `may_return`, they cannot be recovered, and lost ones are released.
     pub(super) fn disconnect(&mut self, selection: &Selection, may_return: bool, end: &EndSession) -> usize {
         if !may_return {
             self.sessions.retain(|session| session.is_connected() || !selection.has(session));
@@ -483,13 +485,13 @@ impl User {
         count
     }
 
-    /// The user's sessions are taken out of a room, also lost ones; their bridges are told. Gives how
-    /// many connected ones were in it.
+    /// Removes the user's sessions from a room, including lost ones, and orders their bridges to
+    /// leave it. Returns the number of connected sessions that were in it.
     pub(super) fn remove_from(&mut self, room: &Room, cx: Context<'_>) -> usize {
         for session in self.sessions.iter_mut().filter(|session| !session.is_connected()) {
             session.rooms.remove(room);
         }
-        // One that is about to be ready may be about to enter it.
+        // An opening session may be about to enter the room.
         let may_be_in = |s: &&Session| s.rooms.contains(room) || s.state == State::Opening;
         let ids: Vec<Arc<str>> = self.connected().filter(may_be_in).map(|s| s.id.clone()).collect();
         let mut count = 0;
@@ -502,7 +504,7 @@ impl User {
             }
             session.removals.push(Removal { room: room.clone(), nonce: cx.nonce });
         }
-        // Within the grace period of a session that was lost.
+        // The user may still be a member because of the grace period of a lost session.
         if self.count_in(room) == 0 {
             self.retract(room, "", cx.now, cx);
         }
@@ -514,7 +516,7 @@ impl User {
         self.take_lost(pid);
     }
 
-    /// These transitions are published.
+    /// Removes published transitions.
     pub(super) fn published(&mut self, ids: &[u64]) {
         self.pending.retain(|transition| !ids.contains(&transition.id));
     }
@@ -528,7 +530,7 @@ impl User {
         Some(self.sessions.remove(at))
     }
 
-    /// The oldest lost sessions make room for the newer ones.
+    /// Evicts the oldest lost sessions if there are more than `max`.
     fn evict_lost(&mut self, max: usize) {
         let lost = |user: &Self| user.sessions.iter().filter(|s| !s.is_connected()).count();
         while lost(self) > max {
@@ -537,7 +539,8 @@ impl User {
         }
     }
 
-    /// Takes a connected session out of all its rooms; gives it with them.
+    /// Removes and returns a connected session. The grace period of rooms without another session
+    /// of the user begins.
     fn detach(&mut self, id: &str, cx: Context<'_>) -> Option<Session> {
         let at = self.sessions.iter().position(|s| s.is_connected() && *s.id == *id)?;
         let session = self.sessions.remove(at);
@@ -551,7 +554,7 @@ impl User {
         Some(session)
     }
 
-    /// Rooms with a session are not about to be left.
+    /// Cancels the grace periods of rooms that have a session again.
     fn settle(&mut self) {
         let Self { sessions, announced, .. } = self;
         for announced in announced.iter_mut().filter(|announced| announced.gone.is_some()) {
@@ -566,7 +569,7 @@ impl User {
         self.announced.binary_search_by(|announced| announced.room.cmp(room))
     }
 
-    /// The user is not a member of a room any more: it is told, if it was told that they came.
+    /// Ends the user's membership of a room, and notifies the room if the user was announced to it.
     fn retract(&mut self, room: &Room, session_id: &str, at: u64, cx: Context<'_>) {
         if let Ok(place) = self.place(room) {
             let Announced { catalog, .. } = self.announced.remove(place);
@@ -602,7 +605,7 @@ impl User {
     }
 }
 
-/// A time in milliseconds since 1970, as protobuf has it.
+/// Converts milliseconds since 1970 to a protobuf timestamp.
 pub(super) fn timestamp(millis: u64) -> Timestamp {
     Timestamp::from(std::time::UNIX_EPOCH + Duration::from_millis(millis))
 }
