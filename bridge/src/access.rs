@@ -1,5 +1,5 @@
-//! The access log: one line per session that opens, ends or is refused, and per call. Never a token,
-//! and never what an event or a call holds.
+//! The access log: one line for each session that opens, ends or is refused, and one per call. It
+//! never contains a token, nor the contents of an event or a call.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     session::{Ending, Session},
 };
 
-/// An address as a field; empty where it is not known.
+/// An address as a field; empty if it is not known.
 fn text(address: Option<IpAddr>) -> String {
     address.map(|address| address.to_string()).unwrap_or_default()
 }
@@ -23,7 +23,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Writes a line at `info`, or at `debug` for a poll: each is a session of its own.
+/// Writes a line at `info`, or at `debug` for a poll, because each poll is a session of its own.
 macro_rules! line {
     ($session:expr, $($fields:tt)*) => {
         if $session.caller.transport() == Transport::Poll {
@@ -67,7 +67,7 @@ pub(crate) fn ended(session: &Session) {
     );
 }
 
-/// A connection or a session was refused; `user`: whose, where that is known.
+/// A connection or a session was refused. `user` is the user it belongs to, if known.
 pub(crate) fn connect_refused(refusal: &Refusal, address: Option<IpAddr>, user: Option<(&Tenant, &str)>) {
     let (tenant, user_id) = user.map(|(tenant, user_id)| (tenant.as_str(), user_id)).unwrap_or_default();
     macro_rules! refused {
@@ -84,7 +84,7 @@ pub(crate) fn connect_refused(refusal: &Refusal, address: Option<IpAddr>, user: 
         };
     }
     match refusal.reason {
-        // What the client may do is for the audit log.
+        // Refusals that concern permissions belong in the audit log.
         Reason::NoToken | Reason::InvalidToken | Reason::TokenExpired | Reason::Forbidden => {
             refused!("audit");
         }
@@ -105,7 +105,7 @@ pub(crate) fn called(session: &Session, name: &str, took: Duration) {
     );
 }
 
-/// A call was refused; `name` is absent where it was not looked at.
+/// A call was refused; `name` is absent if the call was refused before its name was read.
 pub(crate) fn call_refused(session: &Session, name: Option<&str>, refusal: &Refusal) {
     tracing::info!(
         target: "access",

@@ -1,4 +1,4 @@
-//! Wires the parts: the only module that knows them all.
+//! Wires the parts together; the only module that knows them all.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,12 +19,13 @@ use crate::{
     transport::{engineio::Engine, socketio::SocketIo},
 };
 
-/// How often limits of clients that are gone are forgotten.
+/// How often the limits of disconnected clients are evicted.
 const FORGET_INTERVAL: Duration = Duration::from_secs(10);
-/// Over how long sessions are told to connect elsewhere, so that they do not reconnect all at once.
+/// The period over which sessions are asked to reconnect elsewhere, so that they do not all
+/// reconnect at once.
 const FAREWELL_WINDOW: Duration = Duration::from_secs(1);
 
-/// A bridge that listens. [`Bridge::run`] makes it serve.
+/// A bridge that is bound to its address. [`Bridge::run`] serves.
 #[derive(Debug)]
 pub struct Bridge {
     socket: TcpListener,
@@ -36,7 +37,7 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Checks the configuration and listens. Needs a runtime.
+    /// Checks the configuration and binds the listener. Must be called within a runtime.
     pub fn bind(config: Config) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&config.tokens)?);
         let jwks = Arc::new(Jwks::new(verifier.clone(), config.jwks_ca.as_deref())?);
@@ -55,19 +56,20 @@ impl Bridge {
         Ok(Self { socket, address, listener, sessions, engine, jwks })
     }
 
-    /// Its values for those who observe it.
+    /// The bridge's values for the metrics page.
     pub fn metrics(&self) -> Arc<dyn Source> {
         let (sessions, listener) = (self.sessions.clone(), Some(self.listener.clone()));
         Arc::new(BridgeMetrics { sessions, listener })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown`; then accepts no more, tells sessions to connect elsewhere, and waits
-    /// at most `grace` until all they were sent is written. True when all of that was done in time.
+    /// Serves until `shutdown` resolves. Then accepts no more connections, asks sessions to connect
+    /// elsewhere, and waits up to `grace` until everything queued for them is written. Returns true
+    /// if all of that was done in time.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()> + Send,
@@ -91,7 +93,7 @@ impl Bridge {
         Ok(is_clean)
     }
 
-    /// Starts everything that runs as long as the bridge.
+    /// Starts every task that runs for the bridge's lifetime.
     fn start(&self) {
         let sessions = self.sessions.clone();
         self.sessions.spawn(async move { sessions.link.run(&*sessions).await });
@@ -117,7 +119,7 @@ impl Bridge {
     }
 }
 
-/// Ends all sessions, spread over a time.
+/// Ends all sessions, spread over `window`.
 async fn take_leave(sessions: &Sessions, engine: &Engine<SocketIo>, window: Duration) {
     sessions.draining.cancel();
     engine.cut_handshakes();
@@ -129,7 +131,7 @@ async fn take_leave(sessions: &Sessions, engine: &Engine<SocketIo>, window: Dura
         some.iter().for_each(|session| session.close(&shutdown()));
         tokio::time::sleep(pause * u32::try_from(some.len()).unwrap_or(1)).await;
     }
-    // Those that came to be meanwhile.
+    // Connections and sessions that opened in the meantime.
     engine.cut_handshakes();
     sessions.rooms.sessions(None).iter().for_each(|session| session.close(&shutdown()));
 }

@@ -1,5 +1,5 @@
-//! Where a client is: its own address, or what a trusted proxy says (`X-Forwarded-For`, or a PROXY
-//! protocol header, version 2).
+//! The client's address: the peer's own, or the one that a trusted proxy reports
+//! (`X-Forwarded-For`, or a PROXY protocol header, version 2).
 
 use std::{
     collections::HashSet,
@@ -15,39 +15,39 @@ use tokio::{
     time::Instant,
 };
 
-/// What a header begins with (haproxy's proxy-protocol.txt, section 2.2).
+/// What a PROXY header begins with (haproxy's proxy-protocol.txt, section 2.2).
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
-/// The longest user agent that is kept, in bytes, and how many are shared.
+/// The longest user agent that is stored, in bytes, and how many are shared.
 const USER_AGENT_BYTES_MAX: usize = 256;
 const USER_AGENTS_MAX: usize = 1024;
-/// Bytes of addresses and extensions that are read.
+/// The most bytes of addresses and extensions that are read.
 const REST_BYTES_MAX: usize = 2048;
 
-/// Who sent a request; in its extensions.
+/// The client that sent a request; stored in the request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress {
     pub(crate) address: IpAddr,
-    /// A handshake counts as a new connection: it comes over one that others share, or that can
-    /// carry many.
+    /// Whether a handshake counts as a new connection: it arrives over a connection that is shared,
+    /// or that can carry many.
     pub(crate) must_count: bool,
-    /// When the client came: when its connection was accepted, or when its request arrived on one
-    /// that has had others.
+    /// When the connection was accepted or, for later requests on the same connection, when the
+    /// request arrived.
     pub(crate) since: Instant,
 }
 
-/// What a client says of itself (`User-Agent`), at most 256 bytes of it; empty when it says nothing.
+/// The client's `User-Agent`, truncated to 256 bytes; empty if it sends none.
 pub(crate) fn user_agent(headers: &HeaderMap) -> &str {
     let text =
         headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // A header that is a text is ASCII.
+    // A header value that converts to text is ASCII, so every index is a character boundary.
     text.get(..USER_AGENT_BYTES_MAX).unwrap_or(text)
 }
 
-/// The texts that clients say of themselves, each once: many say the same.
+/// User agents, each stored once, because many clients send the same one.
 #[derive(Debug, Default)]
 pub(crate) struct UserAgents(Mutex<HashSet<Arc<str>>>);
 
@@ -75,8 +75,8 @@ pub(crate) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
     proxies.iter().any(|network| network.contains(&address))
 }
 
-/// The client of a request that came over a trusted proxy: the last address in `X-Forwarded-For`
-/// that is none of the proxies.
+/// The client of a request that came through a trusted proxy: the last address in `X-Forwarded-For`
+/// that is not a trusted proxy.
 pub(crate) fn forwarded(headers: &HeaderMap, proxies: &[IpNet]) -> Option<IpAddr> {
     let values: Vec<&str> =
         headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
@@ -90,15 +90,15 @@ pub(crate) fn forwarded(headers: &HeaderMap, proxies: &[IpNet]) -> Option<IpAddr
     None
 }
 
-/// An address, perhaps with brackets and a port.
+/// Parses an address, with or without brackets and a port.
 fn parse(hop: &str) -> Option<IpAddr> {
     let bracketed = hop.strip_prefix('[').and_then(|rest| rest.split(']').next());
     let text = bracketed.unwrap_or(hop);
     text.parse().ok().or_else(|| text.rsplit_once(':')?.0.parse().ok())
 }
 
-/// Reads the header with which a trusted proxy begins a connection; returns the client's address,
-/// or `None` when the proxy speaks for itself.
+/// Reads the header with which a trusted proxy begins a connection. Returns the client's address,
+/// or `None` if the proxy connects on its own behalf.
 pub(crate) async fn read_proxy_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut head = [0; 16];

@@ -1,4 +1,4 @@
-//! Alarms: one task wakes everything that waits for a time, so that sessions need no timers.
+//! Alarms: one task serves all timeouts, so that sessions need no timers of their own.
 
 use std::{
     cmp::Reverse,
@@ -11,16 +11,16 @@ use std::{
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
-/// Alarms within this time fire together.
+/// Alarms that are due within this time fire together.
 const SLACK: Duration = Duration::from_millis(10);
-/// Alarms that fire before other tasks may run.
+/// Number of alarms that fire before other tasks may run.
 const FIRED_AT_ONCE: usize = 256;
-/// Cancelled alarms that the heap may hold besides as many as there are live ones.
+/// Number of cancelled alarms that the heap may hold in addition to the number of live ones.
 const CANCELLED_MAX: usize = 64;
 
-/// Something that acts at a time.
+/// Something that acts at a given time.
 pub(crate) trait Timed: Send + Sync {
-    /// The time has come. Returns after how long it comes again; `None`: never.
+    /// The alarm is due. Returns the delay until it fires again; `None`: never.
     fn fire(self: Arc<Self>) -> Option<Duration>;
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Clock(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// The earliest alarm has changed.
+    /// Notifies the task that the earliest alarm has changed.
     earlier: Notify,
 }
 
 #[derive(Default)]
 struct State {
     alarms: Slab<Entry>,
-    /// By due time, with the place and the serial number of the entry.
+    /// Ordered by due time; with the place and the serial number of the entry.
     heap: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     serial: u64,
 }
@@ -48,7 +48,7 @@ type Due = (usize, u64, Weak<dyn Timed>);
 
 struct Entry {
     timed: Weak<dyn Timed>,
-    /// Tells the entry from earlier ones at its place.
+    /// Distinguishes the entry from earlier ones at the same place.
     serial: u64,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Debug for Alarm {
 }
 
 impl Clock {
-    /// The lock is short: nothing fires under it.
+    /// The lock is held briefly: nothing fires under it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +90,7 @@ impl Clock {
         Alarm { place, clock: self.clone() }
     }
 
-    /// Fires alarms, for ever.
+    /// Fires alarms forever.
     pub(crate) async fn run(&self) {
         loop {
             let (due, next) = self.lock().pop_due(Instant::now() + SLACK);
@@ -105,7 +105,7 @@ impl Clock {
             for (place, serial, timed) in due {
                 let again = timed.upgrade().and_then(Timed::fire);
                 let mut state = self.lock();
-                // It may have been cancelled meanwhile, and its place taken.
+                // It may have been cancelled in the meantime, and its place reused.
                 let is_live = state.alarms.get(place).is_some_and(|entry| entry.serial == serial);
                 if let Some(after) = again.filter(|_| is_live) {
                     state.schedule(Instant::now() + after, place, serial);
@@ -117,7 +117,7 @@ impl Clock {
 }
 
 impl State {
-    /// Schedules an entry; true when it is the earliest.
+    /// Schedules an entry; returns true if it is now the earliest.
     fn schedule(&mut self, at: Instant, place: usize, serial: u64) -> bool {
         if self.heap.len() > 2 * self.alarms.len() + CANCELLED_MAX {
             let alarms = &self.alarms;
@@ -131,7 +131,8 @@ impl State {
         is_earliest
     }
 
-    /// Takes some alarms that are due by `now`, and tells when the next one is.
+    /// Removes a limited number of alarms that are due by `now`; also returns when the next one is
+    /// due.
     fn pop_due(&mut self, now: Instant) -> (Vec<Due>, Option<Instant>) {
         let mut due = Vec::new();
         while let Some(&Reverse((at, place, serial))) = self.heap.peek() {

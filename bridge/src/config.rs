@@ -6,91 +6,98 @@ use fanfare_proto::{rate::Rate, signer::Signer, token::TokenConfig};
 use fanfare_trust::{ClientTls, TlsFiles};
 use ipnet::IpNet;
 
-/// Everything a bridge needs to know.
+/// All settings of a bridge.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where browsers connect. Port 0 chooses one.
+    /// The address on which browsers connect. Port 0 chooses a free port.
     pub listen: SocketAddr,
-    /// Present: connections of browsers are secure. Absent: plain.
+    /// If present, browsers connect over TLS; if absent, without.
     pub tls: Option<TlsFiles>,
-    /// The name in logs and towards the server.
+    /// The bridge's name in logs and towards the server.
     pub name: String,
-    /// Servers, as URLs. Each address of a URL's host is a server. The link goes to a random one,
-    /// and to another when it is lost.
+    /// Servers, as URLs. Each address of a URL's host is one server. The link goes to a random
+    /// server, and to another one when it is lost.
     pub servers: Vec<String>,
-    /// What is trusted and presented where a server's URL is `https`.
+    /// Which authorities are trusted, and which certificate is presented, if a server's URL is
+    /// `https`.
     pub server_tls: ClientTls,
-    /// The bridge's own token, with the scope `bridge`. Empty: its certificate says who it is.
+    /// The bridge's own token, with the scope `bridge`. If empty, its certificate identifies it.
     pub token: String,
     /// How users' tokens are verified.
     pub tokens: TokenConfig,
-    /// The authorities that servers of token keys are trusted by, instead of the system's.
+    /// The authorities trusted for servers of token keys, instead of the system's.
     pub jwks_ca: Option<PathBuf>,
-    /// Origins whose pages may connect; `*` is any. Empty: no page of another origin may use polling (there are no CORS
-    /// headers), any may use WebSocket. Requests without `Origin` (not from browsers) always may.
+    /// Origins whose pages may connect; `*` allows any. If empty, pages of other origins cannot use
+    /// polling (no CORS headers are sent) but can use WebSocket. Requests without `Origin` (not
+    /// from browsers) are always allowed.
     pub cors_origins: Vec<String>,
     /// The path of Socket.IO.
     pub path: String,
     /// How often a client is pinged.
     pub ping_interval: Duration,
-    /// How long the pong may take.
+    /// How long a client may take to answer a ping.
     pub ping_timeout: Duration,
-    /// How long a client may take from its connection to its session, and rooms to become certain.
+    /// How long a client may take from its connection to its session, and how long rooms may take
+    /// to be confirmed.
     pub connect_timeout: Duration,
-    /// How long bytes may wait for a peer to take them.
+    /// How long bytes may wait for a peer to accept them.
     pub write_timeout: Duration,
     /// The largest message from a browser, in bytes.
     pub payload_bytes_max: usize,
-    /// Bytes that wait for a session; an event that does not fit closes it (retry).
+    /// Bytes that may be queued for a session; an event that does not fit closes the session
+    /// (retry).
     pub queue_bytes_max: usize,
-    /// What a session may emit.
+    /// How many calls a session may emit.
     pub calls_per_session: Rate,
-    /// What all sessions of a user may emit together on this bridge, and how often the user may poll.
+    /// How many calls all sessions of a user together may emit on this bridge, and how often the
+    /// user may poll.
     pub calls_per_user: Rate,
     /// How many sessions a user may open on this bridge.
     pub connects_per_user: Rate,
-    /// How long a session may stay over a limit, refused again and again; then it is closed for good.
+    /// How long a session may exceed a limit and be refused repeatedly before it is closed for
+    /// good.
     pub abuse_after: Duration,
     /// How long a poll waits for events.
     pub poll_wait: Duration,
-    /// Rooms of a session, besides `org` and its user's.
+    /// Rooms per session, in addition to `org` and the user's own.
     pub rooms_per_session_max: usize,
-    /// Calls of a session that wait for their turn.
+    /// Calls of a session that may be queued.
     pub calls_waiting_max: usize,
-    /// Rooms of one tenant's sessions on this bridge, together.
+    /// Rooms of all sessions of one tenant on this bridge.
     pub rooms_per_tenant_max: usize,
-    /// Connections at once, and those of one address. IPv6 addresses count by their /64 network.
+    /// Connections that may be open at once. IPv6 addresses count by their /64 network.
     pub connections_max: usize,
-    /// Likewise, of one address.
+    /// The same, per address.
     pub connections_per_address_max: usize,
     /// How many connections and handshakes may begin, per address.
     pub connects_per_address: Rate,
-    /// Connections that are no session yet, in all.
+    /// Connections without a session, in total.
     pub handshakes_max: usize,
-    /// Likewise, of one address.
+    /// The same, per address.
     pub handshakes_per_address_max: usize,
-    /// Sessions of one address.
+    /// Sessions per address.
     pub sessions_per_address_max: usize,
-    /// How long a request's head, and its body, may take.
+    /// How long a request's head may take, and how long its body.
     pub request_timeout: Duration,
-    /// Proxies whose word on the client's address is taken: `X-Forwarded-For`, or with
-    /// `proxy_protocol` the header that begins the connection.
+    /// Proxies that are trusted to report the client's address, in `X-Forwarded-For` or, with
+    /// `proxy_protocol`, in the header that begins the connection.
     pub trusted_proxies: Vec<IpNet>,
     /// Trusted proxies begin each connection with a PROXY protocol header, version 2.
     pub proxy_protocol: bool,
-    /// Events go out compressed to WebSocket clients that offer permessage-deflate.
+    /// Events are sent compressed to WebSocket clients that offer permessage-deflate.
     pub compression: bool,
     /// Serves the Socket.IO client at `socket.io.js` below [`Self::path`].
     pub client_bundle: bool,
-    /// Parts that the sessions are divided into for the fan-out; at least 1.
+    /// Number of parts that the sessions are divided into for the fan-out; at least 1.
     pub shards: usize,
-    /// How long a room without sessions is still followed, so that a reload costs nothing.
+    /// How long a room without sessions is still followed, so that a page reload costs nothing.
     pub interest_linger: Duration,
-    /// Whether the console is served at `/` and its calls are passed on to the server.
+    /// Whether the console is served at `/` and its calls are forwarded to the server.
     pub console: bool,
-    /// Lets everybody on this machine into the console; only for development, with the public key.
+    /// Admits every client on this machine to the console. For development only, with the public
+    /// key.
     pub development: Option<Signer>,
-    /// Tenants that metrics tell apart; 0: none.
+    /// Number of tenants that metrics distinguish; 0: none.
     pub metrics_tenants: usize,
 }
 

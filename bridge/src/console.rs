@@ -1,7 +1,9 @@
-//! The console: a page for operators, embedded in the program, and the way of what it calls to the server.
+//! The console: a page for operators, embedded in the program, and the proxy for its calls to the
+//! server.
 //!
-//! Its files hold no secret. What it shows comes over gRPC-Web from `fanfare.v1.Admin`, with the token of whoever looks at it; only
-//! in development does the page get one from here, and only for people at this machine.
+//! Its files contain no secrets. Its data comes over gRPC-Web from `fanfare.v1.Admin`, authorised
+//! by the operator's own token. Only in development does this module issue a token to the page, and
+//! only to clients on this machine.
 
 use std::{
     collections::HashMap,
@@ -36,19 +38,21 @@ use crate::{
     transport::request::{read_body, refuse},
 };
 
-/// Calls that are passed on at once; streams count as long as they last.
+/// Calls that may be forwarded at once; a stream counts for as long as it lasts.
 const CALLS_MAX: usize = 1024;
-/// Likewise, of one tenant's administrators: slow ones must not lock out those of other tenants.
+/// The same, for the administrators of one tenant: slow ones must not lock out those of other
+/// tenants.
 const CALLS_PER_TENANT_MAX: usize = 256;
-/// Likewise, without a service's token, which the server refuses.
+/// The same, for calls without a service's token, which the server refuses.
 const STRANGERS_MAX: usize = 32;
 /// The largest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// How long the token of a page is good in development; the page fetches another before.
+/// How long a page's token is valid in development; the page fetches another before it expires.
 const TOKEN_AGE: Duration = Duration::from_secs(15 * 60);
-/// Smaller files are not worth compressing, in bytes.
+/// Files smaller than this are not worth compressing, in bytes.
 const COMPRESSED_MIN: usize = 1024;
-/// The page loads what is its own and nothing else, calls whom it came from, and stands in no other page.
+/// The page loads only its own files, calls only its own origin, and cannot be framed by another
+/// page.
 const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; object-src 'none'";
 const SAFETY: [(HeaderName, &str); 5] = [
@@ -59,12 +63,12 @@ const SAFETY: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// What `clients/console` is built to.
+/// The build output of `clients/console`.
 #[derive(RustEmbed)]
 #[folder = "console"]
 struct Files;
 
-/// What the console's requests work with.
+/// The shared state of the console's routes.
 #[derive(Debug)]
 struct Console {
     files: HashMap<String, File>,
@@ -72,11 +76,11 @@ struct Console {
     places: Arc<Places>,
 }
 
-/// Calls under way, by tenant; those without a service's token under `None`.
+/// Calls in progress by tenant; those without a service's token under `None`.
 #[derive(Debug, Default)]
 struct Places(Mutex<HashMap<Option<String>, usize>>);
 
-/// The place of a call, until it is dropped.
+/// The place of a call, released on drop.
 #[derive(Debug)]
 struct Place {
     places: Arc<Places>,
@@ -119,15 +123,15 @@ impl Drop for Place {
 struct File {
     kind: &'static str,
     bytes: Bytes,
-    /// Made when it is first asked for; absent where it is not worth it.
+    /// Compressed on first request; absent if compression is not worth it.
     compressed: OnceLock<Option<Bytes>>,
-    /// Of its contents.
+    /// The hash of the file's contents.
     tag: String,
-    /// Its name changes with its contents.
+    /// Whether the file's name changes with its contents.
     is_hashed: bool,
 }
 
-/// The console's routes. Everything they do not have is looked for among the page's files.
+/// The console's routes. Any other path is looked up among the page's files.
 pub(crate) fn router(sessions: &Arc<Sessions>) -> Router {
     let files = Files::iter().filter_map(|name| Some((name.to_string(), File::new(&name)?))).collect();
     let console = Arc::new(Console { files, sessions: sessions.clone(), places: Arc::default() });
@@ -145,7 +149,8 @@ async fn config(State(console): State<Arc<Console>>, headers: HeaderMap) -> Resp
     let Some(signer) = &console.sessions.config.development else {
         return private(json!({ "development": false, "socketioPath": console.sessions.config.path }));
     };
-    // A name that leads here may be anybody's (DNS rebinding), and then this would be their page's origin.
+    // Any site can point its name to this address (DNS rebinding); its pages would then have this
+    // origin.
     if is_foreign(&headers) {
         return foreign();
     }
@@ -165,7 +170,7 @@ fn foreign() -> Response {
     refuse(&Refusal::new(Reason::Forbidden, message))
 }
 
-/// Whether a request may come from a page that is not ours.
+/// Whether a request may come from a page of another site.
 fn is_foreign(headers: &HeaderMap) -> bool {
     !names_this_machine(headers) || from_elsewhere(headers)
 }
@@ -190,33 +195,33 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     !authority.as_str().contains('@') && (is_loopback || name.eq_ignore_ascii_case("localhost"))
 }
 
-/// Whether a page of another origin asks, as far as browsers say.
+/// Whether a page of another origin sent the request, according to the browser's headers.
 fn from_elsewhere(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     site.is_some_and(|site| site != b"same-origin" && site != b"none")
 }
 
 impl Console {
-    /// The tenant of a call with a service's token; the server decides what it may do.
+    /// The tenant of a call with a service's token; the server decides what the call may do.
     fn tenant(&self, headers: &HeaderMap) -> Option<String> {
         let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
         let identity = token.and_then(|token| self.sessions.verifier.verify(token).ok())?;
         let is_service = identity.allows(Scope::Notify) || identity.allows(Scope::Admin);
         is_service.then(|| match identity.tenant {
-            // Administrators of all tenants are told apart.
+            // Administrators of all tenants are counted separately.
             TenantScope::Any => format!("* {}", identity.user_id.unwrap_or_default()),
             TenantScope::One(tenant) => tenant.as_str().to_owned(),
         })
     }
 }
 
-/// Passes a gRPC-Web call on to the server, as it is.
+/// Forwards a gRPC-Web call to the server unchanged.
 async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Response {
     if console.sessions.config.development.is_some() && is_foreign(request.headers()) {
         return foreign();
     }
     let Some(place) = console.places.take(console.tenant(request.headers())) else {
-        // A gRPC-Web answer without a message: RESOURCE_EXHAUSTED.
+        // A gRPC-Web response without a message: RESOURCE_EXHAUSTED.
         let headers = [
             ("content-type", "application/grpc-web+proto"),
             ("grpc-status", "8"),
@@ -232,12 +237,12 @@ async fn pass_on(State(console): State<Arc<Console>>, request: Request) -> Respo
     let draining = &console.sessions.draining;
     let passed = draining.run_until_cancelled(console.sessions.link.pass_on(request)).await;
     let Some(mut response) = passed else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    // The server's CORS headers are not the bridge's: no other origin may call it.
+    // The server's CORS headers do not apply to the bridge: no other origin may call it.
     let names: Vec<HeaderName> = response.headers().keys().cloned().collect();
     for name in names.iter().filter(|name| name.as_str().starts_with("access-control-")) {
         response.headers_mut().remove(name);
     }
-    // The call keeps its place as long as its answer comes, and no longer than the bridge serves.
+    // The call holds its place until its response ends or the bridge drains.
     let drained = draining.clone().cancelled_owned();
     response.map(|body| {
         let frames = BodyStream::new(body).take_until(drained).map(move |frame| {
@@ -279,7 +284,7 @@ impl File {
 
     fn serve(&self, asked: &HeaderMap) -> Response {
         let compressed = if takes_gzip(asked) { self.compressed() } else { None };
-        // What is compressed is another thing to caches.
+        // Caches must distinguish the compressed form.
         let tag = format!("\"{}{}\"", self.tag, if compressed.is_some() { "-gzip" } else { "" });
         let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
         let is_known =

@@ -1,4 +1,4 @@
-//! A connection under HTTP that gives up on a peer which takes too little.
+//! A connection under HTTP that fails if the peer reads too slowly.
 
 use std::{
     io::{self, IoSlice},
@@ -14,19 +14,19 @@ use tokio::{
 
 use crate::socket::Socket;
 
-/// A peer that takes this many bytes within the timeout is read on for.
+/// A peer that accepts this many bytes within the timeout is given another timeout.
 const PROGRESS_BYTES: usize = 64 << 10;
 
-/// A connection whose writes fail when the peer does not take what is offered, or at least
-/// [`PROGRESS_BYTES`] of it, within `timeout`. Without it a stalled peer would hold its connection,
-/// and what is queued for it, for ever; and so would one that takes a byte now and then.
+/// A connection whose writes fail if the peer does not accept all offered bytes, or at least
+/// [`PROGRESS_BYTES`] of them, within `timeout`. Otherwise a peer that stalls, or accepts a byte
+/// now and then, would hold its connection and everything queued for it forever.
 #[derive(Debug)]
 pub(crate) struct DeadlineStream {
     stream: Socket,
     timeout: Duration,
-    /// Runs while something that was offered was not taken, with the bytes taken since.
+    /// Runs while offered bytes are not accepted, with the number of bytes accepted since.
     stalled: Option<(Pin<Box<Sleep>>, usize)>,
-    /// The peer was given up: reads fail too, so that whoever waits for a read learns of it.
+    /// The connection was given up: reads fail too, so that a pending read is notified.
     has_failed: bool,
     reader: Option<Waker>,
 }
@@ -36,7 +36,7 @@ impl DeadlineStream {
         Self { stream, timeout, stalled: None, has_failed: false, reader: None }
     }
 
-    /// The stream itself.
+    /// The underlying stream.
     pub(crate) fn into_inner(self) -> Socket {
         self.stream
     }

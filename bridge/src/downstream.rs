@@ -1,4 +1,4 @@
-//! What the link drives: whoever has the sessions.
+//! The interface through which the link drives the sessions.
 
 use std::{future::Future, sync::Arc};
 
@@ -9,25 +9,25 @@ use fanfare_proto::{
 
 use crate::{event::Event, refusal::Refusal};
 
-/// The side of the bridge that the link feeds. Nothing here waits but [`Self::settle`].
+/// The part of the bridge that the link feeds. Only [`Self::settle`] waits.
 pub(crate) trait Downstream: Send + Sync {
-    /// A server answered: its namespaces and features count from now on.
+    /// A server accepted the link: its namespaces and features apply from now on.
     fn welcome(&self, welcome: &LinkWelcome);
     /// Delivers consecutive events of a tenant.
     fn deliver(&self, tenant: &Tenant, events: Vec<Arc<Event>>);
-    /// Resolves when most of what was delivered has been written or queued.
+    /// Resolves when most of the delivered events are written or queued.
     fn settle(&self) -> impl Future<Output = ()> + Send;
     /// Ends all sessions of a tenant.
     fn end_all(&self, tenant: &Tenant, why: &Refusal);
-    /// Ends one session, as the server asks.
+    /// Ends one session at the server's request.
     fn end(&self, end: EndSession);
-    /// Takes one session out of rooms, as the server asks.
+    /// Removes one session from rooms at the server's request.
     fn leave(&self, leave: LeaveRooms);
-    /// Accepts tokens no more, and ends their sessions.
+    /// Stops accepting the revoked tokens, and ends their sessions.
     fn revoke(&self, revocations: &[Revocation]);
     /// Answers a question about a session.
     fn inspect(&self, question: Inspect) -> Inspected;
-    /// All sessions that are ready, by id.
+    /// All ready sessions, by id.
     fn ready_sessions(&self) -> Vec<(String, SessionOpened)>;
     /// Resolves about once a second, with the bridge's counters.
     fn report(&self) -> impl Future<Output = BridgeStats> + Send;

@@ -1,8 +1,8 @@
-//! Why a bridge cannot start or go on.
+//! Why a bridge cannot start or continue.
 
 use fanfare_proto::token::KeyError;
 
-/// Why the bridge cannot start or go on.
+/// Why the bridge cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address cannot be bound.
@@ -10,7 +10,7 @@ pub enum Error {
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -26,10 +26,10 @@ pub enum Error {
     /// No server is configured.
     #[error("no server to link to: give at least one URL, e.g. http://127.0.0.1:50051")]
     NoServer,
-    /// An origin is not a header value.
+    /// An origin is not a valid header value.
     #[error("{0:?} is no origin: want e.g. \"https://app.example.com\" or \"*\"")]
     Origin(String),
-    /// The path of Socket.IO is not one.
+    /// The path of Socket.IO is invalid.
     #[error("{0:?} is no path for Socket.IO: want e.g. \"/socket.io/\"")]
     Path(String),
 }

@@ -1,6 +1,6 @@
-//! An event for browsers: what the server made, and the bytes that transports make of it.
+//! An event for browsers: what the server made, and the bytes that transports encode it to.
 //!
-//! Each form is encoded once per event, however many sessions get it. Transports supply the
+//! Each form is encoded once per event, however many sessions receive it. Transports supply the
 //! encoders; this module knows none of them.
 
 use std::sync::{
@@ -17,13 +17,13 @@ use fanfare_proto::{
 /// Number of forms that an event can have.
 pub(crate) const FORMS: usize = 13;
 
-/// How the sessions of one transport read events.
+/// The form in which the sessions of one transport read events.
 #[derive(Debug, Clone)]
 pub(crate) struct Form {
-    /// The place of the encoded bytes, below [`FORMS`]. Two sessions with the same place read the
+    /// The index of the encoded bytes, below [`FORMS`]. Two sessions with the same index read the
     /// same bytes of the same event.
     pub(crate) place: usize,
-    /// Writes an event as it goes over the wire.
+    /// Encodes an event as it is sent.
     pub(crate) encode: fn(&Delivery, namespace: &str) -> Bytes,
     /// The Socket.IO namespace that the bytes name; empty: none.
     pub(crate) namespace: Arc<str>,
@@ -46,24 +46,24 @@ impl Event {
         self.forms[form.place].get_or_init(|| (form.encode)(&self.delivery, &form.namespace))
     }
 
-    /// The place after the event in the log; none for events that are not stored.
+    /// The position after the event in the log; `None` for events that are not stored.
     pub(crate) fn cursor(&self) -> Option<&str> {
         (!self.delivery.ephemeral).then_some(self.delivery.id.as_str())
     }
 
-    /// Whether the event comes later in the log than a cursor. True for events outside the log.
+    /// Whether the event is later in the log than a cursor. True for events outside the log.
     pub(crate) fn is_after(&self, upto: &str) -> bool {
         let own = self.cursor().and_then(|cursor| cursor.parse::<Cursor>().ok());
         let (Some(own), Ok(upto)) = (own, upto.parse::<Cursor>()) else { return true };
         own.epoch != upto.epoch || own.seq > upto.seq
     }
 
-    /// Whether a session is left out.
+    /// Whether a session is excluded.
     pub(crate) fn excepts(&self, session_id: &str) -> bool {
         self.delivery.except_sessions.iter().any(|id| id == session_id)
     }
 
-    /// Number of bytes of the payload.
+    /// Size of the payload in bytes.
     pub(crate) fn len(&self) -> usize {
         let binary = self.delivery.binary.as_ref();
         let attachments = |binary: &v1::BinaryPayload| binary.attachments.iter().map(Bytes::len).sum();
@@ -75,14 +75,15 @@ impl Event {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) events: Vec<Arc<Event>>,
-    /// The events' bytes one after the other, by form.
+    /// The concatenated bytes of all events, by form.
     joined: [OnceLock<Bytes>; FORMS],
-    /// Shards that have not finished with it.
+    /// Number of shards that have not finished the run.
     unfinished: AtomicUsize,
 }
 
 impl Run {
-    /// Splits a batch of one tenant, in order. Each run is for so many shards.
+    /// Splits a batch of one tenant into runs, in order. `shards` is the number of shards that
+    /// deliver each run.
     pub(crate) fn split(events: Vec<Arc<Event>>, shards: usize) -> Vec<Arc<Self>> {
         let mut runs: Vec<Vec<Arc<Event>>> = Vec::new();
         for event in events {
@@ -98,12 +99,12 @@ impl Run {
         runs.into_iter().map(run).collect()
     }
 
-    /// A shard has handed the run to its sessions; true for the last one.
+    /// A shard has delivered the run to its sessions; returns true for the last shard.
     pub(crate) fn finish(&self) -> bool {
         self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// What all events of the run have in common.
+    /// The address that all events of the run share.
     pub(crate) fn address(&self) -> &Delivery {
         &self.events[0].delivery
     }

@@ -62,7 +62,7 @@ pub(crate) fn router(sessions: &Arc<Sessions>, engine: &Arc<Engine<SocketIo>>) -
     Ok(if sessions.config.console { router.merge(console::router(sessions)) } else { router })
 }
 
-/// The routes for connections beyond the limits: health pages, and the refusal of all else.
+/// The routes for connections beyond the limits: health pages; every other request is refused.
 pub(crate) fn reserve_router(sessions: &Arc<Sessions>) -> Router {
     health(sessions).fallback(|Extension(refusal): Extension<Refusal>| async move { unavailable(&refusal) })
 }
@@ -89,7 +89,7 @@ async fn readyz(State(sessions): State<Arc<Sessions>>) -> (StatusCode, &'static 
     }
 }
 
-/// The metrics, for those with an administrator's token of all tenants.
+/// The metrics, for clients with an administrator's token for all tenants.
 async fn scrape(
     State((sessions, metrics)): State<(Arc<Sessions>, Arc<Metrics>)>,
     headers: HeaderMap,
@@ -115,16 +115,16 @@ fn cors(origins: &Origins) -> CorsLayer {
         .max_age(Duration::from_secs(7200));
     match origins {
         Origins::Any => layer.allow_origin(AllowOrigin::any()),
-        // Cookies of a balancer may come along.
+        // With credentials, so that a load balancer's cookies are sent.
         Origins::Listed(list) => {
             layer.allow_origin(AllowOrigin::list(list.iter().cloned())).allow_credentials(true)
         }
     }
 }
 
-/// Browsers do not apply CORS to WebSockets, so the server must (RFC 6455, section 10.2). Without a
-/// list every origin may connect, as with Socket.IO on Node: the token says who a caller is, never a
-/// cookie.
+/// Browsers do not apply CORS to WebSockets, so the server must check the origin (RFC 6455, section
+/// 10.2). Without a list every origin may connect, as with Socket.IO on Node: a token identifies
+/// the caller, never a cookie.
 async fn check_origin(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     if let (Origins::Listed(list), Some(origin)) = (&origins, request.headers().get(header::ORIGIN))
         && !list.is_empty()

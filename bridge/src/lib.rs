@@ -1,17 +1,16 @@
 //! The bridge of Fanfare: browsers' sessions, and one link to a server that feeds them.
 //!
-//! Knows no catalog: names, rooms and JSON are made by the server. In reading order, each part
-//! knowing only those before it:
+//! Knows no catalog: names, rooms and JSON are made by the server. In reading order; each part
+//! knows only the parts before it:
 //!
-//! 1. `config`, `error`, `refusal`, `client`, `limits`, `clock`: settings, reasons and
-//!    bounds.
-//! 2. `event`: an event and the bytes that transports make of it, once.
-//! 3. `socket`, `outbox`, `session`: one connection's bytes, what it is sent, and one browser.
-//! 4. `stats`, `shard`, `rooms`: who is in which room, and the fan-out to them.
+//! 1. `config`, `error`, `refusal`, `client`, `limits`, `clock`: settings, reasons and bounds.
+//! 2. `event`: an event and its bytes for each transport, encoded once.
+//! 3. `socket`, `outbox`, `session`: one connection's bytes, its send queue, and one browser.
+//! 4. `stats`, `shard`, `rooms`: which sessions are in which room, and the fan-out to them.
 //! 5. `downstream`, `link`: the stream from a server, and what it drives.
-//! 6. `sessions`, `replay`: admission, calls, and what a session has missed.
+//! 6. `sessions`, `replay`: admission, calls, and the replay of missed events.
 //! 7. `transport`: the protocols that browsers speak.
-//! 8. `http`, `console`, `deadline`, `listener`, `bridge`: the ways in.
+//! 8. `http`, `console`, `deadline`, `listener`, `bridge`: the entry points.
 
 mod access;
 mod bridge;

@@ -1,4 +1,4 @@
-//! How much clients may ask for: rates per session, user and address, and places per address.
+//! Limits of clients: rates per session, user and address, and the number of places per address.
 
 use std::{
     collections::HashMap,
@@ -18,16 +18,16 @@ use fanfare_proto::{
 
 use crate::{config::Config, refusal::Refusal};
 
-/// A client that was refused and then stayed within its limits for this long starts anew.
+/// A client that stays within its limits for this long after a refusal starts afresh.
 const REFUSALS_APART: Duration = Duration::from_secs(2);
-/// How long a client that is refused is not read from, besides the first refusals.
+/// How long reads from a refused client pause, after the first refusals.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
-/// Refusals without a pause.
+/// Number of refusals without a pause.
 const REFUSALS_FREE: u32 = 200;
-/// Leading bits of an IPv6 address that one client owns (RFC 6177).
+/// Leading bits of an IPv6 address that belong to one client (RFC 6177).
 const IPV6_CLIENT_BITS: u32 = 64;
 
-/// What all sessions of a user may ask for together, on this bridge.
+/// The limits of all sessions of a user together, on this bridge.
 #[derive(Debug)]
 pub(crate) struct UserLimits {
     calls: KeyedLimiter<(Tenant, String)>,
@@ -57,14 +57,14 @@ impl UserLimits {
         self.connects.check(&key).map_err(refuse)
     }
 
-    /// Forgets users who did nothing for a while.
+    /// Evicts users that have been idle for a while.
     pub(crate) fn forget(&self) {
         self.calls.forget();
         self.connects.forget();
     }
 }
 
-/// What one session has asked for.
+/// The limits of one session.
 #[derive(Debug)]
 pub(crate) struct SessionLimits {
     calls: Limiter,
@@ -74,19 +74,20 @@ pub(crate) struct SessionLimits {
 
 #[derive(Debug, Default)]
 struct Refusals {
-    /// The first and the last refusal without a pause of [`REFUSALS_APART`] between.
+    /// The first and the latest refusal of a series with less than [`REFUSALS_APART`] between
+    /// refusals.
     span: Option<(Instant, Instant)>,
     count: u32,
 }
 
-/// What follows a refusal.
+/// The consequence of a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Consequence {
-    /// The client is told.
+    /// The client is notified.
     Tell,
-    /// The client is told, and not read from for a while.
+    /// The client is notified, and reads from it pause.
     Pause(Duration),
-    /// The client stayed over the limit for too long.
+    /// The client exceeded the limit for too long.
     End,
 }
 
@@ -124,12 +125,12 @@ impl Refusals {
     }
 }
 
-/// What a place is for.
+/// What a place counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A TCP connection.
     Connection,
-    /// A handshake that is no session yet.
+    /// A handshake that has not become a session.
     Handshake,
     /// A session.
     Session,
@@ -146,7 +147,7 @@ impl Kind {
         }
     }
 
-    /// The setting that bounds all of them; sessions are bounded by their connections.
+    /// The setting that bounds the total; sessions are bounded by their connections.
     const fn limit(self) -> &'static str {
         match self {
             Self::Connection | Self::Session => "connections-max",
@@ -154,7 +155,7 @@ impl Kind {
         }
     }
 
-    /// The setting that bounds those of one address.
+    /// The setting that bounds the number per address.
     const fn limit_per_address(self) -> &'static str {
         match self {
             Self::Connection => "connections-per-address-max",
@@ -164,7 +165,7 @@ impl Kind {
     }
 }
 
-/// Places per address and in all.
+/// Places per address and in total.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     used: Mutex<HashMap<IpAddr, [u32; KINDS]>>,
@@ -174,16 +175,16 @@ pub(crate) struct Addresses {
     connects: KeyedLimiter<IpAddr>,
 }
 
-/// A place, until it is dropped.
+/// A place, released on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
     addresses: Arc<Addresses>,
-    /// `None` counts in all only.
+    /// `None`: counts towards the total only.
     address: Option<IpAddr>,
     kind: Kind,
 }
 
-/// The address that counts: clients own whole IPv6 networks.
+/// The address that is counted: a client owns a whole IPv6 network.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -213,7 +214,7 @@ impl Addresses {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many places of each kind are taken, in all and of the address with the most.
+    /// How many places of each kind are taken, in total and by the address with the most.
     pub(crate) fn usage(&self) -> [(Kind, usize, usize); KINDS] {
         let used = self.lock();
         [Kind::Connection, Kind::Handshake, Kind::Session].map(|kind| {
@@ -223,11 +224,11 @@ impl Addresses {
         })
     }
 
-    /// Takes a place for a client, or for a proxy, which counts in all only.
+    /// Takes a place for a client, or for a proxy, which counts towards the total only.
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>, kind: Kind) -> Result<Place, Refusal> {
         let index = kind as usize;
         let total = self.totals[index].fetch_add(1, Ordering::AcqRel);
-        // Given back when it is refused below.
+        // Released on drop if it is refused below.
         let mut place = Place { addresses: self.clone(), address: None, kind };
         if total >= self.max[index] {
             let (max, name) = (self.max[index], kind.name());
@@ -258,7 +259,7 @@ impl Addresses {
         self.connects.check(&client(address)).map_err(refuse)
     }
 
-    /// Forgets addresses that did nothing for a while.
+    /// Evicts addresses that have been idle for a while.
     pub(crate) fn forget(&self) {
         self.connects.forget();
     }

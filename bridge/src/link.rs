@@ -1,9 +1,10 @@
-//! The link: which rooms this bridge follows, and the one stream from a server that brings their
+//! The link: which rooms this bridge follows, and the one stream from a server that carries their
 //! events.
 //!
-//! Rooms are *wanted* and *released*; a room is followed from the first want until a while after the
-//! last release. When the server is lost, the next one is asked for everything after each tenant's
-//! cursor: sessions notice nothing. Knows no sessions and no transport; drives a [`Downstream`].
+//! Rooms are *wanted* and *released*. A room is followed from the first want until some time after
+//! the last release. When the server is lost, the next one is asked for everything after each
+//! tenant's cursor, so that sessions are not affected. Knows no sessions and no transport; drives a
+//! [`Downstream`].
 
 mod interest;
 mod reports;
@@ -43,40 +44,40 @@ use interest::Interests;
 use reports::Reports;
 use servers::Servers;
 
-/// How long the first answer on a new link may take.
+/// How long the first response on a new link may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many heartbeats may be missing before the link counts as lost.
+/// How many heartbeats may be missed before the link counts as lost.
 const SILENT_HEARTBEATS_MAX: u32 = 3;
-/// Pauses between two attempts to link.
+/// Pause between two attempts to link.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-/// How often rooms that are not wanted any more are looked for.
+/// How often rooms that are no longer wanted are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
-/// Messages that have already arrived and are taken together, at most.
+/// Maximum number of messages that have already arrived and are processed together.
 const DRAIN_MAX: usize = 32;
-/// Events that a session gets in one write.
+/// Maximum number of events that are written to a session at once.
 const ROUND_EVENTS_MAX: usize = 128;
-/// How many rounds a session's queue holds at least, so that a session that reads is not taken for
-/// slow.
+/// Minimum number of rounds that fit in a session's queue, so that a session that reads is not
+/// considered slow.
 const ROUND_SHARE: usize = 8;
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of calls that wait for the server's answers.
+/// Bytes of calls that may wait for the server's responses.
 const CALL_BYTES_MAX: usize = 32 << 20;
-/// What a call costs besides its bytes.
+/// What a call costs in addition to its bytes.
 const CALL_BYTES: usize = 1024;
-/// Requests that wait for the link's stream; more stay where they come from.
+/// Requests queued for the link's stream; others remain with their sources.
 const OUTGOING_MAX: usize = 16;
 
 /// The link of a bridge.
 #[derive(Debug)]
 pub(crate) struct Link {
     name: String,
-    /// Tells this process from other bridges.
+    /// Distinguishes this process from other bridges.
     instance: String,
     servers: Servers,
     up: AtomicBool,
-    /// Links that were made since the start.
+    /// Number of links since the start.
     links: AtomicU64,
     interests: Interests,
     reports: Reports,
@@ -84,24 +85,24 @@ pub(crate) struct Link {
     round_bytes_max: usize,
 }
 
-/// What a link uses of its limits, each with the limit.
+/// Current usage of the link's limits, each with its limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rooms: (usize, usize),
-    /// Of the tenant with the most.
+    /// Of the tenant with the most rooms.
     pub(crate) rooms_of_tenant: usize,
-    /// Bytes of calls that wait for the server's answers.
+    /// Bytes of calls that wait for the server's responses.
     pub(crate) call_bytes: (usize, usize),
-    /// Changes of sessions that the server has not been told.
+    /// Changes of sessions that have not been sent to the server.
     pub(crate) changes: (usize, usize),
-    /// Links that were made since the start.
+    /// Number of links since the start.
     pub(crate) links: u64,
 }
 
-/// Why a link is lost.
+/// Why a link was lost.
 #[derive(Debug)]
 enum Lost {
-    /// The server shuts down in order: another one may be well.
+    /// The server is shutting down normally: another one may be healthy.
     Draining,
     Broken(String),
 }
@@ -124,7 +125,7 @@ impl From<fanfare_client::Error> for Lost {
     }
 }
 
-/// The server did not answer.
+/// The server did not respond.
 #[derive(Debug)]
 pub(crate) struct Unavailable;
 
@@ -143,7 +144,7 @@ impl Link {
         })
     }
 
-    /// What is used of its limits.
+    /// Current usage of the link's limits.
     pub(crate) fn usage(&self) -> Usage {
         let (rooms, rooms_of_tenant) = self.interests.usage();
         let call_bytes = CALL_BYTES_MAX - self.call_bytes.available_permits();
@@ -157,9 +158,10 @@ impl Link {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Wants rooms; resolves when their events are certain to arrive, or with the server's refusal.
-    /// Every want needs a [`Self::release`], whatever it resolves to and also when it is dropped
-    /// while waiting; but not one that is refused at once because there are too many rooms.
+    /// Wants rooms; resolves when delivery of their events is guaranteed, or with the server's
+    /// refusal. Every want needs a [`Self::release`], whatever it resolves to, and also if it is
+    /// dropped while waiting. The exception is a want that is refused at once because there are too
+    /// many rooms.
     pub(crate) fn want(
         &self,
         tenant: &Tenant,
@@ -168,14 +170,14 @@ impl Link {
         self.interests.want(tenant, rooms)
     }
 
-    /// Releases rooms that were wanted, once for each want.
+    /// Releases rooms, once for each want.
     pub(crate) fn release(&self, tenant: &Tenant, rooms: &[Room]) {
         self.interests.release(tenant, rooms);
     }
 
-    /// Tells the server that a session is about to be ready; resolves with what greets it, or why it
-    /// is refused. A session that is not made [ready](Self::ready) then must be
-    /// [closed](Self::closed).
+    /// Reports to the server that a session is about to be ready; resolves with its greeting
+    /// events, or with the reason for its refusal. A session that does not become
+    /// [ready](Self::ready) must then be [closed](Self::closed).
     pub(crate) fn open(
         &self,
         session_id: &str,
@@ -184,33 +186,34 @@ impl Link {
         self.reports.open(session_id, opened)
     }
 
-    /// Tells the server that a session gets the events of its rooms; returns the number of the
-    /// change.
+    /// Reports to the server that a session receives the events of its rooms; returns the number of
+    /// the change.
     pub(crate) fn ready(&self, session_id: &str, opened: SessionOpened) -> u64 {
         self.reports.ready(session_id, opened)
     }
 
-    /// Tells the server that a session entered or left rooms; returns the number of the change.
+    /// Reports to the server that a session entered or left rooms; returns the number of the
+    /// change.
     pub(crate) fn moved(&self, session_id: &str, entered: &[Room], left: &[Room], catalog: &str) -> u64 {
         self.reports.rooms(session_id, entered, left, catalog)
     }
 
-    /// Tells the server that a session is gone, and whether its client itself ended it.
+    /// Reports to the server that a session has ended, and whether its client ended it.
     pub(crate) fn closed(&self, session_id: &str, left: bool) {
         self.reports.closed(session_id, left);
     }
 
-    /// Resolves when the server has applied the change of this number.
+    /// Resolves when the server has applied the change with this number.
     pub(crate) fn applied(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
         self.reports.reach_applied(number)
     }
 
-    /// Resolves when a change survives a crash.
+    /// Resolves when the change with this number is durable.
     pub(crate) fn durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
         self.reports.reach_durable(number)
     }
 
-    /// Finds a lost session of a user; `None` when the server knows that it cannot be recovered.
+    /// Finds a lost session of a user; `None` if the server knows that it cannot be recovered.
     pub(crate) async fn recover(
         &self,
         caller: Caller,
@@ -244,7 +247,7 @@ impl Link {
         tokio::time::timeout(CALL_TIMEOUT, self.server().state(request)).await.map_err(late)?
     }
 
-    /// Has the server run what a browser emitted.
+    /// Lets the server run a browser's call.
     pub(crate) async fn call(&self, request: CallRequest) -> Result<CallResponse, Refusal> {
         if !self.is_up() {
             return Err(Refusal::unavailable());
@@ -268,7 +271,7 @@ impl Link {
         }
     }
 
-    /// Passes a browser's gRPC-Web call on to the server.
+    /// Forwards a browser's gRPC-Web call to the server.
     pub(crate) async fn pass_on(&self, request: Request<Body>) -> Response<Body> {
         self.server().pass_on(request).await.map(Body::new)
     }
@@ -277,7 +280,7 @@ impl Link {
         self.servers.current()
     }
 
-    /// Holds the link for ever, with one server after the other.
+    /// Maintains the link forever, with one server after another.
     pub(crate) async fn run<D: Downstream>(&self, downstream: &D) {
         let mut pause = BACKOFF_MIN;
         self.servers.advance().await;
@@ -290,7 +293,7 @@ impl Link {
             self.up.store(false, Ordering::Release);
             self.interests.unlink();
             self.reports.unlink();
-            // Rooms that are not wanted any more are forgotten without a server too.
+            // Rooms that are no longer wanted are dropped even without a server.
             let _no_link = self.interests.drops();
             if linked_at.elapsed() > BACKOFF_MAX {
                 pause = BACKOFF_MIN;
@@ -312,7 +315,7 @@ impl Link {
         }
     }
 
-    /// Opens a link; returns it with how long it may be silent.
+    /// Opens a link; returns it with the maximum time that it may be silent.
     async fn connect<D: Downstream>(&self, downstream: &D) -> Result<(edge::Link, Duration), Lost> {
         let timed_out = |_| format!("no answer within {WELCOME_TIMEOUT:?}");
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, self.server().link()).await;
@@ -328,7 +331,7 @@ impl Link {
         Ok((link, silence_max))
     }
 
-    /// What a new link begins with.
+    /// The first requests on a new link.
     fn introduction<D: Downstream>(&self, downstream: &D) -> VecDeque<LinkRequest> {
         let hello = link_request::Kind::Hello(LinkHello {
             bridge: self.name.clone(),
@@ -337,7 +340,7 @@ impl Link {
         });
         let mut outgoing = VecDeque::from([LinkRequest { kind: Some(hello) }]);
         outgoing.extend(self.interests.link());
-        // Before what waits until a tenant has been replayed.
+        // Before the requests that wait until a tenant is replayed.
         outgoing.extend(self.reports.link(|| downstream.ready_sessions()));
         outgoing.extend(self.interests.additions());
         outgoing
@@ -354,7 +357,8 @@ impl Link {
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
-            // A server that does not take requests leaves the rest where it comes from.
+            // While the server does not accept requests, the remaining ones stay with their
+            // sources.
             let has_room = outgoing.len() < OUTGOING_MAX;
             tokio::select! {
                 response = link.next() => {
@@ -388,7 +392,8 @@ impl Link {
         }
     }
 
-    /// Handles a response and those that have arrived after it, events of one tenant together.
+    /// Handles a response and those that have already arrived after it; events of one tenant go
+    /// together.
     async fn take<D: Downstream>(
         &self,
         first: LinkResponse,
@@ -411,7 +416,7 @@ impl Link {
             if taken == DRAIN_MAX {
                 break;
             }
-            // One that ended or failed shows again at the next wait.
+            // A link that ended or failed is noticed at the next wait.
             next = match link.next().now_or_never() {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => {
@@ -452,7 +457,7 @@ impl Link {
         self.interests.reach(&tenant, std::mem::take(&mut gathered.cursor));
     }
 
-    /// How many events go out in one write.
+    /// How many events are delivered in one write.
     fn round(&self, events: &[Arc<Event>]) -> usize {
         let mut bytes = 0;
         let fits = events.iter().take(ROUND_EVENTS_MAX).take_while(|event| {
@@ -476,7 +481,7 @@ impl Link {
             Some(link_response::Kind::Revocations(list)) => downstream.revoke(&list.revocations),
             Some(link_response::Kind::Inspect(question)) => {
                 let kind = link_request::Kind::Inspected(downstream.inspect(question));
-                // Where there is no room for the answer, the server does without.
+                // If there is no room for the answer, it is not sent.
                 let _full = link.requests.try_send(LinkRequest { kind: Some(kind) });
             }
             Some(link_response::Kind::Reset(reset)) => {
@@ -499,7 +504,7 @@ impl Link {
     }
 }
 
-/// Events of one tenant that go out together.
+/// Events of one tenant that are delivered together.
 #[derive(Debug, Default)]
 struct Gathered {
     tenant: Option<Tenant>,

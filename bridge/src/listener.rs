@@ -1,5 +1,5 @@
-//! Accepts connections: bounds them, finds out whose they are, and serves HTTP on them until they
-//! end or leave HTTP.
+//! Accepts connections: limits them, determines their client, and serves HTTP on them until they
+//! end or are upgraded.
 
 use std::{
     convert::Infallible,
@@ -35,15 +35,15 @@ use crate::{
     transport::upgrade::{Continuation, UpgradeSlot},
 };
 
-/// Connections that wait to be accepted; the system may allow fewer (Linux:
+/// Connections that may wait to be accepted; the system may allow fewer (Linux:
 /// `net.core.somaxconn`, 4096).
 const BACKLOG: u32 = 4096;
-/// Pauses after an accept that failed, e.g. because there are no file descriptors.
+/// Pause after a failed accept, for example because there are no file descriptors.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Connections beyond the limits that are told so, and on which health pages are served.
+/// Connections beyond the limits that receive a refusal and can fetch the health pages.
 const RESERVE: usize = 64;
-/// How long such a connection may take for its request.
+/// How long such a connection may take to send its request.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -52,7 +52,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) sessions: Arc<Sessions>,
-    /// All routes, and those for connections beyond the limits.
+    /// All routes, and the routes for connections beyond the limits.
     pub(crate) router: Router,
     pub(crate) reserve_router: Router,
     pub(crate) connections: TaskTracker,
@@ -62,14 +62,14 @@ pub(crate) struct Listener {
 
 /// A connection's right to be served.
 enum Right {
-    /// As all others.
+    /// Served normally.
     Full(#[allow(dead_code, reason = "held")] Place),
-    /// Only to learn that the bridge is full.
+    /// Served only to report that the bridge is full.
     Reserve(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit, Refusal),
 }
 
-/// Listens with room for many clients that come at once: where it is full, they wait for seconds
-/// before they are heard again.
+/// Listens with a long backlog, for many clients that connect at once: when it is full, further
+/// clients wait seconds until they retry.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -89,12 +89,12 @@ impl Listener {
         Arc::new(Self { sessions, router, reserve_router, connections, tls, reserve })
     }
 
-    /// Connections beyond the limits that are served, and how many may be.
+    /// Number of connections beyond the limits that are served, and the limit.
     pub(crate) fn reserve_usage(&self) -> (usize, usize) {
         (RESERVE - self.reserve.available_permits(), RESERVE)
     }
 
-    /// Accepts for ever.
+    /// Accepts connections forever.
     pub(crate) async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE_MIN;
         loop {
@@ -114,7 +114,7 @@ impl Listener {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            // Boxed: what HTTP needs is released when the connection leaves HTTP.
+            // Boxed: the memory that HTTP needs is released when the connection is upgraded.
             let http = Box::pin(self.clone().serve(stream, peer.ip(), is_proxy, right));
             let serving = async move {
                 if let Some((continuation, _right)) = http.await {
@@ -143,7 +143,7 @@ impl Listener {
         }
     }
 
-    /// Shakes hands for TLS, within the bounds of handshakes; `None` when that fails.
+    /// Performs the TLS handshake, within the limits of handshakes; `None` if it fails.
     async fn secure(&self, tls: &ServerTls, stream: TcpStream, address: Option<IpAddr>) -> Option<Socket> {
         let Ok(_shaking) = self.sessions.addresses.take(address, Kind::Handshake) else {
             tracing::debug!("a TLS handshake was refused: there are too many");
@@ -163,7 +163,7 @@ impl Listener {
         }
     }
 
-    /// Serves HTTP; returns what goes on with the connection when it leaves HTTP, and its right.
+    /// Serves HTTP; when the connection is upgraded, returns its continuation and its right.
     async fn serve(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -192,7 +192,7 @@ impl Listener {
         Some((continuation, right))
     }
 
-    /// Serves HTTP; returns what goes on with the connection when it leaves HTTP.
+    /// Serves HTTP; when the connection is upgraded, returns its continuation.
     async fn serve_http(
         self: &Arc<Self>,
         socket: Socket,
@@ -211,7 +211,7 @@ impl Listener {
             {
                 client.address = address;
             }
-            // Later requests of a connection that is kept alive begin their own time.
+            // On a kept-alive connection, the time of a later request starts when it arrives.
             if !is_first.swap(false, Ordering::Relaxed) {
                 client = ClientAddress { since: Instant::now(), must_count: true, ..client };
             }
@@ -258,7 +258,7 @@ impl Listener {
     }
 }
 
-/// Serves a connection; when the bridge drains, it ends after the response under way.
+/// Serves a connection; when the bridge drains, it ends after the current response.
 async fn drain<S>(
     connection: &mut http1::Connection<TokioIo<DeadlineStream>, S>,
     draining: &CancellationToken,

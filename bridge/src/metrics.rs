@@ -1,5 +1,4 @@
-//! What the bridge publishes of itself when it is scraped. Nothing is counted for it that the other
-//! modules do not count anyway.
+//! The bridge's values for the metrics page. Everything shown is already counted by other modules.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -13,11 +12,11 @@ use crate::{limits::Kind, listener::Listener, sessions::Sessions, stats::Census}
 #[derive(Debug)]
 pub(crate) struct BridgeMetrics {
     pub(crate) sessions: Arc<Sessions>,
-    /// `None` where the listener asks for them itself.
+    /// `None` if the listener itself reads the values.
     pub(crate) listener: Option<Arc<Listener>>,
 }
 
-/// A transport as metrics and logs name it.
+/// A transport's name in metrics and logs.
 pub(crate) fn transport_name(number: i32) -> String {
     let transport = Transport::try_from(number).unwrap_or_default();
     transport.as_str_name().trim_start_matches("TRANSPORT_").to_ascii_lowercase()

@@ -1,7 +1,7 @@
-//! What a connection sends: written straight to its socket while that accepts data, queued when it
-//! does not, and bounded in bytes.
+//! The send queue of a connection: bytes are written directly to the socket while it accepts data
+//! and queued otherwise, up to a limit in bytes.
 //!
-//! Knows no protocol: it is given whole frames, or events for transports that pull them.
+//! Knows no protocol: it gets whole frames, or events for transports that pull them.
 
 use std::{
     collections::VecDeque,
@@ -20,44 +20,45 @@ use crate::{
     socket::Socket,
 };
 
-/// What a queued entry costs besides its bytes.
+/// What a queued entry costs in addition to its bytes.
 const ENTRY_BYTES: usize = 64;
-/// Queues with room for more entries are released once they are empty.
+/// A queue with capacity for more entries is released once it is empty.
 const ENTRIES_KEPT: usize = 4;
-/// Entries in one write.
+/// Maximum number of entries in one write.
 const SLICES_MAX: usize = 64;
 
 /// The queue is full.
 #[derive(Debug)]
 pub(crate) struct Overflow;
 
-/// The bounds of an outbox; one value for all.
+/// The limits of an outbox; one value is shared by all.
 #[derive(Debug)]
 pub(crate) struct OutboxLimits {
-    /// Bytes that may wait. An entry that is larger than all of it passes when nothing waits.
+    /// Bytes that may be queued. An entry that is larger than the limit is accepted if the queue is
+    /// empty.
     pub(crate) bytes_max: usize,
-    /// How long a byte may wait for a socket.
+    /// How long a byte may wait for the socket.
     pub(crate) write_timeout: Duration,
     pub(crate) clock: Clock,
 }
 
-/// Something that waits to be sent.
+/// An entry that waits to be sent.
 #[derive(Debug, Clone)]
 pub(crate) enum Entry {
-    /// Whole frames, or what is left of them.
+    /// Whole frames, or their remaining bytes.
     Bytes(Bytes),
-    /// For transports without a form of their own.
+    /// For transports that encode events themselves.
     Event(Arc<Event>),
 }
 
-/// A connection's queue and, where it has one, the socket that it is written to.
+/// A connection's queue and, if it has one, the socket that it is written to.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    /// There is something to pull, a socket is full, or the end has come: for the one task that
-    /// serves the connection.
+    /// Notifies the one task that serves the connection: there is something to pull, a socket is
+    /// full, or the outbox has ended.
     changed: Notify,
-    /// There is room again: for a replay.
+    /// Notifies a replay that there is room again.
     drained: Notify,
     limits: Arc<OutboxLimits>,
 }
@@ -67,13 +68,13 @@ struct State {
     socket: Option<Arc<Socket>>,
     queue: VecDeque<Entry>,
     queued_bytes: usize,
-    /// Bytes that left the queue since the start.
+    /// Bytes that have left the queue since the start.
     left_bytes: u64,
     ending: Option<Box<Refusal>>,
     has_farewell: bool,
-    /// The socket is broken, or the peer takes nothing.
+    /// The socket is broken, or the peer does not read.
     is_broken: bool,
-    /// Watches a socket that is full, with the count that `left_bytes` must reach by then.
+    /// Watches a full socket; with the value that `left_bytes` must reach before the alarm.
     stall: Option<Box<(Alarm, u64)>>,
 }
 
@@ -88,7 +89,7 @@ impl Entry {
 }
 
 impl Outbox {
-    /// An outbox whose entries are pulled until it gets a socket.
+    /// An outbox whose entries are pulled until a socket is attached.
     pub(crate) fn new(limits: &Arc<OutboxLimits>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -98,19 +99,19 @@ impl Outbox {
         })
     }
 
-    /// Short, but for a write that does not block.
+    /// Held briefly; at most a non-blocking write happens under it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on everything is written to this socket, what waits first.
+    /// From now on everything is written to this socket, starting with the queue.
     pub(crate) fn attach(self: &Arc<Self>, socket: Arc<Socket>) {
         let mut state = self.lock();
         state.socket = Some(socket);
         self.write(&mut state);
     }
 
-    /// Sends frames, which must fit.
+    /// Sends frames; they must fit within the limit.
     pub(crate) fn send(self: &Arc<Self>, bytes: &Bytes) -> Result<(), Overflow> {
         let mut state = self.lock();
         if !state.queue.is_empty() || state.socket.is_none() || state.ending.is_some() {
@@ -128,7 +129,7 @@ impl Outbox {
         pushed
     }
 
-    /// Queues frames without writing them. True: a [`Self::flush`] must follow.
+    /// Queues frames without writing them. If it returns true, a [`Self::flush`] must follow.
     pub(crate) fn put(&self, bytes: &Bytes) -> Result<bool, Overflow> {
         let mut state = self.lock();
         let was_empty = state.queue.is_empty();
@@ -146,7 +147,7 @@ impl Outbox {
         self.enqueue(&mut self.lock(), Entry::Event(event.clone()))
     }
 
-    /// Sends frames whatever waits: what a session needs to learn why it ends, or a pong.
+    /// Sends frames regardless of the limit: the reason why a session ends, or a pong.
     pub(crate) fn send_beyond_limit(self: &Arc<Self>, bytes: Bytes) {
         let mut state = self.lock();
         if state.ending.is_none() {
@@ -155,19 +156,19 @@ impl Outbox {
         }
     }
 
-    /// Sends frames, or ends the connection where they do not fit.
+    /// Sends frames, or ends the connection if they do not fit.
     pub(crate) fn send_or_end(self: &Arc<Self>, bytes: &Bytes) {
         if self.send(bytes).is_err() {
             self.end(Refusal::slow(), None);
         }
     }
 
-    /// Writes what waits, as far as the socket accepts it.
+    /// Writes queued entries, as far as the socket accepts them.
     pub(crate) fn flush(self: &Arc<Self>) {
         self.write(&mut self.lock());
     }
 
-    /// Ends the connection once: the farewell is the last thing that is sent.
+    /// Ends the connection, once; the farewell is the last entry that is sent.
     pub(crate) fn end(self: &Arc<Self>, why: Refusal, farewell: Option<Bytes>) {
         {
             let mut state = self.lock();
@@ -185,7 +186,7 @@ impl Outbox {
         self.drained.notify_waiters();
     }
 
-    /// Gives the peer up: nothing more is written.
+    /// Gives up on the peer: nothing more is written.
     pub(crate) fn abandon(&self) {
         self.lock().give_up();
         self.changed.notify_one();
@@ -202,10 +203,10 @@ impl Outbox {
 
     fn push(&self, state: &mut State, entry: Entry) -> Result<(), Overflow> {
         if state.ending.is_some() || state.is_broken {
-            // Nothing comes after the end.
+            // Nothing is sent after the end.
             return Ok(());
         }
-        // An entry that is larger than the whole queue must get through all the same.
+        // An entry that is larger than the whole queue must still be sent.
         if state.queued_bytes + entry.cost() > self.limits.bytes_max && !state.queue.is_empty() {
             return Err(Overflow);
         }
@@ -225,7 +226,8 @@ impl Outbox {
         self.watch(state);
     }
 
-    /// Wakes the connection's task to wait for the socket, and watches that it takes something.
+    /// Wakes the connection's task to wait for the socket, and monitors that the socket makes
+    /// progress.
     fn watch(self: &Arc<Self>, state: &mut State) {
         if state.is_stalled() && state.stall.is_none() {
             let goal = state.left_bytes + state.queued_bytes as u64;
@@ -251,7 +253,7 @@ impl Outbox {
         self.changed.notified().await;
     }
 
-    /// Resolves when no more than half of the bound waits, or the end has come.
+    /// Resolves when at most half of the limit is queued, or the outbox has ended.
     pub(crate) async fn drained(&self) {
         loop {
             let drained = self.drained.notified();
@@ -268,7 +270,7 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, for a transport that pulls; `None` when nothing does.
+    /// Takes all queued entries, for a transport that pulls; `None` if there are none.
     pub(crate) fn pull(&self) -> Option<VecDeque<Entry>> {
         let mut state = self.lock();
         if state.queue.is_empty() {
@@ -280,7 +282,7 @@ impl Outbox {
         Some(std::mem::take(&mut state.queue))
     }
 
-    /// Puts back what was pulled and not taken, before everything else.
+    /// Returns entries that were pulled but not sent to the front of the queue.
     pub(crate) fn put_back(&self, entries: VecDeque<Entry>) {
         let mut state = self.lock();
         for entry in entries.into_iter().rev() {
@@ -289,7 +291,8 @@ impl Outbox {
         }
     }
 
-    /// Waits for entries, or for the end once there are none. May be dropped while waiting.
+    /// Waits for entries; when none are left, returns the reason once the outbox has ended.
+    /// Cancel-safe.
     pub(crate) async fn next(&self) -> Result<VecDeque<Entry>, Refusal> {
         loop {
             if let Some(entries) = self.pull() {
@@ -302,33 +305,34 @@ impl Outbox {
         }
     }
 
-    /// Why the connection ends, if it does.
+    /// Why the connection ends, once it does.
     pub(crate) fn ending(&self) -> Option<Refusal> {
         self.lock().ending.as_deref().cloned()
     }
 
-    /// Whether the peer is told about the end, and may close first.
+    /// Whether the peer receives a farewell, and may close first.
     pub(crate) fn has_farewell(&self) -> bool {
         self.lock().has_farewell
     }
 
-    /// Whether nothing more will be written: the end has come and all is sent, or cannot be.
+    /// Whether nothing more will be written: the outbox has ended and everything is sent, or cannot
+    /// be.
     pub(crate) fn is_finished(&self) -> bool {
         let state = self.lock();
         state.is_broken || (state.ending.is_some() && state.queue.is_empty())
     }
 
-    /// Whether the peer cannot be reached any more.
+    /// Whether the peer can no longer be reached.
     pub(crate) fn is_broken(&self) -> bool {
         self.lock().is_broken
     }
 
-    /// Number of bytes that wait.
+    /// Number of queued bytes.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.lock().queued_bytes
     }
 
-    /// The bound of [`Self::queued_bytes`].
+    /// The limit of [`Self::queued_bytes`].
     pub(crate) fn bytes_max(&self) -> usize {
         self.limits.bytes_max
     }
@@ -344,7 +348,7 @@ impl State {
         self.socket.is_some() && !self.queue.is_empty() && !self.is_broken
     }
 
-    /// Writes to the socket until it refuses; returns the number of bytes that it took.
+    /// Writes until the socket refuses; returns the number of bytes that it accepted.
     fn try_write(&mut self, bytes: &[u8]) -> usize {
         let Some(socket) = &self.socket else { return 0 };
         let mut written = 0;
@@ -383,7 +387,7 @@ impl State {
         }
     }
 
-    /// Takes bytes that the socket accepted off the queue.
+    /// Removes the bytes that the socket accepted from the queue.
     fn consume(&mut self, mut written: usize) {
         while let Some(Entry::Bytes(front)) = self.queue.front_mut() {
             let taken = written.min(front.len());
@@ -400,7 +404,7 @@ impl State {
         }
     }
 
-    /// The peer cannot be reached any more.
+    /// The peer can no longer be reached.
     fn give_up(&mut self) {
         self.is_broken = true;
         self.queue = VecDeque::new();
@@ -409,8 +413,8 @@ impl State {
 }
 
 impl Timed for Outbox {
-    /// Everything that waited when the watch began must have left by now: a peer that takes a few
-    /// bytes now and then does not hold its connection.
+    /// Everything that was queued when the watch began must have left by now: a peer that accepts a
+    /// few bytes now and then must not hold its connection.
     fn fire(self: Arc<Self>) -> Option<Duration> {
         let mut state = self.lock();
         let (alarm, goal) = *state.stall.take()?;

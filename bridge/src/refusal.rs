@@ -1,5 +1,4 @@
-//! Why something that a browser asked for did not happen, or why its session ends, as every
-//! transport tells it.
+//! Why a browser's request was refused, or why its session ends, independent of the transport.
 
 use std::time::Duration;
 
@@ -9,23 +8,23 @@ use fanfare_proto::{
 };
 use serde_json::{Value, json};
 
-/// A refusal of a request, or the end of a session. Reasons that say *retry* close the connection,
-/// after which stock clients reconnect by themselves; final ones are told first.
+/// A refusal of a request, or the end of a session. Reasons marked *retry* close the connection, so
+/// that stock clients reconnect by themselves; for final ones the client is notified first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
-    /// For people.
+    /// A message for people.
     pub(crate) message: String,
-    /// The field at fault; empty: none.
+    /// The field that is wrong; empty: none.
     pub(crate) path: String,
-    /// When the same may be tried again, where that is known.
+    /// When the request may be retried, if known.
     pub(crate) retry_after: Option<Duration>,
-    /// The limit that was exceeded, where it is one of this bridge: of [`Self::LIMITS`].
+    /// The limit that was exceeded, if it is one of this bridge's: one of [`Self::LIMITS`].
     pub(crate) limit: Option<&'static str>,
 }
 
 impl Refusal {
-    /// The limits that refusals name, by their settings where they are settings.
+    /// The limits that refusals name; a limit that is a setting has the setting's name.
     pub(crate) const LIMITS: [&str; 16] = [
         "connections-max",
         "connections-per-address-max",
@@ -49,17 +48,17 @@ impl Refusal {
         Self { reason, message: message.into(), path: String::new(), retry_after: None, limit: None }
     }
 
-    /// The same refusal, because a limit was exceeded.
+    /// The same refusal, with the limit that was exceeded.
     pub(crate) fn over(self, limit: &'static str) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
-    /// The same refusal, about one field.
+    /// The same refusal, for one field.
     pub(crate) fn at(self, path: &str) -> Self {
         Self { path: path.to_owned(), ..self }
     }
 
-    /// No server is linked, or it does not answer.
+    /// No server is linked, or it does not respond.
     pub(crate) fn unavailable() -> Self {
         Self::new(Reason::Unavailable, "no server is reachable at the moment; try again")
     }
@@ -69,7 +68,7 @@ impl Refusal {
         Self::new(Reason::Slow, "the session did not read fast enough").over("queue-bytes-max")
     }
 
-    /// The peer is gone; nobody is told.
+    /// The peer has disconnected; no notification is sent.
     pub(crate) fn gone() -> Self {
         Self::new(Reason::Unspecified, "the connection is gone")
     }
@@ -98,7 +97,7 @@ impl Refusal {
     }
 }
 
-/// Rounded up, so that a client that waits as told is not refused again.
+/// Rounded up, so that a client that waits for this time is not refused again.
 fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }

@@ -1,9 +1,10 @@
-//! Replay: what a session missed comes from the log, then it is live, without a gap or a repeat.
+//! Replay: a session first gets the events it missed from the log, then live events, without gaps
+//! or duplicates.
 //!
-//! The session enters its rooms first, with its gate closed, and only then reads the log: what was
-//! published before comes from the log, what was published after waits at the gate, and what is in
-//! both is told apart by its cursor. Sessions in the same rooms share the pages they read, so that
-//! many that come back at once cost little more than one.
+//! The session first enters its rooms with its gate closed, and only then reads the log. Events
+//! published before that come from the log, later ones wait at the gate, and the cursor identifies
+//! events that are in both. Sessions in the same rooms share the pages they read, so that many
+//! sessions that reconnect at once cost little more than one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,18 +21,18 @@ use tokio::sync::oneshot;
 
 use crate::{event::Event, refusal::Refusal, session::Session, sessions::Sessions};
 
-/// Pages of one group that are read at the same time.
+/// Number of pages of one group that are read at the same time.
 const READERS_MAX: usize = 2;
-/// Rooms of one page request, at most.
+/// Maximum number of rooms in one page request.
 const ROOMS_MAX: usize = 4096;
 
-/// Replays under way, in groups.
+/// Replays in progress, by group.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
     groups: Mutex<HashMap<GroupKey, Group>>,
 }
 
-/// Sessions of a tenant that are in the same rooms, but for those of their users.
+/// Identifies sessions of a tenant that are in the same rooms, apart from the rooms of their users.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct GroupKey {
     tenant: Tenant,
@@ -52,7 +53,7 @@ struct Waiting {
     answer: oneshot::Sender<Result<Arc<SharedPage>, Error>>,
 }
 
-/// A page of the log for several sessions.
+/// A page of the log, read for several sessions.
 #[derive(Debug)]
 struct SharedPage {
     events: Vec<Arc<Event>>,
@@ -60,7 +61,7 @@ struct SharedPage {
     more: bool,
 }
 
-/// One session's way through the log.
+/// One session's progress through the log.
 #[derive(Debug)]
 pub(crate) struct Replay {
     sessions: Arc<Sessions>,
@@ -68,28 +69,29 @@ pub(crate) struct Replay {
     after: String,
 }
 
-/// What a replay comes to next.
+/// The next step of a replay.
 #[derive(Debug)]
 pub(crate) enum Page {
-    /// Events that the session missed, in order. The last page brings it to the end of the log.
+    /// Events that the session missed, in order. The last page reaches the end of the log.
     Events { events: Vec<Arc<Event>>, is_last: bool },
-    /// The log does not reach back to where the session was. It goes on from this cursor, with
-    /// nothing of what is between.
+    /// The log no longer contains the session's position. The session continues at this cursor,
+    /// without the events in between.
     Reset(String),
 }
 
 impl Replay {
-    /// A replay after a cursor; empty: from the end of the log.
+    /// A replay after a cursor; empty: starts at the end of the log.
     pub(crate) fn new(sessions: &Arc<Sessions>, session: &Arc<Session>, after: &str) -> Self {
         Self { sessions: sessions.clone(), session: session.clone(), after: after.to_owned() }
     }
 
-    /// Where it is.
+    /// The current position.
     pub(crate) fn cursor(&self) -> &str {
         &self.after
     }
 
-    /// The next page. After the last one, and after a reset, the session's gate must be opened.
+    /// Returns the next page. After the last one, and after a reset, the session's gate must be
+    /// opened.
     pub(crate) async fn next(&mut self) -> Result<Page, Refusal> {
         match self.read().await {
             Ok(page) => {
@@ -108,7 +110,7 @@ impl Replay {
         }
     }
 
-    /// Opens the gate at the place that was reached: the session is live, and its calls run.
+    /// Opens the gate at the position that was reached: the session is live, and its calls run.
     pub(crate) fn finish(&self) -> Result<(), Refusal> {
         if self.session.open_gate(&self.after).is_err() {
             self.sessions.stats.count_overflows(1);
@@ -119,7 +121,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Sends everything that was missed, as fast as the peer reads; `reset` tells it of a gap.
+    /// Sends all missed events, as fast as the peer reads; `reset` notifies the session of a gap.
     pub(crate) async fn run(mut self, reset: impl FnOnce(&str)) -> Result<(), Refusal> {
         loop {
             match self.next().await? {
@@ -149,7 +151,7 @@ impl Replay {
     async fn read(&self) -> Result<Arc<SharedPage>, Error> {
         let rooms = self.session.rooms();
         let Ok(after) = self.after.parse::<Cursor>() else {
-            // From now on: the end of the log is all that is asked for.
+            // Without a cursor, only the position of the log's end is needed.
             return read_page(&self.sessions, &self.session.tenant, &rooms, String::new()).await;
         };
         let (own_rooms, shared): (Vec<_>, Vec<_>) = rooms.into_iter().partition(|room| room.kind() == "user");
@@ -157,7 +159,7 @@ impl Replay {
         self.sessions.read_shared(key, after, own_rooms).await
     }
 
-    /// What of a shared page is for this session.
+    /// Selects the events of a shared page that are for this session.
     fn select(&self, page: &SharedPage) -> Vec<Arc<Event>> {
         let rooms = self.session.rooms();
         let is_in = |room: &String| rooms.iter().any(|own| own.as_str() == room);
@@ -188,7 +190,7 @@ impl Replays {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a session to its group; true when somebody must read for the group.
+    /// Adds a session to its group; returns true if the caller must read for the group.
     fn join(&self, key: &GroupKey, waiting: Waiting) -> bool {
         let mut groups = self.lock();
         let group = groups.entry(key.clone()).or_default();
@@ -198,8 +200,8 @@ impl Replays {
         must_read
     }
 
-    /// The sessions that share the next page: the one that waits longest, and those that are further
-    /// in the same log. `None` ends a reader.
+    /// The sessions that share the next page: the one that has waited longest, and all that are
+    /// further ahead in the same log. `None` ends a reader.
     fn next_round(&self, key: &GroupKey) -> Option<Vec<Waiting>> {
         let mut groups = self.lock();
         let group = groups.get_mut(key)?;
@@ -228,7 +230,7 @@ impl Replays {
         Some(round)
     }
 
-    /// Sessions that are further than the page reached wait on, before others.
+    /// Sessions that are ahead of the end of the page wait again, before all others.
     fn put_back(&self, key: &GroupKey, ahead: Vec<Waiting>) {
         if let Some(group) = self.lock().get_mut(key) {
             ahead.into_iter().rev().for_each(|waiting| group.waiting.push_front(waiting));
@@ -251,7 +253,7 @@ impl Sessions {
         answered.await.unwrap_or_else(|_| Err(Error::Unreachable("the bridge stops".into())))
     }
 
-    /// Reads pages for a group until none of its sessions waits.
+    /// Reads pages for a group until none of its sessions is waiting.
     async fn read_for(&self, key: &GroupKey) {
         while let Some(round) = self.replays.next_round(key) {
             let mut rooms = key.rooms.clone();
@@ -262,11 +264,12 @@ impl Sessions {
             let reached = page.as_ref().ok().and_then(|page| page.cursor.parse::<Cursor>().ok());
             let (mut ahead, mut is_first) = (Vec::new(), true);
             for waiting in round {
-                // A failure, and a page that ends before a session, is for the first one alone.
+                // An error, or a page that ends before a session's position, is only for the first
+                // session.
                 let is_served = is_first || reached.is_some_and(|reached| reached.seq >= waiting.after.seq);
                 is_first = false;
                 if is_served {
-                    // The receiver may be gone.
+                    // The receiver may have been dropped.
                     let _gone = waiting.answer.send(page.clone());
                 } else {
                     ahead.push(waiting);

@@ -16,7 +16,7 @@ use crate::{
     stats::Stats,
 };
 
-/// All sessions that are in rooms. A session belongs to one shard, by its id.
+/// All sessions that are in rooms. A session belongs to one shard, chosen by its id.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     pub(crate) shards: Vec<Arc<Shard>>,
@@ -35,23 +35,23 @@ impl Rooms {
         &self.shards[hash % self.shards.len()]
     }
 
-    /// Puts a session into rooms; returns those it was not in. What `first` sends comes before any
-    /// event of these rooms, and everything that is delivered afterwards reaches the session.
+    /// Adds a session to rooms; returns the rooms that are new to it. What `first` sends precedes
+    /// all events of these rooms, and everything delivered afterwards reaches the session.
     pub(crate) fn enter(&self, session: &Arc<Session>, rooms: &[Room], first: impl FnOnce()) -> Vec<Room> {
         self.shard(session.id()).enter(session, rooms, first)
     }
 
-    /// Takes a session out of rooms; returns those it was in.
+    /// Removes a session from rooms; returns those it was in.
     pub(crate) fn leave(&self, session: &Arc<Session>, rooms: &[Room]) -> Vec<Room> {
         self.shard(session.id()).leave(session, rooms)
     }
 
-    /// Takes a session out of all rooms and forgets it; returns the rooms it was in.
+    /// Removes a session from all rooms and from the registry; returns the rooms it was in.
     pub(crate) fn remove(&self, session: &Arc<Session>) -> Vec<Room> {
         self.shard(session.id()).remove(session)
     }
 
-    /// A tenant's session.
+    /// Finds a session of a tenant.
     pub(crate) fn find(&self, tenant: &Tenant, session_id: &str) -> Option<Arc<Session>> {
         self.shard(session_id).find(tenant, session_id)
     }
@@ -61,7 +61,7 @@ impl Rooms {
         self.everybody(tenant).iter().flat_map(|members| members.iter().cloned()).collect()
     }
 
-    /// All sessions, or those of one tenant, in several lists.
+    /// All sessions, or those of one tenant, as several lists.
     pub(crate) fn everybody(&self, tenant: Option<&Tenant>) -> Vec<Members> {
         self.shards.iter().flat_map(|shard| shard.everybody(tenant)).collect()
     }
@@ -74,7 +74,7 @@ impl Rooms {
         self.shards.iter().for_each(|shard| shard.deliver(tenant, &runs, stats));
     }
 
-    /// Resolves when no shard has much left to deliver.
+    /// Resolves when every shard has little left to deliver.
     pub(crate) async fn settle(&self) {
         for shard in &self.shards {
             shard.settle().await;

@@ -26,32 +26,32 @@ use crate::{
     refusal::Refusal,
 };
 
-/// The longest name of a call that is looked at, in bytes; catalogs allow shorter ones only.
+/// The longest call name that is processed, in bytes; catalogs allow shorter ones only.
 const NAME_BYTES_MAX: usize = 256;
 
-/// How a transport writes to a session what is not an event for many. None of it waits.
+/// How a transport writes everything to a session except fan-out events. No method waits.
 pub(crate) trait Writer: Send + Sync {
     /// Sends an event for this session alone.
     fn reply(&self, outbox: &Arc<Outbox>, event: v1::Delivery);
     /// Acknowledges a call.
     fn acknowledge(&self, outbox: &Arc<Outbox>, id: i64, answer: &v1::CallOk);
-    /// Says that a call failed: as its acknowledgement or, without one, as an error.
+    /// Reports that a call failed: in its acknowledgement or, without one, as an error.
     fn fail(&self, outbox: &Arc<Outbox>, id: Option<i64>, refusal: &Refusal);
-    /// Ends the session and, where nothing else lives on it, the connection.
+    /// Ends the session, and the connection too if no other session uses it.
     fn end(&self, outbox: &Arc<Outbox>, why: &Refusal);
-    /// What carries the connection now, where that can change; else empty.
+    /// What currently carries the connection, if that can change; else empty.
     fn carrier(&self) -> &'static str {
         ""
     }
 }
 
-/// Something that a browser emitted.
+/// A call that a browser emitted.
 #[derive(Debug)]
 pub(crate) struct Emission {
     pub(crate) name: String,
-    /// The argument as JSON; empty when there was none.
+    /// The argument as JSON; empty if there was none.
     pub(crate) json: Vec<u8>,
-    /// The number under which the acknowledgement is wanted.
+    /// The number that the acknowledgement must carry; `None`: none is wanted.
     pub(crate) ack: Option<i64>,
 }
 
@@ -67,12 +67,12 @@ impl Emission {
     }
 }
 
-/// What a session may be sent, and may emit.
+/// What a session may be sent, and what it may emit.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     /// "/", or e.g. "/messenger".
     pub(crate) name: Arc<str>,
-    /// The packages of its catalogs; `None`: all.
+    /// The packages of its catalogs; `None`: all packages.
     pub(crate) catalogs: Option<Vec<String>>,
 }
 
@@ -82,7 +82,7 @@ impl Namespace {
     }
 }
 
-/// What a session is made of.
+/// The parts from which a session is created.
 pub(crate) struct SessionParts {
     pub(crate) tenant: Tenant,
     pub(crate) caller: Caller,
@@ -95,9 +95,9 @@ pub(crate) struct SessionParts {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) limits: SessionLimits,
     pub(crate) place: Place,
-    /// It gets what it missed first; live events and calls wait until then.
+    /// The session first gets missed events; live events and calls wait until then.
     pub(crate) replays: bool,
-    /// The client's address, where it is known, and what the client says of itself.
+    /// The client's address, if known, and the user agent that it reports.
     pub(crate) address: Option<IpAddr>,
     pub(crate) user_agent: Arc<str>,
 }
@@ -105,9 +105,9 @@ pub(crate) struct SessionParts {
 /// How a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The bridge ended it.
+    /// The bridge ended the session.
     Closed(Reason),
-    /// Its client ended it.
+    /// Its client ended the session.
     Left,
     /// Its connection was lost.
     Lost,
@@ -116,13 +116,13 @@ pub(crate) enum Ending {
 /// A session.
 pub(crate) struct Session {
     pub(crate) tenant: Tenant,
-    /// Who it is, as the server gets it with each call.
+    /// The caller, as sent to the server with each call.
     pub(crate) caller: Caller,
-    /// The secret by which its client can recover it; empty where it cannot be.
+    /// The secret with which its client can recover the session; empty if it cannot be recovered.
     pub(crate) pid: String,
     /// When its token expires, in Unix seconds (leeway not included).
     pub(crate) expires_at: Option<u64>,
-    /// What its token is known by when it is revoked.
+    /// Identifies its token when tokens are revoked.
     pub(crate) token: TokenStamp,
     pub(crate) limits: SessionLimits,
     pub(crate) outbox: Arc<Outbox>,
@@ -132,20 +132,20 @@ pub(crate) struct Session {
     form: Option<Form>,
     writer: Box<dyn Writer>,
     gate: Mutex<Gate>,
-    /// The gate is open for good.
+    /// Whether the gate is open permanently.
     is_live: AtomicBool,
-    /// Its rooms in order, with its place among the members of each; the registry's.
+    /// Its rooms in order, each with the session's index in the member list; used by the registry.
     pub(crate) rooms: Mutex<Vec<(Room, u32)>>,
     calls: Mutex<Calls>,
     expiry: Mutex<Option<Alarm>>,
     _place: Place,
     pub(crate) address: Option<IpAddr>,
     pub(crate) opened_at: Instant,
-    /// The number of the reason for which the bridge ended it; 0: it did not.
+    /// The number of the reason for which the bridge ended the session; 0: it did not.
     closed_for: AtomicI32,
-    /// The number of the last change that the server was told of.
+    /// The number of the last change that was reported to the server.
     report: AtomicU64,
-    /// The last run that it was part of.
+    /// The last run that included the session.
     stamp: AtomicU64,
     delivered: AtomicU64,
     emitted: AtomicU64,
@@ -154,48 +154,49 @@ pub(crate) struct Session {
     has_left: AtomicBool,
 }
 
-/// Joins what was read from the log with what is live.
+/// Joins events that were read from the log with live ones.
 #[derive(Debug)]
 enum Gate {
     Open,
-    /// The log or the state is read; what came meanwhile, its bytes, and what was read before.
+    /// The log or the state is being read. Holds the live events since then, their size in bytes,
+    /// and what was read before.
     Closed(Vec<Arc<Event>>, usize, Vec<Read>),
-    /// Everything up to these places was read.
+    /// Everything up to these positions was read.
     After(Vec<Read>),
 }
 
-/// What a session has got otherwise than live.
+/// Events that a session got by reading, not live.
 #[derive(Debug)]
 struct Read {
-    /// Everything up to here.
+    /// Everything up to this cursor.
     upto: String,
-    /// Except the events of these rooms, which it was in already.
+    /// Except events of these rooms, in which the session already was.
     live: Vec<Room>,
 }
 
 impl Read {
-    /// Whether an event is among it.
+    /// Whether an event is included.
     fn has(&self, event: &Event) -> bool {
         let is_live = |room: &String| self.live.iter().any(|live| live.as_str() == room);
         !event.is_after(&self.upto) && !event.delivery.rooms.iter().any(is_live)
     }
 }
 
-/// Calls run one after the other, in the order they were sent.
+/// Calls run one after another, in the order they were sent.
 #[derive(Debug, Default)]
 struct Calls {
     waiting: VecDeque<Emission>,
     running: bool,
 }
 
-/// What became of a call that was handed in.
+/// The result of enqueuing a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum EnqueueOutcome {
     /// The caller must run the queue.
     Run,
-    /// The queue is being run.
+    /// The queue is already being run.
     Wait,
-    /// There were too many; the call is not run.
+    /// There were too many calls; this one is not run.
     Full,
 }
 
@@ -242,34 +243,34 @@ impl Session {
         }
     }
 
-    /// Random; known to the client, never the transport's own id.
+    /// Random; known to the client, and never the transport's own id.
     pub(crate) fn id(&self) -> &str {
         &self.caller.session_id
     }
 
-    /// Notes that the server was told of the session by the change of this number.
+    /// Records that the change with this number reported the session to the server.
     pub(crate) fn note_report(&self, number: u64) {
         self.report.fetch_max(number, Ordering::AcqRel);
     }
 
-    /// The last change that the server was told of.
+    /// The number of the last change that was reported to the server.
     pub(crate) fn last_report(&self) -> u64 {
         self.report.load(Ordering::Acquire)
     }
 
-    /// Marks the session as part of a run; false when it was already. For one shard at a time.
+    /// Marks the session as included in a run; false if it already was. For one shard at a time.
     pub(crate) fn mark(&self, stamp: u64) -> bool {
         let is_new = self.stamp.load(Ordering::Relaxed) != stamp;
         self.stamp.store(stamp, Ordering::Relaxed);
         is_new
     }
 
-    /// Sends a run and writes it to the socket at once.
+    /// Sends a run and writes it to the socket immediately.
     pub(crate) fn send(&self, run: &Run) -> Result<usize, Overflow> {
         self.hand_over(run, |form| self.outbox.send(run.bytes(form)))
     }
 
-    /// Queues a run. The second value says that the outbox must be flushed afterwards.
+    /// Queues a run. If the second value is true, the outbox must be flushed afterwards.
     pub(crate) fn put(&self, run: &Run) -> Result<(usize, bool), Overflow> {
         let mut must_flush = false;
         let events = self.hand_over(run, |form| {
@@ -279,13 +280,13 @@ impl Session {
         Ok((events, must_flush))
     }
 
-    /// Returns the number of events that the session got.
+    /// Returns the number of events that the session received.
     fn hand_over(
         &self,
         run: &Run,
         write: impl FnOnce(&Form) -> Result<(), Overflow>,
     ) -> Result<usize, Overflow> {
-        // A session that was ended may linger until its peer closes: it gets nothing more.
+        // A session that was ended may linger until its peer closes; it gets no more events.
         if self.is_closed() || !self.namespace.admits(&run.address().catalog) {
             return Ok(0);
         }
@@ -304,13 +305,13 @@ impl Session {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes live events over while the log is read; false when the gate has opened meanwhile.
+    /// Holds live events while the log is read; false if the gate has opened in the meantime.
     fn hold(&self, events: &[Arc<Event>]) -> Result<bool, Overflow> {
         match &mut *self.gate() {
             Gate::Open => return Ok(false),
             Gate::Closed(held, bytes, _) => {
                 *bytes += events.iter().map(|event| event.len() + size_of::<Event>()).sum::<usize>();
-                // What is larger than the whole bound must get through all the same.
+                // A batch that is larger than the whole limit must still be accepted.
                 if *bytes > self.outbox.bytes_max() && !held.is_empty() {
                     return Err(Overflow);
                 }
@@ -321,7 +322,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Live events wait from here on, until the gate is opened.
+    /// From now on live events wait until the gate is opened.
     pub(crate) fn close_gate(&self) {
         let mut gate = self.gate();
         *gate = match std::mem::replace(&mut *gate, Gate::Open) {
@@ -332,7 +333,7 @@ impl Session {
         self.is_live.store(false, Ordering::Release);
     }
 
-    /// Of what waits at the gate, only the events of these rooms stay.
+    /// Discards held events, except those of these rooms.
     pub(crate) fn discard_held(&self, live: &[Room]) {
         if let Gate::Closed(held, ..) = &mut *self.gate() {
             let is_live = |room: &String| live.iter().any(|live| live.as_str() == room);
@@ -340,18 +341,18 @@ impl Session {
         }
     }
 
-    /// The session has everything up to a cursor: opens the gate behind it.
+    /// The session has everything up to a cursor: opens the gate after it.
     pub(crate) fn open_gate(&self, upto: &str) -> Result<(), Overflow> {
         self.open_gate_behind(Some(Read { upto: upto.to_owned(), live: Vec::new() }))
     }
 
-    /// The session has everything up to a cursor of the rooms that it was not in: opens the gate behind
-    /// it. `live` are the rooms that it was in.
+    /// The session has everything up to a cursor for the rooms that are new to it: opens the gate
+    /// after it. `live` are the rooms in which it already was.
     pub(crate) fn open_gate_of_rooms(&self, upto: &str, live: Vec<Room>) -> Result<(), Overflow> {
         self.open_gate_behind(Some(Read { upto: upto.to_owned(), live }))
     }
 
-    /// Nothing was read: opens the gate as it was.
+    /// Nothing was read: reopens the gate without a position.
     pub(crate) fn reopen_gate(&self) -> Result<(), Overflow> {
         self.open_gate_behind(None)
     }
@@ -375,8 +376,8 @@ impl Session {
         passed
     }
 
-    /// Sends what was not read already. A stored event that is later than what was read ends the
-    /// question, because events come in log order.
+    /// Sends the events that were not read already. Events come in log order, so a stored event
+    /// beyond a read position means that no later event can have been read.
     fn pass(&self, read: &mut Vec<Read>, events: &[Arc<Event>]) -> Result<(), Overflow> {
         let asks = !read.is_empty();
         for event in events {
@@ -387,14 +388,14 @@ impl Session {
                 read.retain(|read| !event.is_after(&read.upto));
             }
         }
-        // Not before: what finds it set must not overtake what is sent here.
+        // Set only now: a thread that sees it set must not overtake the events sent above.
         if asks && read.is_empty() {
             self.is_live.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Sends one event, past the gate.
+    /// Sends one event, bypassing the gate.
     pub(crate) fn send_event(&self, event: &Arc<Event>) -> Result<(), Overflow> {
         if self.is_closed() || !self.namespace.admits(&event.delivery.catalog) {
             return Ok(());
@@ -416,7 +417,7 @@ impl Session {
         self.writer.acknowledge(&self.outbox, id, answer);
     }
 
-    /// Says that a call failed.
+    /// Reports that a call failed.
     pub(crate) fn fail(&self, id: Option<i64>, refusal: &Refusal) {
         if !self.is_closed() {
             self.writer.fail(&self.outbox, id, refusal);
@@ -431,7 +432,7 @@ impl Session {
         }
     }
 
-    /// How it ended, once it has.
+    /// How the session ended, once it has.
     pub(crate) fn ending(&self) -> Ending {
         match Reason::try_from(self.closed_for.load(Ordering::Acquire)) {
             Ok(reason) if reason != Reason::Unspecified => Ending::Closed(reason),
@@ -444,7 +445,7 @@ impl Session {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// The client itself ended the session: it does not want it back.
+    /// Records that the client itself ended the session and will not recover it.
     pub(crate) fn note_left(&self) {
         self.has_left.store(true, Ordering::Release);
     }
@@ -453,14 +454,15 @@ impl Session {
         self.has_left.load(Ordering::Acquire)
     }
 
-    /// Marks the session as gone without telling the peer, who knows; false when it was already.
+    /// Marks the session as departed without notifying the peer, which knows; false if it already
+    /// was.
     pub(crate) fn mark_departed(&self) -> bool {
         self.is_closed.store(true, Ordering::Release);
         *self.expiry.lock().unwrap_or_else(PoisonError::into_inner) = None;
         !self.has_departed.swap(true, Ordering::AcqRel)
     }
 
-    /// The session ends at this alarm.
+    /// The session ends when this alarm fires.
     pub(crate) fn set_expiry(&self, alarm: Alarm) {
         let mut expiry = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.has_departed.load(Ordering::Acquire) {
@@ -473,7 +475,7 @@ impl Session {
         rooms.iter().map(|(room, _)| room.clone()).collect()
     }
 
-    /// What administrators see of the connection.
+    /// The connection as administrators see it.
     pub(crate) fn connection(&self) -> Connection {
         let seconds = self.expires_at.and_then(|end| i64::try_from(end).ok());
         Connection {
@@ -492,7 +494,7 @@ impl Session {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a call in; it waits for those before it.
+    /// Enqueues a call; it waits for the calls before it.
     pub(crate) fn enqueue_call(&self, call: Emission, waiting_max: usize) -> EnqueueOutcome {
         let mut calls = self.calls();
         if calls.waiting.len() >= waiting_max {

@@ -1,7 +1,7 @@
 //! Sessions from their first token to their end, for every transport.
 //!
-//! In reading order: admission (here), [`calls`] that they emit, and [`feed`], by which the link
-//! drives them.
+//! In reading order: admission (here), the [`calls`] that sessions emit, and [`feed`], through
+//! which the link drives them.
 
 pub(crate) mod calls;
 mod feed;
@@ -44,9 +44,9 @@ use crate::{
     stats::Stats,
 };
 
-/// Rooms that every session is in, which its limit does not count.
+/// Number of rooms that every session is in; the session's room limit does not count them.
 pub(crate) const OWN_ROOMS: usize = 2;
-/// The namespace of clients that name none.
+/// The namespace of clients that do not name one.
 const MAIN_NAMESPACE: &str = "/";
 
 /// Everything that sessions need.
@@ -66,22 +66,22 @@ pub(crate) struct Sessions {
     recoveries: Arc<Recoveries>,
     revocations: RwLock<Revocations>,
     namespaces: RwLock<HashMap<String, Arc<Namespace>>>,
-    /// Lost sessions can be recovered, by secret and cursor.
+    /// Whether lost sessions can be recovered, by secret and cursor.
     can_recover: AtomicBool,
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the bridge takes no more sessions.
+    /// Cancelled when the bridge accepts no more sessions.
     pub(crate) draining: CancellationToken,
-    /// Cancelled when the bridge has taken leave of its sessions.
+    /// Cancelled when the bridge has ended its sessions.
     pub(crate) stopping: CancellationToken,
 }
 
-/// A verified caller who is not connected yet.
+/// A verified caller that is not connected yet.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) identity: Identity,
     pub(crate) tenant: Tenant,
     pub(crate) user_id: String,
-    /// What the client says of itself.
+    /// The user agent that the client reports.
     pub(crate) user_agent: Arc<str>,
     namespace: Arc<Namespace>,
     rooms: Vec<Room>,
@@ -95,9 +95,9 @@ pub(crate) struct Terminal {
     pub(crate) form: Option<Form>,
     pub(crate) writer: Box<dyn Writer>,
     pub(crate) outbox: Arc<Outbox>,
-    /// The client's address, where it is known.
+    /// The client's address, if known.
     pub(crate) address: Option<IpAddr>,
-    /// The session gets what it missed first.
+    /// The session first gets the events it missed.
     pub(crate) replays: bool,
 }
 
@@ -108,12 +108,12 @@ struct Recovery {
     claim: RecoveryClaim,
 }
 
-/// The secrets of sessions that are being recovered, each over one connection at a time: two at once
-/// would end each other.
+/// The secrets of sessions that are being recovered. Only one connection at a time may recover a
+/// session, because two would end each other.
 #[derive(Debug, Default)]
 struct Recoveries(Mutex<HashSet<String>>);
 
-/// The right to recover a session, until it is dropped.
+/// The exclusive right to recover a session, released on drop.
 #[derive(Debug)]
 struct RecoveryClaim {
     pid: String,
@@ -125,7 +125,7 @@ impl Recoveries {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None` while another connection has it.
+    /// `None` while another connection holds the claim.
     fn claim(self: &Arc<Self>, pid: &str) -> Option<RecoveryClaim> {
         let is_free = self.lock().insert(pid.to_owned());
         is_free.then(|| RecoveryClaim { pid: pid.to_owned(), recoveries: self.clone() })
@@ -138,7 +138,7 @@ impl Drop for RecoveryClaim {
     }
 }
 
-/// A session that departs when this is dropped.
+/// A session that departs on drop.
 #[derive(Debug)]
 pub(crate) struct Attendance {
     pub(crate) sessions: Arc<Sessions>,
@@ -151,13 +151,13 @@ impl Drop for Attendance {
     }
 }
 
-/// A session's wants while it opens: given back when it does not come to be.
+/// A session's wants while it opens: released on drop if the session does not open.
 struct Wants<'a> {
     link: &'a Link,
     tenant: &'a Tenant,
     rooms: &'a [Room],
     session_id: &'a str,
-    /// It is no lost session, which may still be recovered.
+    /// The session is not a lost one, which could still be recovered.
     is_new: bool,
     is_kept: bool,
 }
@@ -172,7 +172,7 @@ impl Drop for Wants<'_> {
 }
 
 impl Admission {
-    /// Adds rooms besides `org` and the user's own; the token must allow them.
+    /// Adds rooms in addition to `org` and the user's own; the token must allow them.
     pub(crate) fn add_rooms(&mut self, rooms: Vec<Room>, rooms_max: usize) -> Result<(), Refusal> {
         if let Some(room) = rooms.iter().find(|room| !self.identity.may_enter(room)) {
             let message = format!("the token does not allow room {:?}", room.as_str());
@@ -192,7 +192,7 @@ impl Admission {
 }
 
 impl Sessions {
-    /// The parts of a bridge without its listener.
+    /// All parts of a bridge except its listener.
     pub(crate) fn new(config: Config, verifier: Arc<Verifier>, link: Link) -> Arc<Self> {
         let clock = Clock::default();
         let main = Namespace { name: MAIN_NAMESPACE.into(), catalogs: None };
@@ -222,7 +222,7 @@ impl Sessions {
         })
     }
 
-    /// A place for a connection that is no session yet.
+    /// Takes a place for a connection that has no session yet.
     pub(crate) fn admit_handshake(&self, client: Option<ClientAddress>) -> Result<Place, Refusal> {
         let address = client.map(|client| client.address);
         let admitted = if self.draining.is_cancelled() {
@@ -256,7 +256,7 @@ impl Sessions {
         self.namespaces.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// Who a token stands for, in the main namespace.
+    /// The identity of a token, in the main namespace.
     pub(crate) fn identify(
         &self,
         token: Option<&str>,
@@ -266,7 +266,7 @@ impl Sessions {
         self.identify_in(namespace, token, address)
     }
 
-    /// Who a token stands for that came from an address.
+    /// The identity of a token that was sent from an address.
     pub(crate) fn identify_in(
         &self,
         namespace: Arc<Namespace>,
@@ -277,7 +277,7 @@ impl Sessions {
         admission.inspect_err(|refusal| self.refuse_connect(refusal, address, None))
     }
 
-    /// Refuses all but administrators of all tenants.
+    /// Refuses all callers except administrators of all tenants.
     pub(crate) fn check_operator(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let header = headers.get(header::AUTHORIZATION).ok_or(TokenError::Missing)?;
         let token = header.to_str().map_err(|_| TokenError::Invalid("not ASCII".into()))?;
@@ -301,7 +301,7 @@ impl Sessions {
         };
         let user_id = identity.user_id.clone().ok_or_else(|| invalid("a session needs a user id"))?;
         let own = Room::user(&user_id).map_err(|e| invalid(&e.to_string()))?;
-        // Producers and bridges speak for others: a session of theirs could read all rooms.
+        // Producers and bridges act for others: a session of theirs could read all rooms.
         if identity.scopes.iter().any(|scope| matches!(scope, Scope::Notify | Scope::Bridge)) {
             let message = "a service's token opens no session: use a user's token, without scopes";
             return Err(Refusal::new(Reason::Forbidden, message));
@@ -310,8 +310,8 @@ impl Sessions {
         Ok(Admission { identity, tenant, user_id, user_agent: "".into(), namespace, rooms, recovery: None })
     }
 
-    /// Makes a session: its rooms become certain, the server learns of it, `accept` takes it, and
-    /// `start` greets it before any event of its rooms. May be dropped while waiting.
+    /// Opens a session. Its rooms are confirmed, the server is notified, `accept` takes the
+    /// session, and `start` greets it before any event of its rooms. May be dropped while waiting.
     pub(crate) async fn open(
         &self,
         admission: Admission,
@@ -341,7 +341,7 @@ impl Sessions {
         accept: impl FnOnce(&Arc<Session>) -> bool,
         start: impl FnOnce(&Session, Vec<Delivery>),
     ) -> Result<Arc<Session>, Refusal> {
-        // Held to the end: no other connection recovers the session meanwhile.
+        // Held until this function returns, so that no other connection recovers the session.
         let recovery = admission.recovery.take();
         let is_new = recovery.is_none();
         let (session, rooms) = self.prepare(admission, recovery.as_ref(), terminal)?;
@@ -359,14 +359,15 @@ impl Sessions {
         self.rooms.enter(&session, &rooms, || start(&session, greetings));
         session.note_report(self.link.ready(session.id(), opened(&session, true, &session.rooms())));
         self.watch_expiry(&session);
-        // Its token may have been revoked while it came.
+        // The token may have been revoked while the session was opening.
         if self.is_revoked(&session) {
             session.close(&TokenError::Revoked.into());
         }
-        // It may have gone while it came.
+        // The session may have ended while it was opening.
         if session.is_closed() {
             self.depart(&session);
-            // After the report that it is ready, which may come after that of its end.
+            // Sent again after the report that the session is ready, which may have followed the
+            // report that it closed.
             self.link.closed(session.id(), session.has_left());
         }
         Ok(session)
@@ -415,9 +416,9 @@ impl Sessions {
         session.set_expiry(self.clock.set(end.saturating_sub(now), weak));
     }
 
-    /// Goes on with a lost session of the same user, if there is one: returns the cursor after which
-    /// it missed events. Fails when no server can say whether there is one: what it missed must not
-    /// be given up for that.
+    /// Recovers a lost session of the same user, if there is one: returns the cursor after which it
+    /// missed events. Fails if no server can answer whether there is one, so that the missed events
+    /// are not given up.
     pub(crate) async fn recover(
         &self,
         admission: &mut Admission,
@@ -429,15 +430,15 @@ impl Sessions {
         }
         let Admission { identity, tenant, namespace, .. } = &*admission;
         let caller = caller(identity, tenant, "", Transport::Socketio, namespace);
-        // Another connection recovers it, which may be lost: the client comes back once more.
+        // Another connection is recovering the session and may be lost, so the client must retry.
         let claim = self.recoveries.claim(pid).ok_or_else(Refusal::unavailable)?;
         let found = self.link.recover(caller, pid, after).await.map_err(|_| Refusal::unavailable())?;
         let Some(found) = found else { return Ok(None) };
         let rooms = found.rooms.iter().filter_map(|room| Room::new(room).ok());
-        // The token may allow less than the one before.
+        // The new token may allow less than the previous one.
         let mut rooms: Vec<Room> = rooms.filter(|room| admission.identity.may_enter(room)).collect();
         rooms.retain(|room| !admission.rooms.contains(room));
-        // The loss of its connection may not have been noticed yet.
+        // The bridge may not have detected the loss of the old connection yet.
         if let Some(old) = self.rooms.find(&admission.tenant, &found.session_id) {
             old.close(&Refusal::new(Reason::Reconnect, "the session goes on over another connection"));
             self.depart(&old);
@@ -447,10 +448,10 @@ impl Sessions {
         Ok(Some(found.after))
     }
 
-    /// The session is over, from the peer's side or ours.
+    /// The session has ended, from the peer's side or the bridge's.
     pub(crate) fn depart(&self, session: &Arc<Session>) {
         let is_first = session.mark_departed();
-        // A call under way may have entered rooms since it departed first.
+        // A call in progress may have entered rooms after the first departure.
         let left = self.rooms.remove(session);
         self.link.release(&session.tenant, &left);
         if is_first {
@@ -460,7 +461,8 @@ impl Sessions {
         }
     }
 
-    /// Runs a task until it ends or the bridge does: what it waits for may never come then.
+    /// Runs a task until it ends or the bridge stops; after that, what the task waits for may never
+    /// happen.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.stopping.clone();
         self.tasks.spawn(async move {
@@ -468,7 +470,7 @@ impl Sessions {
         });
     }
 
-    /// Waits for something that needs a server.
+    /// Waits, up to a limit, for something that needs a server.
     pub(crate) async fn in_time<T>(&self, waits: impl Future<Output = T>) -> Result<T, Refusal> {
         let waited = tokio::time::timeout(self.config.connect_timeout, waits).await;
         waited.map_err(|_| Refusal::unavailable())
@@ -483,7 +485,7 @@ impl Sessions {
         self.revocations().covers(&tenant, Some(&session.caller.user_id), &session.token)
     }
 
-    /// Forgets clients that did nothing for a while, and revocations that are over.
+    /// Evicts clients that have been idle for a while, and expired revocations.
     pub(crate) fn forget_idle(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut revocations = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
@@ -494,7 +496,7 @@ impl Sessions {
     }
 }
 
-/// The user as the server learns of them; the main namespace is not named.
+/// The user as reported to the server; the main namespace is left empty.
 fn caller(
     identity: &Identity,
     tenant: &Tenant,
@@ -509,7 +511,7 @@ fn caller(
     caller
 }
 
-/// A session as the server learns of it: about to be ready or ready.
+/// A session as reported to the server: about to be ready, or ready.
 fn opened(session: &Session, ready: bool, rooms: &[Room]) -> SessionOpened {
     SessionOpened {
         caller: Some(session.caller.clone()),
@@ -519,7 +521,7 @@ fn opened(session: &Session, ready: bool, rooms: &[Room]) -> SessionOpened {
     }
 }
 
-/// The bridge takes leave of its clients.
+/// The refusal that ends sessions when the bridge shuts down.
 pub(crate) fn shutdown() -> Refusal {
     Refusal::new(Reason::Shutdown, "the bridge shuts down; connect again")
 }

@@ -1,8 +1,8 @@
 //! A shard: some of the bridge's sessions, the rooms they are in, and the fan-out to them.
 //!
-//! Events are resolved to lists of members when they are handed over, and written afterwards without
-//! any lock. What few sessions get is written at once; more is left to the shard's own task, which
-//! yields, so that heartbeats and other tenants continue.
+//! Events are resolved to lists of members when they are delivered to the shard, and written
+//! afterwards without any lock. Events for few sessions are written immediately; others are left to
+//! the shard's own task, which yields so that heartbeats and other tenants make progress.
 
 use std::{
     borrow::Borrow,
@@ -20,13 +20,14 @@ use tokio::sync::Notify;
 
 use crate::{event::Run, refusal::Refusal, session::Session, stats::Stats};
 
-/// Recipients whose events the link writes itself: waking another task costs as much.
+/// Up to this number of recipients the link writes events itself: waking another task costs as
+/// much.
 const INLINE_RECIPIENTS_MAX: usize = 64;
-/// Recipients between two looks at the clock.
+/// Number of recipients between two checks of the clock.
 const CHUNK: usize = 32;
-/// How long a fan-out runs before other tasks may.
+/// How long a fan-out runs before it yields to other tasks.
 const TURN: Duration = Duration::from_millis(2);
-/// Jobs that may wait for a shard before the link waits too.
+/// Number of jobs that may be queued for a shard before the link waits too.
 const JOBS_MAX: usize = 8;
 
 /// The members of a room; copied on write while a fan-out reads the list.
@@ -37,11 +38,11 @@ pub(crate) type Members = Arc<Vec<Arc<Session>>>;
 pub(crate) struct Shard {
     index: Mutex<Index>,
     queue: Mutex<Queue>,
-    /// There are jobs for the task.
+    /// Notifies the task that there are jobs.
     wake: Notify,
-    /// A job is done.
+    /// Notifies that a job is done.
     done: Notify,
-    /// Tells runs apart, see [`Session::mark`].
+    /// Distinguishes runs, see [`Session::mark`].
     stamp: AtomicU64,
 }
 
@@ -58,11 +59,11 @@ struct ById(Arc<Session>);
 #[derive(Debug, Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Somebody runs jobs.
+    /// Whether a task is running jobs.
     is_busy: bool,
 }
 
-/// Runs and who gets them.
+/// Runs and their recipients.
 #[derive(Debug, Default)]
 struct Job {
     parts: Vec<Part>,
@@ -97,7 +98,7 @@ impl PartialEq for ById {
 impl Eq for ById {}
 
 impl Shard {
-    /// The lock is short: nothing is written under it but what greets a session.
+    /// The lock is held briefly: only a session's greeting is written under it.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,8 +107,8 @@ impl Shard {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a session into rooms; returns those it was not in. What `first` sends comes before any
-    /// event of these rooms, and everything that is handed over afterwards reaches the session.
+    /// Adds a session to rooms; returns the rooms that are new to it. What `first` sends precedes
+    /// all events of these rooms, and everything delivered afterwards reaches the session.
     pub(crate) fn enter(&self, session: &Arc<Session>, rooms: &[Room], first: impl FnOnce()) -> Vec<Room> {
         let mut index = self.index();
         index.sessions.replace(ById(session.clone()));
@@ -117,7 +118,7 @@ impl Shard {
         own.reserve_exact(rooms.len());
         for room in rooms {
             let Err(at) = own.binary_search_by(|(known, _)| known.cmp(room)) else { continue };
-            // The key that is there already is shared by all members.
+            // All members share the key that is already stored.
             let (room, members) = match of_tenant.entry(room.clone()) {
                 Entry::Occupied(entry) => (entry.key().clone(), Arc::make_mut(entry.into_mut())),
                 Entry::Vacant(entry) => {
@@ -134,13 +135,13 @@ impl Shard {
         entered
     }
 
-    /// Takes a session out of rooms; returns those it was in.
+    /// Removes a session from rooms; returns those it was in.
     pub(crate) fn leave(&self, session: &Arc<Session>, rooms: &[Room]) -> Vec<Room> {
         let mut index = self.index();
         rooms.iter().filter(|room| index.leave(session, room)).cloned().collect()
     }
 
-    /// Takes a session out of all rooms and forgets it; returns the rooms it was in.
+    /// Removes a session from all rooms and from the shard; returns the rooms it was in.
     pub(crate) fn remove(&self, session: &Arc<Session>) -> Vec<Room> {
         let mut index = self.index();
         let rooms = session.rooms();
@@ -159,14 +160,14 @@ impl Shard {
         found.filter(|session| session.tenant == *tenant)
     }
 
-    /// All sessions, or those of one tenant: one list per tenant. Everybody is in `org`.
+    /// All sessions, or those of one tenant: one list per tenant. Every session is in `org`.
     pub(crate) fn everybody(&self, tenant: Option<&Tenant>) -> Vec<Members> {
         let index = self.index();
         let chosen = index.tenants.iter().filter(|(t, _)| tenant.is_none_or(|wanted| wanted == *t));
         chosen.filter_map(|(_, rooms)| rooms.get("org").cloned()).collect()
     }
 
-    /// Hands runs of one tenant over, in order. Never waits.
+    /// Delivers runs of one tenant, in order. Never waits.
     pub(crate) fn deliver(&self, tenant: &Tenant, runs: &[Arc<Run>], stats: &Stats) {
         let job = self.index().resolve(tenant, runs);
         if job.recipients == 0 {
@@ -194,12 +195,12 @@ impl Shard {
         }
     }
 
-    /// Jobs that wait, and how many may before the link waits too.
+    /// Number of queued jobs, and how many there may be before the link waits too.
     pub(crate) fn usage(&self) -> (usize, usize) {
         (self.queue().jobs.len(), JOBS_MAX)
     }
 
-    /// Resolves when few jobs wait.
+    /// Resolves when few jobs are queued.
     pub(crate) async fn settle(&self) {
         loop {
             let done = self.done.notified();
@@ -210,7 +211,7 @@ impl Shard {
         }
     }
 
-    /// Runs the jobs that are left to the shard's task, for ever.
+    /// Runs the jobs that are left to the shard's task, forever.
     pub(crate) async fn run(&self, stats: &Stats) {
         loop {
             self.wake.notified().await;
@@ -241,8 +242,8 @@ impl Shard {
 }
 
 impl Index {
-    /// Takes a session out of a room; false when it was not in it. Costs the same in a large room
-    /// as in a small one.
+    /// Removes a session from a room; false if it was not in it. The cost does not depend on the
+    /// size of the room.
     fn leave(&mut self, session: &Arc<Session>, room: &Room) -> bool {
         let mut own = session.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(at) = own.binary_search_by(|(known, _)| known.cmp(room)) else { return false };
@@ -274,7 +275,7 @@ impl Index {
         let Some(of_tenant) = self.tenants.get(tenant) else { return job };
         for run in runs {
             let address = run.address();
-            // Everybody is in `org`: other rooms add nobody.
+            // Every session is in `org`: other rooms add no recipients.
             let lists: Vec<Members> = if address.rooms.iter().any(|room| room == "org") {
                 of_tenant.get("org").cloned().into_iter().collect()
             } else {
@@ -289,15 +290,15 @@ impl Index {
     }
 }
 
-/// A job under way.
+/// A job in progress.
 struct FanOut {
     job: Job,
-    /// Where it is: in which part, in which of its lists, at which member.
+    /// The current position: index of the part, of its list, and of the member.
     part: usize,
     list: usize,
     member: usize,
     stamp: u64,
-    /// Sessions that got several runs and are written to at the end, once each.
+    /// Sessions that received several runs and are flushed at the end, once each.
     unflushed: Vec<Arc<Session>>,
     deliveries: usize,
     overflows: usize,
@@ -310,7 +311,7 @@ impl FanOut {
         Self { job, part, list, member, stamp: 0, unflushed, deliveries, overflows }
     }
 
-    /// Goes on until all is done, then returns true, or until a time.
+    /// Continues until the job is done and returns true, or until a deadline.
     fn step(&mut self, shard: &Shard, until: Option<Instant>) -> bool {
         let is_over = || until.is_some_and(|until| Instant::now() >= until);
         while self.part < self.job.parts.len() {
@@ -334,7 +335,7 @@ impl FanOut {
         true
     }
 
-    /// Hands the part to the next members; false when there are none.
+    /// Delivers the part to the next members; false if none are left.
     fn step_part(&mut self, shard: &Shard) -> bool {
         let part = &self.job.parts[self.part];
         let may_repeat = part.lists.len() > 1 || !part.except.is_empty();
@@ -378,7 +379,7 @@ impl FanOut {
     }
 }
 
-/// The shard is done with a run.
+/// The shard has finished a run.
 fn finish(run: &Run, stats: &Stats) {
     if run.finish() {
         stats.record(&run.events);

@@ -1,8 +1,8 @@
-//! One connection's bytes: as they are, or through TLS.
+//! One connection's bytes, plain or over TLS.
 //!
 //! Reads and writes do not block and need no exclusive access, because an outbox writes from other
-//! tasks than the one that reads. A write counts as done only when all of its ciphertext is with the
-//! system; until then it is refused, and whoever writes comes back with the same bytes first.
+//! tasks than the one that reads. A write succeeds only when the system has accepted all of its
+//! ciphertext. Until then it is refused, and the caller must retry with the same bytes first.
 
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
@@ -19,7 +19,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// Reads of ciphertext for one read of plain bytes: more without any is left for the next turn.
+/// Maximum number of ciphertext reads for one read of plain bytes; if they yield none, the rest
+/// waits for the next turn.
 const READS_MAX: usize = 16;
 
 /// A connection.
@@ -32,12 +33,12 @@ pub(crate) struct Socket {
 #[derive(Debug)]
 struct Tls {
     session: ServerConnection,
-    /// Bytes that were encrypted for a write that was refused because the system did not take all of
-    /// them.
+    /// Number of plain bytes already encrypted for a write that was refused because the system did
+    /// not accept all of its ciphertext.
     accepted: usize,
 }
 
-/// The ciphertext's side.
+/// The ciphertext side.
 struct Wire<'a>(&'a TcpStream);
 
 impl io::Read for Wire<'_> {
@@ -74,12 +75,12 @@ impl From<TlsStream<TcpStream>> for Socket {
 }
 
 impl Socket {
-    /// Short: what is done under it does not block.
+    /// Held briefly: nothing under it blocks.
     fn tls(&self) -> Option<MutexGuard<'_, Tls>> {
         Some(self.tls.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads what is there.
+    /// Reads the available bytes.
     pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self.tls() {
             None => self.tcp.try_read(buf),
@@ -87,12 +88,12 @@ impl Socket {
         }
     }
 
-    /// Writes what the system takes now.
+    /// Writes as much as the system accepts now.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.try_write_vectored(&[IoSlice::new(bytes)])
     }
 
-    /// Likewise, from several buffers.
+    /// The same, from several buffers.
     pub(crate) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.tls() {
             None => self.tcp.try_write_vectored(bufs),
@@ -100,7 +101,7 @@ impl Socket {
         }
     }
 
-    /// Resolves when it may be read or written.
+    /// Resolves when it is readable or writable, as `interest` asks.
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         if interest.is_readable() && self.tls().is_some_and(|mut tls| tls.holds_plain()) {
             return Ok(Ready::READABLE);
@@ -108,21 +109,21 @@ impl Socket {
         self.tcp.ready(interest).await
     }
 
-    /// Resolves when it may be read.
+    /// Resolves when it is readable.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         self.ready(Interest::READABLE).await.map(|_| ())
     }
 
-    /// Resolves when it may be written.
+    /// Resolves when it is writable.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         self.tcp.writable().await
     }
 
-    /// Tells the peer that nothing follows.
+    /// Signals to the peer that no more data follows.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         if let Some(mut tls) = self.tls() {
             tls.session.send_close_notify();
-            // A peer that reads nothing learns it by the end of the connection.
+            // A peer that does not read sees only the end of the connection.
             let _late = tls.flush(&self.tcp);
         }
         Ok(rustix::net::shutdown(&self.tcp, Shutdown::Write)?)
@@ -150,7 +151,7 @@ impl Socket {
 }
 
 impl Tls {
-    /// Writes ciphertext that waits; `WouldBlock` when not all of it is taken.
+    /// Writes pending ciphertext; `WouldBlock` if not all of it is accepted.
     fn flush(&mut self, tcp: &TcpStream) -> io::Result<()> {
         while self.session.wants_write() {
             if self.session.write_tls(&mut Wire(tcp))? == 0 {
@@ -177,14 +178,14 @@ impl Tls {
             }
             self.session.read_tls(&mut Wire(tcp))?;
             let processed = self.session.process_new_packets();
-            // An answer of the protocol, or an alert that says what is wrong.
+            // A protocol response, or an alert that describes the error.
             let _later = self.flush(tcp);
             processed.map_err(io::Error::other)?;
         }
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Whether there are plain bytes that the last read left: the system does not report those.
+    /// Whether the last read left plain bytes, which the system does not report as readable.
     fn holds_plain(&mut self) -> bool {
         self.session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
     }

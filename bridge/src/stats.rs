@@ -1,5 +1,5 @@
-//! What the bridge has done since its start, for administrators. Counting costs a few atomic
-//! additions per batch, however many sessions get it.
+//! The bridge's counters since its start, for administrators. Counting costs a few atomic additions
+//! per batch, however many sessions receive it.
 
 use std::{
     collections::BTreeMap,
@@ -26,25 +26,25 @@ pub(crate) struct Stats {
     events: AtomicU64,
     deliveries: AtomicU64,
     overflows: AtomicU64,
-    /// From the server's acceptance of an event until all sessions were handed it.
+    /// From the server's acceptance of an event until it was delivered to all sessions.
     delivery: Histogram,
     calls: AtomicU64,
-    /// From the turn of a call to its answer.
+    /// From the start of a call to its answer.
     call: Histogram,
-    /// Sessions that were opened, and of these the recovered ones.
+    /// Sessions that were opened, and the recovered ones among them.
     opened: AtomicU64,
     recovered: AtomicU64,
-    /// Sessions that the bridge ended, by reason, and those that their clients left or lost.
+    /// Sessions that the bridge ended, by reason, and sessions that clients left or lost.
     closed: ReasonTally,
     left: AtomicU64,
     lost: AtomicU64,
     connect_refusals: ReasonTally,
-    /// The same, with what was said last.
+    /// The same, with the last message of each.
     refusals: Refusals,
     call_refusals: ReasonTally,
     limits: LimitTally,
     accepted: AtomicU64,
-    /// Events over the link.
+    /// Events over the link, by tenant.
     pub(crate) tenants: TenantTally,
     report: Mutex<Report>,
 }
@@ -56,7 +56,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Counters that tell so many tenants apart.
+    /// Counters that distinguish up to `tenants_max` tenants.
     pub(crate) fn new(tenants_max: usize) -> Self {
         let (events, deliveries, overflows, delivery, calls, call) = Default::default();
         let (opened, recovered, closed, left, lost) = Default::default();
@@ -97,16 +97,16 @@ impl Default for Report {
     }
 }
 
-/// The sessions of one moment.
+/// The sessions at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     pub(crate) sessions: Vec<TransportSessions>,
     pub(crate) queued_bytes: u64,
-    /// Of the session with the most.
+    /// Of the session with the most queued bytes.
     pub(crate) fullest_bytes: u64,
-    /// Sessions for which something waits.
+    /// Sessions with a non-empty queue.
     pub(crate) waiting: u64,
-    /// Sessions by tenant, where metrics tell tenants apart.
+    /// Sessions by tenant, if metrics distinguish tenants.
     pub(crate) tenants: BTreeMap<Tenant, u64>,
 }
 
@@ -115,18 +115,18 @@ fn add(counter: &AtomicU64, count: usize) {
 }
 
 impl Stats {
-    /// Events came over the link.
+    /// Events arrived over the link.
     pub(crate) fn count_events(&self, events: usize) {
         add(&self.events, events);
     }
 
-    /// A shard handed events to its sessions.
+    /// A shard delivered events to its sessions.
     pub(crate) fn count_deliveries(&self, deliveries: usize, overflows: usize) {
         add(&self.deliveries, deliveries);
         self.count_overflows(overflows);
     }
 
-    /// All shards have handed events to their sessions.
+    /// All shards have delivered events to their sessions.
     pub(crate) fn record(&self, events: &[Arc<Event>]) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -186,7 +186,7 @@ impl Stats {
         }
     }
 
-    /// When the server is to be told next.
+    /// When the next report to the server is due.
     pub(crate) fn due(&self) -> Instant {
         self.report().next
     }
@@ -195,7 +195,7 @@ impl Stats {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the server is told, again after an interval.
+    /// The next report to the server; another is due after `interval`.
     pub(crate) fn next_report(&self, census: Census, interval: Duration) -> BridgeStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut report = self.report();
@@ -214,7 +214,7 @@ impl Stats {
 }
 
 impl Stats {
-    /// Writes the values of this moment.
+    /// Writes the current values.
     pub(crate) fn fill(&self, page: &mut Page) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         page.counter("fanfare_bridge_events_total", "Events that came over the link", read(&self.events));

@@ -1,9 +1,9 @@
-//! How browsers connect. Each transport knows its protocol, and what it stands on; nothing above
+//! How browsers connect. Each transport knows its protocol and the layers below it; nothing above
 //! knows either.
 //!
-//! In reading order: [`request`] what HTTP requests carry, [`upgrade`] how a connection leaves HTTP,
-//! [`websocket`] RFC 6455, [`engineio`] and [`socketio`] on top of it, then the plain ones: [`raw`]
-//! WebSocket, [`sse`], [`poll`].
+//! In reading order: [`request`] the contents of HTTP requests, [`upgrade`] how a connection leaves
+//! HTTP, [`websocket`] RFC 6455, [`engineio`] and [`socketio`] on top of it, then the plain ones:
+//! [`raw`] WebSocket, [`sse`], [`poll`].
 
 pub(crate) mod engineio;
 pub(crate) mod message;
@@ -15,7 +15,7 @@ pub(crate) mod sse;
 pub(crate) mod upgrade;
 pub(crate) mod websocket;
 
-/// Where transports keep their encoded forms, see [`crate::event::Form::place`].
+/// Where transports store their encoded forms, see [`crate::event::Form::place`].
 pub(crate) mod places {
     /// Eight forms: with or without namespace, compression and cursor.
     pub(crate) const SOCKETIO: usize = 0;

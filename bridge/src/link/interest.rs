@@ -1,4 +1,5 @@
-//! Which rooms are wanted, what the server was asked for, and how far each tenant has been read.
+//! Which rooms are wanted, which of them the server was asked for, and how far each tenant was
+//! read.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -15,16 +16,17 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::refusal::Refusal;
 
-/// Waits for a room that were given up and may be kept.
+/// Number of abandoned waits for a room that may remain stored.
 const WAITING_KEPT: usize = 16;
-/// Rooms that a bridge follows at most; servers take somewhat more.
+/// Maximum number of rooms that a bridge follows; servers accept somewhat more.
 const ROOMS_MAX: usize = 990_000;
-/// Their names' bytes: all of a tenant go into one message when a link begins, and a message may have 64 MiB.
+/// Bytes of their names. When a link begins, all names of a tenant go into one message, and a
+/// message may have 64 MiB.
 const ROOM_BYTES_MAX: usize = 48 << 20;
-/// What a room's name costs in a message besides its text.
+/// What a room's name costs in a message in addition to its text.
 const ROOM_BYTES: usize = 4;
 
-/// The lock is short: no await, no delivery under it.
+/// The lock is held briefly: no await and no delivery under it.
 #[derive(Debug)]
 pub(super) struct Interests {
     state: Mutex<State>,
@@ -38,17 +40,17 @@ struct State {
     tenants: HashMap<Tenant, Followed>,
     /// Rooms to ask for.
     asked: Vec<(Tenant, Room)>,
-    /// Rooms that were not wanted any more, since when and with a serial number.
+    /// Rooms that are no longer wanted, each with the time of its last release and a serial number.
     idle: VecDeque<(Instant, u32, Tenant, Room)>,
     idle_serial: u32,
-    /// Requests under way.
+    /// Requests in progress.
     unanswered: HashMap<u64, (Tenant, Vec<Room>)>,
     next_ref: u64,
     linked: bool,
     size: Size,
 }
 
-/// So many rooms, and the bytes of their names.
+/// A number of rooms, and the bytes of their names.
 #[derive(Debug, Default, Clone, Copy)]
 struct Size {
     rooms: usize,
@@ -58,33 +60,34 @@ struct Size {
 #[derive(Debug, Default)]
 struct Followed {
     rooms: HashMap<Room, Wanted>,
-    /// How far the tenant has been read; empty before the first answer.
+    /// How far the tenant was read; empty before the first answer.
     cursor: String,
 }
 
-/// Small: there is one per room.
+/// Kept small: there is one per room.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// The latest request that asked for it; an answer to an earlier one, from before it was dropped,
-    /// says nothing.
+    /// The latest request that asked for the room. Answers to earlier requests, from before the
+    /// room was dropped, are ignored.
     asked: u64,
     waiting: Option<Box<Waiting>>,
     count: u32,
-    /// Of the entry in `idle`; 0: it is wanted.
+    /// The serial number of its entry in `idle`; 0: the room is wanted.
     idle: u32,
     /// The server was asked, or is about to be.
     is_asked: bool,
-    /// The server has confirmed, over this link.
+    /// The server has confirmed the room over this link.
     is_applied: bool,
-    /// The server has confirmed, over any link: its events are due from the tenant's cursor on.
+    /// The server has confirmed the room over any link: its events are due from the tenant's cursor
+    /// on.
     is_followed: bool,
 }
 
-/// Those who wait for an answer.
+/// The tasks that wait for an answer.
 #[derive(Debug, Default)]
 struct Waiting {
     answers: Vec<oneshot::Sender<Result<(), Refusal>>>,
-    /// How many may wait before those that were given up are looked for.
+    /// The number of waits at which abandoned ones are removed.
     sweep_at: usize,
 }
 
@@ -102,7 +105,7 @@ impl Wanted {
 
     fn answer(&mut self, outcome: &Result<(), Refusal>) {
         for answer in self.waiting.take().into_iter().flat_map(|waiting| waiting.answers) {
-            // The receiver may be gone.
+            // The receiver may have been dropped.
             let _gone = answer.send(outcome.clone());
         }
     }
@@ -117,7 +120,7 @@ impl Interests {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wants rooms, or refuses them because there are too many already.
+    /// Wants rooms, or refuses them if there are already too many.
     pub(super) fn want(
         &self,
         tenant: &Tenant,
@@ -136,7 +139,7 @@ impl Interests {
                 if !wanted.is_applied {
                     answers.push(wanted.wait());
                 }
-                // A new link asks for everything anyhow.
+                // A new link asks for every room anyway.
                 if !wanted.is_asked && *linked {
                     wanted.is_asked = true;
                     asked.push((tenant.clone(), room.clone()));
@@ -148,7 +151,7 @@ impl Interests {
         }
         Ok(async move {
             for answer in answers {
-                // An answer is lost only when the bridge ends, or its room was dropped.
+                // The answer is lost only if the bridge ends or the room was dropped.
                 answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
             }
             Ok(())
@@ -176,7 +179,7 @@ impl Interests {
         self.changed.notified().await;
     }
 
-    /// Requests for the rooms to ask for; none while there is no link.
+    /// Requests for the rooms to ask for; empty while there is no link.
     pub(super) fn additions(&self) -> Vec<LinkRequest> {
         let mut state = self.lock();
         if !state.linked {
@@ -184,7 +187,7 @@ impl Interests {
         }
         let mut by_tenant: HashMap<Tenant, Vec<Room>> = HashMap::new();
         for (tenant, room) in std::mem::take(&mut state.asked) {
-            // It may have been dropped.
+            // The room may have been dropped.
             if state.tenants.get(&tenant).is_some_and(|followed| followed.rooms.contains_key(&room)) {
                 by_tenant.entry(tenant).or_default().push(room);
             }
@@ -192,7 +195,7 @@ impl Interests {
         by_tenant.into_iter().map(|(tenant, rooms)| state.request(tenant, rooms, String::new())).collect()
     }
 
-    /// Requests to drop the rooms that were not wanted for a while.
+    /// Requests to drop the rooms that have not been wanted for a while.
     pub(super) fn drops(&self) -> Vec<LinkRequest> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -200,7 +203,7 @@ impl Interests {
         while state.idle.front().is_some_and(|(since, ..)| since.elapsed() >= self.linger) {
             let Some((_, serial, tenant, room)) = state.idle.pop_front() else { break };
             let Some(followed) = state.tenants.get_mut(&tenant) else { continue };
-            // Wanted again since, or idle since later: then there is a later entry.
+            // If the room was wanted again, or became idle again later, a later entry exists.
             if followed.rooms.get(&room).is_some_and(|wanted| wanted.idle == serial) {
                 followed.rooms.remove(&room);
                 state.size.rooms -= 1;
@@ -220,9 +223,9 @@ impl Interests {
         by_tenant.into_iter().map(request).collect()
     }
 
-    /// A link is there: requests for what is followed, after each tenant's cursor. Rooms that were
-    /// never certain are [additions](Self::additions), from then on: a session that has entered one
-    /// meanwhile gets nothing older.
+    /// A link is established. Returns requests for the followed rooms, after each tenant's cursor.
+    /// Rooms that were never confirmed become [additions](Self::additions), followed from now on: a
+    /// session that has entered one in the meantime gets no older events.
     pub(super) fn link(&self) -> Vec<LinkRequest> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -246,7 +249,7 @@ impl Interests {
         followed.into_iter().map(|(tenant, rooms, cursor)| state.request(tenant, rooms, cursor)).collect()
     }
 
-    /// The link is gone: nothing is certain any more.
+    /// The link is lost: no room is confirmed any more.
     pub(super) fn unlink(&self) {
         let mut state = self.lock();
         state.linked = false;
@@ -257,7 +260,7 @@ impl Interests {
         }
     }
 
-    /// The server has confirmed a request, or refused it. Returns the tenant and the reason when it
+    /// The server has confirmed or refused a request. Returns the tenant and the reason if it
     /// refuses rooms that were followed before.
     pub(super) fn apply(&self, answer: InterestApplied) -> Option<(Tenant, Refusal)> {
         let mut state = self.lock();
@@ -280,14 +283,14 @@ impl Interests {
         outcome.err().filter(|_| was_followed).map(|why| (tenant, why))
     }
 
-    /// Rooms that are followed, and how many may be; and those of the tenant with the most.
+    /// The number of followed rooms and its limit, and the number for the tenant with the most.
     pub(super) fn usage(&self) -> ((usize, usize), usize) {
         let state = self.lock();
         let fullest = state.tenants.values().map(|followed| followed.rooms.len()).max();
         ((state.size.rooms, ROOMS_MAX), fullest.unwrap_or_default())
     }
 
-    /// A tenant's events have been delivered up to the cursor.
+    /// A tenant's events were delivered up to the cursor.
     pub(super) fn reach(&self, tenant: &Tenant, cursor: String) {
         if let Some(followed) = self.lock().tenants.get_mut(tenant) {
             followed.cursor = cursor;
@@ -296,11 +299,11 @@ impl Interests {
 }
 
 impl State {
-    /// Counts the rooms that are new.
+    /// Counts rooms that are not followed yet.
     fn grow(&mut self, tenant: &Tenant, rooms: &[Room], per_tenant_max: usize) -> Result<(), Refusal> {
         let known = self.tenants.get(tenant);
         let is_new = |room: &&Room| known.is_none_or(|followed| !followed.rooms.contains_key(*room));
-        // Each once.
+        // Each room is counted once.
         let new: HashSet<&Room> = rooms.iter().filter(is_new).collect();
         if known.map_or(0, |followed| followed.rooms.len()) + new.len() > per_tenant_max {
             let message =
@@ -381,7 +384,7 @@ mod tests {
         assert!((&mut want).now_or_never().is_none());
         answer(&interests, &asked[0], "c1");
         assert!(want.now_or_never().is_some());
-        // Others who want the same need not wait, and nothing is asked twice.
+        // A second want for the same rooms does not wait, and no room is requested twice.
         assert!(interests.want(&tenant, &rooms).unwrap().now_or_never().is_some());
         assert!(interests.additions().is_empty());
     }
@@ -398,7 +401,7 @@ mod tests {
         let (_, more) = names("1", &["chat:7"]);
         let mut waits = Box::pin(interests.want(&tenant, &more).unwrap());
         assert!(interests.additions().is_empty());
-        // What was never certain comes behind, and is not caught up with.
+        // Rooms that were never confirmed are requested last, without replay.
         let asked = read([interests.link(), interests.additions()].concat());
         let brief: Vec<_> = asked.iter().map(|i| (i.add.concat(), i.after.as_str())).collect();
         assert_eq!(brief, [("org".to_owned(), "c2"), ("chat:7".to_owned(), "")]);
@@ -426,7 +429,7 @@ mod tests {
             };
             assert_eq!(refused.reason, Reason::Limit);
             assert!(kept == 990_000 || kept * 129 > ROOM_BYTES_MAX - 129 * 10_000, "{kept}");
-            // What is there already costs nothing, and what goes makes room.
+            // Rooms that are already followed cost nothing, and a dropped room makes space.
             assert!(interests.want(&tenant, &numbered(0..10_000, width)).is_ok());
             for _ in 0..2 {
                 interests.release(&tenant, &numbered(0..10_000, width));

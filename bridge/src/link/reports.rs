@@ -1,7 +1,8 @@
-//! What the server is told about this bridge's sessions, in order, and what it has applied.
+//! Reports changes of this bridge's sessions to the server, in order, and tracks which ones it has
+//! applied.
 //!
-//! Changes are numbered. After a lost link the next one gets all sessions anew, so that nothing has
-//! to be kept meanwhile.
+//! Changes are numbered. After a lost link, the next one starts with a full list of sessions, so
+//! that no changes need to be stored in the meantime.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,18 +21,18 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::refusal::Refusal;
 
-/// Changes in one request, at most.
+/// Maximum number of changes in one request.
 const CHANGES_MAX: usize = 256;
-/// Changes that may wait for a server that does not take them; then the link begins anew.
+/// Changes that may be queued for a server that does not accept them; beyond that the link is
+/// restarted.
 const WAITING_MAX: usize = 200_000;
 
-/// The lock is short: no await under it.
+/// The lock is held briefly: no await under it.
 #[derive(Debug)]
 pub(super) struct Reports {
     state: Mutex<State>,
     changed: Notify,
-    /// The number of the last change that the server has applied, and of the last that survives a
-    /// crash.
+    /// The number of the last change that the server has applied, and of the last durable one.
     applied: watch::Sender<u64>,
     durable: watch::Sender<u64>,
 }
@@ -39,12 +40,12 @@ pub(super) struct Reports {
 #[derive(Debug, Default)]
 struct State {
     linked: bool,
-    /// Not sent yet; the last has the number `last`.
+    /// Changes that have not been sent; the last one has the number `last`.
     changes: VecDeque<SessionChange>,
     last: u64,
     /// Sessions that are about to be ready, by id.
     opening: HashMap<String, Opening>,
-    /// Their ids, by the number of the change that opened them.
+    /// Their ids, by the number of the change that reported them.
     opened: VecDeque<(u64, String)>,
 }
 
@@ -86,7 +87,8 @@ impl Reports {
         number
     }
 
-    /// A session is about to be ready; resolves with what greets it, or why it is refused.
+    /// A session is about to be ready; resolves with its greeting events, or the reason for its
+    /// refusal.
     pub(super) fn open(
         &self,
         session_id: &str,
@@ -97,7 +99,7 @@ impl Reports {
             let mut state = self.lock();
             let opened = change(session_id, Kind::Opened(opened));
             let number = state.push(opened.clone());
-            // Without a link, the next one is told of all that are opening.
+            // Without a link, the next one reports all sessions that are opening.
             if state.linked {
                 state.opened.push_back((number, session_id.to_owned()));
             }
@@ -122,18 +124,18 @@ impl Reports {
         ))
     }
 
-    /// A session is gone, or will not be ready.
+    /// A session has ended, or will not become ready.
     pub(super) fn closed(&self, session_id: &str, left: bool) {
         self.lock().opening.remove(session_id);
         self.push(change(session_id, Kind::Closed(SessionClosed { left })));
     }
 
-    /// Resolves when the server has applied the change of this number.
+    /// Resolves when the server has applied the change with this number.
     pub(super) fn reach_applied(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
         reach(&self.applied, number)
     }
 
-    /// Resolves when the change of this number survives a crash of the bridge or the server.
+    /// Resolves when the change with this number survives a crash of the bridge or the server.
     pub(super) fn reach_durable(&self, number: u64) -> impl Future<Output = ()> + Send + use<> {
         reach(&self.durable, number)
     }
@@ -143,29 +145,29 @@ impl Reports {
         self.changed.notified().await;
     }
 
-    /// What is to be sent; nothing while there is no link.
+    /// Requests to send; empty while there is no link.
     pub(super) fn take(&self) -> Vec<LinkRequest> {
         self.lock().take()
     }
 
-    /// Changes that wait for a server, and how many may.
+    /// Number of changes queued for a server, and the limit.
     pub(super) fn usage(&self) -> (usize, usize) {
         (self.lock().changes.len(), WAITING_MAX)
     }
 
-    /// Whether the server does not take what it is told.
+    /// Whether the server is too far behind in accepting changes.
     pub(super) fn are_too_many(&self) -> bool {
         self.lock().changes.len() > WAITING_MAX
     }
 
-    /// A link is there: it gets all sessions that are ready, as `sessions` returns them, and those
-    /// about to be.
+    /// A link is established: it gets all ready sessions, as returned by `sessions`, and all
+    /// sessions that are about to be ready.
     pub(super) fn link(&self, sessions: impl FnOnce() -> Vec<(String, SessionOpened)>) -> Vec<LinkRequest> {
         let mut state = self.lock();
         state.linked = true;
         state.changes.clear();
         state.opened.clear();
-        // Under the lock: what changes meanwhile is reported after it, and may be reported twice.
+        // Under the lock: a concurrent change is reported afterwards, and may be reported twice.
         for (session_id, opened) in sessions() {
             state.push(change(&session_id, Kind::Opened(opened)));
         }
@@ -176,7 +178,7 @@ impl Reports {
             state.opened.push_back((number, id));
         }
         if state.changes.is_empty() {
-            // A wait for an earlier change must end.
+            // Waits for earlier changes must end.
             let last = state.last;
             self.applied.send_replace(last);
             self.durable.send_replace(last);
@@ -184,12 +186,12 @@ impl Reports {
         state.take()
     }
 
-    /// The link is gone.
+    /// The link is lost.
     pub(super) fn unlink(&self) {
         let mut state = self.lock();
         state.linked = false;
         state.changes = VecDeque::new();
-        // What the server knew of this link's sessions it may have forgotten.
+        // The server may have discarded the sessions of this link, so no change counts as applied.
         self.applied.send_replace(0);
         self.durable.send_replace(0);
     }
@@ -205,7 +207,7 @@ impl Reports {
         while state.opened.front().is_some_and(|(number, _)| *number <= answer.r#ref) {
             let Some((_, id)) = state.opened.pop_front() else { break };
             if let Some(opening) = state.opening.remove(&id) {
-                // The receiver may be gone.
+                // The receiver may have been dropped.
                 let _gone = opening.answer.send(greetings.remove(&id).unwrap_or_else(|| Ok(Vec::new())));
             }
         }
@@ -213,7 +215,7 @@ impl Reports {
         self.applied.send_replace(answer.r#ref);
     }
 
-    /// Changes survive a crash.
+    /// The server confirms that changes are durable.
     pub(super) fn note_durable(&self, answer: &SessionsKept) {
         self.durable.send_replace(answer.r#ref);
     }

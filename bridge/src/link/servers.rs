@@ -1,7 +1,8 @@
-//! The servers that a link can go to, and the one that it goes to now.
+//! The servers that a link can use, and the current one.
 //!
 //! A URL stands for all addresses of its host's name, which is looked up before each attempt: each
-//! address is a server. The first is chosen at random, so that bridges spread. Knows no link.
+//! address is a server. The first server is chosen at random, which spreads bridges over the
+//! servers. Knows no link.
 
 use std::{
     net::SocketAddr,
@@ -16,12 +17,12 @@ use rand::seq::IndexedRandom as _;
 
 use crate::error::Error;
 
-/// How long looking up a name may take.
+/// How long a name lookup may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name that are used; further ones are left out.
+/// Maximum number of addresses of one name; further ones are ignored.
 const ADDRESSES_MAX: usize = 64;
 
-/// One server: a URL, as an index, and an address of its host. Without an address the name could
+/// One server: the index of a URL, and an address of its host. Without an address, the name could
 /// not be looked up.
 type Server = (usize, Option<SocketAddr>);
 
@@ -36,7 +37,7 @@ pub(super) struct Servers {
 struct State {
     client: EdgeClient,
     current: Option<Server>,
-    /// Those that were left since all were.
+    /// Servers that the link has left since the last time it had left all of them.
     left: Vec<Server>,
 }
 
@@ -54,10 +55,10 @@ impl Servers {
         self.lock().client.clone()
     }
 
-    /// Leaves the current server for another one, if there is one, over a connection of its own. A
-    /// server that was silent may be well and its connection dead without a sign, as when a
-    /// firewall forgets it; then all that went over it would have to time out. False when all
-    /// servers were left by now: then all may be tried again.
+    /// Moves from the current server to another one, if there is one, always over a new connection.
+    /// A silent server may be healthy while its connection is dead without a sign, for example
+    /// because a firewall dropped its state; then every request on that connection would have to
+    /// time out. Returns false if all servers have been left: then all of them may be tried again.
     pub(super) async fn advance(&self) -> bool {
         let urls = self.urls.iter().enumerate();
         let found = join_all(urls.map(|(index, url)| async move {
@@ -70,7 +71,7 @@ impl Servers {
         state.left.extend(current);
         let has_others = servers.iter().any(|server| !state.left.contains(server));
         if !has_others {
-            // The one that was just left is still the last choice.
+            // The server that was just left is still the last choice.
             state.left = if servers.len() > 1 { current.into_iter().collect() } else { Vec::new() };
         }
         let (index, address) = choose(&servers, &state.left);
@@ -89,7 +90,7 @@ impl Servers {
         current.map(|address| address.to_string()).unwrap_or_default()
     }
 
-    /// The current server is well: those that were left may be tried again.
+    /// The current server is healthy: servers that were left may be tried again.
     pub(super) fn settle(&self) {
         self.lock().left.clear();
     }
@@ -99,14 +100,14 @@ impl Servers {
     }
 }
 
-/// One of the servers at random, of those that were not left if there are any.
+/// A random server; one that was not left, if there is any.
 fn choose(servers: &[Server], left: &[Server]) -> Server {
     let fresh: Vec<_> = servers.iter().filter(|server| !left.contains(server)).copied().collect();
     let mut random = rand::rng();
     fresh.choose(&mut random).or_else(|| servers.choose(&mut random)).copied().unwrap_or_default()
 }
 
-/// The addresses of a URL's host now; none is known where the look-up fails.
+/// The current addresses of a URL's host; `None` if the lookup fails.
 async fn addresses(url: &EdgeClient) -> Vec<Option<SocketAddr>> {
     let found = match url.host_and_port() {
         Some(host) => tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(host)).await,

@@ -17,7 +17,7 @@ async fn pair() -> (Arc<Socket>, TcpStream) {
     (Arc::new(accepted.unwrap().0.into()), connected.unwrap())
 }
 
-/// Flushes until everything is written, and then ends the stream.
+/// Flushes until everything is written, then ends the stream.
 pub(crate) async fn drain(outbox: &Arc<Outbox>, socket: &Socket) {
     while !outbox.is_finished() {
         socket.writable().await.unwrap();
@@ -26,7 +26,7 @@ pub(crate) async fn drain(outbox: &Arc<Outbox>, socket: &Socket) {
     socket.shutdown_write().unwrap();
 }
 
-/// Sends frames of 64 KiB until the socket takes no more; returns their number.
+/// Sends frames of 64 KiB until the socket accepts no more; returns their number.
 fn fill(outbox: &Arc<Outbox>) -> usize {
     let frame = Bytes::from(vec![7; 64 << 10]);
     let mut sent = 0;

@@ -18,7 +18,7 @@ use crate::{
     session::{Namespace, SessionParts, Writer},
 };
 
-/// What became of a session.
+/// Observes a session.
 #[derive(Clone)]
 pub(crate) struct Witness {
     outbox: Arc<Outbox>,
@@ -26,7 +26,7 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// The names of events that it got since the last look.
+    /// The names of the events it received since the last call.
     pub(crate) fn names(&self) -> Vec<String> {
         let entries = self.outbox.pull().unwrap_or_default();
         let name = |entry: &Entry| match entry {
@@ -36,7 +36,7 @@ impl Witness {
         entries.iter().map(name).collect()
     }
 
-    /// Why it was ended, each time.
+    /// The reason of each time it was ended.
     pub(crate) fn endings(&self) -> Vec<Reason> {
         self.endings.lock().unwrap().clone()
     }
@@ -56,7 +56,7 @@ impl Writer for Recorder {
     }
 }
 
-/// A session of tenant "1" that pulls its events, of which so many bytes may wait.
+/// A session of tenant "1" that pulls its events and can queue `bytes_max` bytes.
 pub(crate) fn session(id: &str, bytes_max: usize, replays: bool) -> (Arc<Session>, Witness) {
     let config = Config::new(([127, 0, 0, 1], 0).into(), Vec::new(), String::new(), TokenConfig::default());
     let limits = OutboxLimits { bytes_max, write_timeout: config.write_timeout, clock: Clock::default() };
@@ -156,7 +156,7 @@ async fn a_large_fan_out_is_left_to_the_shard_and_keeps_the_order() {
     let late = session("late", 1000, false);
     registry.enter(&late.0, &rooms(&["org"]), || {});
     registry.deliver(&tenant("1"), vec![event("2", &["org"], &["3"])], &stats);
-    // What few get comes after it all the same.
+    // An event for few sessions still comes after it.
     let (few, few_witness) = &members[3];
     registry.enter(few, &rooms(&["chat:7"]), || {});
     registry.deliver(&tenant("1"), vec![event("3", &["chat:7"], &[])], &stats);
@@ -166,7 +166,7 @@ async fn a_large_fan_out_is_left_to_the_shard_and_keeps_the_order() {
     assert_eq!(late.1.names(), ["2"], "it came after the first");
 }
 
-/// What a step of the model does.
+/// One step of the model.
 #[derive(Debug, Clone)]
 enum Step {
     Enter(usize, usize),
@@ -197,7 +197,7 @@ proptest! {
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Enter(s, r) => {
-                    // Everybody is in `org`.
+                    // Every session is in `org`.
                     registry.enter(&sessions[s].0, &rooms(&["org", ROOMS[r]]), || {});
                     model[s].extend([0, r]);
                 }

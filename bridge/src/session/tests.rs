@@ -66,7 +66,7 @@ fn a_state_is_followed_by_what_is_later_and_other_rooms_lose_nothing() {
     assert_eq!(witness.names(), ["1"], "the gate is closed");
     session.open_gate_of_rooms(&cursor(6), live.clone()).unwrap();
     assert_eq!(witness.names(), ["2", "4"]);
-    // The link is behind the state. Meanwhile the session joins another room.
+    // The link lags behind the state. Meanwhile the session joins another room.
     session.send(&in_rooms(&[5], &["chat:7"])).unwrap();
     session.close_gate();
     session.send(&in_rooms(&[6], &["chat:7"])).unwrap();
@@ -76,7 +76,7 @@ fn a_state_is_followed_by_what_is_later_and_other_rooms_lose_nothing() {
     session.send(&in_rooms(&[9], &["chat:8"])).unwrap();
     session.send(&in_rooms(&[10], &["org"])).unwrap();
     assert_eq!(witness.names(), ["7", "9", "10"]);
-    // Nothing was read: what waited for rooms that it was in comes.
+    // Nothing was read: held events for rooms in which it already was are sent.
     session.close_gate();
     session.send(&in_rooms(&[11], &["chat:9"])).unwrap();
     session.send(&in_rooms(&[12], &["org"])).unwrap();

@@ -1,4 +1,4 @@
-//! What browsers emit: counted, run by the server one after the other, and acknowledged.
+//! Calls that browsers emit: counted, run by the server one after another, and acknowledged.
 
 use std::{
     sync::Arc,
@@ -18,11 +18,11 @@ use crate::{
     session::{Emission, EnqueueOutcome, Session},
 };
 
-/// How long a client is not read from, because it goes on although it is refused.
+/// How long reads from the client pause because it continues despite refusals.
 pub(crate) type Pause = Option<Duration>;
 
 impl Sessions {
-    /// A session emitted something.
+    /// A session emitted a call.
     pub(crate) fn emit(self: &Arc<Self>, session: &Arc<Session>, call: Emission) -> Pause {
         let ack = call.ack;
         if let Err(refusal) = self.count(session) {
@@ -43,13 +43,13 @@ impl Sessions {
         }
     }
 
-    /// A session sent something that is no call.
+    /// A session sent something that is not a call.
     pub(crate) fn misuse(&self, session: &Arc<Session>, ack: Option<i64>, refusal: &Refusal) -> Pause {
         let refusal = self.count(session).err().unwrap_or_else(|| refusal.clone());
         self.refuse(session, ack, &refusal)
     }
 
-    /// A session sent something that needs no answer; it counts all the same.
+    /// A session sent something that needs no answer; it counts towards the limits all the same.
     pub(crate) fn ignore(&self, session: &Arc<Session>) -> Pause {
         self.count(session).err().and_then(|refusal| self.refuse(session, None, &refusal))
     }
@@ -59,7 +59,7 @@ impl Sessions {
         self.user_limits.count_call(&session.tenant, &session.caller.user_id)
     }
 
-    /// Answers with the refusal; a session that stays over a limit is closed for good.
+    /// Answers with the refusal; a session that keeps exceeding a limit is closed for good.
     fn refuse(&self, session: &Arc<Session>, ack: Option<i64>, refusal: &Refusal) -> Pause {
         if session.is_closed() {
             return None;
@@ -83,7 +83,7 @@ impl Sessions {
         }
     }
 
-    /// Runs a session's calls until none waits.
+    /// Runs a session's calls until none is queued.
     pub(crate) async fn run_calls(&self, session: &Arc<Session>) {
         while let Some(call) = session.next_call() {
             if session.is_closed() {
@@ -113,7 +113,7 @@ impl Sessions {
         if !self.link.is_up() {
             return Err(Refusal::unavailable());
         }
-        // The server must know of the session what the session knows of itself.
+        // The server must know the session's current rooms.
         self.in_time(self.link.applied(session.last_report())).await?;
         let request =
             CallRequest { caller: Some(session.caller.clone()), name: call.name, json: call.json.into() };
@@ -145,9 +145,9 @@ impl Sessions {
         if !entered.is_empty() || !left.is_empty() {
             let number = self.link.moved(session.id(), &entered, &left, &ok.catalog);
             session.note_report(number);
-            // Whoever asks from now on, on whichever bridge, learns of it, also after a crash.
+            // From now on every query on every bridge sees the change, even after a crash.
             if let Err(refusal) = self.in_time(self.link.durable(number)).await {
-                // Nobody else may ever learn of it: it has not happened.
+                // The change may never become visible elsewhere, so it is undone.
                 let left = self.rooms.leave(session, &entered);
                 self.link.release(&session.tenant, &left);
                 session.note_report(self.link.moved(session.id(), &[], &left, &ok.catalog));
@@ -157,7 +157,8 @@ impl Sessions {
         Ok(ok)
     }
 
-    /// Puts the session into rooms whose events are certain to arrive; returns those it was not in.
+    /// Adds the session to rooms whose event delivery is guaranteed; returns the rooms that are new
+    /// to it.
     pub(super) async fn join(&self, session: &Arc<Session>, rooms: &[Room]) -> Result<Vec<Room>, Refusal> {
         if rooms.is_empty() {
             return Ok(Vec::new());

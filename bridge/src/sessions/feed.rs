@@ -21,9 +21,9 @@ use fanfare_proto::{
 use super::{MAIN_NAMESPACE, Sessions, opened};
 use crate::{downstream::Downstream, event::Event, refusal::Refusal, session::Namespace, stats::Census};
 
-/// How often the server is told what the bridge has done.
+/// How often the bridge reports its counters to the server.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// Sessions that are counted before other tasks may run.
+/// Number of sessions that are counted before other tasks may run.
 const SESSIONS_AT_ONCE: usize = 1024;
 
 impl Downstream for Sessions {
@@ -67,7 +67,7 @@ impl Downstream for Sessions {
         let rooms: Vec<Room> = leave.rooms.iter().filter_map(|room| Room::new(room).ok()).collect();
         let left = self.rooms.leave(&session, &rooms);
         self.link.release(&session.tenant, &left);
-        // Rooms that it was not in are reported too: the server waits for it.
+        // Rooms that the session was not in are reported too, because the server waits for them.
         session.note_report(self.link.moved(session.id(), &[], &rooms, ""));
     }
 

@@ -1,8 +1,8 @@
-//! Joining rooms with their current state: first each entry, then every later event, without a gap
-//! and without a repeat.
+//! Joining rooms with their current state: first each entry, then every later event, without gaps
+//! or duplicates.
 //!
-//! Live events wait at the session's gate while the state is read. Of the rooms that are new to the
-//! session, those up to the state's cursor are dropped then; the others are sent.
+//! Live events wait at the session's gate while the state is read. Afterwards, events of the rooms
+//! that are new to the session are dropped up to the state's cursor; the others are sent.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::Sessions;
 use crate::{event::Event, outbox::Overflow, refusal::Refusal, session::Session};
 
 impl Sessions {
-    /// Puts the session into rooms, and sends it the state of those it was not in. Returns these.
+    /// Adds the session to rooms and sends it the state of those that are new to it. Returns these.
     pub(super) async fn join_with_state(
         &self,
         session: &Arc<Session>,
@@ -47,7 +47,8 @@ impl Sessions {
         Ok(entered)
     }
 
-    /// Sends the state as fast as the peer reads; gives the cursor that it is consistent with.
+    /// Sends the state as fast as the peer reads; returns the cursor that the state is consistent
+    /// with.
     async fn send_state(&self, session: &Arc<Session>, rooms: &[Room]) -> Result<String, Refusal> {
         let mut page_token = String::new();
         loop {

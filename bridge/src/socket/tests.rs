@@ -21,7 +21,7 @@ use crate::{
     refusal::Refusal,
 };
 
-/// A secure connection: our end and the peer's.
+/// A TLS connection: our end and the peer's.
 async fn pair() -> (Socket, client::TlsStream<TcpStream>) {
     let certificate = CertificateDer::from_pem_slice(include_bytes!("tests/certificate.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("tests/key.pem")).unwrap();
@@ -37,7 +37,7 @@ async fn pair() -> (Socket, client::TlsStream<TcpStream>) {
     let address = listener.local_addr().unwrap();
     let accepting = async {
         let stream = listener.accept().await.unwrap().0;
-        // Small, so that much ciphertext waits.
+        // Small, so that much ciphertext is pending.
         rustix::net::sockopt::set_socket_send_buffer_size(&stream, 4096).unwrap();
         TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap()
     };
@@ -60,14 +60,14 @@ async fn an_outbox_writes_through_tls_and_what_waits_is_neither_lost_nor_repeate
     outbox.attach(socket.clone());
     let mut expected = Vec::new();
     let mut frames = 0_u8;
-    // Frames of all sizes until the socket is full, and some more that wait.
+    // Frames of all sizes until the socket is full, and some more that are queued.
     while !outbox.is_stalled() || frames.is_multiple_of(7) {
         frames = frames.wrapping_add(1);
         let frame = Bytes::from(vec![frames; usize::from(frames) * 700 + 1]);
         expected.extend_from_slice(&frame);
         outbox.send(&frame).unwrap();
     }
-    // Large, so that its ciphertext is not all taken at once.
+    // Large, so that its ciphertext is not accepted all at once.
     let farewell = Bytes::from(vec![9; 60_000]);
     expected.extend_from_slice(&farewell);
     outbox.end(Refusal::gone(), Some(farewell));

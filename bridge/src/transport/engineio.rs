@@ -35,16 +35,16 @@ use crate::{
     sessions::{Sessions, calls::Pause, random_id, shutdown},
 };
 
-/// The only version that is spoken.
+/// The only supported version.
 const VERSION: &str = "4";
 
-/// What speaks over Engine.IO connections.
+/// A protocol on top of Engine.IO connections.
 pub(crate) trait Application: Send + Sync + Sized + 'static {
-    /// What it knows of one connection.
+    /// The application's data for one connection.
     type Client: Default + Send + Sync;
-    /// A message came.
+    /// A message arrived.
     fn receive(&self, connection: &Arc<Connection<Self>>, incoming: Incoming) -> Pause;
-    /// The connection is gone.
+    /// The connection has ended.
     fn close(&self, connection: &Arc<Connection<Self>>);
 }
 
@@ -52,7 +52,7 @@ pub(crate) trait Application: Send + Sync + Sized + 'static {
 pub(crate) struct Engine<A: Application> {
     pub(crate) application: A,
     pub(crate) sessions: Arc<Sessions>,
-    /// Connections that requests can name, and those without a session.
+    /// Connections that requests can address, and those without a session.
     registry: Mutex<HashMap<String, Arc<Connection<A>>>>,
 }
 
@@ -62,7 +62,7 @@ impl<A: Application> std::fmt::Debug for Engine<A> {
     }
 }
 
-/// Refusals with the numbers of Engine.IO's reference server.
+/// Refusals with the error codes of Engine.IO's reference server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Transport = 0,
@@ -91,7 +91,7 @@ impl Fault {
     }
 }
 
-/// What a request's query says.
+/// The query of a request.
 #[derive(Debug, Default)]
 struct Query {
     version: Option<String>,
@@ -167,7 +167,7 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Ends connections without a session: the bridge shuts down.
+    /// Ends connections without a session because the bridge shuts down.
     pub(crate) fn cut_handshakes(&self) {
         let all: Vec<_> = self.registry().values().cloned().collect();
         for connection in all.iter().filter(|connection| !connection.is_connected()) {
@@ -175,7 +175,7 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Opens a connection, if there is a place for one.
+    /// Opens a connection if there is a place for it.
     fn open(self: &Arc<Self>, request: &Request) -> Result<Arc<Connection<A>>, Refusal> {
         let client = request.extensions().get::<ClientAddress>().copied();
         let address: Option<IpAddr> = client.map(|client| client.address);
@@ -203,7 +203,7 @@ impl<A: Application> Engine<A> {
         polling::text(format!("0{}", self.greeting(&connection, upgrades)))
     }
 
-    /// Begins a session over WebSocket, or goes on over one.
+    /// Begins a session over WebSocket, or upgrades an existing one.
     fn upgrade(self: &Arc<Self>, request: &Request, known: Option<Arc<Connection<A>>>) -> Response {
         let compression = self.sessions.config.compression;
         let handshake = match handshake::read(request.method(), request.headers(), compression) {

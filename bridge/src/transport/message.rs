@@ -1,4 +1,5 @@
-//! The JSON messages of the plain transports: an event's name as `type`, beside the payload's fields.
+//! The JSON messages of the plain transports: an event's name as `type`, next to the payload's
+//! fields.
 
 use std::collections::HashMap;
 
@@ -7,8 +8,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::refusal::Refusal;
 
-/// An event as one JSON object. A payload that has a field `type` of its own (or `cursor`, where one
-/// is given) stands apart, as `payload`.
+/// An event as one JSON object. A payload that has its own field `type` (or `cursor`, if a cursor
+/// is given) is nested in `payload` instead.
 pub(crate) fn message(event: &Delivery, cursor: Option<&str>) -> String {
     let payload = String::from_utf8_lossy(&event.json);
     let mut text = String::with_capacity(payload.len() + event.name.len() + 64);
@@ -48,7 +49,7 @@ pub(crate) fn acknowledgement(id: i64, json: &[u8]) -> String {
     format!("{{\"type\":\"ack\",\"ref\":{id},\"data\":{}}}", String::from_utf8_lossy(json))
 }
 
-/// A refusal, of a call where it has an id.
+/// A refusal; with the id of the call, if it has one.
 pub(crate) fn failure(id: Option<i64>, refusal: &Refusal) -> String {
     let mut message = refusal.json();
     message["type"] = "error".into();
@@ -58,7 +59,7 @@ pub(crate) fn failure(id: Option<i64>, refusal: &Refusal) -> String {
     message.to_string()
 }
 
-/// Tells of a gap: reading goes on from this cursor.
+/// Reports a gap: reading continues at this cursor.
 pub(crate) fn reset(cursor: &str) -> String {
     json!({ "type": "reset", "cursor": cursor }).to_string()
 }

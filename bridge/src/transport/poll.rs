@@ -23,8 +23,8 @@ use crate::{
     sessions::{Attendance, Sessions, Terminal},
 };
 
-/// Answers `{ cursor, events: [ { type, … } ] }` once there are events after the cursor, or when the
-/// wait is over; without a cursor at once, with the present one.
+/// Answers `{ cursor, events: [ { type, … } ] }` once there are events after the cursor, or when
+/// the wait is over. Without a cursor it answers immediately, with the current one.
 pub(crate) async fn poll(State(sessions): State<Arc<Sessions>>, request: Request) -> Response {
     let credentials = Credentials::read(request.uri(), request.headers());
     let client = request.extensions().get::<ClientAddress>().copied();
@@ -99,7 +99,7 @@ fn body(cursor: &str, events: impl Iterator<Item = String>) -> String {
     format!("{{\"cursor\":{},\"events\":[{}]}}", serde_json::Value::from(cursor), events.join(","))
 }
 
-/// Calls cannot be made here: there is nothing to answer.
+/// Polls cannot make calls: there is nothing to answer.
 struct PollWriter;
 
 impl Writer for PollWriter {

@@ -1,9 +1,9 @@
-//! The raw WebSocket at `/ws`: JSON text messages with a `type`, payload fields beside it.
+//! The raw WebSocket at `/ws`: JSON text messages with a `type` next to the payload's fields.
 //!
-//! A browser that gives `after` in the query (empty: from now on) resumes there, and finds a `cursor`
-//! in every stored event; without it messages are exactly the catalog's. A call with an integer `ref`
-//! is answered by `{ type: "ack", ref, data }`; a failed one by
-//! `{ type: "error", ref?, code, message, path? }`.
+//! A client that sends `after` in the query (empty: from now on) resumes there and gets a `cursor`
+//! in every stored event; without it, messages are exactly the catalog's. A call with an integer
+//! `ref` is answered by `{ type: "ack", ref, data }`; a failed one by `{ type: "error", ref?, code,
+//! message, path? }`.
 
 use std::{
     collections::HashMap,
@@ -45,10 +45,10 @@ use crate::{
     socket::Socket,
 };
 
-/// Close codes from 4000 are applications' own; from here on they are final.
+/// Close codes from 4000 belong to applications; those from `FINAL_CODES` on are final.
 const RETRY_CODES: u16 = 4000;
 const FINAL_CODES: u16 = 4500;
-/// The first message's types that only present a token.
+/// Types of a first message that only presents a token.
 const GREETING_TYPES: [&str; 3] = ["auth", "authenticate", "connect"];
 
 /// Answers a handshake.
@@ -79,7 +79,7 @@ pub(crate) async fn upgrade(State(sessions): State<Arc<Sessions>>, request: Requ
     handshake.response()
 }
 
-/// A connection that is no session yet.
+/// A connection without a session.
 struct Connection {
     sessions: Arc<Sessions>,
     credentials: Credentials,
@@ -100,10 +100,10 @@ impl Connection {
     async fn serve(mut self: Box<Self>, socket: Socket, first: Bytes, place: Place) {
         let socket = Arc::new(socket);
         self.outbox.attach(socket.clone());
-        // Somewhat more than is accepted, so that a client that sends too much is told so.
+        // Larger than the limit, so that a client that exceeds it can be notified.
         let bytes_max = self.sessions.config.payload_bytes_max.saturating_mul(2);
         let mut decoder = Decoder::new(bytes_max, self.compression);
-        // Boxed: what is needed until there is a session is released then.
+        // Boxed: memory that is only needed until there is a session is then released.
         let opened = Box::pin(self.open(&socket, first, &mut decoder)).await;
         let outbox = self.outbox.clone();
         drop(self);
@@ -123,8 +123,8 @@ impl Connection {
         socket::close(&socket, &outbox, &end).await;
     }
 
-    /// Waits for the token and makes a session; `None`: the peer has gone. Returns also a first message
-    /// that is a call, and bytes that were not read.
+    /// Waits for the token and opens a session; `None`: the peer has disconnected. Also returns the
+    /// first message if it is a call, and bytes that were not processed.
     async fn open(
         &mut self,
         socket: &Socket,
@@ -136,7 +136,7 @@ impl Connection {
             let incoming = self.first_message(socket, &first, decoder).await?;
             first = Bytes::new();
             self.credentials.token = incoming.token;
-            // A first message that is a call too is run.
+            // A first message that is also a call is run.
             call = Some(incoming.emission).filter(|_| !GREETING_TYPES.contains(&incoming.name.as_str()));
         }
         let opened = self.begin_session().await;
@@ -169,7 +169,7 @@ impl Connection {
         Ok(attendance)
     }
 
-    /// Greets with the cursor from which the session reads on, and replays what comes after it.
+    /// Greets with the cursor at which the session resumes, and replays the events after it.
     async fn begin_replay(
         &self,
         session: &Arc<Session>,
@@ -199,7 +199,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Runs what is emitted until either side ends the connection.
+    /// Runs emitted calls until either side ends the connection.
     async fn converse(
         attendance: &Attendance,
         socket: &Socket,
@@ -219,7 +219,7 @@ impl Connection {
         .await
     }
 
-    /// Waits for the message that brings the token.
+    /// Waits for the message with the token.
     async fn first_message(
         &self,
         socket: &Socket,
@@ -264,7 +264,7 @@ impl Connection {
 }
 
 fn take(sessions: &Arc<Sessions>, session: &Arc<Session>, message: Message) -> Pause {
-    // A session that was ended is not listened to.
+    // Messages of a session that was ended are ignored.
     if session.is_closed() {
         return None;
     }
@@ -294,7 +294,8 @@ fn send(outbox: &Arc<Outbox>, text: &str) {
     outbox.send_or_end(&frame::text(text.as_bytes()));
 }
 
-/// Ends a connection with a close frame that says why; a final reason also as a message.
+/// Ends a connection with a close frame that gives the reason; a final reason is also sent as a
+/// message.
 fn end(outbox: &Arc<Outbox>, why: &Refusal) {
     let is_retry = why.reason.is_retry();
     let mut farewell = BytesMut::new();
@@ -350,7 +351,7 @@ fn form(with_cursor: bool, is_compressed: bool) -> Form {
     Form { place, encode, namespace: "".into() }
 }
 
-/// Asks the client whether it lives, and gives up one that is silent.
+/// Pings the client, and ends the connection if the client does not answer.
 struct Heartbeat {
     outbox: Arc<Outbox>,
     heard: Mutex<Instant>,
@@ -379,7 +380,7 @@ impl Heartbeat {
 }
 
 impl Pulse {
-    /// The client lives.
+    /// The client answered.
     fn note(&self) {
         *self.heartbeat.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
@@ -397,8 +398,8 @@ impl Timed for Heartbeat {
     }
 }
 
-/// Takes a message apart: its type is the name, `ref` the number of the answer, `token` is for the
-/// first one, and all else is the payload.
+/// Splits a message: its type is the name, `ref` is the number of the answer, `token` applies to
+/// the first message only, and the rest is the payload.
 fn parse(text: &str, first: bool) -> Result<Incoming, Refusal> {
     let invalid = |message: String| Refusal::new(Reason::InvalidArgument, message);
     let mut fields: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|e| {

@@ -1,4 +1,4 @@
-//! What HTTP requests carry, and how they are refused.
+//! The contents of HTTP requests, and how they are refused.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 /// The query `token=…&after=…&room=…&room=…`, and the `authorization` header.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
-    /// Of the query or, when it has none, the header.
+    /// From the query or, if it has none, from the header.
     pub(crate) token: Option<String>,
     pub(crate) after: Option<String>,
     pub(crate) user_agent: String,
@@ -46,7 +46,7 @@ impl Credentials {
         read
     }
 
-    /// Who comes, and into which rooms.
+    /// Verifies the caller, and the rooms that it asks for.
     pub(crate) fn admission(
         &self,
         sessions: &Sessions,
@@ -67,7 +67,7 @@ impl Credentials {
         admission.add_rooms(rooms, sessions.config.rooms_per_session_max)
     }
 
-    /// Checks the cursor, where there is one.
+    /// Checks the cursor, if there is one.
     pub(crate) fn check_cursor(&self) -> Result<(), Refusal> {
         let cursor = Cursor::after(self.after.as_deref().unwrap_or_default());
         cursor.map(drop).map_err(|e| Refusal::new(Reason::InvalidArgument, e.to_string()).at("after"))
@@ -79,12 +79,12 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
     answer(status(refusal.reason), refusal)
 }
 
-/// A refusal because the bridge is full or ends: 503, and the connection closes.
+/// A refusal because the bridge is full or shutting down: 503, and the connection closes.
 pub(crate) fn unavailable(refusal: &Refusal) -> Response {
     closing(answer(StatusCode::SERVICE_UNAVAILABLE, refusal))
 }
 
-/// Tells the client to open another connection for its next request.
+/// Asks the client to open another connection for its next request.
 pub(crate) fn closing(mut response: Response) -> Response {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
@@ -104,7 +104,7 @@ fn answer(status: StatusCode, refusal: &Refusal) -> Response {
     response
 }
 
-/// Reads a body of at most so many bytes within a time.
+/// Reads a body of at most `bytes_max` bytes within a time.
 pub(crate) async fn read_body(body: Body, bytes_max: usize, within: Duration) -> Result<Bytes, StatusCode> {
     let read = tokio::time::timeout(within, Limited::new(body, bytes_max).collect()).await;
     match read.map_err(|_| StatusCode::REQUEST_TIMEOUT)? {

@@ -1,8 +1,8 @@
-//! Socket.IO protocol 5 (socket.io/docs/v4/socket-io-protocol), over Engine.IO: what socket.io-client
-//! 3.x and 4.x speak. Packet types and their codec are socketioxide's.
+//! Socket.IO protocol 5 (socket.io/docs/v4/socket-io-protocol) over Engine.IO, for socket.io-client
+//! 3.x and 4.x. Packet types and their codec are socketioxide's.
 //!
-//! A connection has one session per namespace that its client connects to; each sees the catalogs of
-//! its namespace.
+//! A connection has one session per namespace that its client connects to; each session sees the
+//! catalogs of its namespace.
 
 mod connect;
 mod packet;
@@ -26,13 +26,13 @@ const NAMESPACES_MAX: usize = 16;
 /// An Engine.IO connection that speaks Socket.IO.
 pub(crate) type Connection = engineio::Connection<SocketIo>;
 
-/// The application on all connections.
+/// The application for all connections.
 #[derive(Debug)]
 pub(crate) struct SocketIo {
     pub(crate) sessions: Arc<Sessions>,
 }
 
-/// What belongs to one connection.
+/// The data of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     state: Mutex<State>,
@@ -41,16 +41,16 @@ pub(crate) struct Client {
 #[derive(Debug, Default)]
 struct State {
     members: Vec<Member>,
-    /// A packet whose attachments have not all come.
+    /// A packet that still lacks attachments.
     attachments: Option<Box<Attachments>>,
     is_closed: bool,
 }
 
-/// The connection's part in a namespace.
+/// The connection's membership of a namespace.
 #[derive(Debug)]
 struct Member {
     namespace: Arc<str>,
-    /// `None`: the token is being verified and the rooms become certain.
+    /// `None`: the token is being verified and the rooms are being confirmed.
     session: Option<Arc<Session>>,
 }
 
@@ -65,12 +65,12 @@ impl Client {
         member.and_then(|member| member.session.clone())
     }
 
-    /// Some session of the connection: what cannot be told which one it is for is told to it.
+    /// Any session of the connection: gets errors that cannot be assigned to a session.
     fn any_session(&self) -> Option<Arc<Session>> {
         self.lock().members.iter().find_map(|member| member.session.clone())
     }
 
-    /// The connection leaves a namespace; returns its session, and whether there is another. `None`:
+    /// The connection leaves a namespace; returns its session, and whether others remain. `None`:
     /// it was not in the namespace.
     fn leave(&self, namespace: &str) -> Option<(Option<Arc<Session>>, bool)> {
         let mut state = self.lock();
@@ -109,10 +109,10 @@ impl Application for SocketIo {
     }
 }
 
-/// Takes the next attachment of a packet.
+/// Adds the next attachment to a packet.
 fn continue_packet(connection: &Connection, bytes: Vec<u8>) -> Result<Option<Packet>, PacketFault> {
     let mut state = connection.client.lock();
-    // Binary that no packet announced.
+    // Binary data that no packet announced.
     let mut attachments = state.attachments.take().ok_or(PacketFault::Malformed)?;
     attachments.push(bytes)?;
     if attachments.are_complete() {
@@ -146,7 +146,7 @@ impl SocketIo {
                 None
             }
             Packet::Event { namespace, emission } => match connection.client.session(&namespace) {
-                // A session that was ended is not listened to.
+                // Messages of a session that was ended are ignored.
                 Some(session) if session.is_closed() => None,
                 Some(session) => self.sessions.emit(&session, emission),
                 None => cut(connection, "an event for a namespace that is not connected"),
@@ -164,7 +164,7 @@ impl SocketIo {
                 }
                 None
             }
-            // We never ask for one.
+            // The bridge never asks for one.
             Packet::Ack { namespace } => match connection.client.session(&namespace) {
                 Some(session) => self.sessions.ignore(&session),
                 None => cut(connection, "an acknowledgement of nothing"),
@@ -192,7 +192,7 @@ impl SocketIo {
     }
 }
 
-/// Ends a connection that breaks the protocol.
+/// Ends a connection that violates the protocol.
 fn cut(connection: &Arc<Connection>, why: &str) -> Pause {
     tracing::debug!(why, "a connection breaks the protocol and is closed");
     connection.cut(Refusal::new(Reason::Protocol, why));

@@ -1,4 +1,4 @@
-//! Server-sent events at `/events` (WHATWG HTML, section 9.2): the SSE id is the cursor, so that a
+//! Server-sent events at `/events` (WHATWG HTML, section 9.2). The SSE id is the cursor, so that a
 //! browser's own `EventSource` resumes by itself with `Last-Event-ID`.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -27,9 +27,9 @@ use crate::{
     sessions::{Attendance, Sessions, Terminal},
 };
 
-/// How often a silent stream sends a comment, so that nothing between cuts it.
+/// How often an idle stream sends a comment, so that no intermediary closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// After how long a browser comes back that was refused for a while.
+/// How long a browser waits to reconnect after a temporary refusal.
 const RETRY_PAUSE: Duration = Duration::from_secs(3);
 const HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream"),
@@ -37,7 +37,7 @@ const HEADERS: [(&str, &str); 3] = [
     ("x-accel-buffering", "no"),
 ];
 
-/// A stream that began.
+/// A stream that has begun.
 struct Stream {
     attendance: Option<Attendance>,
     outbox: Arc<Outbox>,
@@ -53,8 +53,8 @@ pub(crate) async fn events(State(sessions): State<Arc<Sessions>>, request: Reque
     let client = request.extensions().get::<ClientAddress>().copied();
     match open(&sessions, &credentials, client).await {
         Ok(stream) => (HEADERS, Body::from_stream(stream.into_frames())).into_response(),
-        // `EventSource` stays away for good after any status but 200: a client that may come back is
-        // told so on a stream that ends.
+        // `EventSource` does not reconnect after any status except 200: a client that may reconnect
+        // is notified on a stream that ends.
         Err(refusal) if refusal.reason.is_retry() => again(&refusal),
         Err(refusal) => refuse(&refusal),
     }
@@ -86,8 +86,8 @@ async fn open(
     if after.is_empty() {
         replay.next().await?;
     }
-    // An id without data tells nobody anything, and is where a browser resumes that has had no event
-    // yet.
+    // An id without data dispatches no event, but sets the position at which a browser resumes if
+    // it has received none yet.
     outbox.send_or_end(&format!("id: {}\n\n", replay.cursor()).into());
     greetings.iter().for_each(|greeting| outbox.send_or_end(&frame(greeting)));
     if after.is_empty() {
@@ -133,7 +133,7 @@ fn join(entries: std::collections::VecDeque<Entry>) -> Bytes {
     joined.freeze()
 }
 
-/// A refusal that is over soon: when to come back, and why.
+/// A temporary refusal: when to reconnect, and why.
 fn again(refusal: &Refusal) -> Response {
     let wait = refusal.retry_after.unwrap_or(RETRY_PAUSE).as_millis();
     (HEADERS, format!("retry: {wait}\n\n{}", farewell(refusal))).into_response()
@@ -156,14 +156,14 @@ fn reset(cursor: &str) -> Bytes {
     format!("event: reset\nid: {cursor}\ndata: {}\n\n", message::reset(cursor)).into()
 }
 
-/// `EventSource` comes back by itself, whatever the reason: a page that is told a final one closes
-/// it. A token that is not accepted any more meets it again as a status that keeps it away.
+/// `EventSource` always reconnects by itself, so a page closes it when it gets a final reason. If
+/// it reconnects with a token that is no longer accepted, the status stops it.
 fn farewell(why: &Refusal) -> String {
     let data = json!({ "type": "end", "code": why.reason.code(), "message": why.message });
     format!("event: end\ndata: {data}\n\n")
 }
 
-/// Calls cannot be made here: there is nothing to answer.
+/// Event streams cannot make calls: there is nothing to answer.
 struct StreamWriter;
 
 impl Writer for StreamWriter {

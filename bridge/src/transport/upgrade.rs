@@ -1,5 +1,5 @@
-//! How a connection leaves HTTP: its handler answers 101 and leaves behind what goes on with the
-//! socket, in the same task, once HTTP has let go of it.
+//! How a connection leaves HTTP: its handler answers 101 and stores a continuation for the socket,
+//! which runs in the same task once HTTP has released the socket.
 
 use std::{
     fmt,
@@ -12,12 +12,12 @@ use bytes::Bytes;
 
 use crate::socket::Socket;
 
-/// What goes on with a socket.
+/// Continues with a socket.
 pub(crate) type Continuation = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Start = Box<dyn FnOnce(Socket, Bytes) -> Continuation + Send>;
 
-/// Where a handler leaves what goes on with the socket. Each connection has one, in the extensions
-/// of its requests.
+/// Where a handler stores the continuation for the socket. Each connection has one slot, in the
+/// extensions of its requests.
 #[derive(Clone, Default)]
 pub(crate) struct UpgradeSlot(Arc<Mutex<Option<Start>>>);
 
@@ -28,7 +28,7 @@ impl fmt::Debug for UpgradeSlot {
 }
 
 impl UpgradeSlot {
-    /// Leaves what goes on with the socket, and with bytes that the peer has sent already.
+    /// Stores the continuation; it gets the socket and the bytes that the peer has already sent.
     pub(crate) fn put<F>(&self, start: impl FnOnce(Socket, Bytes) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -37,10 +37,10 @@ impl UpgradeSlot {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
     }
 
-    /// Goes on with the socket, if a handler wanted to.
+    /// Starts the continuation, if a handler stored one.
     pub(crate) fn start(&self, socket: Socket, first: &[u8]) -> Option<Continuation> {
         let start = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A copy: what HTTP has read is a slice that would keep its whole buffer.
+        // Copied, because what HTTP has read is a slice that would hold its whole buffer.
         start.map(|start| start(socket, Bytes::copy_from_slice(first)))
     }
 }

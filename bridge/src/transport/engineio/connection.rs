@@ -27,7 +27,7 @@ pub(crate) enum Incoming {
     Binary(Vec<u8>),
 }
 
-/// The packet is not one.
+/// The packet is malformed.
 #[derive(Debug)]
 pub(super) struct Malformed;
 
@@ -38,18 +38,18 @@ pub(super) struct Origin {
     pub(super) address: Option<IpAddr>,
     pub(super) user_agent: Arc<str>,
     pub(super) place: Place,
-    /// When the client came: what its time to connect counts from.
+    /// When the client arrived; its time to connect starts here.
     pub(super) begin: Instant,
 }
 
 /// One client's connection.
 pub(crate) struct Connection<A: Application> {
     pub(crate) engine: Arc<Engine<A>>,
-    /// Authorises polling: never shown to others.
+    /// Authorises polling; never shown to other clients.
     pub(super) sid: String,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) client: A::Client,
-    /// Of the handshake's query or header.
+    /// From the handshake's query or header.
     pub(crate) token: Option<String>,
     pub(crate) address: Option<IpAddr>,
     pub(crate) user_agent: Arc<str>,
@@ -60,7 +60,7 @@ pub(crate) struct Connection<A: Application> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carrier {
     Polling,
-    /// Polling still, while a WebSocket is tried.
+    /// Still polling, while a WebSocket is probed.
     Probing,
     WebSocket,
     Closed,
@@ -69,20 +69,20 @@ pub(super) enum Carrier {
 #[derive(Debug)]
 struct State {
     carrier: Carrier,
-    /// A GET waits for packets; a POST brings some.
+    /// Whether a GET is waiting for packets, and whether a POST is in progress.
     is_polled: bool,
     is_posted: bool,
     must_release: bool,
-    /// What the waiting GET is answered with at the end, instead of an error.
+    /// The final packet for a waiting GET, instead of an error.
     last_packet: Option<&'static str>,
     next_ping: Instant,
     pong_due: Option<Instant>,
-    /// By when there must be a session; `None`: there is one.
+    /// The deadline for a session; `None`: there is one.
     connect_due: Option<Instant>,
-    /// The place among handshakes, until there is a session.
+    /// The place among handshakes, held until there is a session.
     place: Option<Place>,
     alarm: Option<Alarm>,
-    /// Events go out compressed.
+    /// Whether events are sent compressed.
     compression: bool,
 }
 
@@ -128,7 +128,7 @@ impl<A: Application> Connection<A> {
         connection
     }
 
-    /// What carries the connection now; empty when nothing does.
+    /// What currently carries the connection; empty if nothing does.
     pub(crate) fn carrier_name(&self) -> &'static str {
         match self.state().carrier {
             Carrier::Polling | Carrier::Probing => "polling",
@@ -141,7 +141,7 @@ impl<A: Application> Connection<A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is a session: the time to connect is over.
+    /// There is a session: the connect timeout no longer applies.
     pub(crate) fn note_connected(&self) {
         let mut state = self.state();
         state.connect_due = None;
@@ -157,7 +157,7 @@ impl<A: Application> Connection<A> {
         self.state().connect_due.is_none()
     }
 
-    /// There is no session any more: another one must come in time.
+    /// There is no session any more: another one must open in time.
     pub(crate) fn note_disconnected(self: &Arc<Self>) {
         let timeout = self.engine.sessions.config.connect_timeout;
         let mut state = self.state();
@@ -168,13 +168,13 @@ impl<A: Application> Connection<A> {
         self.set_alarm(&mut state);
     }
 
-    /// Sets the alarm to what is due next.
+    /// Sets the alarm to the next deadline.
     fn set_alarm(self: &Arc<Self>, state: &mut State) {
         let weak: Weak<Self> = Arc::downgrade(self);
         state.alarm = Some(self.engine.sessions.clock.set(state.until_due(), weak));
     }
 
-    /// Whether events go out compressed.
+    /// Whether events are sent compressed.
     pub(crate) fn is_compressed(&self) -> bool {
         self.state().compression
     }
@@ -183,7 +183,7 @@ impl<A: Application> Connection<A> {
         self.state().compression = compression;
     }
 
-    /// Takes a packet.
+    /// Handles a packet.
     pub(super) fn receive(self: &Arc<Self>, packet: &str) -> Result<Pause, Malformed> {
         match packet.as_bytes().first() {
             Some(b'4') => Ok(self.engine.application.receive(self, Incoming::Text(packet[1..].to_owned()))),
@@ -203,21 +203,21 @@ impl<A: Application> Connection<A> {
         }
     }
 
-    /// Takes a binary message.
+    /// Handles a binary message.
     pub(super) fn receive_binary(self: &Arc<Self>, bytes: Vec<u8>) -> Pause {
         self.engine.application.receive(self, Incoming::Binary(bytes))
     }
 
-    /// Ends the connection like a cut: clients come back.
+    /// Ends the connection without a farewell: clients reconnect.
     pub(crate) fn cut(self: &Arc<Self>, why: Refusal) {
         self.outbox.end(why, None);
         self.close();
     }
 
-    /// Ends the connection after a farewell: clients stay away.
+    /// Ends the connection after a farewell: clients do not reconnect.
     pub(crate) fn dismiss(self: &Arc<Self>, why: Refusal, farewell: bytes::Bytes) {
         self.outbox.end(why, Some(farewell));
-        // Polling fetches the farewell with its next request, for a while.
+        // A polling client fetches the farewell with its next request, within a time limit.
         let mut state = self.state();
         if matches!(state.carrier, Carrier::Polling | Carrier::Probing) {
             state.connect_due = Some(Instant::now() + FAREWELL);
@@ -231,7 +231,7 @@ impl<A: Application> Connection<A> {
         self.cut(Refusal::gone());
     }
 
-    /// Forgets the connection, once.
+    /// Removes the connection, once.
     pub(super) fn close(self: &Arc<Self>) {
         let alarm = {
             let mut state = self.state();
@@ -255,7 +255,7 @@ impl<A: Application> Connection<A> {
         self.state().carrier
     }
 
-    /// A GET begins to wait; false when another does.
+    /// A GET begins to wait; false if another is waiting.
     pub(super) fn begin_get(&self) -> bool {
         !std::mem::replace(&mut self.state().is_polled, true)
     }
@@ -264,7 +264,7 @@ impl<A: Application> Connection<A> {
         self.state().is_polled = false;
     }
 
-    /// A POST begins; false when another is under way.
+    /// A POST begins; false if another is in progress.
     pub(super) fn begin_post(&self) -> bool {
         !std::mem::replace(&mut self.state().is_posted, true)
     }
@@ -273,18 +273,18 @@ impl<A: Application> Connection<A> {
         self.state().is_posted = false;
     }
 
-    /// The GET that waits, or the next one, is answered with a noop.
+    /// The waiting GET, or the next one, is answered with a noop.
     pub(super) fn release_get(&self) {
         self.state().must_release = true;
         self.outbox.wake();
     }
 
-    /// Whether this GET is to be answered with a noop.
+    /// Whether this GET must be answered with a noop.
     pub(super) fn take_release(&self) -> bool {
         std::mem::take(&mut self.state().must_release)
     }
 
-    /// A WebSocket is tried; false when that is not possible.
+    /// Begins to probe a WebSocket; false if that is not possible.
     pub(super) fn begin_probe(&self) -> bool {
         let mut state = self.state();
         let can = state.carrier == Carrier::Polling;
@@ -294,7 +294,7 @@ impl<A: Application> Connection<A> {
         can
     }
 
-    /// The WebSocket that was tried is not to be used.
+    /// The probed WebSocket is not used.
     pub(super) fn abandon_probe(&self) {
         let mut state = self.state();
         if state.carrier == Carrier::Probing {
@@ -302,7 +302,7 @@ impl<A: Application> Connection<A> {
         }
     }
 
-    /// From now on the WebSocket carries the connection; false when it has ended meanwhile.
+    /// From now on the WebSocket carries the connection; false if it has ended in the meantime.
     pub(super) fn carry_by(self: &Arc<Self>, socket: Arc<Socket>) -> bool {
         {
             let mut state = self.state();
@@ -314,18 +314,18 @@ impl<A: Application> Connection<A> {
         if self.is_connected() {
             self.engine.forget(&self.sid);
         }
-        // A GET that waits is answered with a noop.
+        // A waiting GET is answered with a noop.
         self.outbox.wake();
         self.outbox.attach(socket);
         true
     }
 }
 
-/// How long a polling client that was told why may take to fetch it.
+/// How long a polling client may take to fetch the farewell.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 impl State {
-    /// When the next thing is to be done.
+    /// When the next action is due.
     fn due(&self) -> Instant {
         let times = [Some(self.next_ping), self.pong_due, self.connect_due];
         times.into_iter().flatten().min().unwrap_or(self.next_ping)
@@ -337,13 +337,12 @@ impl State {
 }
 
 impl<A: Application> Timed for Connection<A> {
-    /// Asks the client whether it lives, and ends the connection of one that does not answer or does
-    /// not connect.
+    /// Pings the client, and ends the connection if the client does not answer or does not connect.
     fn fire(self: Arc<Self>) -> Option<Duration> {
         let config = &self.engine.sessions.config;
         let mut state = self.state();
         let now = Instant::now();
-        // The clock fires a little early.
+        // The clock fires slightly early.
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now + Duration::from_millis(15));
         if is_due(state.pong_due) || is_due(state.connect_due) {
             drop(state);

@@ -1,5 +1,5 @@
-//! Long polling: a GET waits for packets, a POST brings some. Packets of one body are separated by
-//! 0x1e; binary ones are base64 after a `b`.
+//! Long polling: a GET waits for packets, a POST delivers packets. Packets in one body are
+//! separated by 0x1e; binary ones are base64 after a `b`.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
@@ -20,13 +20,13 @@ use crate::{
     },
 };
 
-/// Between two packets (Engine.IO protocol, "HTTP long-polling").
+/// Separates two packets (Engine.IO protocol, "HTTP long-polling").
 const SEPARATOR: char = '\u{1e}';
 const NOOP: &str = "6";
 const CLOSE: &str = "1";
 
-/// A waiting GET. When its client goes away, so does the session: packets may have been lost with
-/// the response.
+/// A waiting GET. If its client disconnects, the session ends too, because packets may have been
+/// lost with the response.
 struct WaitingGet<A: Application> {
     connection: Arc<Connection<A>>,
     is_answered: bool,
@@ -41,7 +41,7 @@ impl<A: Application> Drop for WaitingGet<A> {
     }
 }
 
-/// A POST under way.
+/// A POST in progress.
 struct ActivePost<A: Application>(Arc<Connection<A>>);
 
 impl<A: Application> Drop for ActivePost<A> {
@@ -55,14 +55,14 @@ pub(super) fn text(body: String) -> Response {
     plain(StatusCode::OK, body)
 }
 
-/// Answers with the packets that wait, or waits for some.
+/// Answers with the queued packets, or waits for some.
 pub(super) async fn get<A: Application>(connection: Arc<Connection<A>>) -> Response {
     match connection.carrier() {
         Carrier::Polling | Carrier::Probing => {}
         Carrier::WebSocket | Carrier::Closed => return Fault::Request.response(),
     }
     if !connection.begin_get() {
-        // Two at once: which of them gets a packet would be chance.
+        // With two GETs at once, it would be random which of them gets a packet.
         connection.end(Some(CLOSE));
         return Fault::Request.response();
     }
@@ -95,8 +95,8 @@ pub(super) async fn get<A: Application>(connection: Arc<Connection<A>>) -> Respo
     }
 }
 
-/// Packets out of the frames that a WebSocket would have carried, at least one and no more than so
-/// many bytes; what is left stays in `entries`.
+/// Converts the frames that a WebSocket would have carried to packets: at least one, and at most
+/// `bytes_max` bytes. The rest stays in `entries`.
 fn payload(entries: &mut VecDeque<Entry>, bytes_max: usize) -> String {
     let mut body = String::new();
     while let Some(Entry::Bytes(bytes)) = entries.front().cloned() {
@@ -127,7 +127,7 @@ fn packet<'f>(frame: &Frame<'f>) -> Cow<'f, str> {
     String::from_utf8_lossy(frame.payload)
 }
 
-/// Takes the packets of a body.
+/// Handles the packets of a body.
 pub(super) async fn post<A: Application>(connection: Arc<Connection<A>>, request: Request) -> Response {
     match connection.carrier() {
         Carrier::Polling | Carrier::Probing => {}
@@ -167,7 +167,7 @@ pub(super) async fn post<A: Application>(connection: Arc<Connection<A>>, request
                 }
             },
         };
-        // The client sends no other POST before this one is answered.
+        // The client sends no other POST until this one is answered.
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }

@@ -40,7 +40,7 @@ pub(super) fn serve<A: Application>(
     }
 }
 
-/// Serves a connection that is carried by this socket.
+/// Serves a connection that this socket carries.
 async fn carry<A: Application>(
     connection: Arc<Connection<A>>,
     socket: Arc<Socket>,
@@ -66,7 +66,7 @@ async fn carry<A: Application>(
     socket::close(&socket, &connection.outbox, &end).await;
 }
 
-/// Tries a WebSocket for a connection that is polled.
+/// Probes a WebSocket for a polled connection.
 pub(super) async fn probe<A: Application>(
     connection: Arc<Connection<A>>,
     socket: Socket,
@@ -76,7 +76,7 @@ pub(super) async fn probe<A: Application>(
     let socket = Arc::new(socket);
     let config = &connection.engine.sessions.config;
     let mut decoder = Decoder::new(config.payload_bytes_max, compression);
-    // Of the probe alone: the connection's packets go to the polls until it has succeeded.
+    // Only for the probe: the connection's packets go to the polls until the probe has succeeded.
     let outbox = Outbox::new(&connection.engine.sessions.outbox_limits);
     outbox.attach(socket.clone());
     let (mut is_probed, mut is_upgraded) = (false, false);
@@ -84,7 +84,7 @@ pub(super) async fn probe<A: Application>(
         Message::Text(packet) if packet == PROBE && !is_probed => {
             is_probed = true;
             outbox.send_beyond_limit(frame::text(PROBE_ANSWER));
-            // The poll that waits is answered, so that the client can stop polling.
+            // The waiting poll is answered, so that the client can stop polling.
             connection.release_get();
             Flow::Continue
         }
@@ -94,10 +94,10 @@ pub(super) async fn probe<A: Application>(
         }
         _ => Flow::End,
     });
-    // In half the time, so that the client can still connect over polling.
+    // Half of the timeout, so that the client can still connect over polling.
     let probed = tokio::time::timeout(config.connect_timeout / 2, probing).await;
     if probed.is_ok() && is_upgraded && connection.carry_by(socket.clone()) {
-        // What came in the same read is in the decoder.
+        // The decoder holds whatever arrived in the same read.
         carry(connection, socket, Bytes::new(), decoder).await;
     } else {
         connection.abandon_probe();

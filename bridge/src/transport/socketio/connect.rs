@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl SocketIo {
-    /// Takes a CONNECT: the answer comes once the session is ready.
+    /// Handles a CONNECT; the answer is sent once the session is ready.
     pub(super) fn begin_connect(&self, connection: &Arc<Connection>, name: &str, auth: Option<String>) {
         let Some(namespace) = self.sessions.namespace(name) else {
             return connection.outbox.send_or_end(&packet::invalid_namespace(name));
@@ -41,8 +41,8 @@ impl SocketIo {
         });
     }
 
-    /// Answers CONNECT. The answer is sent before any event, and every event of the session's rooms
-    /// after it.
+    /// Answers CONNECT. The answer precedes all events, and every later event of the session's
+    /// rooms follows it.
     async fn connect(
         &self,
         connection: &Arc<Connection>,
@@ -72,14 +72,15 @@ impl SocketIo {
         let start = |session: &Session, greetings: Vec<Delivery>| {
             let answer = packet::connected(name, session.id(), &session.pid);
             connection.outbox.send_or_end(&answer);
-            // A session that is recovered has been greeted.
+            // A recovered session has already been greeted.
             for greeting in greetings.iter().filter(|_| after.is_none()) {
                 connection.outbox.send_or_end(&packet::event(greeting, name, true, false));
             }
         };
         let session = self.sessions.open(admission, terminal, accept, start).await?;
         if let Some(after) = after {
-            // It comes back with what it has, or begins anew when that is too little.
+            // The session catches up from its cursor; if the log no longer reaches back that far,
+            // it is closed.
             let replay = Replay::new(&self.sessions, &session, &after);
             let reset = |_: &str| {
                 let message = "the log does not reach back to where the session was";
@@ -94,7 +95,8 @@ impl SocketIo {
 }
 
 impl Connection {
-    /// Gives a namespace its session; false when the connection has gone or left meanwhile.
+    /// Assigns the session to its namespace; false if the connection has ended or has left the
+    /// namespace in the meantime.
     fn accept(&self, namespace: &str, session: &Arc<Session>) -> bool {
         let mut state = self.client.lock();
         if state.is_closed {
@@ -123,8 +125,7 @@ impl Connection {
 }
 
 fn refuse(connection: &Arc<Connection>, namespace: &str, refusal: &Refusal) {
-    // After a CONNECT_ERROR stock clients stay away; when the connection closes they come back by
-    // themselves.
+    // Stock clients do not reconnect after a CONNECT_ERROR; they do when the connection closes.
     let is_passing = matches!(
         refusal.reason,
         Reason::Unavailable | Reason::Shutdown | Reason::Timeout | Reason::Unspecified
@@ -134,13 +135,13 @@ fn refuse(connection: &Arc<Connection>, namespace: &str, refusal: &Refusal) {
         tracing::debug!(reason, "a session could not be opened; its client comes back");
         return connection.cut(refusal.clone());
     }
-    // The client may try again on the same connection, in time.
+    // The client may retry on the same connection within the connect timeout.
     connection.client.leave(namespace);
     connection.outbox.send_or_end(&packet::connect_error(namespace, refusal));
 }
 
-/// What a CONNECT packet carries: the user's `token`, and what a stock client adds when it comes
-/// back.
+/// The contents of a CONNECT packet: the user's `token`, and what a stock client adds when it
+/// reconnects.
 #[derive(Debug, Default)]
 struct Auth {
     token: Option<String>,

@@ -1,4 +1,4 @@
-//! Packets in and out.
+//! Decodes and encodes packets.
 
 use std::{collections::HashSet, sync::PoisonError};
 
@@ -19,11 +19,11 @@ use socketioxide_parser_common::CommonParser;
 
 use crate::{refusal::Refusal, session::Emission, transport::websocket::frame};
 
-/// Attachments that a packet may have.
+/// Maximum number of attachments of a packet.
 const ATTACHMENTS_MAX: usize = 64;
 /// Engine.IO's packet type of a message.
 const MESSAGE: char = '4';
-/// The namespace that packets do not name.
+/// The namespace of packets that name none.
 const MAIN: &str = "/";
 
 /// What a client sent.
@@ -40,11 +40,11 @@ pub(super) enum Packet {
 pub(super) enum PacketFault {
     /// Not a Socket.IO packet.
     Malformed,
-    /// A packet whose event is none.
+    /// A packet with an invalid event.
     Event { namespace: String, ack: Option<i64>, message: String },
 }
 
-/// What a text packet is.
+/// The result of decoding a text packet.
 #[derive(Debug)]
 pub(super) enum Decoded {
     Whole(Packet),
@@ -52,7 +52,7 @@ pub(super) enum Decoded {
     Partial(Attachments),
 }
 
-/// A packet whose attachments are still to come.
+/// A packet that still lacks attachments.
 #[derive(Debug)]
 pub(super) struct Attachments {
     namespace: String,
@@ -64,9 +64,9 @@ pub(super) struct Attachments {
     bytes_max: usize,
 }
 
-/// Reads a packet, of which all attachments together have at most so many bytes.
+/// Decodes a packet whose attachments have at most `bytes_max` bytes together.
 pub(super) fn decode(text: String, bytes_max: usize) -> Result<Decoded, PacketFault> {
-    // Each packet for itself: attachments are collected here, where they are bounded.
+    // One packet at a time: attachments are collected here, where they are bounded.
     let config = ParseConfig { max_incoming_binary_buf_size: bytes_max, ..ParseConfig::default() };
     let state = ParserState::default();
     let packet = match CommonParser.decode_str(&config, &state, Str::from(text)) {
@@ -107,13 +107,13 @@ pub(super) fn decode(text: String, bytes_max: usize) -> Result<Decoded, PacketFa
             serde_json::from_str::<Vec<&RawValue>>(&text).map_err(|_| PacketFault::Malformed)?;
             Packet::Ack { namespace }
         }
-        // Only servers send it.
+        // Only servers send this packet.
         PacketData::ConnectError(_) => return Err(PacketFault::Malformed),
     }))
 }
 
 impl Attachments {
-    /// Adds the next one.
+    /// Adds the next attachment.
     pub(super) fn push(&mut self, bytes: Vec<u8>) -> Result<(), PacketFault> {
         self.bytes += bytes.len();
         self.parts.push(bytes);
@@ -129,7 +129,7 @@ impl Attachments {
         self.parts.len() >= self.wanted
     }
 
-    /// The packet, with attachments as base64 in its JSON, see [`ATTACHMENT_KEY`].
+    /// Returns the packet, with attachments as base64 in its JSON, see [`ATTACHMENT_KEY`].
     pub(super) fn finish(self) -> Result<Packet, PacketFault> {
         match self.event {
             Some((text, ack)) => event_packet(self.namespace, &text, ack, &self.parts),
@@ -153,7 +153,7 @@ fn event_packet(
 ) -> Result<Packet, PacketFault> {
     // An event is an array of its name and arguments (Socket.IO protocol, "Packet encoding").
     let arguments: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| PacketFault::Malformed)?;
-    // The name is a string; a number is refused as a name, all else is no event at all.
+    // The name is a string. A number is refused as a name; anything else is not an event at all.
     let is_event =
         |first: &&RawValue| first.get().starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
     if !arguments.first().is_some_and(is_event) {
@@ -183,7 +183,7 @@ fn emission(arguments: &[&RawValue], ack: Option<i64>, attachments: &[Vec<u8>]) 
     Emission::new(name, json, ack).map_err(|refusal| refusal.message)
 }
 
-/// Replaces placeholders by their attachments, marked as such: only `bytes` fields take them.
+/// Replaces placeholders with their attachments, marked as such: only `bytes` fields accept them.
 fn inline(json: &str, attachments: &[Vec<u8>]) -> Result<String, String> {
     fn replace(value: &mut Json, attachments: &[Vec<u8>], used: &mut HashSet<usize>) -> Result<(), String> {
         if value.get("_placeholder").and_then(Json::as_bool) == Some(true) {
@@ -212,7 +212,7 @@ fn inline(json: &str, attachments: &[Vec<u8>]) -> Result<String, String> {
     Ok(value.to_string())
 }
 
-/// A packet with its frames: its text, then its attachments.
+/// Encodes a packet as frames: its text, then its attachments.
 fn write(kind: char, namespace: &str, rest: &str, attachments: &[Bytes], compress: bool) -> Bytes {
     let mut text = String::with_capacity(rest.len() + namespace.len() + 8);
     text.push(MESSAGE);
@@ -240,14 +240,14 @@ pub(super) fn connected(namespace: &str, session_id: &str, pid: &str) -> Bytes {
     write('0', namespace, &format!("{{\"sid\":{}{pid}}}", text(session_id)), &[], false)
 }
 
-/// The refusal of a CONNECT: `data` has the stable code.
+/// The refusal of a CONNECT; `data` contains the stable code.
 pub(super) fn connect_error(namespace: &str, refusal: &Refusal) -> Bytes {
     let mut data = refusal.json();
     let message = data.as_object_mut().and_then(|data| data.remove("message"));
     write('4', namespace, &json!({ "message": message, "data": data }).to_string(), &[], false)
 }
 
-/// The refusal of a namespace that there is not, as the protocol's reference server words it.
+/// The refusal of an unknown namespace, in the words of the protocol's reference server.
 pub(super) fn invalid_namespace(namespace: &str) -> Bytes {
     write('4', namespace, &json!({ "message": "Invalid namespace" }).to_string(), &[], false)
 }
@@ -257,8 +257,8 @@ pub(super) fn disconnect(namespace: &str) -> Bytes {
     write('1', namespace, "", &[], false)
 }
 
-/// An event. With `cursor`, stored ones carry it as last argument, which clients keep as the place
-/// they have come to.
+/// An event. With `cursor`, stored events carry it as the last argument, which clients store as
+/// their position.
 pub(super) fn event(event: &Delivery, namespace: &str, cursor: bool, compress: bool) -> Bytes {
     let (json, attachments) = match &event.binary {
         Some(binary) => (&binary.json, binary.attachments.as_slice()),
@@ -287,7 +287,7 @@ pub(super) fn ack(namespace: &str, id: i64, answer: &CallOk) -> Bytes {
     write(kind, namespace, &format!("{id}[{}]", String::from_utf8_lossy(json)), attachments, false)
 }
 
-/// Says that a call failed, as its acknowledgement or as the event `error`.
+/// Reports that a call failed, in its acknowledgement or as the event `error`.
 pub(super) fn failure(namespace: &str, ack: Option<i64>, refusal: &Refusal) -> Bytes {
     match ack {
         Some(id) => {

@@ -1,4 +1,4 @@
-//! How sessions write over Socket.IO, and the forms of events.
+//! How sessions write over Socket.IO, and the encoded forms of events.
 
 use std::sync::{Arc, Weak};
 
@@ -24,8 +24,8 @@ fn compressed_with_cursor(event: &Delivery, namespace: &str) -> Bytes {
     packet::event(event, namespace, true, true)
 }
 
-/// The form of events in a namespace. An event belongs to one catalog, and a catalog to one namespace
-/// besides the main one: two forms per way of writing are enough.
+/// The form of events in a namespace. An event belongs to one catalog, and a catalog to one
+/// namespace in addition to the main one, so two forms per encoding are enough.
 pub(super) fn form(namespace: &Arc<str>, has_cursor: bool, is_compressed: bool) -> Form {
     let is_main = &**namespace == "/";
     let place = usize::from(has_cursor) + 2 * usize::from(is_compressed) + 4 * usize::from(!is_main);
@@ -38,7 +38,7 @@ pub(super) fn form(namespace: &Arc<str>, has_cursor: bool, is_compressed: bool) 
     Form { place: places::SOCKETIO + place, encode, namespace: namespace.clone() }
 }
 
-/// Writes for the session of one namespace of a connection.
+/// Writes for the session of one of a connection's namespaces.
 pub(super) struct PacketWriter {
     pub(super) namespace: Arc<str>,
     pub(super) connection: Weak<Connection>,
@@ -64,10 +64,10 @@ impl Writer for PacketWriter {
     fn end(&self, _: &Arc<Outbox>, why: &Refusal) {
         let Some(connection) = self.connection.upgrade() else { return };
         if why.reason.is_retry() {
-            // Stock clients come back by themselves when the connection breaks …
+            // Stock clients reconnect by themselves after the connection breaks, …
             return connection.cut(why.clone());
         }
-        // … and do not when they are told to go.
+        // … but not after a disconnect packet.
         let mut farewell = BytesMut::new();
         farewell.extend_from_slice(&packet::failure(&self.namespace, None, why));
         farewell.extend_from_slice(&packet::disconnect(&self.namespace));

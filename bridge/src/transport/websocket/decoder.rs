@@ -1,5 +1,5 @@
-//! Reads what a client sends: a state machine without sockets. Holds memory only while a message is
-//! incomplete.
+//! Decodes what a client sends: a state machine without sockets. Holds memory only while a message
+//! is incomplete.
 
 use std::io::Cursor;
 
@@ -24,10 +24,10 @@ pub(crate) enum Message {
     Close(Option<u16>),
 }
 
-/// Why a connection cannot go on, as a close code (RFC 6455, section 7.4.1).
+/// Why a connection cannot continue, as a close code (RFC 6455, section 7.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// The bytes break a rule of the protocol.
+    /// The bytes violate the protocol.
     Protocol(&'static str),
     /// Text is not UTF-8.
     Utf8,
@@ -49,12 +49,12 @@ impl Violation {
 /// The reading side of one connection.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    /// Bytes that are not read yet.
+    /// Bytes that are not decoded yet.
     input: Vec<u8>,
-    /// The message whose last frame has not come.
+    /// A message whose last frame has not arrived.
     partial: Option<Box<Partial>>,
     bytes_max: usize,
-    /// Compression was agreed on.
+    /// Compression was negotiated.
     compression: bool,
 }
 
@@ -66,13 +66,13 @@ struct Partial {
 }
 
 impl Decoder {
-    /// A decoder of messages of at most so many bytes.
+    /// A decoder of messages of at most `bytes_max` bytes.
     pub(crate) const fn new(bytes_max: usize, compression: bool) -> Self {
         Self { input: Vec::new(), partial: None, bytes_max, compression }
     }
 
-    /// Takes bytes in, and hands every complete message to `take` until it says stop or the bytes
-    /// break the protocol.
+    /// Adds bytes, and passes every complete message to `take` until it returns false or the bytes
+    /// violate the protocol.
     pub(crate) fn read(
         &mut self,
         bytes: &[u8],
@@ -99,7 +99,7 @@ impl Decoder {
         outcome
     }
 
-    /// The next message in `input` from `read` on; moves `read` past what is done.
+    /// The next message in `input` from `read` on; advances `read` past what is done.
     fn next(&mut self, input: &mut [u8], read: &mut usize) -> Result<Option<Message>, Violation> {
         loop {
             let mut cursor = Cursor::new(&input[*read..]);
@@ -125,7 +125,7 @@ impl Decoder {
         }
     }
 
-    /// What can be told from a frame's header.
+    /// Checks what the frame's header alone reveals.
     fn check(&self, header: &FrameHeader, length: u64) -> Result<(), Violation> {
         if header.mask.is_none() {
             return Err(Violation::Protocol("clients must mask their frames"));

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// What a sync flush ends with; it is left out on the wire.
+/// The end of a sync flush; it is omitted on the wire.
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
-/// How much the output grows at once.
+/// How much the output grows per step.
 const STEP_BYTES: usize = 4096;
 
 thread_local! {
@@ -14,7 +14,7 @@ thread_local! {
     static DECOMPRESS: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
 
-/// Compresses a message; `None` when that fails.
+/// Compresses a message; `None` if that fails.
 pub(crate) fn compress(payload: &[u8]) -> Option<Vec<u8>> {
     COMPRESS.with_borrow_mut(|compress| {
         compress.reset();
@@ -25,7 +25,7 @@ pub(crate) fn compress(payload: &[u8]) -> Option<Vec<u8>> {
             compress.compress_vec(rest, &mut out, FlushCompress::Sync).ok()?;
             let taken = usize::try_from(compress.total_in() - before).ok()?;
             rest = rest.get(taken..)?;
-            // Room is left: everything is out.
+            // There is space left, so the output is complete.
             if rest.is_empty() && out.len() < out.capacity() {
                 break;
             }
@@ -39,13 +39,13 @@ pub(crate) fn compress(payload: &[u8]) -> Option<Vec<u8>> {
 /// A message that cannot be decompressed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is not what it claims to be.
+    /// It is not valid compressed data.
     Invalid,
     /// It is larger than allowed.
     TooLarge,
 }
 
-/// Decompresses a message of at most so many bytes.
+/// Decompresses a message to at most `bytes_max` bytes.
 pub(crate) fn decompress(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
     DECOMPRESS.with_borrow_mut(|decompress| {
         decompress.reset(false);

@@ -1,4 +1,4 @@
-//! Frames as a server writes them: whole, unmasked, in one piece with their payload.
+//! Frames as a server encodes them: whole, unmasked, contiguous with their payload.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -18,7 +18,7 @@ const RSV1: u8 = 0x40;
 const HEADER_BYTES_MAX: usize = 10;
 /// The longest reason of a close frame (RFC 6455, section 5.5).
 const CLOSE_REASON_BYTES_MAX: usize = 123;
-/// Shorter payloads are not worth compressing.
+/// Payloads shorter than this, in bytes, are not worth compressing.
 const COMPRESSED_MIN: usize = 128;
 
 fn write_header(out: &mut BytesMut, first: u8, len: usize) {
@@ -42,7 +42,7 @@ fn write(out: &mut BytesMut, first: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a text frame, compressed where that is asked for and worth it.
+/// Appends a text frame, compressed if requested and worthwhile.
 pub(crate) fn write_text(out: &mut BytesMut, payload: &[u8], compress: bool) {
     let compressed =
         (compress && payload.len() >= COMPRESSED_MIN).then(|| deflate::compress(payload)).flatten();
@@ -76,7 +76,7 @@ pub(crate) fn pong(payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// A close frame; the reason is cut to what fits.
+/// A close frame; the reason is truncated to fit.
 pub(crate) fn close(code: Option<u16>, reason: &str) -> Bytes {
     let mut payload = BytesMut::new();
     if let Some(code) = code {

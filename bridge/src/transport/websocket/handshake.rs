@@ -5,11 +5,11 @@ use base64::Engine as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use sha1::{Digest as _, Sha1};
 
-/// What is hashed behind the client's key (RFC 6455, section 1.3).
+/// Appended to the client's key before hashing (RFC 6455, section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const COMPRESSION: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// What was agreed on.
+/// The negotiated options.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     accept: HeaderValue,
@@ -27,7 +27,7 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// Reads a handshake; says what is wrong with one that is none.
+/// Reads a handshake; if it is invalid, returns what is wrong.
 pub(crate) fn read(
     method: &Method,
     headers: &HeaderMap,
@@ -56,7 +56,8 @@ pub(crate) fn read(
     Ok(Handshake { accept, compression: compression && offers_compression(headers) })
 }
 
-/// Whether the client can read what we compress: windows of 32 KiB, without context takeover.
+/// Whether the client can decompress the bridge's messages: windows of 32 KiB, without context
+/// takeover.
 fn offers_compression(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).into_iter();
     let offers = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
@@ -73,7 +74,7 @@ fn offers_compression(headers: &HeaderMap) -> bool {
 }
 
 impl Handshake {
-    /// The answer.
+    /// The response.
     pub(crate) fn response(&self) -> Response {
         let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
         let headers = response.headers_mut();

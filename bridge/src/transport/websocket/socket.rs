@@ -1,5 +1,5 @@
-//! Drives one WebSocket: reads what the client sends, writes what its outbox holds back, and ends it.
-//! One task per connection; what the outbox can write at once does not wake it.
+//! Drives one WebSocket: reads what the client sends, writes what its outbox has queued, and ends
+//! it. One task per connection; what the outbox can write immediately does not wake it.
 
 use std::{cell::RefCell, io, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,48 +11,48 @@ use super::{
 };
 use crate::{outbox::Outbox, refusal::Refusal, socket::Socket};
 
-/// Bytes that are read at once. The buffer is shared by all connections of a thread.
+/// Number of bytes that are read at once. All connections of a thread share the buffer.
 const READ_BYTES: usize = 16 << 10;
-/// The longest time for which a peer is not read from.
+/// The longest time for which reads from a peer pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// More pings than this in one read are a flood.
+/// More pings than this in one read count as a flood.
 const PINGS_AT_ONCE: usize = 32;
-/// How long a peer that was told why may take to close.
+/// How long a peer that received a farewell may take to close.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// How long one that is only cut off may.
+/// How long a peer without a farewell may take to close.
 const CUT: Duration = Duration::from_millis(500);
-/// Between reads from a peer that is not listened to any more.
+/// Pause between reads from a peer whose data is discarded.
 const DISCARD_PAUSE: Duration = Duration::from_millis(5);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// What follows a message.
+/// How to continue after a message.
 #[derive(Debug)]
 pub(crate) enum Flow {
-    /// Read on.
+    /// Continue reading.
     Continue,
-    /// Read on after a while.
+    /// Continue reading after a pause.
     Pause(Duration),
-    /// The connection is over.
+    /// The connection ends.
     End,
 }
 
-/// How a connection came to its end.
+/// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The peer has gone, or `receive` said so.
+    /// The peer has disconnected, or `receive` ended the connection.
     Gone,
     /// The peer sent a close frame.
     Closed(Option<u16>),
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     Violated(Violation),
     /// The outbox has ended.
     Ended,
 }
 
-/// Serves a socket until either side ends it. The first bytes were read already.
+/// Serves a socket until either side ends it. `first` was already read.
 pub(crate) async fn serve(
     socket: &Socket,
     first: &[u8],
@@ -137,7 +137,7 @@ fn read(
         match message {
             Message::Ping(payload) => {
                 pings += 1;
-                // A peer that does not read must not make us hold its pongs.
+                // Pongs for a peer that does not read must not pile up.
                 if !outbox.is_stalled() {
                     outbox.send_beyond_limit(frame::pong(&payload));
                 }
@@ -162,7 +162,7 @@ fn read(
     }
 }
 
-/// Answers a close frame with one, or breaks off with the code of a violation.
+/// Answers a close frame with one, or closes with the code of a violation.
 pub(crate) fn answer(end: &End, outbox: &Arc<Outbox>) {
     let frame = match end {
         End::Closed(code) => frame::close(*code, ""),
@@ -175,9 +175,9 @@ pub(crate) fn answer(end: &End, outbox: &Arc<Outbox>) {
     outbox.end(Refusal::gone(), Some(frame));
 }
 
-/// Closes a connection: sends what its ended outbox still holds, as far as the peer takes it, and
-/// discards what the peer sends, so that the system does not cut off what was sent last. A peer that
-/// was told of the end is waited for, so that it may close first.
+/// Closes a connection. Sends what its ended outbox still holds, as far as the peer accepts it, and
+/// discards what the peer sends, so that the system does not drop what was sent last. If the peer
+/// received a farewell, waits for it to close first.
 pub(crate) async fn close(socket: &Socket, outbox: &Arc<Outbox>, end: &End) {
     let cut = !outbox.has_farewell() || matches!(end, End::Closed(_) | End::Gone | End::Violated(_));
     while !outbox.is_finished() {

@@ -14,7 +14,7 @@ fn emission_of(text: &str) -> (String, Emission) {
     }
 }
 
-/// The texts and attachments of a packet.
+/// The text and attachments of a packet.
 fn read(bytes: &Bytes) -> Vec<String> {
     frame::frames(bytes).map(|frame| String::from_utf8_lossy(frame.payload).into_owned()).collect()
 }

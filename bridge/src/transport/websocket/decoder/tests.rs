@@ -5,7 +5,7 @@ use crate::transport::websocket::deflate::compress;
 
 const MASK: [u8; 4] = [1, 2, 3, 4];
 
-/// A frame as a client writes it.
+/// A frame as a client encodes it.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
