@@ -1,8 +1,9 @@
-//! Catalogs: which events exist, where they go, and what may be called, read from `.proto` files.
+//! Catalogs: which events exist, where they are delivered, and which calls are allowed, read from
+//! `.proto` files.
 //!
-//! Built-in and run-time catalogs take the same way: source text, descriptors, checks, the tables below.
-//! A catalog that breaks a rule of `fanfare/v1/catalog.proto` is refused here, so that nothing behind
-//! this module has to doubt one. Knows nothing of transports or storage.
+//! Built-in and run-time catalogs are loaded the same way: source text, descriptors, checks, the
+//! tables below. A catalog that breaks a rule of `fanfare/v1/catalog.proto` is refused here, so
+//! later code can rely on its validity. Knows nothing of transports or storage.
 
 mod changes;
 mod check;
@@ -36,11 +37,11 @@ pub use template::{RenderError, RoomTemplate};
 /// The prefix of an event's `type_url` in `google.protobuf.Any`.
 pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 
-/// Names that Socket.IO clients keep for themselves (socket.io-client, `lib/socket.ts`, RESERVED_EVENTS).
+/// Names that Socket.IO clients reserve (socket.io-client, `lib/socket.ts`, RESERVED_EVENTS).
 pub const RESERVED_NAMES: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// Which of the built-in catalogs, the examples, are loaded.
+/// Which of the built-in catalogs (the examples) are loaded.
 #[derive(Debug, Clone, Copy)]
 pub enum Builtin<'a> {
     /// All.
@@ -54,7 +55,7 @@ pub struct Catalogs {
     pool: DescriptorPool,
     events: HashMap<String, Arc<EventType>>,
     methods: HashMap<String, Method>,
-    /// By what is emitted; several where they are for different transports.
+    /// By emitted name; several if they are for different transports.
     calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: Vec<String>,
     /// "/" first, then the others by name.
@@ -64,7 +65,7 @@ pub struct Catalogs {
     shapes: Shapes,
 }
 
-/// The namespace of clients that name none, and of transports other than Socket.IO.
+/// The namespace of clients that do not name one, and of transports other than Socket.IO.
 pub const DEFAULT_NAMESPACE: &str = "/";
 
 /// A Socket.IO namespace.
@@ -89,14 +90,14 @@ impl Catalogs {
     }
 
     /// Built-in catalogs and those of `paths`: files, or folders whose `.proto` files are all
-    /// loaded, named relative to the folder. For tools, which know the catalogs by their packages:
-    /// two that have the same names need not fit into "/".
+    /// loaded, named relative to the folder. For tools, which identify catalogs by package: two
+    /// catalogs with the same names do not have to fit into "/".
     pub fn load(builtin: Builtin<'_>, paths: &[PathBuf]) -> Result<Self, CatalogError> {
         check::build(&source::compile(builtin, paths)?, None)
     }
 
-    /// The same for a server, whose namespace "/" serves the catalogs `defaults` (none named: all)
-    /// and must be free of names that two of them have.
+    /// The same for a server. Its namespace "/" serves the catalogs `defaults` (empty: all) and
+    /// must not contain a name that two of them declare.
     pub fn load_served(
         builtin: Builtin<'_>,
         paths: &[PathBuf],
@@ -105,7 +106,7 @@ impl Catalogs {
         check::build(&source::compile(builtin, paths)?, Some(defaults))
     }
 
-    /// The descriptors of everything loaded, the contract included.
+    /// The descriptors of everything loaded, including the contract.
     pub fn pool(&self) -> &DescriptorPool {
         &self.pool
     }
@@ -135,8 +136,8 @@ impl Catalogs {
         self.methods.values()
     }
 
-    /// What browsers of a namespace call by emitting `name` over `transport`: a method for just this transport, else
-    /// one for all.
+    /// The call that browsers of a namespace make by emitting `name` over `transport`: a method for
+    /// only this transport takes precedence over one for all.
     pub fn call(&self, name: &str, transport: Transport, namespace: &str) -> Option<&Arc<ClientMethod>> {
         let (methods, namespace) = (self.calls.get(name)?, self.namespace(namespace)?);
         let of = |wanted| {
@@ -150,13 +151,13 @@ impl Catalogs {
         &self.namespaces
     }
 
-    /// The rule of the rooms of a kind; `None`: no catalog declares one.
+    /// The rule for rooms of a kind; `None`: no catalog declares one.
     pub fn room_rule(&self, kind: &str) -> Option<RoomRule> {
         self.rules.get(kind).copied()
     }
 
-    /// The kinds of rooms that the catalogs name and that are open to the tenant because no catalog
-    /// declares who may enter, sorted.
+    /// The kinds of rooms that the catalogs name and that are open to the whole tenant because no
+    /// catalog declares who may enter; sorted.
     pub fn undeclared_kinds(&self) -> Vec<&str> {
         let of_events = self.events.values().flat_map(|event| &event.rooms);
         let of_calls = self.calls().flat_map(|call| {
@@ -177,7 +178,7 @@ impl Catalogs {
         self.namespaces.iter().find(|namespace| namespace.name == name)
     }
 
-    /// All that browsers may emit, in no particular order.
+    /// All calls that browsers may emit, in no particular order.
     pub fn calls(&self) -> impl Iterator<Item = &Arc<ClientMethod>> {
         self.calls.values().flatten()
     }
@@ -200,7 +201,7 @@ impl Catalogs {
         names
     }
 
-    /// How the bytes and the browser JSON of a message correspond, by its full name.
+    /// The mapping between the bytes and the browser JSON of a message, by the message's full name.
     pub fn shape(&self, full_name: &str) -> Option<Arc<Shape>> {
         self.shapes.get(full_name)
     }
@@ -230,27 +231,28 @@ pub struct EventType {
     pub full_name: String,
     /// [`TYPE_URL_PREFIX`] and the full name.
     pub type_url: String,
-    /// The name browsers receive it under, e.g. `message:new`.
+    /// The name under which browsers receive it, e.g. `message:new`.
     pub name: String,
     /// The catalog, e.g. `messenger.v1`.
     pub package: String,
-    /// Where it goes when the producer names no rooms.
+    /// The rooms it is delivered to if the producer names none.
     pub rooms: Vec<RoomTemplate>,
-    /// Never stored.
+    /// Whether it is never stored.
     pub ephemeral: bool,
-    /// Its `bytes` fields are attachments over Socket.IO.
+    /// Whether its `bytes` fields are attachments over Socket.IO.
     pub binary: bool,
-    /// What it does to the current state of its rooms.
+    /// How it changes the current state of its rooms.
     pub state: Option<StateType>,
-    /// How its bytes and browser JSON correspond.
+    /// The mapping between its bytes and its browser JSON.
     pub shape: Arc<Shape>,
     /// Its descriptor.
     pub descriptor: MessageDescriptor,
-    /// The number of the string field that takes the event's id when a browser's call makes the event.
+    /// The number of the string field that receives the event's id when a browser's call creates
+    /// the event.
     pub id_field: Option<u32>,
-    /// When the server publishes it by itself.
+    /// When the server publishes it automatically.
     pub announcement: Option<Announcement>,
-    /// The fields that its rooms name, in their order. `None`: too many to note while a payload is
+    /// The fields that its rooms name, in order. `None`: too many to record while a payload is
     /// checked.
     room_fields: Option<Selection>,
 }
@@ -262,21 +264,22 @@ impl EventType {
     }
 }
 
-/// Whether the server writes the field when a browser's call makes the message, so that browsers need not send it.
+/// Whether the server writes the field when a browser's call creates the message, so that browsers
+/// need not send it.
 pub(crate) fn is_stamped(field: &FieldDescriptor) -> bool {
     fill::options::fill(field).is_some()
 }
 
-/// An event that the server publishes by itself as users come and go.
+/// An event that the server publishes automatically when users connect, disconnect, join or leave.
 #[derive(Debug)]
 pub struct Announcement {
-    /// When.
+    /// The occasion.
     pub on: Presence,
     /// The only transport whose sessions are greeted with it; unspecified: all.
     pub transport: Transport,
-    /// How it is made.
+    /// How it is created.
     pub plan: FillPlan,
-    /// For joined and left: the kind of the rooms it is about, and the field that takes a room's id.
+    /// For joined and left: the kind of rooms it concerns, and the field that receives a room's id.
     pub room: Option<(String, FieldDescriptor)>,
 }
 
@@ -287,18 +290,19 @@ pub enum Method {
     Notify(Arc<NotifyMethod>),
     /// Streams a catalog's events.
     Subscribe(Arc<SubscribeMethod>),
-    /// What a browser may emit; over gRPC only where no session is needed.
+    /// A call that a browser may emit; also available over gRPC if no session is needed.
     Client(Arc<ClientMethod>),
 }
 
-/// A unary method whose request is a target and one event, of one or of several types.
+/// A unary method whose request is a target and one event, of one type or one of several.
 #[derive(Debug)]
 pub struct NotifyMethod {
     /// The number of the request's `fanfare.v1.Target` field.
     pub target_field: u32,
     /// The event for each of the request's event fields, by number.
     pub events: HashMap<u32, Arc<EventType>>,
-    /// Where the events go when the producer names no rooms; empty: where their types declare.
+    /// The rooms the events are delivered to if the producer names none; empty: those that their
+    /// types declare.
     pub rooms: Vec<Room>,
 }
 
@@ -314,7 +318,7 @@ pub struct SubscribeMethod {
 /// A call that browsers may make.
 #[derive(Debug)]
 pub struct ClientMethod {
-    /// What the browser emits, e.g. `subscribe:chat`.
+    /// The name that the browser emits, e.g. `subscribe:chat`.
     pub on: String,
     /// The catalog, e.g. `messenger.v1`.
     pub package: String,
@@ -328,32 +332,32 @@ pub struct ClientMethod {
     pub request_descriptor: MessageDescriptor,
     /// How the response is written.
     pub response: Arc<Shape>,
-    /// The response's `bytes` fields are attachments over Socket.IO.
+    /// Whether the response's `bytes` fields are attachments over Socket.IO.
     pub binary: bool,
-    /// The response: copied from the request by field name, then filled.
+    /// The response: fields copied from the request by name, then filled.
     pub response_plan: FillPlan,
-    /// The internal service that is asked first, and makes the response.
+    /// The internal service that is called first and creates the response.
     pub upstream: Option<String>,
-    /// Without an address of the upstream the call is refused, and the server starts.
+    /// If the upstream has no address, the server still starts and the call is refused.
     pub upstream_optional: bool,
     /// The room whose members are listed.
     pub query: Option<RoomTemplate>,
-    /// The page of stored events that the response holds.
+    /// The page of stored events that the response contains.
     pub history: Option<HistoryMethod>,
     /// The event that is published.
     pub publish: Option<Publish>,
     /// The room the session joins.
     pub join: Option<RoomTemplate>,
-    /// The session gets the current state of the room that it joins.
+    /// Whether the session gets the current state of the room that it joins.
     pub state: bool,
     /// The room the session leaves.
     pub leave: Option<RoomTemplate>,
-    /// The event that is sent to the caller alone, made like the response.
+    /// The event that is sent only to the caller, created like the response.
     pub reply: Option<(Arc<EventType>, FillPlan)>,
 }
 
 impl ClientMethod {
-    /// Whether it makes sense only within a session.
+    /// Whether it is only meaningful within a session.
     pub const fn needs_session(&self) -> bool {
         self.join.is_some() || self.leave.is_some()
     }
@@ -364,25 +368,25 @@ impl ClientMethod {
 pub struct Publish {
     /// The event.
     pub event: Arc<EventType>,
-    /// How it is made.
+    /// How it is created.
     pub plan: FillPlan,
-    /// The caller's session does not get it.
+    /// Whether the caller's session is excluded.
     pub except_caller: bool,
 }
 
-/// How a message is made for a caller: fields copied from the request by name, fields stamped by
-/// the server, and messages in it that have stamped fields themselves.
+/// How a message is created for a caller: fields copied from the request by name, fields stamped by
+/// the server, and nested messages that have stamped fields themselves.
 #[derive(Debug)]
 pub struct FillPlan {
-    /// The message that is made.
+    /// The message that is created.
     pub descriptor: MessageDescriptor,
-    /// Pairs of source field and the field of the same name and type that takes its value.
+    /// Pairs of a source field and the target field with the same name and type.
     pub copies: Vec<(FieldDescriptor, FieldDescriptor)>,
     /// Fields that the server writes.
     pub fills: Vec<(FieldDescriptor, FillSource)>,
     /// Singular message fields with fills inside.
     pub nested: Vec<(FieldDescriptor, FillPlan)>,
-    /// Repeated message fields that take one element a member of the queried room.
+    /// Repeated message fields that get one element per member of the queried room.
     pub lists: Vec<(FieldDescriptor, FillPlan)>,
     /// Copied fields whose messages have stamped fields of their own.
     pub restamped: Vec<FieldDescriptor>,
@@ -407,7 +411,7 @@ pub enum FillSource {
     MemberName,
     /// Whether the listed member has a session.
     MemberOnline,
-    /// Where the next page of a history begins.
+    /// Where the next page of a history starts.
     HistoryCursor,
     /// Whether a history may have older events.
     HistoryMore,
@@ -417,14 +421,14 @@ pub enum FillSource {
     Text(String),
 }
 
-/// One reason why a catalog was refused.
+/// One reason for refusing a catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file as the caller named it.
+    /// The file, as named by the caller.
     pub file: String,
-    /// Line and column, from 1, where known.
+    /// Line and column, from 1, if known.
     pub position: Option<(usize, usize)>,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be correct.
     pub message: String,
 }
 
@@ -437,7 +441,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The catalogs were refused; all problems that were found.
+/// The catalogs were refused; contains all problems that were found.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct CatalogError(pub Vec<Problem>);

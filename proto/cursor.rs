@@ -1,20 +1,20 @@
-//! Cursors: places in a tenant's log, opaque text outside the server.
+//! Cursors: positions in a tenant's log, opaque outside the server.
 
 use std::{fmt, str::FromStr};
 
-/// Which life of a log a `seq` belongs to. Changes when history was lost.
+/// Identifies the lifetime of a log that a `seq` belongs to. Changes when history was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
     const BITS: u32 = 48;
 
-    /// The number of the epoch, to be kept.
+    /// The number of the epoch, for storage.
     pub const fn number(self) -> u64 {
         self.0
     }
 
-    /// The epoch of a number that was kept.
+    /// The epoch with a stored number.
     pub const fn kept(number: u64) -> Self {
         Self(number & (u64::MAX >> (64 - Self::BITS)))
     }
@@ -25,18 +25,18 @@ impl Epoch {
     }
 }
 
-/// A place in a tenant's log: just after the event `seq` of `epoch`; 0 is before the first.
-/// Its text is the epoch in 12 hexadecimal digits, a dash, and the seq in decimal; then, when there
-/// is a tag, a dash and the tag in 16 hexadecimal digits.
+/// A position in a tenant's log: directly after the event `seq` of `epoch`; 0 is before the first
+/// event. Its text is the epoch in 12 hexadecimal digits, a dash, and the seq in decimal; if there
+/// is a tag, a dash and the tag in 16 hexadecimal digits follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// The life of the log.
+    /// The lifetime of the log.
     pub epoch: Epoch,
-    /// The last event before this place.
+    /// The last event before this position.
     pub seq: u64,
-    /// The tag of the frame that holds this event. It tells apart two events that were given the
-    /// same seq because a replicated store lost the first one. 0 in logs that lose nothing within
-    /// an epoch.
+    /// The tag of the frame that contains this event. It distinguishes two events that got the same
+    /// seq because a replicated store lost the first one. 0 in logs that lose nothing within an
+    /// epoch.
     pub tag: u64,
 }
 
@@ -46,12 +46,12 @@ pub struct Cursor {
 pub struct InvalidCursor;
 
 impl Cursor {
-    /// A place in a log without tags.
+    /// A position in a log without tags.
     pub const fn new(epoch: Epoch, seq: u64) -> Self {
         Self { epoch, seq, tag: 0 }
     }
 
-    /// Reads a request's `after`: empty means from now on.
+    /// Parses a request's `after`; empty: from now on.
     pub fn after(text: &str) -> Result<Option<Self>, InvalidCursor> {
         if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
     }
@@ -85,7 +85,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// A number in so many lower-case hexadecimal digits.
+/// A number of exactly `digits` lower-case hexadecimal digits.
 fn hex(text: &str, digits: usize) -> Option<u64> {
     let is_hex = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if is_hex { u64::from_str_radix(text, 16).ok() } else { None }

@@ -1,16 +1,19 @@
-//! Browser JSON: the mapping between an event's protobuf bytes and what browsers see, written once for JSON out and
-//! JSON in.
+//! Browser JSON: the mapping between an event's protobuf bytes and the JSON that browsers see,
+//! implemented once for both directions.
 //!
-//! It is the canonical protobuf JSON mapping (protobuf.dev, "ProtoJSON Format") with three declared differences:
+//! It is the canonical protobuf JSON mapping (protobuf.dev, "ProtoJSON Format") with three declared
+//! differences:
 //!
-//! 1. 64-bit integers follow the standard `jstype` option: `JS_NUMBER` is a JSON number, and a value beyond ±(2^53−1) is
-//!    refused; without it they are strings, as in the canonical mapping.
-//! 2. An enum value may carry its own text, `[(fanfare.v1.text) = "whatsapp"]`.
-//! 3. Fields without presence are always there, with their default; unset `optional` and message fields are absent.
+//! 1. 64-bit integers follow the standard `jstype` option: `JS_NUMBER` is a JSON number, and a
+//!    value beyond ±(2^53−1) is refused; without it they are strings, as in the canonical mapping.
+//! 2. An enum value may have its own text, `[(fanfare.v1.text) = "whatsapp"]`.
+//! 3. Fields without presence are always included, with their default; unset `optional` and message
+//!    fields are absent.
 //!
-//! Integers in `google.protobuf.Value` and `Struct` are written as such (`3`, not `3.0`) up to 2^53.
-//! Besides, fields marked `(fanfare.v1.internal)` are never seen, and timestamps have exactly three digits
-//! of fraction. Works on the wire bytes by a plan made at load; no dynamic message stands between.
+//! Integers in `google.protobuf.Value` and `Struct` are written as integers (`3`, not `3.0`) up to
+//! 2^53. In addition, fields marked `(fanfare.v1.internal)` are never visible, and timestamps have
+//! exactly three fractional digits. Works directly on the wire bytes, with a plan made at load and
+//! without dynamic messages.
 
 mod found;
 mod output;
@@ -29,28 +32,29 @@ use std::fmt;
 pub use output::Attached;
 pub use path::{FieldPath, FieldText, PathError};
 pub(crate) use plan::{Selection, Values};
-/// The plans themselves, for what describes the JSON instead of writing it: the generated types.
+/// The plans themselves, for code that describes the JSON instead of writing it: the generated
+/// types.
 pub(crate) use shape::{FieldKind, FieldShape, MessageShape, Repetition, Special, Table};
 pub use shape::{Shape, Shapes};
 
-/// The largest integer that a JavaScript number holds exactly, and its negative the smallest.
+/// The largest integer that a JavaScript number represents exactly; its negative is the smallest.
 pub const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
-/// How deep messages may nest in protobuf bytes and in JSON, a map's entries counted.
+/// Maximum nesting depth of messages in protobuf bytes and in JSON, including map entries.
 pub const DEPTH_MAX: usize = 64;
 
-/// The only key of an object that stands for an attachment in a call's JSON: a `bytes` field takes it
-/// beside base64 text, every other field refuses it.
+/// The only key of an object that represents an attachment in a call's JSON. A `bytes` field
+/// accepts such an object in addition to base64 text; every other field refuses it.
 pub const ATTACHMENT_KEY: &str = "$bytes";
 
-/// How much of a text from outside an error repeats, in characters.
+/// Maximum length of external text that an error repeats, in characters.
 const NAME_CHARS_MAX: usize = 80;
 
 /// Why a payload was refused: where and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadError {
-    /// The field as browsers name it, e.g. `chatId` or `users[2].userId`; empty for the whole payload.
+    /// The field as browsers name it, e.g. `chatId` or `users[2].userId`; empty: the whole payload.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be correct.
     pub message: String,
 }
 
@@ -71,7 +75,7 @@ impl PayloadError {
         Self { path: String::new(), message: message.into() }
     }
 
-    /// The same error, seen from the message that holds the field.
+    /// The same error, relative to the message that contains the field.
     fn within(mut self, field: &str) -> Self {
         let joint = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         // A map's key may be as long as the payload.
@@ -87,7 +91,7 @@ impl PayloadError {
     }
 }
 
-/// The candidate that `name` was probably meant to be, if one is near.
+/// The candidate that `name` was probably meant to be, if one is close.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).clamp(1, 4);
     candidates

@@ -1,8 +1,8 @@
-//! How long things take: a histogram of a fixed size that counts without a lock and without allocating.
+//! Latency measurement: a histogram of fixed size that counts without locks or allocations.
 //!
-//! Times are counted in microseconds: exactly up to 7, above that in eight equal steps from each power of two to the next. So
-//! what a percentile says is at most an eighth above the exact value. Readers take snapshots and subtract, so that any number of them can each
-//! have their own intervals.
+//! Times are counted in microseconds: exactly up to 7, and above that in eight equal steps between
+//! powers of two. A percentile is therefore at most an eighth above the exact value. Readers take
+//! snapshots and subtract them, so that any number of readers can use their own intervals.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -11,21 +11,21 @@ use std::{
 
 use crate::v1::Latency;
 
-/// Steps from each power of two to the next, as a power of two.
+/// Steps between two powers of two, as a power of two.
 const STEP_BITS: u32 = 3;
 const STEPS: usize = 1 << STEP_BITS;
-/// Times from 2 to the power of this (over an hour) count as the longest.
+/// Times from 2 to the power of this (more than an hour) count as the longest.
 const BITS_MAX: u32 = 32;
 const BUCKETS: usize = (BITS_MAX - STEP_BITS + 1) as usize * STEPS;
 
-/// Counts of times, since it was made.
+/// Counts of times since its creation.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     sum_micros: AtomicU64,
 }
 
-/// The counts at some moment.
+/// The counts at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     buckets: Box<[u64; BUCKETS]>,
@@ -67,18 +67,18 @@ const fn longest(bucket: usize) -> u64 {
 }
 
 impl Histogram {
-    /// Counts a time: two atomic additions.
+    /// Records a time: two atomic additions.
     pub fn record(&self, time: Duration) {
         self.record_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a time in microseconds.
+    /// Records a time in microseconds.
     pub fn record_micros(&self, micros: u64) {
         self.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// The counts of this moment.
+    /// The current counts.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for (to, from) in snapshot.buckets.iter_mut().zip(&self.buckets) {
@@ -88,7 +88,7 @@ impl Histogram {
         snapshot
     }
 
-    /// What was counted since `last`, which becomes the snapshot of this moment.
+    /// The counts since `last`, which becomes the current snapshot.
     pub fn since(&self, last: &mut Snapshot) -> Latency {
         let now = self.snapshot();
         let counts: Vec<u64> =
@@ -99,7 +99,7 @@ impl Histogram {
             return Latency::default();
         }
         let highest = counts.iter().rposition(|n| *n > 0).unwrap_or_default();
-        // The smallest time that so many of a hundred do not exceed.
+        // The smallest time that `percent` of the times do not exceed.
         let percentile = |percent: u64| {
             let rank = (count * percent).div_ceil(100);
             let mut seen = 0;
@@ -119,7 +119,7 @@ impl Histogram {
 }
 
 impl Snapshot {
-    /// How many times were counted.
+    /// Number of recorded times.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
@@ -129,8 +129,8 @@ impl Snapshot {
         self.sum_micros
     }
 
-    /// How many times are below a number of microseconds: exact for powers of two, else those of
-    /// whole buckets.
+    /// Number of times below a number of microseconds: exact for powers of two, otherwise the times
+    /// in whole buckets below it.
     pub fn count_below(&self, micros: u64) -> u64 {
         let whole = self.buckets.iter().enumerate().take_while(|(at, _)| longest(*at) < micros);
         whole.map(|(_, count)| count).sum()
@@ -154,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn percentiles_are_upper_bounds_at_most_an_eighth_above_the_exact_value(
-            // As many of each magnitude, not as many of each value.
+            // The same number of times for each magnitude, instead of a uniform distribution.
             times in prop::collection::vec((0..32u32, any::<u64>()).prop_map(|(bits, value)| value & ((1 << bits) - 1)), 1..300),
         ) {
             let histogram = Histogram::default();

@@ -1,5 +1,5 @@
-//! The contract of Fanfare in Rust: the generated types of `fanfare.v1`, and what every program
-//! must understand alike: rooms, cursors, tokens, rates, catalogs, browser JSON and its types.
+//! The contract of Fanfare in Rust: the generated types of `fanfare.v1`, and the concepts that all
+//! programs share: rooms, cursors, tokens, rates, catalogs, browser JSON and its types.
 //!
 //! Knows nothing of transports, storage or processes.
 

@@ -1,4 +1,4 @@
-//! How often somebody may do something: a rate with a burst, by the generic cell rate algorithm.
+//! Rate limits: a rate with a burst, by the generic cell rate algorithm.
 
 use std::{fmt, hash::Hash, num::NonZeroU32, time::Duration};
 
@@ -7,7 +7,7 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
-/// So many a second in the long run, and so many at once.
+/// A number per second in the long run, and a number at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// In the long run; at least 1.
@@ -27,48 +27,49 @@ fn wait(until: NotUntil<<DefaultClock as governor::clock::Clock>::Instant>) -> D
     until.wait_time_from(DefaultClock::default().now())
 }
 
-/// Counts what one does.
+/// Limits one client.
 pub struct Limiter(DefaultDirectRateLimiter);
 
 impl Limiter {
-    /// Nothing was done yet.
+    /// A limiter with an unused burst.
     pub fn new(rate: Rate) -> Self {
         Self(RateLimiter::direct(rate.quota()))
     }
 
-    /// Counts one; refuses it with the time after which it may be tried again.
+    /// Counts one action, or refuses it with the time after which it may be retried.
     pub fn check(&self) -> Result<(), Duration> {
         self.0.check().map_err(wait)
     }
 }
 
-/// Counts what many do, each for themselves.
+/// Limits many clients, each separately.
 pub struct KeyedLimiter<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
     burst: u32,
 }
 
 impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
-    /// Nobody did anything yet.
+    /// A limiter without clients.
     pub fn new(rate: Rate) -> Self {
         Self { limiter: RateLimiter::keyed(rate.quota()), burst: rate.burst.max(1) }
     }
 
-    /// Counts one; refuses it with the time after which it may be tried again.
+    /// Counts one action, or refuses it with the time after which it may be retried.
     pub fn check(&self, key: &K) -> Result<(), Duration> {
         self.limiter.check_key(key).map_err(wait)
     }
 
-    /// Counts several at once: all of them or none. More than the burst count as the burst, so that
-    /// something large is slow and not impossible.
+    /// Counts several actions at once: all or none. More than the burst count as the burst, so that
+    /// a large request is slow but not impossible.
     pub fn check_many(&self, key: &K, count: usize) -> Result<(), Duration> {
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.burst);
         let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
-        // It never fails for being more than the burst.
+        // The inner error (more than the burst) cannot occur.
         self.limiter.check_key_n(key, count).unwrap_or(Ok(())).map_err(wait)
     }
 
-    /// Lets go of those who did nothing for so long that it makes no difference. To be called now and then.
+    /// Evicts clients that have been idle long enough to have their full burst again. Call it
+    /// regularly.
     pub fn forget(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();

@@ -1,6 +1,6 @@
-//! Revoked tokens: which ones a set of revocations covers, alike in server and bridge.
+//! Revoked tokens: which tokens a set of revocations covers, identically in server and bridge.
 //!
-//! Knows nothing of storage and of how revocations get around.
+//! Knows nothing of storage or of the distribution of revocations.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::{
     v1::{Revocation, revocation::Tokens},
 };
 
-/// What a revocation can know a token by, besides its tenant and user.
+/// What a revocation can identify a token by, in addition to its tenant and user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenStamp {
     /// Its `jti`.
@@ -19,7 +19,7 @@ pub struct TokenStamp {
 }
 
 impl TokenStamp {
-    /// That of an identity's token. A certificate has none.
+    /// The stamp of an identity's token. A certificate has none.
     pub fn of(identity: &Identity) -> Self {
         let id = identity.claims.get("jti").and_then(|value| value.as_str());
         let issued_at = identity.claims.get("iat").and_then(|value| value.as_f64());
@@ -29,14 +29,14 @@ impl TokenStamp {
     }
 }
 
-/// Tokens that are accepted no more.
+/// Tokens that are no longer accepted.
 #[derive(Debug, Default)]
 pub struct Revocations {
-    /// By tenant; the empty one is all.
+    /// By tenant; the empty name means all tenants.
     tenants: HashMap<String, OfTenant>,
 }
 
-/// Until when in Unix seconds each is kept, and the `iat` that tokens must have.
+/// When each revocation expires in Unix seconds, and the `iat` that tokens must have.
 #[derive(Debug, Default)]
 struct OfTenant {
     tokens: HashMap<Box<str>, i64>,
@@ -55,7 +55,7 @@ impl Bound {
         stamp.issued_at.is_none_or(|issued_at| issued_at < self.issued_before)
     }
 
-    /// Of two revocations of the same tokens both hold.
+    /// If two revocations cover the same tokens, both apply.
     fn join(self, other: Option<Self>) -> Self {
         Self {
             issued_before: other.map_or(self.issued_before, |o| o.issued_before.max(self.issued_before)),
@@ -69,7 +69,7 @@ fn seconds(time: Option<prost_types::Timestamp>) -> i64 {
 }
 
 impl Revocations {
-    /// Adds one.
+    /// Adds a revocation.
     pub fn add(&mut self, revocation: &Revocation) {
         let Some(tokens) = &revocation.tokens else { return };
         let of_tenant = self.tenants.entry(revocation.tenant.clone()).or_default();
@@ -97,7 +97,7 @@ impl Revocations {
         own.into_iter().chain(self.tenants.get("")).any(|of_tenant| of_tenant.covers(user_id, stamp))
     }
 
-    /// Forgets what no token that is valid can be covered by.
+    /// Evicts revocations that can no longer cover a valid token.
     pub fn forget(&mut self, now: i64) {
         self.tenants.retain(|_, of_tenant| {
             of_tenant.tokens.retain(|_, expires_at| *expires_at > now);

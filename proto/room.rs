@@ -1,6 +1,6 @@
 //! Tenants and rooms: the addresses of events.
 //!
-//! Owns their grammar, so that every program refuses the same text with the same words.
+//! Owns their grammar, so that every program refuses the same text with the same message.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
@@ -35,17 +35,17 @@ fn printable(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || c.is_whitespace())
 }
 
-/// Cuts what a peer sent to a length that a message or a log line can bear.
+/// Truncates text from a peer to a length that is suitable for a message or a log line.
 pub fn shown(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
-/// The isolation boundary: nothing crosses it. Cheap to clone.
+/// The isolation boundary: no data crosses it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(Arc<str>);
 
 impl Tenant {
-    /// Checks and takes a tenant's name.
+    /// Checks a tenant's name.
     pub fn new(name: &str) -> Result<Self, AddressError> {
         let fits = (1..=TENANT_BYTES_MAX).contains(&name.len()) && name != "*" && printable(name);
         if fits { Ok(Self(name.into())) } else { Err(AddressError::Tenant(shown(name))) }
@@ -62,7 +62,7 @@ impl Tenant {
 pub struct Room(Arc<str>);
 
 impl Room {
-    /// Checks and takes a room's text, e.g. `org` or `chat:7`.
+    /// Checks a room's text, e.g. `org` or `chat:7`.
     pub fn new(text: &str) -> Result<Self, AddressError> {
         let (kind, id) = match text.split_once(':') {
             Some((kind, id)) => (kind, Some(id)),
@@ -75,7 +75,7 @@ impl Room {
         Ok(Self(text.into()))
     }
 
-    /// The room of everybody in the tenant.
+    /// The room of all sessions in the tenant.
     pub fn org() -> Self {
         Self("org".into())
     }
@@ -96,7 +96,7 @@ impl Room {
     }
 }
 
-/// Whether `kind` may stand before a room's colon.
+/// Checks that `kind` may precede a room's colon.
 #[allow(clippy::result_unit_err)]
 pub fn check_kind(kind: &str) -> Result<(), ()> {
     let letters =

@@ -1,4 +1,4 @@
-//! Makes tokens as the settings want to read them: for development, where the key is known to everybody.
+//! Signs tokens that match the token settings. For development only, where the key is public.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::token::{ClaimNames, KeyError, TokenConfig, sign};
 
-/// Signs tokens with a secret, under the names of claims and for the issuer and audience that are checked.
+/// Signs tokens with a secret, using the configured claim names, issuer and audience.
 #[derive(Clone)]
 pub struct Signer {
     secret: String,
@@ -25,10 +25,10 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Whom a token is for. What is empty is left out.
+/// The bearer of a token. Empty fields are omitted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bearer<'a> {
-    /// The tenant; `*` is all.
+    /// The tenant; `*` means all.
     pub tenant: &'a str,
     /// The user's or service's id.
     pub user_id: &'a str,
@@ -39,7 +39,8 @@ pub struct Bearer<'a> {
 }
 
 impl Signer {
-    /// Signs what a verifier of this configuration accepts if it has the secret among its keys.
+    /// Signs tokens that a verifier with this configuration accepts if the secret is one of its
+    /// keys.
     pub fn new(secret: &str, config: &TokenConfig) -> Self {
         Self {
             secret: secret.to_owned(),
@@ -49,13 +50,13 @@ impl Signer {
         }
     }
 
-    /// A token that is good for some time; gives also when it ends, in Unix seconds.
+    /// A token that is valid for `age`; also returns its expiry in Unix seconds.
     pub fn sign(&self, bearer: Bearer<'_>, age: Duration) -> Result<(String, u64), KeyError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let end = now.saturating_add(age).as_secs();
         let name =
             |names: &[String], default: &str| names.first().cloned().unwrap_or_else(|| default.to_owned());
-        // As people write a service's token: its name is its subject.
+        // A service's token usually carries the service's name as its subject.
         let user = if bearer.scopes.is_empty() { name(&self.names.user, "sub") } else { self.service() };
         let mut claims =
             BTreeMap::from([("iat".to_owned(), json!(now.as_secs())), ("exp".to_owned(), json!(end))]);

@@ -1,6 +1,7 @@
-//! Tokens: how keys are read, tokens verified and claims understood, alike in server and bridge.
+//! Tokens: how keys are read, tokens verified and claims interpreted, identically in server and
+//! bridge.
 //!
-//! Knows nothing of transports: callers bring the token's text and get an [`Identity`].
+//! Knows nothing of transports: callers pass the token's text and get an [`Identity`].
 
 mod issuer;
 mod key;
@@ -26,21 +27,22 @@ use crate::{
     v1::{Caller, Reason, Transport},
 };
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is processed, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// The shortest secret that is accepted, in bytes: as long as what HS256 makes of it (RFC 7518, section 3.2).
+/// The shortest secret that is accepted, in bytes: as long as an HS256 hash (RFC 7518, section
+/// 3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// The key of `fanfare dev`. Public, therefore worthless: servers and bridges refuse it.
+/// The key of `fanfare dev`. It is public and therefore worthless: servers and bridges refuse it.
 pub const DEVELOPMENT_SECRET: &str = "fanfare-development-key-never-for-production";
 
 /// Where keys and claims come from.
 #[derive(Debug, Clone)]
 pub struct TokenConfig {
-    /// The keys that sign tokens; any of them may have signed.
+    /// The keys that sign tokens; a token may be signed by any of them.
     pub keys: Vec<KeySource>,
-    /// Issuers with keys, an audience and a tenant of their own.
+    /// Issuers with their own keys, audience and tenant.
     pub trusted: Vec<Issuer>,
     /// Accepted values of `iss`; empty: not checked.
     pub issuers: Vec<String>,
@@ -50,9 +52,9 @@ pub struct TokenConfig {
     pub leeway: Duration,
     /// Whether tokens without `exp` are refused.
     pub expiry_required: bool,
-    /// Which claims say what.
+    /// Which claims contain what.
     pub claims: ClaimNames,
-    /// The tenant of tokens that name none; `None` refuses them.
+    /// The tenant of tokens that do not name one; `None` refuses such tokens.
     pub default_tenant: Option<Tenant>,
 }
 
@@ -71,7 +73,7 @@ impl Default for TokenConfig {
     }
 }
 
-/// The claims by which tokens say who somebody is; of several, the first that is present counts.
+/// The claims that identify the bearer; of several, the first one present counts.
 #[derive(Debug, Clone)]
 pub struct ClaimNames {
     /// The user's id: a string or a number.
@@ -80,7 +82,7 @@ pub struct ClaimNames {
     pub tenant: Vec<String>,
     /// The user's name.
     pub name: Vec<String>,
-    /// A service's scopes: an array, or a text separated by spaces.
+    /// A service's scopes: an array, or a space-separated text.
     pub scopes: Vec<String>,
     /// The rooms a user is restricted to: an array.
     pub rooms: Vec<String>,
@@ -99,16 +101,16 @@ impl Default for ClaimNames {
     }
 }
 
-/// What a service's token allows.
+/// What a service's token permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Publish events.
     Notify,
     /// Read any room of the tenant.
     Subscribe,
-    /// Everything a producer and consumer may do, and administration.
+    /// Everything that producers and consumers may do, and administration.
     Admin,
-    /// Be a bridge: read every tenant and speak for users.
+    /// Be a bridge: read every tenant and act for users.
     Bridge,
 }
 
@@ -129,43 +131,43 @@ impl Scope {
     }
 }
 
-/// Which tenants a token speaks for.
+/// Which tenants a token is valid for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TenantScope {
-    /// All of them (`*`); only tokens with scopes can have it.
+    /// All tenants (`*`); only tokens with scopes can have it.
     Any,
-    /// This one.
+    /// One tenant.
     One(Tenant),
 }
 
-/// Who a verified token says its bearer is.
+/// The identity of a verified token's bearer.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The tenants it speaks for.
+    /// The tenants it is valid for.
     pub tenant: TenantScope,
-    /// The user's id, as text. Absent for services without subject.
+    /// The user's id, as text. Absent for services without a subject.
     pub user_id: Option<String>,
     /// The user's name.
     pub user_name: Option<String>,
     /// What a service may do; empty: an end user.
     pub scopes: Vec<Scope>,
-    /// The rooms a user is restricted to, besides `org` and the user's own.
+    /// The rooms that a user is restricted to, in addition to `org` and the user's own.
     pub rooms: Option<Vec<Room>>,
-    /// When the token ends, in Unix seconds (leeway not included).
+    /// When the token expires, in Unix seconds (leeway not included).
     pub expires_at: Option<u64>,
     /// All claims.
     pub claims: Map<String, Value>,
 }
 
 impl Identity {
-    /// Whether the token carries the scope; `admin` carries `notify` and `subscribe` too.
+    /// Whether the token has the scope; `admin` includes `notify` and `subscribe`.
     pub fn allows(&self, scope: Scope) -> bool {
         let by_admin =
             matches!(scope, Scope::Notify | Scope::Subscribe) && self.scopes.contains(&Scope::Admin);
         by_admin || self.scopes.contains(&scope)
     }
 
-    /// The user as the server and upstreams learn of them; an empty `session_id` is none.
+    /// The user as sent to the server and to upstreams; an empty `session_id` means no session.
     pub fn caller(&self, tenant: &Tenant, session_id: &str, transport: Transport) -> Caller {
         let rooms = self.rooms.as_deref().unwrap_or_default();
         Caller {
@@ -181,8 +183,8 @@ impl Identity {
         }
     }
 
-    /// Whether the user may read the room: `org`, the own `user:` room, and rooms of other kinds,
-    /// restricted to the token's list when it has one.
+    /// Whether the user may read the room: `org`, the user's own `user:` room, and rooms of other
+    /// kinds, restricted to the token's list if it has one.
     pub fn may_enter(&self, room: &Room) -> bool {
         match room.kind() {
             "org" => room.as_str() == "org",
@@ -197,7 +199,7 @@ impl Identity {
 /// Why a token was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// There was none.
+    /// There was no token.
     #[error("No token")]
     Missing,
     /// It has expired.
@@ -206,11 +208,11 @@ pub enum TokenError {
     /// It was revoked.
     #[error("Token revoked")]
     Revoked,
-    /// It is malformed, forged, of a refused algorithm, for others, or not yet valid. The text
-    /// is for the log, not for the peer.
+    /// It is malformed, forged, not yet valid, signed with a refused algorithm, or intended for
+    /// others. The text is for the log, not for the peer.
     #[error("Invalid token")]
     Invalid(String),
-    /// No key that is known may have signed it, and newer keys are being fetched.
+    /// No known key can have signed it, and newer keys are being fetched.
     #[error("The keys of this token are being fetched; try again")]
     KeysPending,
 }
@@ -228,12 +230,12 @@ impl TokenError {
     }
 }
 
-/// Verifies tokens. Made once, shared.
+/// Verifies tokens. Created once and shared.
 pub struct Verifier {
     trusts: Vec<Trust>,
     claims: ClaimNames,
     default_tenant: Option<Tenant>,
-    /// Counts changes of keys.
+    /// Incremented when keys change.
     generation: AtomicU64,
 }
 
@@ -244,7 +246,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Reads the keys. Those that are behind a URL are [set](Self::set_keys) later.
+    /// Reads the keys. Keys that are fetched from a URL are [set](Self::set_keys) later.
     pub fn new(config: &TokenConfig) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
         let mut trusts = Vec::new();
@@ -267,13 +269,13 @@ impl Verifier {
         Ok(Self { trusts, claims, default_tenant, generation: AtomicU64::new(0) })
     }
 
-    /// The URLs of keys, with the numbers by which they are set.
+    /// The URLs of keys, each with the number for [`Self::set_keys`].
     pub fn urls(&self) -> impl Iterator<Item = (usize, &str)> {
         self.trusts.iter().enumerate().filter_map(|(number, trust)| Some((number, trust.url.as_deref()?)))
     }
 
-    /// Replaces the keys behind a URL by those of a JSON Web Key Set. Symmetric keys in it are left out:
-    /// what is published is no secret. Returns whether something has changed.
+    /// Replaces the keys of a URL with those of a JSON Web Key Set. Symmetric keys in it are
+    /// ignored, because a published key is not secret. Returns whether anything changed.
     pub fn set_keys(&self, number: usize, json: &[u8]) -> Result<bool, KeyError> {
         let changed = match self.trusts.get(number) {
             Some(trust) => trust.set(json)?,
@@ -285,24 +287,24 @@ impl Verifier {
         Ok(changed)
     }
 
-    /// From now on a token whose key is not known asks for newer keys.
+    /// From now on a token with an unknown key requests newer keys.
     pub fn expect_newer(&self, number: usize) {
         if let Some(trust) = self.trusts.get(number) {
             trust.expect_newer();
         }
     }
 
-    /// Whether newer keys were asked for since the keys were set.
+    /// Whether newer keys were requested since the keys were set.
     pub fn wants_newer(&self, number: usize) -> bool {
         self.trusts.get(number).is_some_and(Trust::wants_newer)
     }
 
-    /// Changes with the keys: what was verified before is to be verified again.
+    /// Changes with the keys: tokens verified before must be verified again.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Verifies a token, with or without `Bearer ` before it.
+    /// Verifies a token, with or without the prefix `Bearer `.
     pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         let token = bare(token);
         if token.is_empty() {
@@ -342,12 +344,12 @@ impl Verifier {
                 }
             }
         }
-        // Each is asked: the token may be of any.
+        // Every issuer is asked, because the token may come from any of them.
         let pending = self.trusts.iter().filter(|trust| !is_key_known && trust.ask_for_newer()).count();
         Err(if pending > 0 { TokenError::KeysPending } else { refusal })
     }
 
-    /// `own` is the tenant of the issuer, where it has one.
+    /// `own` is the issuer's tenant, if it has one.
     fn identity(&self, claims: Map<String, Value>, own: Option<&Tenant>) -> Result<Identity, TokenError> {
         let names = &self.claims;
         let user_id = text_claim(&claims, &names.user)?;
@@ -388,7 +390,7 @@ impl Verifier {
     }
 }
 
-/// The token without `Bearer ` and white space around it.
+/// The token without `Bearer ` and surrounding white space.
 pub fn bare(token: &str) -> &str {
     let token = token.trim();
     match token.get(..7) {
@@ -440,7 +442,8 @@ fn list_claim(
     }
 }
 
-/// Whether tokens that are signed with the public development key would be accepted, however the key was given.
+/// Whether tokens that are signed with the public development key would be accepted, regardless of
+/// how the key was configured.
 pub fn trusts_development_key(config: &TokenConfig) -> Result<bool, KeyError> {
     let mut keys = Vec::new();
     let of_issuers = config.trusted.iter().map(|issuer| &issuer.keys);
@@ -462,7 +465,8 @@ pub fn trusts_development_key(config: &TokenConfig) -> Result<bool, KeyError> {
     Ok(keys.iter().any(|key| key.algorithms.iter().filter(|a| symmetric(a)).any(|a| trusts(key, *a))))
 }
 
-/// Whether the header demands extensions that must be understood (RFC 7515, section 4.1.11). None are.
+/// Whether the header requires extensions that must be understood (RFC 7515, section 4.1.11). None
+/// are supported.
 fn is_critical(token: &str) -> bool {
     let header = token.split('.').next().unwrap_or_default();
     let header = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header);

@@ -1,8 +1,8 @@
-//! The catalogs' events and calls as types for others: TypeScript, JSON Schema and AsyncAPI.
+//! The catalogs' events and calls as types for other tools: TypeScript, JSON Schema and AsyncAPI.
 //!
-//! All three describe the browser JSON of [`crate::json`] and are read off the very plans by which it is written, so that
-//! they cannot say anything else. The output depends on the catalogs alone: sorted, without times or paths. Knows nothing of
-//! files and processes.
+//! All three describe the browser JSON of [`crate::json`] and are derived from the same plans that
+//! write it, so that they cannot differ from it. The output depends only on the catalogs: it is
+//! sorted and contains no times or paths. Knows nothing of files and processes.
 
 mod asyncapi;
 mod comments;
@@ -18,8 +18,8 @@ pub use asyncapi::asyncapi;
 pub use json_schema::{json_schema, json_schemas};
 pub use typescript::typescript;
 
-/// Refuses packages that are no catalogs, naming the one that was probably meant, and packages that
-/// cannot be described together because they have the same names.
+/// Refuses packages that are not catalogs, with a suggestion for the probable name, and packages
+/// that cannot be described together because they declare the same names.
 pub fn check_packages(catalogs: &Catalogs, packages: &[String]) -> Result<(), String> {
     for package in packages {
         if catalogs.packages().contains(package) {

@@ -1,4 +1,4 @@
-//! What clients of older catalogs would not get, or not understand, from newer ones.
+//! What clients of older catalogs would not receive, or not understand, from newer ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +6,8 @@ use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{Catalogs, EventType};
 
-/// The changes from `old` to `new` that break producers, consumers or browsers, one line each, in order
-/// of their names. What is added breaks nobody.
+/// The changes from `old` to `new` that break producers, consumers or browsers, one line each,
+/// ordered by name. Additions are never breaking.
 pub fn breaking_changes(old: &Catalogs, new: &Catalogs) -> Vec<String> {
     let mut changes = BTreeSet::new();
     for event in old.events() {
@@ -71,7 +71,7 @@ fn compare_messages(old: &MessageDescriptor, new: &MessageDescriptor, changes: &
     }
 }
 
-/// The type of a field as it is written, with what browsers see of it.
+/// The type of a field as written in a `.proto` file, with what browsers see of it.
 fn shape(field: &FieldDescriptor) -> String {
     let label = match field {
         _ if field.is_map() => "map ",

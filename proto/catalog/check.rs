@@ -28,7 +28,7 @@ use crate::{
 
 /// The longest name of an event or call, in bytes.
 const NAME_BYTES_MAX: usize = 64;
-/// Packages that are not for catalogs.
+/// Packages that cannot be catalogs.
 const FOREIGN: [&str; 3] = ["fanfare.", "grpc.", "google."];
 
 struct Checker<'a> {
@@ -39,12 +39,12 @@ struct Checker<'a> {
     methods: HashMap<String, Method>,
     calls: HashMap<String, Vec<Arc<ClientMethod>>>,
     packages: BTreeSet<String>,
-    /// The namespace of each package as its files declare it, without the slash.
+    /// The namespace of each package as declared in its files, without the slash.
     declared_namespaces: BTreeMap<String, String>,
     rules: HashMap<String, RoomRule>,
 }
 
-/// Checks everything and makes the tables, or reports every problem.
+/// Checks everything and builds the tables, or reports all problems.
 pub(super) fn build(sources: &Sources, defaults: Option<&[String]>) -> Result<Catalogs, CatalogError> {
     let mut checker = Checker {
         sources,
@@ -59,7 +59,7 @@ pub(super) fn build(sources: &Sources, defaults: Option<&[String]>) -> Result<Ca
     };
     let mut files: Vec<FileDescriptor> =
         sources.pool.files().filter(|f| sources.roots.contains_key(f.name())).collect();
-    // The built-in ones first: what contradicts them is at fault.
+    // The built-in files come first, so that a file that contradicts them gets the error.
     files.sort_by_key(|file| sources.roots.get(file.name()).is_some_and(|shown| shown != file.name()));
     for file in &files {
         for message in file.messages() {
@@ -346,7 +346,7 @@ impl Checker<'_> {
     }
 }
 
-/// What an event declares to do to the current state of its rooms.
+/// How an event declares that it changes the current state of its rooms.
 fn state(
     declared: &prost_reflect::DynamicMessage,
     is_ephemeral: bool,
@@ -370,7 +370,7 @@ fn state(
     StateType::parse(&text(state, "key"), flag(state, "delete"), u64::from(ttl), shape).map(Some)
 }
 
-/// Whether there is something to attach.
+/// Checks that there is a field to attach.
 fn check_binary(shape: &Shape, what: &str, full_name: &str) -> Result<(), String> {
     if shape.has_bytes() {
         return Ok(());
@@ -395,7 +395,7 @@ fn check_name(name: &str, what: &str) -> Result<(), String> {
     ))
 }
 
-/// The path of a `google.protobuf.Any` in the message, if it holds one.
+/// The path of a `google.protobuf.Any` in the message, if it contains one.
 fn any_field(message: &MessageDescriptor, seen: &mut BTreeSet<String>) -> Option<String> {
     if !seen.insert(message.full_name().to_owned()) {
         return None;

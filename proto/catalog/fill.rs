@@ -1,4 +1,5 @@
-//! Messages made for a caller: what is copied from the request, what the server stamps.
+//! Messages created for a caller: which fields are copied from the request, and which the server
+//! stamps.
 
 use std::collections::HashSet;
 
@@ -51,7 +52,7 @@ pub(super) mod options {
         message(extension(pool, &descriptor.options(), "fanfare.v1.notify"))
     }
 
-    /// The only transport that a file's client methods and greetings are for.
+    /// The only transport for a file's client methods and greetings.
     pub(in crate::catalog) fn transport(file: &prost_reflect::FileDescriptor) -> Transport {
         match extension(file.parent_pool(), &file.options(), "fanfare.v1.transport") {
             Some(Value::EnumNumber(number)) => Transport::try_from(number).unwrap_or_default(),
@@ -67,7 +68,7 @@ pub(super) mod options {
         }
     }
 
-    /// The rules of rooms that a file declares.
+    /// The room rules that a file declares.
     pub(in crate::catalog) fn rooms(file: &prost_reflect::FileDescriptor) -> Vec<DynamicMessage> {
         let declared = extension(file.parent_pool(), &file.options(), "fanfare.v1.room");
         let Some(Value::List(items)) = declared else { return Vec::new() };
@@ -105,7 +106,7 @@ pub(super) mod options {
     }
 }
 
-/// Whether a field's type can hold what its `fill` option writes.
+/// Checks that a field's type can hold the value that its `fill` option writes.
 pub(super) fn check(field: &FieldDescriptor) -> Result<(), String> {
     let Some(source) = options::fill(field) else { return Ok(()) };
     let kind = field.kind();
@@ -136,12 +137,14 @@ pub(super) const fn is_integer(kind: &Kind) -> bool {
     matches!(kind, Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64)
 }
 
-/// How `to` is made from a message of type `from` that a browser sent, or from nothing but what the server knows.
+/// How `to` is created from a message of type `from` that a browser sent, or only from what the
+/// server knows.
 pub(super) fn plan(from: Option<&MessageDescriptor>, to: &MessageDescriptor) -> FillPlan {
     plan_within(from, to, &mut HashSet::new())
 }
 
-/// The same from a message that an upstream answered: what is inside the messages it copies is believed.
+/// The same for a message from an upstream, which is trusted: stamped fields inside copied messages
+/// stay as they are.
 pub(super) fn plan_trusting(from: &MessageDescriptor, to: &MessageDescriptor) -> FillPlan {
     FillPlan { restamped: Vec::new(), ..plan(Some(from), to) }
 }
@@ -190,18 +193,18 @@ fn plan_within(
     plan
 }
 
-/// A member of a room, as a query lists them.
+/// A member of a room, as listed by a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The user's id.
     pub user_id: String,
-    /// From the token; empty where it has none.
+    /// From the token; empty if the token has none.
     pub user_name: String,
-    /// Has a session at this moment.
+    /// Whether the member currently has a session.
     pub online: bool,
 }
 
-/// What stamped fields are written from.
+/// The values for stamped fields.
 #[derive(Debug, Clone)]
 pub struct Stamp<'a> {
     /// The verified caller.
@@ -214,12 +217,13 @@ pub struct Stamp<'a> {
     pub time: prost_types::Timestamp,
     /// The members of the queried room.
     pub members: &'a [Member],
-    /// Where the next page of a history begins; empty: there is none.
+    /// Where the next page of a history starts; empty: there is none.
     pub history_next: &'a str,
 }
 
 impl FillPlan {
-    /// Makes the message, from a message of the type that the plan was made for. Fields that nothing is known for stay unset.
+    /// Creates the message from a message of the type that the plan was made for. Fields without a
+    /// value stay unset.
     pub fn make(&self, from: Option<&DynamicMessage>, stamp: &Stamp<'_>) -> DynamicMessage {
         self.make_for(from, stamp, None)
     }
@@ -238,7 +242,7 @@ impl FillPlan {
                 }
             }
         }
-        // What came in a message that was copied whole is no more believed than what came beside it.
+        // Stamped fields inside a message that was copied whole are not trusted either.
         for field in &self.restamped {
             if message.has_field(field) {
                 stamp.restamp(message.get_field_mut(field));
@@ -270,7 +274,7 @@ impl FillPlan {
 }
 
 impl Announcement {
-    /// Makes the event, about `room` where it is about one; `None` when it is not about such a room.
+    /// Creates the event, for `room` if it concerns rooms; `None` if `room` is of another kind.
     pub fn make(&self, room: Option<&Room>, stamp: &Stamp<'_>) -> Option<DynamicMessage> {
         let mut message = self.plan.make(None, stamp);
         if let Some((kind, field)) = &self.room {
@@ -281,7 +285,7 @@ impl Announcement {
     }
 }
 
-/// Whether messages in a field have stamped fields, however deep.
+/// Whether messages in a field have stamped fields, at any depth.
 fn has_fills(field: &FieldDescriptor, seen: &mut HashSet<String>) -> bool {
     let Kind::Message(inner) = field.kind() else { return false };
     seen.insert(inner.full_name().to_owned())
@@ -289,12 +293,12 @@ fn has_fills(field: &FieldDescriptor, seen: &mut HashSet<String>) -> bool {
 }
 
 impl Stamp<'_> {
-    /// Writes all stamped fields of the messages in a value, whatever they held.
+    /// Overwrites all stamped fields of the messages in a value.
     fn restamp(&self, value: &mut Value) {
         match value {
             Value::Message(message) => {
                 for field in message.descriptor().fields() {
-                    // Only one member of a oneof is there.
+                    // Only one member of a oneof can be set.
                     let chosen = field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic());
                     let absent = chosen && !message.has_field(&field);
                     match options::fill(&field).filter(|_| !absent) {
@@ -339,7 +343,7 @@ impl Stamp<'_> {
     }
 }
 
-/// The text as a value of the field's kind; `None` when it is empty or not one.
+/// The text as a value of the field's kind; `None` if it is empty or does not parse.
 fn typed(text: &str, kind: &Kind) -> Option<Value> {
     if text.is_empty() {
         return None;

@@ -10,7 +10,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Value};
 
 use super::{FillPlan, RoomTemplate, Stamp};
 
-/// Events of a page where neither the browser nor the catalog says how many.
+/// Number of events in a page if neither the browser nor the catalog specifies it.
 const EVENTS_DEFAULT: usize = 50;
 
 /// What a method's `history` option declares.
@@ -18,26 +18,26 @@ const EVENTS_DEFAULT: usize = 50;
 pub struct HistoryMethod {
     /// The room.
     pub room: RoomTemplate,
-    /// The request's field that says how many events are wanted.
+    /// The request's field with the number of events.
     pub limit: Option<FieldDescriptor>,
-    /// The request's field that says where the page begins.
+    /// The request's field with the start of the page.
     pub before: Option<FieldDescriptor>,
-    /// Events of a page where the browser does not say.
+    /// Number of events in a page if the browser does not specify it.
     pub default_limit: usize,
-    /// The number of the response's field that takes the events.
+    /// The number of the response's field that receives the events.
     pub field: u32,
-    /// What the field's elements are.
+    /// The type of the field's elements.
     pub element: HistoryElement,
 }
 
-/// An element of the list that takes a page.
+/// An element of the list that holds a page.
 #[derive(Debug)]
 pub enum HistoryElement {
-    /// The event of this full name.
+    /// The event with this full name.
     Event(String),
-    /// A message with one oneof of events: the member's number by the event's full name.
+    /// A message with one oneof of events.
     OneOf {
-        /// The members.
+        /// Field numbers of the members by the event's full name.
         members: HashMap<String, u32>,
         /// How the message's own fields are filled.
         plan: FillPlan,
@@ -45,7 +45,7 @@ pub enum HistoryElement {
 }
 
 impl HistoryMethod {
-    /// The most events of a page.
+    /// Maximum number of events in a page.
     pub const EVENTS_MAX: usize = 200;
 
     pub(super) fn default_limit(declared: u32) -> Option<usize> {
@@ -56,7 +56,7 @@ impl HistoryMethod {
         }
     }
 
-    /// The full names of the events that the page can hold.
+    /// The full names of the events that the page can contain.
     pub fn events(&self) -> HashSet<&str> {
         match &self.element {
             HistoryElement::Event(name) => HashSet::from([name.as_str()]),
@@ -64,7 +64,7 @@ impl HistoryMethod {
         }
     }
 
-    /// How many events a request asks for: any number, which the caller must check.
+    /// How many events a request asks for. Can be any number; the caller must check it.
     pub fn limit(&self, request: &DynamicMessage) -> i128 {
         let asked = self.limit.as_ref().map(|field| match &*request.get_field(field) {
             Value::I32(number) => i128::from(*number),
@@ -79,14 +79,14 @@ impl HistoryMethod {
         }
     }
 
-    /// Where a request's page begins; empty: with the newest event.
+    /// Where a request's page starts; empty: at the newest event.
     pub fn before(&self, request: &DynamicMessage) -> String {
         let text =
             self.before.as_ref().and_then(|field| request.get_field(field).as_str().map(str::to_owned));
         text.unwrap_or_default()
     }
 
-    /// Adds an event to a response's bytes. `stamp` has the event's id and time.
+    /// Appends an event to a response's bytes. `stamp` contains the event's id and time.
     pub fn append(&self, full_name: &str, payload: &[u8], stamp: &Stamp<'_>, response: &mut Vec<u8>) {
         match &self.element {
             HistoryElement::Event(name) if name == full_name => put(self.field, payload, response),

@@ -1,4 +1,4 @@
-//! A payload that is valid for its event, and the rooms that it names.
+//! A payload that is valid for its event, and the rooms that its fields name.
 
 use super::{EventType, RenderError};
 use crate::{
@@ -16,8 +16,9 @@ pub struct ValidPayload<'a> {
 }
 
 impl EventType {
-    /// Checks bytes received from a producer, see [`Shape::validate`](crate::json::Shape::validate),
-    /// and notes the values that name its rooms in the same pass.
+    /// Checks bytes received from a producer, see
+    /// [`Shape::validate`](crate::json::Shape::validate), and records the values that name its
+    /// rooms in the same pass.
     pub fn check<'a>(&'a self, bytes: &'a [u8]) -> Result<ValidPayload<'a>, PayloadError> {
         let values = match &self.room_fields {
             Some(fields) => self.shape.check(bytes, fields)?,
@@ -31,8 +32,8 @@ impl EventType {
 }
 
 impl ValidPayload<'_> {
-    /// The rooms that the event's type declares, in the order of its templates. A template with a
-    /// field that is unset makes no room.
+    /// The rooms that the event's type declares, in the order of its templates. A template with an
+    /// unset field yields no room.
     pub fn rooms(&self) -> Result<Vec<Room>, RenderError> {
         let mut rooms = Vec::with_capacity(self.kind.rooms.len());
         let Some(values) = &self.values else {

@@ -1,13 +1,13 @@
-//! Who may use the rooms of a kind.
+//! Access rules for the rooms of a kind.
 
-/// The rule of a kind of rooms; where several files declare one, all of them together.
+/// The rule for a kind of rooms; if several files declare one, all of them combined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoomRule {
-    /// To join and read, the token's `rooms` claim must list the room.
+    /// Whether the token's `rooms` claim must list a room to join and read it.
     pub needs_claim: bool,
-    /// The same to publish.
+    /// Whether the claim must list a room to publish into it.
     pub publish_needs_claim: bool,
-    /// Only sessions in the room may publish.
+    /// Whether only sessions in the room may publish.
     pub publish_needs_member: bool,
 }
 
@@ -15,7 +15,7 @@ impl RoomRule {
     /// The kinds whose rule is fixed.
     pub const FIXED: [&str; 2] = ["org", "user"];
 
-    /// Adds what another file demands.
+    /// Adds the requirements of another file.
     pub(super) fn add(&mut self, other: Self) {
         self.needs_claim |= other.needs_claim;
         self.publish_needs_claim |= other.publish_needs_claim;

@@ -1,4 +1,4 @@
-//! From `.proto` files to descriptors, with the places of everything for messages.
+//! From `.proto` files to descriptors, with source positions for error messages.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,12 +17,12 @@ use super::{Builtin, CatalogError, Problem};
 
 /// The contract and the built-in catalogs.
 const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
-/// The folder of the contract, which is no catalog.
+/// The folder of the contract, which is not a catalog.
 const CONTRACT: &str = "fanfare/v1/";
-/// How deep folders of catalogs are searched.
+/// Maximum depth of the search in folders of catalogs.
 const FOLDER_DEPTH_MAX: usize = 16;
 
-/// The names of the built-in catalogs, sorted: their folders.
+/// The names of the built-in catalogs (their folders), sorted.
 pub fn builtin_names() -> Vec<&'static str> {
     let mut names: Vec<_> = EMBEDDED
         .iter()
@@ -46,14 +46,15 @@ impl Builtin<'_> {
     }
 }
 
-/// Everything compiled, and the files to look for catalogs in.
+/// Everything compiled, and the files that may contain catalogs.
 pub(super) struct Sources {
     pub(super) pool: DescriptorPool,
-    /// Files that were asked for: import name → the name to show.
+    /// The requested files: import name → name to show.
     pub(super) roots: BTreeMap<String, String>,
 }
 
-/// Finds a file in the embedded sources, then among those asked for and in their folders, then among Google's.
+/// Finds a file in the embedded sources, then among the requested files and in their folders, then
+/// among Google's.
 struct Resolver {
     embedded: Vec<(&'static str, &'static str)>,
     files: BTreeMap<String, PathBuf>,
@@ -152,7 +153,8 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
     let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
     entries.sort_by_key(fs::DirEntry::path);
     for entry in entries {
-        // What is hidden is no catalog: Kubernetes keeps the versions of a mounted folder there.
+        // Hidden entries are not catalogs: Kubernetes stores the versions of a mounted folder
+        // there.
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
         }
@@ -166,7 +168,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
     Ok(())
 }
 
-/// The compiler's own errors, each with its place.
+/// The compiler's own errors, each with its position.
 fn from_protox(error: &protox::Error, asked: &str, shown: &HashMap<String, String>) -> Vec<Problem> {
     let mut problems = Vec::new();
     walk_diagnostic(error, error.file().unwrap_or(asked), shown, &mut problems);
@@ -199,7 +201,7 @@ fn walk_diagnostic(
 }
 
 impl Sources {
-    /// A problem at the descriptor with this path in its file, or at an option of it.
+    /// A problem at the descriptor with this path in its file, or at one of its options.
     pub(super) fn problem(
         &self,
         file: &FileDescriptor,
@@ -235,7 +237,7 @@ mod tests {
 
     use crate::catalog::{Builtin, Catalogs};
 
-    /// A catalog with some of everything.
+    /// A catalog that uses most features.
     const CATALOG: &str = r#"
         syntax = "proto3";
         package fuzzed.v1;
@@ -259,7 +261,7 @@ mod tests {
         }
     "#;
 
-    /// Cuts a piece out of the text and puts another one of its pieces, or something else, there.
+    /// Replaces a piece of the text with another of its pieces, or with other text.
     fn edited(text: &str, edits: &[(usize, usize, usize, Option<String>)]) -> String {
         let mut text = text.to_owned();
         for (at, length, from, other) in edits {
@@ -271,7 +273,7 @@ mod tests {
         text
     }
 
-    /// Each case compiles a file; PROPTEST_CASES asks for more.
+    /// Each case compiles a file, so the default is few cases; PROPTEST_CASES asks for more.
     fn few() -> ProptestConfig {
         let config = ProptestConfig::default();
         ProptestConfig { cases: config.cases / 4, ..config }
@@ -279,7 +281,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(few())]
-        /// However a file is damaged: it is loaded, or refused with its name.
+        /// However a file is damaged, it is loaded or refused with its name.
         #[test]
         fn no_file_makes_the_loader_panic(
             edits in proptest::collection::vec((0..4096_usize, 0..24_usize, 0..4096_usize, proptest::option::of("[ -~]{0,6}")), 1..4),

@@ -5,24 +5,24 @@ use std::time::Duration;
 use super::{RenderError, RoomTemplate};
 use crate::{json::Shape, room::Room};
 
-/// The longest time to live of an entry.
+/// The maximum time to live of an entry.
 const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Makes a room template of a key template, so that both have the same grammar.
+/// Turns a key template into a room template, so that both have the same grammar.
 const KIND: &str = "key";
 
-/// What an event does to the current state of its rooms.
+/// How an event changes the current state of its rooms.
 #[derive(Debug)]
 pub struct StateType {
     /// The key, as the id of a room.
     template: RoomTemplate,
-    /// The event removes the entry.
+    /// Whether the event removes the entry.
     pub is_removal: bool,
-    /// How long the entry lasts.
+    /// How long the entry lives.
     pub ttl: Option<Duration>,
 }
 
 impl StateType {
-    /// Checks a declaration. The error says what is wrong.
+    /// Checks a declaration. The error describes what is wrong.
     pub(super) fn parse(
         key: &str,
         is_removal: bool,

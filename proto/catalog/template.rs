@@ -7,7 +7,7 @@ use crate::{
     room::{AddressError, Room, check_kind},
 };
 
-/// A room with places for fields of a message.
+/// A room with placeholders for fields of a message.
 pub struct RoomTemplate {
     text: String,
     parts: Vec<Part>,
@@ -23,7 +23,7 @@ enum Part {
     Field(FieldPath),
 }
 
-/// Why a message has no room by a template.
+/// Why a template yields no room for a message.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The field is empty.
@@ -31,7 +31,7 @@ pub enum RenderError {
     Empty {
         /// The field's path.
         field: String,
-        /// The same as browsers name it.
+        /// The path as browsers name it.
         path: String,
         /// The template.
         template: String,
@@ -41,7 +41,7 @@ pub enum RenderError {
     Address {
         /// The template.
         template: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: AddressError,
     },
@@ -50,7 +50,7 @@ pub enum RenderError {
     KeyEmpty {
         /// The field's path.
         field: String,
-        /// The same as browsers name it.
+        /// The path as browsers name it.
         path: String,
         /// The template.
         template: String,
@@ -69,7 +69,7 @@ pub enum RenderError {
         /// The template.
         template: String,
     },
-    /// The payload is not valid.
+    /// The payload is invalid.
     #[error(transparent)]
     Payload(#[from] PayloadError),
 }
@@ -87,7 +87,8 @@ impl fmt::Display for RoomTemplate {
 }
 
 impl RoomTemplate {
-    /// Parses a template against the message whose fields it names. The error says what is wrong.
+    /// Parses a template against the message whose fields it names. The error describes what is
+    /// wrong.
     pub(super) fn parse(text: &str, shape: &Shape) -> Result<Self, String> {
         let malformed = |why: &str| {
             format!(
@@ -123,7 +124,7 @@ impl RoomTemplate {
         Ok(Self { text: text.to_owned(), parts, fixed })
     }
 
-    /// The kind of the rooms it makes.
+    /// The kind of the rooms that it yields.
     pub fn kind(&self) -> &str {
         self.text.split_once(':').map_or(&self.text, |(kind, _)| kind)
     }
@@ -133,7 +134,8 @@ impl RoomTemplate {
         &self.text
     }
 
-    /// The kind and the field, if the template is one field behind a kind, e.g. `chat:{chat_id}`.
+    /// The kind and the field, if the template is a kind followed by one field, e.g.
+    /// `chat:{chat_id}`.
     pub(super) fn only_field(&self) -> Option<(&str, String)> {
         match self.parts.as_slice() {
             [Part::Text(kind), Part::Field(field)] => Some((kind.strip_suffix(':')?, field.to_string())),
@@ -149,12 +151,12 @@ impl RoomTemplate {
         })
     }
 
-    /// The room for an event's bytes; `None` when a field with presence is unset.
+    /// The room for an event's bytes; `None` if a field with presence is unset.
     pub fn render(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
         self.render_by(message, |value| value)
     }
 
-    /// The same for what a browser sends: a number that is not there names no room.
+    /// The same for a browser's request, in which an absent number names no room.
     pub fn render_sent(&self, message: &[u8]) -> Result<Option<Room>, RenderError> {
         self.render_by(message, |_| String::new())
     }
@@ -174,8 +176,8 @@ impl RoomTemplate {
         })
     }
 
-    /// The room, with the texts that `push` appends for its fields. `push` returns `false` if a field
-    /// is unset. The text is built in `text`, whose capacity can be used again.
+    /// Builds the room from the texts that `push` appends for its fields. `push` returns `false` if
+    /// a field is unset. The text is built in `text`, so that its capacity can be reused.
     pub(super) fn render_with(
         &self,
         text: &mut String,

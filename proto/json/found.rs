@@ -1,4 +1,4 @@
-//! Where the fields of a message are in its bytes, found in one walk.
+//! Locates the fields of a message in its bytes in one pass.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::{
 
 type Result<T> = std::result::Result<T, PayloadError>;
 
-/// What the bytes hold of one field.
+/// One field's occurrences in the bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Slot<'a> {
     count: usize,
@@ -20,19 +20,19 @@ pub(super) struct Slot<'a> {
     last: WireValue<'a>,
 }
 
-/// Where each field of a message is in its bytes. Small messages need no allocation.
+/// The location of each field of a message in its bytes. Small messages need no allocation.
 pub(super) struct Found<'a> {
     pub(super) bytes: &'a [u8],
     few: [Option<Slot<'a>>; Found::FEW],
     many: Vec<Option<Slot<'a>>>,
-    /// Something was overwritten or merged, so that not everything in the bytes will be looked at.
+    /// Whether a value was overwritten or merged, so that not all bytes will be examined.
     pub(super) hides: bool,
 }
 
 impl<'a> Found<'a> {
     const FEW: usize = 16;
 
-    /// Walks the bytes once. Of several members of a oneof, the last one counts.
+    /// Scans the bytes once. Of several members of a oneof, the last one counts.
     pub(super) fn scan(shape: &MessageShape, bytes: &'a [u8]) -> Result<Self> {
         let many = if shape.fields.len() > Self::FEW { vec![None; shape.fields.len()] } else { Vec::new() };
         let mut found = Self { bytes, few: [None; Self::FEW], many, hides: false };
@@ -99,7 +99,8 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    /// The bytes of a message field; several occurrences merge, which for bytes means one after the other.
+    /// The bytes of a message field; several occurrences are merged, which means concatenating
+    /// their bytes.
     pub(super) fn message(&self, index: usize, field: &FieldShape) -> Result<Option<Cow<'a, [u8]>>> {
         let Some(slot) = self.get(index) else { return Ok(None) };
         if slot.count == 1 {
@@ -114,7 +115,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Whether a value's wire type is one that the field may have.
+/// Checks that a value's wire type is valid for the field.
 fn fits(field: &FieldShape, value: WireValue<'_>) -> Result<()> {
     let own = value.wire_type() == default(field.kind).wire_type();
     let packed = field.repetition == Repetition::Repeated && packed(field.kind).is_some();
@@ -124,7 +125,8 @@ fn fits(field: &FieldShape, value: WireValue<'_>) -> Result<()> {
     Err(wrong_wire_type("the declared type"))
 }
 
-/// Checks everything in the bytes, also what is overwritten or merged: any protobuf library must be able to read them.
+/// Checks all bytes, including overwritten and merged values, because any protobuf library must be
+/// able to read them.
 pub(super) fn check(table: &Table, index: usize, bytes: &[u8], depth: usize) -> Result<()> {
     if depth > DEPTH_MAX {
         return Err(PayloadError::new(format!("messages nest deeper than {DEPTH_MAX}")));

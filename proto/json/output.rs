@@ -1,19 +1,19 @@
-//! Where browser JSON goes, and how `bytes` are written there.
+//! The outputs of browser JSON, and how `bytes` are written to them.
 
 use std::io::{Result, Sink, Write};
 
 use base64::Engine as _;
 use bytes::Bytes;
 
-/// Takes browser JSON. `bytes` values come apart from the rest of the text.
+/// Receives browser JSON. `bytes` values are passed separately from the text.
 pub(super) trait Output: Write {
-    /// Writes the value of a `bytes` field: as base64 unless the output says otherwise.
+    /// Writes the value of a `bytes` field; by default as base64.
     fn write_bytes(&mut self, value: &[u8]) -> Result<()> {
         write!(self, "\"{}\"", base64::engine::general_purpose::STANDARD.encode(value))
     }
 
-    /// Whether it is for gRPC callers: enum values have their protobuf names, and internal fields
-    /// are shown.
+    /// Whether the output is for gRPC callers: enum values have their protobuf names, and internal
+    /// fields are included.
     fn is_canonical(&self) -> bool {
         false
     }
@@ -51,7 +51,7 @@ impl Output for Canonical<'_> {
 pub struct Attached {
     /// JSON in which each `bytes` field is `{"_placeholder":true,"num":N}`.
     pub json: Vec<u8>,
-    /// The attachment N at place N, in the order of appearance.
+    /// Attachment N at index N, in the order of appearance.
     pub attachments: Vec<Bytes>,
 }
 

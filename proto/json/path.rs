@@ -1,4 +1,4 @@
-//! Paths to a field, for room templates.
+//! Field paths for room templates.
 
 use std::{
     borrow::Cow,
@@ -27,21 +27,22 @@ pub struct FieldPath {
 /// A field's value as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldText {
-    /// The field has presence and is not set, or a message on the way is not.
+    /// The field has presence and is not set, or a message on the path is not set.
     Unset,
-    /// The field has no presence and is not there: its default.
+    /// The field has no presence and does not occur: its default.
     Default(String),
     /// Its value; may be empty.
     Value(String),
 }
 
-/// Why a path names no usable field. The text follows the name of what holds the path.
+/// Why a path does not name a usable field. The text continues after the name of what contains the
+/// path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// A name on the path is no field.
+    /// A name on the path is not a field.
     #[error("names no field of {message}{}", hint(.near))]
     Unknown {
-        /// The message that was looked in.
+        /// The message that was searched.
         message: String,
         /// A field with a similar name.
         near: Option<String>,
@@ -139,8 +140,8 @@ impl FieldPath {
         Ok(FieldText::Unset)
     }
 
-    /// Appends the text of a value that was noted while the message was checked. `false`: the field
-    /// has presence and is not set, or a message on its path is not set.
+    /// Appends the text of a value that was recorded while the message was checked. `false`: the
+    /// field has presence and is not set, or a message on its path is not set.
     pub(crate) fn push_value(&self, value: Value<'_>, out: &mut String) -> Result<bool, PayloadError> {
         let Some((message, index)) = self.steps.last() else { return Ok(false) };
         let field = &self.table.messages[*message].fields[*index];
@@ -174,7 +175,7 @@ impl FieldPath {
         Ok(())
     }
 
-    /// The error as seen from the message at which the path begins.
+    /// The error relative to the message at which the path starts.
     fn place(&self, steps: usize, error: PayloadError) -> PayloadError {
         self.steps[..steps].iter().rev().fold(error, |error, (message, index)| {
             error.within(&self.table.messages[*message].fields[*index].json_name)

@@ -1,10 +1,10 @@
-//! The quick check of a payload. Each message type has a plan: a table, indexed by field number, of
-//! what each value must be.
+//! The fast check of a payload. Each message type has a plan: a table, indexed by field number, of
+//! the conditions for each value.
 //!
-//! A plan accepts only what is certainly valid, and notes the values of selected fields in the same
-//! pass. It leaves everything else to the writer of the JSON: invalid payloads, because the writer
-//! makes the errors, and valid ones that are unusual, such as a field that occurs twice.
-//! Invariant: a plan accepts nothing that the writer refuses.
+//! A plan accepts only payloads that are certainly valid, and records the values of selected fields
+//! in the same pass. It leaves all other payloads to the JSON writer: invalid ones, because the
+//! writer creates the errors, and valid ones that are unusual, for example because a field occurs
+//! twice. Invariant: a plan accepts nothing that the writer refuses.
 
 use super::{
     DEPTH_MAX, FieldPath,
@@ -14,12 +14,12 @@ use super::{
     write::{Next, check_safe, default, integer, is_js_number, packed},
 };
 
-/// Number of fields whose values one pass can note.
+/// Maximum number of fields whose values one pass can record.
 pub(crate) const VALUES_MAX: usize = 8;
-/// Number of fields of a message that have a bit. The writer decides about payloads with other
+/// Maximum number of fields of a message that have a bit. The writer checks payloads with other
 /// fields.
 const BITS: usize = 64;
-/// Field numbers below this are indexes of the table; larger ones are searched.
+/// Field numbers below this are indexes into the table; larger ones are searched.
 const DENSE_MAX: u32 = 128;
 
 /// How a message's bytes are checked.
@@ -30,7 +30,7 @@ pub(super) struct MessagePlan {
     dense: Vec<Option<FieldPlan>>,
     /// The fields with larger numbers, sorted.
     sparse: Vec<(u32, FieldPlan)>,
-    /// The fields that must occur: their default has no JSON.
+    /// The fields that must occur, because their default has no JSON.
     required: u64,
     /// At least one of these fields must occur; 0: none must.
     any_of: u64,
@@ -56,7 +56,7 @@ struct FieldPlan {
     excludes: u64,
 }
 
-/// What a value must be, besides its wire type.
+/// The condition for a value, in addition to its wire type.
 #[derive(Debug, Clone, Copy)]
 enum Check {
     /// Every value is valid.
@@ -67,7 +67,7 @@ enum Check {
     Finite,
     Enum {
         index: usize,
-        /// One bit for each of the numbers 0 to 63 that is a value.
+        /// A bit for each defined enum number from 0 to 63.
         small: u64,
     },
     Message(usize),
@@ -90,19 +90,20 @@ pub(crate) enum Value<'a> {
 /// The values of the selected fields, in the order of the selection.
 pub(crate) type Values<'a> = [Value<'a>; VALUES_MAX];
 
-/// Fields of a message whose values are noted.
+/// Fields of a message whose values are recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
     /// The bits of all fields below.
     bits: u64,
-    /// Fields of the message itself, and the places of their values.
+    /// Selected fields of the message itself, and the indexes of their values.
     values: Vec<(u64, usize)>,
-    /// Message fields that selected fields are in.
+    /// Message fields that contain selected fields.
     inside: Vec<(u64, Self)>,
 }
 
 impl Selection {
-    /// Selects the ends of paths that begin at one message. `None`: there are too many.
+    /// Selects the last field of each path; all paths start at one message. `None`: there are too
+    /// many.
     pub(crate) fn new<'p>(paths: impl IntoIterator<Item = &'p FieldPath>) -> Option<Self> {
         let mut selection = Self::default();
         for (place, path) in paths.into_iter().enumerate() {
@@ -133,7 +134,7 @@ impl Selection {
     }
 }
 
-/// The bit of a field of a message; 0: it has none.
+/// The bit of a message's field; 0: it has none.
 const fn bit(index: usize) -> u64 {
     if index < BITS { 1 << index } else { 0 }
 }
@@ -186,7 +187,7 @@ const fn form(shape: &MessageShape) -> Form {
     }
 }
 
-/// Whether a message without the field has no JSON, or may have none.
+/// Whether a message without the field has, or may have, no JSON.
 fn needs_value(shape: &MessageShape, field: &FieldShape, enums: &[EnumShape]) -> bool {
     match (field.repetition, field.kind) {
         (Repetition::Singular { presence: false }, FieldKind::Enum(index)) => {
@@ -241,7 +242,8 @@ fn check(shape: &MessageShape, field: &FieldShape, enums: &[EnumShape]) -> Check
     }
 }
 
-/// The selected values of a message that is certainly valid. `None`: the writer must decide.
+/// The selected values of a message that is certainly valid. `None`: the writer must check the
+/// message.
 pub(super) fn accept<'a>(
     table: &Table,
     index: usize,
@@ -268,7 +270,7 @@ fn message<'a>(
     match plan.form {
         Form::Fields => {}
         Form::Unusual => return None,
-        // Selected fields of times are rare; the quick check does not note them.
+        // Selected fields of times are rare; the fast check does not record them.
         Form::Timestamp | Form::Duration if selection.is_some_and(|s| s.bits != 0) => return None,
         Form::Timestamp => return time(bytes).filter(|(s, n)| is_timestamp(*s, *n)).map(drop),
         Form::Duration => return time(bytes).filter(|(s, n)| is_duration(*s, *n)).map(drop),
@@ -332,7 +334,7 @@ fn single(table: &Table, field: &FieldPlan, value: WireValue<'_>) -> Option<()> 
 
 #[allow(clippy::cast_possible_truncation)]
 fn is_enum_value(table: &Table, index: usize, small: u64, value: u64) -> bool {
-    // Protobuf takes the low 32 bits.
+    // Protobuf uses the low 32 bits.
     let number = (value as u32).cast_signed();
     match number {
         0..64 => small >> number & 1 == 1,
@@ -340,7 +342,7 @@ fn is_enum_value(table: &Table, index: usize, small: u64, value: u64) -> bool {
     }
 }
 
-/// The fields 1 (int64 seconds) and 2 (int32 nanos). `None`: one occurs twice, or is not valid.
+/// The fields 1 (int64 seconds) and 2 (int32 nanos). `None`: one occurs twice, or is invalid.
 #[allow(clippy::cast_possible_truncation)]
 fn time(bytes: &[u8]) -> Option<(i64, i64)> {
     let (mut seconds, mut nanos) = (None, None);

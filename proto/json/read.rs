@@ -25,7 +25,7 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audience {
     Browsers,
-    /// Those who may also call over gRPC.
+    /// Clients that may also call over gRPC.
     Callers,
 }
 
@@ -65,9 +65,9 @@ use field::{FieldSeed, Simple};
 struct Context<'t> {
     table: &'t Table,
     is_browser: bool,
-    /// Whether a `google.protobuf.Any` may come; not within another.
+    /// Whether a `google.protobuf.Any` is allowed here; not within another one.
     takes_any: Cell<bool>,
-    /// Where the walk is; left as it is when something is refused.
+    /// The current position; left unchanged after an error.
     path: RefCell<Vec<Step>>,
     refusal: RefCell<Option<String>>,
 }
@@ -110,7 +110,7 @@ impl Context<'_> {
     }
 }
 
-/// A value that is not there: `null`.
+/// A value or `null`, which means that it is absent.
 type OrNull<T> = Option<T>;
 
 struct MessageSeed<'c, 't> {
@@ -137,7 +137,7 @@ impl<'c, 't> MessageSeed<'c, 't> {
         FieldSeed { context: self.context, field, depth: self.depth + 1, is_element: false }
     }
 
-    /// The seed of a message in this one, if it may nest so deep.
+    /// The seed for a message nested in this one, if the depth limit allows it.
     fn inner<E: serde::de::Error>(&self, field: &FieldShape, got: &str) -> Result<Self, E> {
         let FieldKind::Message(index) = field.kind else { return Err(self.wrong(got)) };
         self.context.check_depth(self.depth + 1)?;
@@ -165,7 +165,7 @@ impl<'c, 't> MessageSeed<'c, 't> {
         self.context.refuse(format!("want {}, got {got}", self.wanted()))
     }
 
-    /// A scalar for a message that has a scalar's JSON.
+    /// A scalar for a message whose JSON is a scalar.
     fn simple<E: serde::de::Error>(self, value: &Simple<'_>) -> Result<OrNull<Vec<u8>>, E> {
         let shape = self.shape();
         let mut out = Vec::new();
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-        // In a google.protobuf.Value, null is a value: null_value = 0.
+        // In a google.protobuf.Value, null is itself a value: null_value = 0.
         Ok((self.shape().special == Special::Value).then(|| vec![0x08, 0x00]))
     }
 
@@ -336,7 +336,7 @@ fn seconds_and_nanos(seconds: i64, nanos: i64, out: &mut Vec<u8>) {
     }
 }
 
-/// Standard or URL-safe base64, padded or not, as the canonical mapping wants it.
+/// Standard or URL-safe base64, with or without padding, as the canonical mapping requires.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let alphabet = if text.contains(['-', '_']) { &alphabet::URL_SAFE } else { &alphabet::STANDARD };

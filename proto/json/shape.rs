@@ -1,4 +1,4 @@
-//! The plan of a message type: everything the mapping needs, looked up once at load.
+//! The plan of a message type: everything that the mapping needs, looked up once at load.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,7 +41,7 @@ impl fmt::Debug for Shape {
 pub(crate) struct Table {
     pub(crate) messages: Vec<MessageShape>,
     pub(crate) enums: Vec<EnumShape>,
-    /// By message: whether browsers see a `bytes` field in it, however deep.
+    /// By message: whether it contains a `bytes` field that browsers see, at any depth.
     pub(crate) with_bytes: Vec<bool>,
     /// By message: how its bytes are checked.
     pub(super) plans: Vec<MessagePlan>,
@@ -63,7 +63,7 @@ pub(crate) struct MessageShape {
     pub(super) is_entry: bool,
 }
 
-/// Messages with a JSON form of their own (protobuf.dev, "ProtoJSON Format").
+/// Messages with a special JSON form (protobuf.dev, "ProtoJSON Format").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Special {
     None,
@@ -91,7 +91,7 @@ pub(crate) struct FieldShape {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repetition {
-    /// `presence`: can be told unset from default.
+    /// `presence`: unset can be distinguished from the default.
     Singular {
         presence: bool,
     },
@@ -130,7 +130,7 @@ pub(crate) struct EnumShape {
     pub(super) names: BTreeMap<i32, String>,
     /// Text or protobuf name → number.
     pub(crate) numbers: HashMap<String, i32>,
-    /// The zero value says "unset": it has no text, others have.
+    /// The zero value means "unset": it has no text, but other values have.
     pub(crate) zero_is_unset: bool,
     /// google.protobuf.NullValue.
     pub(crate) is_null: bool,
@@ -179,8 +179,8 @@ impl Shape {
         self.check(bytes, &Selection::default()).map(drop)
     }
 
-    /// The same, and notes the values of selected fields in the same pass. `None`: the bytes are
-    /// valid but unusual, e.g. a field occurs twice, and the values must be read from them.
+    /// The same, and records the values of selected fields in the same pass. `None`: the bytes are
+    /// valid but unusual (e.g. a field occurs twice), and the values must be read from them.
     pub(crate) fn check<'a>(
         &self,
         bytes: &'a [u8],
@@ -193,18 +193,18 @@ impl Shape {
         Ok(values)
     }
 
-    /// Checks bytes as the writer of the JSON does, whose answer is final.
+    /// Checks bytes with the JSON writer, whose answer is authoritative.
     pub(super) fn walk(&self, bytes: &[u8]) -> Result<(), PayloadError> {
         write::message(&self.table, self.index, bytes, &mut std::io::sink(), 0)
     }
 
-    /// Appends the browser JSON of the bytes. The error is one that [`Shape::validate`] gives too;
-    /// `out` may hold a part then.
+    /// Appends the browser JSON of the bytes. Every error is one that [`Shape::validate`] returns
+    /// too; after an error `out` may contain partial output.
     pub fn write_json(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), PayloadError> {
         write::message(&self.table, self.index, bytes, out, 0)
     }
 
-    /// The same, and besides the form in which `bytes` fields are attachments.
+    /// The same, and also returns the form in which `bytes` fields are attachments.
     pub fn write_both(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Attached, PayloadError> {
         let mut attached = Attached::default();
         let mut both = Both { plain: out, attached: &mut attached };
@@ -212,32 +212,34 @@ impl Shape {
         Ok(attached)
     }
 
-    /// Whether browsers see a `bytes` field in it, however deep.
+    /// Whether the message contains a `bytes` field that browsers see, at any depth.
     pub fn has_bytes(&self) -> bool {
         self.table.with_bytes[self.index]
     }
 
-    /// Reads browser JSON into protobuf bytes. Refuses unknown and repeated keys, wrong types, values out of range and
-    /// several members of a oneof; `null` is unset, and empty input the empty message.
+    /// Converts browser JSON to protobuf bytes. Refuses unknown and repeated keys, wrong types,
+    /// values out of range and several members of a oneof. `null` means unset, and empty input is
+    /// the empty message.
     pub fn read_json(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
         read::message(&self.table, self.index, json, Audience::Browsers)
     }
 
-    /// Reads JSON of those who call over gRPC otherwise. It may also set internal fields, and a
-    /// `google.protobuf.Any` is an object with its type's URL under `@type`.
+    /// Reads the JSON of clients that may also call over gRPC. It may set internal fields, and a
+    /// `google.protobuf.Any` is an object with its type's URL as `@type`.
     pub fn read_canonical(&self, json: &[u8]) -> Result<Vec<u8>, PayloadError> {
         read::message(&self.table, self.index, json, Audience::Callers)
     }
 
-    /// The JSON of the bytes for those who call over gRPC otherwise. It shows internal fields, and
-    /// enum values have their protobuf names, so that generated code can read it.
+    /// The JSON of the bytes for clients that may also call over gRPC. It includes internal fields,
+    /// and enum values have their protobuf names, so that generated code can read it.
     pub fn write_canonical(&self, bytes: &[u8]) -> Result<Vec<u8>, PayloadError> {
         let mut out = Vec::new();
         write::message(&self.table, self.index, bytes, &mut Canonical(&mut out), 0)?;
         Ok(out)
     }
 
-    /// Resolves a path of field names such as `chat_id` or `message.chat_id`, ending at a string, integer or enum.
+    /// Resolves a path of field names such as `chat_id` or `message.chat_id`, ending at a string,
+    /// integer or enum field.
     pub fn path(&self, path: &str) -> Result<FieldPath, PathError> {
         FieldPath::resolve(self, path)
     }
@@ -245,7 +247,7 @@ impl Shape {
 
 impl MessageShape {
     pub(super) fn by_number(&self, number: u32) -> Option<usize> {
-        // Most messages number their fields 1, 2, 3 …
+        // Most messages number their fields 1, 2, 3 and so on.
         let guess = number as usize - 1;
         if let Some((found, index)) = self.by_number.get(guess).filter(|(n, _)| *n == number) {
             debug_assert_eq!(*found, number);
@@ -255,7 +257,7 @@ impl MessageShape {
     }
 }
 
-/// By message: whether browsers see a `bytes` field in it, however deep.
+/// By message: whether it contains a `bytes` field that browsers see, at any depth.
 fn with_bytes(messages: &[MessageShape]) -> Vec<bool> {
     let mut found = vec![false; messages.len()];
     loop {
@@ -284,7 +286,7 @@ fn message_shape(
     names: &Names,
     internal: Option<&ExtensionDescriptor>,
 ) -> MessageShape {
-    // `optional` makes a oneof of one member, which excludes nothing.
+    // `optional` creates a oneof with one member, which excludes nothing.
     let oneofs: Vec<String> =
         message.oneofs().filter(|o| !o.is_synthetic()).map(|o| o.name().to_owned()).collect();
     let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
@@ -380,7 +382,7 @@ fn kind(kind: &Kind, js_number: bool, names: &Names) -> FieldKind {
         Kind::Bool => FieldKind::Bool,
         Kind::String => FieldKind::String,
         Kind::Bytes => FieldKind::Bytes,
-        // The pool holds every type that its fields name.
+        // The pool contains every type that its fields name.
         Kind::Message(m) => {
             FieldKind::Message(names.messages.get(m.full_name()).copied().unwrap_or_default())
         }
@@ -391,7 +393,7 @@ fn kind(kind: &Kind, js_number: bool, names: &Names) -> FieldKind {
 fn enum_shape(descriptor: &EnumDescriptor, text: Option<&ExtensionDescriptor>) -> EnumShape {
     let (mut texts, mut names, mut numbers) = (BTreeMap::new(), BTreeMap::new(), HashMap::new());
     let mut with_text = Vec::new();
-    // Of several names of one number the first that is declared is written, as protobuf has it.
+    // If several names have the same number, the first declared one is written, as in protobuf.
     let mut values: Vec<_> = descriptor.values().collect();
     values.sort_by(|a, b| a.path().cmp(b.path()));
     for value in values {
@@ -416,7 +418,7 @@ fn enum_shape(descriptor: &EnumDescriptor, text: Option<&ExtensionDescriptor>) -
 }
 
 impl EnumShape {
-    /// The texts that may stand in JSON, for messages.
+    /// The texts that are valid in JSON, for error messages.
     pub(super) fn choices(&self) -> String {
         let choices = self.texts.iter().filter(|(n, _)| !(self.zero_is_unset && **n == 0));
         choices.map(|(_, t)| format!("{t:?}")).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! Messages with a JSON form of their own, out and in: times, durations, field masks.
+//! Messages with a special JSON form, in both directions: times, durations, field masks.
 
 use std::io::Write;
 
@@ -30,12 +30,12 @@ fn seconds_and_nanos(found: &Found<'_>) -> Result<(i64, i64)> {
     Ok((part(0, FieldKind::Int64 { js_number: false })?, part(1, FieldKind::Int32)?))
 }
 
-/// Whether a `google.protobuf.Timestamp` is a time.
+/// Whether a `google.protobuf.Timestamp` is valid.
 pub(super) fn is_timestamp(seconds: i64, nanos: i64) -> bool {
     TIMESTAMP_SECONDS.contains(&seconds) && (0..1_000_000_000).contains(&nanos)
 }
 
-/// Whether a `google.protobuf.Duration` is a duration.
+/// Whether a `google.protobuf.Duration` is valid.
 pub(super) const fn is_duration(seconds: i64, nanos: i64) -> bool {
     let mixed = (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0);
     !mixed && nanos.unsigned_abs() < 1_000_000_000 && seconds.unsigned_abs() <= DURATION_SECONDS_MAX
@@ -77,7 +77,7 @@ pub(super) fn duration<W: Write>(found: &Found<'_>, out: &mut W) -> Result<()> {
     write!(out, "\"{sign}{seconds}.{}s\"", &fraction[..digits]).map_err(io)
 }
 
-/// Whether a path of a `google.protobuf.FieldMask` comes back from its JSON as it was.
+/// Whether a path of a `google.protobuf.FieldMask` survives the round trip through JSON.
 pub(super) fn is_field_mask_path(path: &str) -> bool {
     !path.is_empty() && !path.contains(',') && snake(&camel(path)) == path
 }
@@ -109,7 +109,7 @@ fn camel(path: &str) -> String {
     out
 }
 
-/// The names of a field mask as protobuf has them.
+/// The names of a field mask in protobuf form.
 pub(super) fn snake(path: &str) -> String {
     let mut out = String::with_capacity(path.len() + 4);
     for c in path.chars() {
@@ -121,7 +121,8 @@ pub(super) fn snake(path: &str) -> String {
     out
 }
 
-/// Seconds and nanoseconds of an RFC 3339 text; a leap second is the last nanosecond before it.
+/// Seconds and nanoseconds of an RFC 3339 text; a leap second becomes the last nanosecond before
+/// it.
 pub(super) fn read_timestamp(text: &str) -> Option<(i64, i64)> {
     let date_time = text.as_bytes().get(10).filter(|c| c.eq_ignore_ascii_case(&b'T'));
     let fraction = text.get(19..)?.strip_prefix('.').unwrap_or_default();

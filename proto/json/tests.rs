@@ -107,12 +107,12 @@ fn refusal(name: &str, json: &str) -> String {
     shape(name).read_json(json.as_bytes()).unwrap_err().to_string()
 }
 
-/// There and back: the JSON of what the JSON says.
+/// A round trip: the JSON of the message that the JSON describes.
 fn round(name: &str, json: &str) -> String {
     json_of(name, &shape(name).read_json(json.as_bytes()).unwrap()).unwrap()
 }
 
-/// What prost-reflect writes, with the options nearest to ours.
+/// The JSON that prost-reflect writes, with the options closest to our mapping.
 fn oracle(bytes: &[u8]) -> Option<serde_json::Value> {
     let descriptor = pool().get_message_by_name("t.All").unwrap();
     let message = DynamicMessage::decode(descriptor, bytes).ok()?;
@@ -120,7 +120,8 @@ fn oracle(bytes: &[u8]) -> Option<serde_json::Value> {
     message.serialize_with_options(serde_json::value::Serializer, &options).ok()
 }
 
-/// The declared differences, taken out of a JSON value: `null` for unset fields, digits of time beyond milliseconds.
+/// Removes the declared differences from a JSON value: `null` for unset fields, and fractional
+/// digits beyond milliseconds.
 fn comparable(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {
@@ -133,7 +134,7 @@ fn comparable(value: serde_json::Value) -> serde_json::Value {
             )
         }
         Value::Array(items) => Value::Array(items.into_iter().map(comparable).collect()),
-        // In free JSON an integer is written without `.0`: the same number.
+        // In free JSON an integer is written without `.0`; the number is the same.
         Value::Number(number) => number.as_f64().map_or(Value::Number(number), Value::from),
         other => other,
     }
@@ -195,7 +196,8 @@ proptest! {
         let written = json_of("t.All", &bytes).unwrap();
         let ours: serde_json::Value = serde_json::from_str(&written).unwrap();
         prop_assert_eq!(comparable(ours), comparable(oracle(&bytes).unwrap()));
-        // And again: what was written is read back to the same bytes, but for the fields that defaults made explicit.
+        // The written JSON is read back to the same bytes, except for fields that defaults made
+        // explicit.
         let again = shape("t.All").read_json(written.as_bytes()).unwrap();
         prop_assert_eq!(json_of("t.All", &again).unwrap(), written);
     }
@@ -213,7 +215,8 @@ proptest! {
             prop_assert!(decoded.is_ok(), "accepted what protobuf refuses: {:?}", decoded);
             serde_json::from_slice::<serde_json::Value>(&out).unwrap();
         }
-        // The other way round there are values without browser JSON: numbers of enums, times, NaN in a Value.
+        // In the other direction, some values have no browser JSON: enum numbers, times, NaN in a
+        // Value.
     }
 
     #[test]
@@ -352,7 +355,7 @@ fn numbers_that_json_has_not_are_texts() {
     for field in ["fDouble", "fFloat", "rDouble", "wDouble"] {
         assert_eq!(written[field], expected[field]);
     }
-    // A google.protobuf.Value is any JSON, and so never one of them.
+    // A google.protobuf.Value can be any JSON, but never one of these.
     let mut infinite = vec![0x92, 2, 9, 0x11];
     infinite.extend(f64::INFINITY.to_le_bytes());
     let refused = shape("t.All").validate(&infinite).unwrap_err().to_string();
@@ -366,7 +369,7 @@ fn both_forms_are_written_in_one_pass_with_attachments_in_order_of_appearance() 
     let mut plain = Vec::new();
     let attached = shape("t.All").write_both(&bytes, &mut plain).unwrap();
     assert_eq!(String::from_utf8(plain.clone()).unwrap(), json_of("t.All", &bytes).unwrap());
-    // Putting the attachments back gives the other form.
+    // Restoring the attachments yields the other form.
     let (mut restored, mut seen) = (String::from_utf8(attached.json).unwrap(), Vec::new());
     for (num, attachment) in attached.attachments.iter().enumerate() {
         use base64::Engine as _;
@@ -392,7 +395,7 @@ fn integers_in_free_json_are_written_as_integers() {
         ("2.5", "2.5"),
         ("9007199254740992", "9007199254740992"),
         ("-9007199254740992", "-9007199254740992"),
-        // Beyond 2^53 not every integer is there.
+        // Beyond 2^53 not every integer is representable.
         ("9007199254740994", "9007199254740994.0"),
     ] {
         let json = format!(r#"{{"object":{{"a":[{number}],"b":{number}}},"value":{number}}}"#);
@@ -400,7 +403,7 @@ fn integers_in_free_json_are_written_as_integers() {
         let wanted = format!(r#""object":{{"a":[{written}],"b":{written}}}"#);
         assert!(all.contains(&wanted) && all.contains(&format!(r#""value":{written}"#)), "{number}: {all}");
     }
-    // A field that is declared to be a double stays one.
+    // A field that is declared as a double stays one.
     assert!(round("t.All", r#"{"fDouble":3,"wDouble":3}"#).contains(r#""fDouble":3.0"#));
 }
 
@@ -425,7 +428,7 @@ fn masks_without_json_are_refused() {
     }
 }
 
-/// `levels` messages in each other, each in the field that `wrap` writes.
+/// `levels` nested messages, each in the field that `wrap` writes.
 fn nested(levels: usize, wrap: impl Fn(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
     (0..levels).fold(Vec::new(), |inner, _| wrap(inner))
 }
@@ -517,7 +520,7 @@ fn paths_give_text_or_say_why_not() {
     assert_eq!(text("id", &[0x08, 0]), FieldText::Value("0".into()));
     assert_eq!(text("shade", &[]), FieldText::Unset);
     assert_eq!(text("shade", &[0x20, 0]), FieldText::Value("COLOR_UNSPECIFIED".into()));
-    // Absent and zero are the same where there is no presence.
+    // Absent and zero are the same for a field without presence.
     for bytes in [&[][..], &[0x18, 0]] {
         let refused = ours.path("color").unwrap().text(bytes).unwrap_err().to_string();
         assert!(refused.starts_with(r#"color: is unset: want one of "red""#), "{refused}");

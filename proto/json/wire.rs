@@ -31,14 +31,14 @@ impl WireValue<'_> {
     }
 }
 
-/// Reads values one after the other.
+/// Reads values in sequence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-/// Why bytes are not protobuf. Small; its text is made when an error is returned.
+/// Why bytes are not protobuf. Small; the text is created when the error is returned.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum WireError {
     CutOff,

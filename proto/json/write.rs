@@ -1,5 +1,5 @@
-//! From protobuf bytes to browser JSON. The same walk, without its output, checks the payloads that
-//! the quick check does not accept, and makes the errors.
+//! From protobuf bytes to browser JSON. The same traversal, without output, checks the payloads
+//! that the fast check does not accept, and creates the errors.
 
 use super::{
     DEPTH_MAX, PayloadError, SAFE_INTEGER_MAX,
@@ -12,7 +12,7 @@ use super::{
 
 type Result<T> = std::result::Result<T, PayloadError>;
 
-/// Writing to memory does not fail, and to nowhere even less.
+/// Writing to memory or to a sink does not fail.
 pub(super) fn io(_: std::io::Error) -> PayloadError {
     PayloadError::new("the JSON could not be written")
 }
@@ -52,7 +52,7 @@ pub(super) fn message<W: Output>(
     }
 }
 
-/// An Any for gRPC callers: the fields of its message, after the type's URL under `@type`.
+/// An Any for gRPC callers: the fields of its message, after the type's URL as `@type`.
 fn any<W: Output>(
     table: &Table,
     shape: &MessageShape,
@@ -91,7 +91,7 @@ fn field<W: Output>(
         return Ok(());
     }
     if field.internal && !out.is_canonical() {
-        // Not for browsers, but it must be valid.
+        // Not visible to browsers, but it must be valid.
         return content(table, (index, field), found, &mut std::io::sink(), depth);
     }
     if !std::mem::replace(first, false) {
@@ -166,7 +166,7 @@ pub(super) fn unpack<'a>(
 
 pub(super) type Next = for<'a> fn(&mut Reader<'a>) -> std::result::Result<WireValue<'a>, WireError>;
 
-/// How the values of a packed field follow each other; `None` for kinds that are never packed.
+/// How the values of a packed field are read one by one; `None` for kinds that are never packed.
 pub(super) fn packed(kind: FieldKind) -> Option<Next> {
     match kind {
         FieldKind::String | FieldKind::Bytes | FieldKind::Message(_) => None,
@@ -187,8 +187,8 @@ pub(super) fn packed(kind: FieldKind) -> Option<Next> {
     }
 }
 
-/// Maps are written in the order of their first occurrence; of equal keys the last value counts. An entry is a level of
-/// nesting, as it is for protobuf libraries, whose bound is 100.
+/// Maps are written in the order of first occurrence; of equal keys the last value counts. An entry
+/// is one nesting level, as in protobuf libraries, whose limit is 100.
 fn map<W: Output>(
     table: &Table,
     (index, field): (usize, &FieldShape),
@@ -261,7 +261,8 @@ pub(super) enum Integer {
     Unsigned(u64),
 }
 
-/// The value of an integer kind; `None` for other kinds. 32-bit kinds take the low bits, as protobuf has it.
+/// The value of an integer kind; `None` for other kinds. 32-bit kinds use the low bits, as in
+/// protobuf.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn integer(kind: FieldKind, value: WireValue<'_>) -> Result<Option<Integer>> {
     use Integer::{Signed, Unsigned};
@@ -291,7 +292,7 @@ pub(super) fn integer(kind: FieldKind, value: WireValue<'_>) -> Result<Option<In
     Ok(Some(read))
 }
 
-/// Refuses what a JavaScript number cannot hold.
+/// Refuses integers that a JavaScript number cannot represent.
 pub(super) fn check_safe(value: Integer) -> Result<()> {
     let safe = match value {
         Integer::Signed(v) => v.unsigned_abs() <= SAFE_INTEGER_MAX.unsigned_abs(),
@@ -380,7 +381,7 @@ fn float<W: Output>(value: f64, out: &mut W) -> Result<()> {
     out.write_all(special.as_bytes()).map_err(io)
 }
 
-/// A number of free JSON: `3` as its sender wrote it, not `3.0`, as far as integers are exact.
+/// A number in free JSON: `3` as its sender wrote it, not `3.0`, as long as integers are exact.
 #[allow(clippy::cast_possible_truncation)]
 fn free_number<W: Output>(value: f64, out: &mut W) -> Result<()> {
     const EXACT_MAX: f64 = (1_u64 << 53) as f64;
@@ -391,7 +392,8 @@ fn free_number<W: Output>(value: f64, out: &mut W) -> Result<()> {
     float(value, out)
 }
 
-/// The text of an enum number; refuses numbers that are no value, and an unset field where every value has a text.
+/// The text of an enum number. Refuses undefined numbers, and an unset field of an enum in which
+/// every value has a text.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn enum_text(table: &Table, index: usize, value: u64, implicit: bool) -> Result<&str> {
     let shape = &table.enums[index];
@@ -422,7 +424,7 @@ fn enumeration<W: Output>(
     serde_json::to_writer(out, enum_text(table, index, value, implicit)?).map_err(|e| io(e.into()))
 }
 
-/// The protobuf name of an enum number; the number itself where it has none.
+/// The protobuf name of an enum number, or the number itself if it has none.
 #[allow(clippy::cast_possible_truncation)]
 fn enum_name<W: Output>(table: &Table, index: usize, value: u64, out: &mut W) -> Result<()> {
     let number = (value as u32).cast_signed();

@@ -1,4 +1,4 @@
-//! Issuers with keys of their own.
+//! Issuers with their own keys.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use super::{KeyError, KeySource};
 use crate::room::Tenant;
 
 /// An issuer whose tokens are verified with its own keys, written
-/// `ISSUER;jwks=PLACE;audience=TEXT;tenant=NAME`. Audience and tenant may be absent.
+/// `ISSUER;jwks=PLACE;audience=TEXT;tenant=NAME`. Audience and tenant are optional.
 #[derive(Debug, Clone)]
 pub struct Issuer {
     /// The `iss` of its tokens.
@@ -15,15 +15,15 @@ pub struct Issuer {
     pub keys: KeySource,
     /// The `aud` that its tokens must have; `None`: not checked.
     pub audience: Option<String>,
-    /// The tenant of its tokens, whether they name it or none; those that name another are refused.
-    /// `None`: as they say.
+    /// The tenant of its tokens, whether or not they name one; tokens that name another tenant are
+    /// refused. `None`: the tenant is read from the token.
     pub tenant: Option<Tenant>,
 }
 
-/// Why a text is no issuer.
+/// Why a text is not an issuer.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidIssuer {
-    /// It has not the form of one.
+    /// It has the wrong form.
     #[error(
         "{0}: want e.g. https://login.example.com;jwks=https://login.example.com/jwks.json;audience=api;tenant=acme"
     )]

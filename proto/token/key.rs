@@ -16,9 +16,9 @@ pub enum KeySource {
     Secret(String),
     /// A PEM public key: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
     Pem(Vec<u8>),
-    /// A JSON Web Key Set (RFC 7517); tokens choose by `kid`.
+    /// A JSON Web Key Set (RFC 7517); tokens select a key by `kid`.
     Jwks(Vec<u8>),
-    /// Where such a set is fetched.
+    /// The URL from which such a set is fetched.
     Url(String),
 }
 
@@ -39,8 +39,8 @@ impl KeySource {
         read(path).map(Self::Pem)
     }
 
-    /// A JSON Web Key Set: a file, which is read, or a URL. A URL is `https`, or of this machine: whoever
-    /// can change what comes over the network could sign tokens.
+    /// A JSON Web Key Set: a file, which is read, or a URL. A URL must be `https` or on this
+    /// machine, because anyone who can modify the response in transit could sign tokens.
     pub fn jwks(place: &str) -> Result<Self, KeyError> {
         match place.split_once("://") {
             Some(("https", _)) => Ok(Self::Url(place.to_owned())),
@@ -55,7 +55,7 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     std::fs::read(path).map_err(|source| KeyError::Read { path: path.display().to_string(), source })
 }
 
-/// Whether a URL without its scheme is of this machine.
+/// Whether a URL, given without its scheme, is on this machine.
 fn is_local(rest: &str) -> bool {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
@@ -73,16 +73,16 @@ pub enum KeyError {
     Read {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The secret is too short to be one.
+    /// The secret is too short.
     #[error(
         "the token secret has {0} bytes: want at least {SECRET_BYTES_MIN} random ones, e.g. from `openssl rand -hex 32`"
     )]
     ShortSecret(usize),
-    /// The secret is one character, again and again.
+    /// The secret is one repeated character.
     #[error(
         "the token secret repeats one character: want at least {SECRET_BYTES_MIN} random bytes, e.g. from `openssl rand -hex 32`"
     )]
@@ -93,10 +93,10 @@ pub enum KeyError {
     /// The JWKS is malformed or has no usable key.
     #[error("not a JSON Web Key Set with at least one RSA, P-256, Ed25519 or symmetric key: {0}")]
     Jwks(String),
-    /// Keys cannot be fetched from there.
+    /// Keys cannot be fetched from this URL.
     #[error("{0:?} is no place of a key set: want a file, an https URL, or an http URL of this machine")]
     Url(String),
-    /// There is no key at all.
+    /// No key is configured.
     #[error("no key to verify tokens with: give a secret, a PEM public key or a JWKS file")]
     None,
 }
@@ -154,7 +154,7 @@ pub(super) fn parse_set(json: &[u8]) -> Result<Vec<VerifyingKey>, KeyError> {
 
 fn from_jwk(jwk: &Jwk) -> Option<VerifyingKey> {
     use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, PublicKeyUse};
-    // A key for something else signs no tokens (RFC 7517, section 4.2).
+    // A key for another use does not sign tokens (RFC 7517, section 4.2).
     if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
         return None;
     }

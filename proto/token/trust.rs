@@ -1,4 +1,4 @@
-//! Keys, and what tokens that they verify must say.
+//! Keys, and the rules for tokens that they verify.
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
@@ -13,22 +13,22 @@ use super::{
 };
 use crate::room::Tenant;
 
-/// The keys are as new as can be.
+/// The keys are up to date.
 const NEW: u8 = 0;
-/// Keys that are not known may be asked for.
+/// Newer keys may be requested for a token with an unknown key.
 const OLD: u8 = 1;
-/// They were asked for.
+/// Newer keys were requested.
 const ASKED: u8 = 2;
 
-/// Keys with the same rules.
+/// Keys that share the same rules.
 pub(super) struct Trust {
     pub(super) validation: Validation,
-    /// The tenant of all tokens, where the issuer has one.
+    /// The tenant of all tokens, if the issuer has one.
     pub(super) tenant: Option<Tenant>,
-    /// Where the keys are fetched.
+    /// The URL from which the keys are fetched.
     pub(super) url: Option<String>,
     keys: RwLock<Arc<Vec<VerifyingKey>>>,
-    /// What the keys were read from last.
+    /// The JSON that the keys were last read from.
     json: Mutex<Vec<u8>>,
     age: AtomicU8,
 }
@@ -39,7 +39,7 @@ impl Trust {
         Self::new(validation(config, &config.issuers, &config.audiences), None, keys, url.cloned())
     }
 
-    /// Those of an issuer.
+    /// The keys of an issuer.
     pub(super) fn of_issuer(config: &TokenConfig, issuer: &Issuer) -> Result<Self, KeyError> {
         let mut keys = Vec::new();
         load(&issuer.keys, &mut keys)?;
@@ -66,7 +66,7 @@ impl Trust {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the keys; false when they are the same.
+    /// Replaces the keys; false if they are unchanged.
     pub(super) fn set(&self, json: &[u8]) -> Result<bool, KeyError> {
         let symmetric = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
         let mut keys = parse_set(json)?;
@@ -94,7 +94,7 @@ impl Trust {
         self.age.load(Ordering::Acquire) == ASKED
     }
 
-    /// Asks for newer keys; false when these are new, or there are no others.
+    /// Requests newer keys; false if these are up to date, or there are no others.
     pub(super) fn ask_for_newer(&self) -> bool {
         let asked = self.age.compare_exchange(OLD, ASKED, Ordering::AcqRel, Ordering::Acquire);
         asked.is_ok() || asked == Err(ASKED)

@@ -1,4 +1,4 @@
-//! AsyncAPI 3.0: the server's side of all conversations, for tools that draw, mock and check them.
+//! AsyncAPI 3.0: the server's side of the protocol, for tools that draw, mock and check it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,8 @@ const ABOUT: &str = "A channel is the name of an event or a call. Over Socket.IO
 argument; over /ws, /events and /poll the name is the field `type` and the payload's fields stand beside it. A call's reply is \
 its acknowledgement.";
 
-/// The AsyncAPI document of the events and calls of some packages, of all when none is named: a channel for each name, an operation for each event (the server sends) and each call (the server receives, and
-/// replies).
+/// The AsyncAPI document of the events and calls of some packages (none named: all): a channel per
+/// name, an operation per event (the server sends) and per call (the server receives and replies).
 pub fn asyncapi(catalogs: &Catalogs, packages: &[String]) -> Json {
     let model = Model::new(catalogs, packages);
     Writer { place: Place { prefix: "#/components/schemas/" }, model: &model }.document()
@@ -177,7 +177,8 @@ fn tags(package: &str, transport: Transport) -> Json {
     tags.into()
 }
 
-/// For each name of an event or a call, what can stand in a reference: names may hold any character.
+/// For each name of an event or call, a form that is valid in a reference: names may contain any
+/// character.
 fn ids<'m>(model: &'m Model<'_>) -> BTreeMap<&'m str, String> {
     let names = model.events.iter().map(|e| e.name.as_str()).chain(model.calls.iter().map(|c| c.on.as_str()));
     let mut names: Vec<&str> = names.collect();

@@ -4,14 +4,14 @@ use std::{cell::RefCell, collections::HashMap};
 
 use prost_reflect::FileDescriptor;
 
-/// Comments by file and place; each file's are looked up once.
+/// Comments by file and path; each file's comments are looked up once.
 #[derive(Debug, Default)]
 pub(super) struct Comments {
     files: RefCell<HashMap<String, HashMap<Vec<i32>, String>>>,
 }
 
 impl Comments {
-    /// The comment above, or else behind, the declaration with this path in its file; empty: none.
+    /// The comment before, or else after, the declaration with this path in its file; empty: none.
     pub(super) fn of(&self, file: &FileDescriptor, path: &[i32]) -> String {
         let mut files = self.files.borrow_mut();
         let comments = files.entry(file.name().to_owned()).or_insert_with(|| read(file));
@@ -33,7 +33,7 @@ fn read(file: &FileDescriptor) -> HashMap<Vec<i32>, String> {
     comments
 }
 
-/// Without the blank that follows the comment's mark.
+/// Without the space after the comment marker.
 fn clean(text: &str) -> String {
     let lines = text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
     lines.collect::<Vec<_>>().join("\n").trim().to_owned()

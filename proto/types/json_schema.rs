@@ -1,5 +1,5 @@
-//! JSON Schema of browser JSON. Only words that draft 7 and draft 2020-12 understand alike are used inside, because AsyncAPI
-//! stands on the former.
+//! JSON Schema of browser JSON. Inside it, only keywords with the same meaning in draft 7 and draft
+//! 2020-12 are used, because AsyncAPI is based on draft 7.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -7,13 +7,14 @@ use super::model::{Key, Model, Scalar, Side, Value, is_input};
 use crate::{catalog::Catalogs, json::FieldKind};
 
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
-/// Years 1 to 9999, three digits of fraction.
+/// Years 1 to 9999, three fractional digits.
 const TIME: &str = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$";
 const DURATION: &str = r"^-?\d+(\.(\d{3}|\d{6}|\d{9}))?s$";
 const SIGNED: &str = "^(0|-?[1-9][0-9]*)$";
 const UNSIGNED: &str = "^(0|[1-9][0-9]*)$";
 
-/// The schema (draft 2020-12) of the JSON that browsers get of a message, by its full name; `None` when there is none.
+/// The schema (draft 2020-12) of the JSON that browsers receive for a message, by its full name;
+/// `None` if there is no such message.
 pub fn json_schema(catalogs: &Catalogs, full_name: &str) -> Option<Json> {
     let (model, index) = Model::of_message(catalogs, full_name)?;
     let place = Place { prefix: "#/$defs/" };
@@ -28,21 +29,22 @@ pub fn json_schema(catalogs: &Catalogs, full_name: &str) -> Option<Json> {
     Some(schema.into())
 }
 
-/// One document with the schemas of all events, requests and responses of some packages, of all when none is named; each under
-/// `$defs` by its message's full name, requests that differ from what the server sends with `-input` behind it.
+/// One document with the schemas of all events, requests and responses of some packages (none
+/// named: all). Each is in `$defs` under its message's full name; requests that differ from what
+/// the server sends have the suffix `-input`.
 pub fn json_schemas(catalogs: &Catalogs, packages: &[String]) -> Json {
     let model = Model::new(catalogs, packages);
     let place = Place { prefix: "#/$defs/" };
     json!({ "$schema": DIALECT, "$defs": place.types(&model) })
 }
 
-/// Where the types of a document are.
+/// Where the types are in a document.
 pub(super) struct Place {
     pub(super) prefix: &'static str,
 }
 
 impl Place {
-    /// The schemas of all messages and enums that are needed.
+    /// The schemas of all messages and enums in use.
     pub(super) fn types(&self, model: &Model<'_>) -> Map<String, Json> {
         let mut types = Map::new();
         for key in &model.messages {
@@ -107,7 +109,7 @@ impl Place {
     pub(super) fn scalar(&self, model: &Model<'_>, scalar: Scalar) -> Json {
         match scalar {
             Scalar::Text | Scalar::FieldMask => json!({ "type": "string" }),
-            // Described is the JSON without attachments.
+            // The schema describes the JSON without attachments.
             Scalar::Base64 | Scalar::Attachment => json!({ "type": "string", "contentEncoding": "base64" }),
             Scalar::Bool => json!({ "type": "boolean" }),
             Scalar::Float => {

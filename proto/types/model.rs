@@ -1,4 +1,5 @@
-//! What all generated types have in common: which events, calls and messages there are, and what JSON each field has.
+//! The model that all generated types share: the events, calls and messages, and the JSON of each
+//! field.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,18 +15,18 @@ use crate::{
     v1::Transport,
 };
 
-/// Who writes a message's JSON.
+/// The side that writes a message's JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Side {
-    /// The server: every field that has a default is there.
+    /// The server: every field that has a default is present.
     Server,
-    /// A browser: fields that the server stamps are not.
+    /// A browser: fields that the server stamps are absent.
     Browser,
-    /// The server, with attachments for `bytes`.
+    /// The server, with `bytes` as attachments.
     Attached,
 }
 
-/// A message's type: its place in the table, and who writes it where that makes a difference.
+/// A message's type: its index in the table, and the side that writes it, where that matters.
 pub(super) type Key = (usize, Side);
 
 /// The JSON of one value.
@@ -33,10 +34,10 @@ pub(super) type Key = (usize, Side);
 pub(super) enum Scalar {
     Text,
     Base64,
-    /// `bytes` beside the JSON.
+    /// `bytes` sent separately from the JSON.
     Attachment,
     Bool,
-    /// A number, or one of the texts for what JSON numbers cannot say.
+    /// A number, or one of the texts for values that JSON numbers cannot express.
     Float,
     Integer {
         min: i64,
@@ -46,7 +47,7 @@ pub(super) enum Scalar {
     IntegerText {
         signed: bool,
     },
-    /// `zero`: the value that says "unset" may stand here.
+    /// `zero`: the value that means "unset" is allowed.
     Enum {
         index: usize,
         zero: bool,
@@ -72,19 +73,19 @@ pub(super) enum Value {
     Map { key: FieldKind, value: Scalar },
 }
 
-/// A field as it is in JSON.
+/// A field as it appears in JSON.
 #[derive(Debug)]
 pub(super) struct Field<'a> {
     pub(super) name: &'a str,
     pub(super) comment: String,
     pub(super) value: Value,
-    /// It may be absent.
+    /// Whether it may be absent.
     pub(super) optional: bool,
-    /// Which of the message's oneofs it is in, if others are in it too.
+    /// The index of the message's oneof that contains it, if the oneof has other members too.
     pub(super) oneof: Option<usize>,
 }
 
-/// The events and calls of some packages, and all types they need.
+/// The events and calls of some packages, and all types that they use.
 #[derive(Debug)]
 pub(super) struct Model<'a> {
     pub(super) catalogs: &'a Catalogs,
@@ -94,19 +95,19 @@ pub(super) struct Model<'a> {
     pub(super) events: Vec<&'a Arc<EventType>>,
     /// By name, then by path.
     pub(super) calls: Vec<&'a Arc<ClientMethod>>,
-    /// The messages that are needed.
+    /// The messages in use.
     pub(super) messages: BTreeSet<Key>,
-    /// The enums that are needed.
+    /// The enums in use.
     pub(super) enums: BTreeSet<usize>,
-    /// google.protobuf.Value, Struct or ListValue is needed.
+    /// Whether google.protobuf.Value, Struct or ListValue is in use.
     pub(super) free_json: bool,
     table: Arc<Table>,
-    /// By message: whether it has stamped fields, however deep; empty where browsers write nothing.
+    /// By message: whether it has stamped fields, at any depth; empty if browsers write nothing.
     stamped: Vec<bool>,
 }
 
 impl<'a> Model<'a> {
-    /// Of the named packages; of all when none is named.
+    /// The model of the named packages (none named: all).
     pub(super) fn new(catalogs: &'a Catalogs, packages: &[String]) -> Self {
         let packages: BTreeSet<&str> = if packages.is_empty() {
             catalogs.packages().iter().map(String::as_str).collect()
@@ -132,7 +133,7 @@ impl<'a> Model<'a> {
         model
     }
 
-    /// Of one message that the server writes, if there is one of this name.
+    /// The model of one message that the server writes, if there is one with this name.
     pub(super) fn of_message(catalogs: &'a Catalogs, full_name: &str) -> Option<(Self, usize)> {
         let index = catalogs.shape(full_name)?.index;
         let mut model = Self::empty(catalogs);
@@ -155,9 +156,10 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// What is called by emitting over a transport, as the server finds it: a call for just this
-    /// transport before one for all. Socket.IO clients find the calls of these packages in their
-    /// namespaces; over other transports the calls of all packages are together.
+    /// The calls that can be emitted over a transport, resolved as the server does: a call for only
+    /// this transport takes precedence over one for all. Socket.IO clients find the calls of these
+    /// packages in their namespaces; on other transports the calls of all packages share one
+    /// namespace.
     pub(super) fn calls_over(&self, transport: Transport) -> Vec<&'a Arc<ClientMethod>> {
         let is_hidden = |call: &ClientMethod| {
             let hides = |other: &ClientMethod| other.on == call.on && other.transport == transport;
@@ -184,13 +186,13 @@ impl<'a> Model<'a> {
         events
     }
 
-    /// Whether a call is replied to with the event.
+    /// Whether the event is the reply to a call.
     pub(super) fn is_reply(&self, event: &EventType) -> bool {
         let replies = self.catalogs.calls().filter_map(|call| call.reply.as_ref());
         replies.into_iter().any(|(reply, _)| reply.full_name == event.full_name)
     }
 
-    /// A message's type; all sides have the same unless something in it is stamped or attached.
+    /// A message's type. All sides share one type unless it contains stamped fields or attachments.
     pub(super) fn key(&self, index: usize, side: Side) -> Key {
         let differs = match side {
             Side::Server => false,
@@ -200,12 +202,12 @@ impl<'a> Model<'a> {
         (index, if differs { side } else { Side::Server })
     }
 
-    /// Whether something is declared `binary`.
+    /// Whether anything is declared `binary`.
     pub(super) fn has_attachments(&self) -> bool {
         self.events.iter().any(|event| event.binary) || self.calls.iter().any(|call| call.binary)
     }
 
-    /// Adds the types of what is declared `binary`, as Socket.IO has it.
+    /// Adds the types of what is declared `binary`, as sent over Socket.IO.
     pub(super) fn attach(&mut self) {
         for event in self.events.clone().into_iter().filter(|event| event.binary) {
             self.need(event.shape.index, Side::Attached);
@@ -277,7 +279,8 @@ impl<'a> Model<'a> {
         found.map(|m| self.comments.of(&m.parent_file(), m.path())).unwrap_or_default()
     }
 
-    /// An enum's texts with their comments, by number; the value that says "unset" only where it is wanted.
+    /// An enum's texts with their comments, by number; includes the value that means "unset" only
+    /// if `zero` is true.
     pub(super) fn texts(&self, index: usize, zero: bool) -> Vec<(&str, String)> {
         let shape = &self.table.enums[index];
         let descriptor = self.enumeration(index);
@@ -291,7 +294,7 @@ impl<'a> Model<'a> {
         texts.map(|(number, text)| (text.as_str(), comment(*number).unwrap_or_default())).collect()
     }
 
-    /// The text of an enum's value that says "unset".
+    /// The text of an enum's value that means "unset".
     pub(super) fn unset_text(&self, index: usize) -> Option<&str> {
         let shape = &self.table.enums[index];
         shape.texts.get(&0).filter(|_| shape.zero_is_unset).map(String::as_str)
@@ -316,7 +319,7 @@ impl<'a> Model<'a> {
         fields.collect()
     }
 
-    /// The fields that are in the JSON of a side.
+    /// The fields that appear in the JSON of a side.
     fn shown(&self, index: usize, side: Side) -> Vec<&FieldShape> {
         let message = &self.table.messages[index];
         let descriptor = self.message(index);
@@ -340,7 +343,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// `implicit`: the field cannot be told unset from default.
+    /// `implicit`: unset cannot be distinguished from the default.
     fn scalar(&self, kind: FieldKind, implicit: bool, side: Side) -> Scalar {
         let safe = |min| Scalar::Integer { min, max: SAFE_INTEGER_MAX };
         match kind {
@@ -362,7 +365,7 @@ impl<'a> Model<'a> {
             FieldKind::Bytes if side == Side::Attached => Scalar::Attachment,
             FieldKind::Bytes => Scalar::Base64,
             FieldKind::Enum(index) if self.table.enums[index].is_null => Scalar::Null,
-            // Written where it was set on purpose; browsers have no reason to.
+            // Written if it was set explicitly; browsers have no reason to set it.
             FieldKind::Enum(index) => Scalar::Enum {
                 index,
                 zero: !self.table.enums[index].zero_is_unset || (!implicit && side != Side::Browser),
@@ -389,7 +392,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Whether a message's type is what browsers send of it, and there is another for what the server sends.
+/// Whether a message's type is the one that browsers send, while the server sends another.
 pub(super) fn is_input(model: &Model<'_>, index: usize, side: Side) -> bool {
     side == Side::Browser && model.messages.contains(&(index, Side::Server))
 }
@@ -402,7 +405,7 @@ fn value_kind(table: &Table, field: &FieldShape) -> FieldKind {
     }
 }
 
-/// By message: whether browsers have a field less to send, in it or in a message in it.
+/// By message: whether browsers have fewer fields to send, in it or in a nested message.
 fn stamped(catalogs: &Catalogs, table: &Table) -> Vec<bool> {
     let own = |message: &MessageShape| {
         let descriptor = catalogs.pool().get_message_by_name(&message.full_name);

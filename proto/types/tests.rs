@@ -21,7 +21,7 @@ use crate::{
     v1::Transport,
 };
 
-/// Everything that is not plain: names that are taken, both sides, oneofs, texts, comments, free JSON.
+/// All special cases: reserved names, both sides, oneofs, texts, comments, free JSON.
 const SPECIAL: &str = r#"
 syntax = "proto3";
 package special.v1;
@@ -96,7 +96,7 @@ fn packages(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A declaration of the TypeScript, from its first line to the next empty one.
+/// A declaration in the TypeScript, from its first line to the next empty line.
 fn declaration<'a>(typescript: &'a str, start: &str) -> &'a str {
     let at = typescript.find(start).unwrap_or_else(|| panic!("no {start:?} in\n{typescript}"));
     typescript[at..].split("\n\n").next().unwrap()
@@ -295,7 +295,7 @@ fn an_unknown_package_is_refused_with_the_one_that_was_meant() {
     );
 }
 
-/// The catalogs with the messages of which the mapping's own tests are made.
+/// The catalogs with the messages of the mapping's own tests.
 fn mapped() -> &'static Catalogs {
     static CATALOGS: OnceLock<Catalogs> = OnceLock::new();
     CATALOGS.get_or_init(|| load(PROTO))
@@ -327,7 +327,8 @@ proptest! {
             let json = written(name, &message.encode_to_vec());
             let problem = validator.validate(&json).err().map(|e| format!("{e} at {}", e.instance_path()));
             prop_assert_eq!(problem, None, "{}: {}", name, json);
-            // And it says all there is to say: a field more, or one less that is always there, is refused.
+            // The description is also complete: an extra field, or a missing required one, is
+            // refused.
             let mut more = json.clone();
             more["noSuchField"] = json!(1);
             prop_assert!(!validator.is_valid(&more));
@@ -341,7 +342,7 @@ proptest! {
     }
 }
 
-/// The fields of a message that may be absent, by their descriptors.
+/// The fields of a message that may be absent, according to their descriptors.
 fn typescript_optional(full_name: &str) -> BTreeSet<String> {
     let descriptor = mapped().pool().get_message_by_name(full_name).unwrap();
     descriptor.fields().filter(|f| f.supports_presence()).map(|f| f.json_name().to_owned()).collect()

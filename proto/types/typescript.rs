@@ -1,4 +1,4 @@
-//! TypeScript: an interface for each payload, and the maps and unions that give names to them.
+//! TypeScript: an interface per payload, and the maps and unions that assign names to them.
 
 mod names;
 
@@ -14,14 +14,15 @@ use crate::{
 };
 use names::Names;
 
-/// Members of a oneof that exclude each other in the type; of a larger one all are merely optional, because the type would
-/// have each of them in each of its alternatives.
+/// Maximum number of members of a oneof that exclude each other in the type. In a larger oneof all
+/// members are optional, because the type would repeat each member in each alternative.
 const ONEOF_MEMBERS_MAX: usize = 16;
 
-/// The types of the events and calls of some packages, of all when none is named.
+/// The types of the events and calls of some packages (none named: all).
 ///
-/// `ServerToClientEvents` and `ClientToServerEvents` are for `Socket` of socket.io-client, `WebSocketEvents` and
-/// `WebSocketCalls` for `/ws`, `/events` and `/poll`. A name that is taken twice has its package in front.
+/// `ServerToClientEvents` and `ClientToServerEvents` are for `Socket` of socket.io-client,
+/// `WebSocketEvents` and `WebSocketCalls` for `/ws`, `/events` and `/poll`. A name that occurs
+/// twice is prefixed with its package.
 pub fn typescript(catalogs: &Catalogs, packages: &[String]) -> String {
     let mut model = Model::new(catalogs, packages);
     model.attach();
@@ -37,7 +38,7 @@ struct Writer<'m, 'c> {
     names: Names,
 }
 
-/// Which keys of its own a message of `/ws` has in common with its payload.
+/// Whether a payload contains one of the message's own keys on `/ws`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Clash {
     Never,
@@ -93,7 +94,7 @@ impl Writer<'_, '_> {
             let cursor = match stored {
                 0 => "",
                 all if all == payloads.len() && !replies => ", cursor: string",
-                // It depends on which of them came.
+                // It depends on which event was received.
                 _ => ", cursor?: string",
             };
             said.retain(|comment| !comment.is_empty());
@@ -121,7 +122,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Messages are an object with a `type`, the payload's fields beside it.
+    /// Messages are objects with a `type` next to the payload's fields.
     fn websocket(&self, out: &mut String) -> fmt::Result {
         let transports = [Transport::Websocket, Transport::Sse, Transport::Poll];
         let calls = self.model.calls_over(Transport::Websocket);
@@ -178,7 +179,7 @@ impl Writer<'_, '_> {
         if fields.is_empty() {
             return writeln!(out, "  | {{ type: {kind}{cursor} }}");
         }
-        // As the bridge has it: a payload with such a key of its own stands apart.
+        // As in the bridge: a payload that has such a key itself is nested.
         let (kinds, cursors) = (clash(&fields, "type"), clash(&fields, "cursor"));
         let cursors = if has_cursor { cursors } else { Clash::Never };
         if (kinds, cursors) != (Clash::Never, Clash::Never) {
@@ -192,7 +193,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// What all calls and refusals have in common.
+    /// The parts that all calls and refusals share.
     fn answers(&self, out: &mut String) -> fmt::Result {
         out.push_str(ANSWERS);
         doc(
@@ -213,7 +214,7 @@ impl Writer<'_, '_> {
         let fields = self.model.fields(key);
         doc(out, "", &self.model.message_comment(key.0));
         if fields.is_empty() {
-            // An empty interface would take anything.
+            // An empty interface would accept anything.
             return writeln!(out, "export type {name} = {{ [key: string]: never }};\n");
         }
         let mut oneofs: Vec<usize> = fields.iter().filter_map(|f| f.oneof).collect();
@@ -339,7 +340,7 @@ impl Writer<'_, '_> {
     }
 }
 
-/// How Socket.IO clients get what the server sends.
+/// The form in which Socket.IO clients receive what the server sends.
 const fn side(binary: bool) -> Side {
     if binary { Side::Attached } else { Side::Server }
 }
@@ -358,14 +359,14 @@ fn text(value: &str) -> String {
     serde_json::Value::from(value).to_string()
 }
 
-/// A property's name, quoted where it is no identifier.
+/// A property's name, quoted if it is not an identifier.
 fn key(name: &str) -> String {
     let start = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '$');
     let is_plain = name.starts_with(start) && name.chars().all(|c| start(c) || c.is_ascii_digit());
     if is_plain { name.to_owned() } else { text(name) }
 }
 
-/// A comment, if there is something to say.
+/// A comment, if it is not empty.
 fn doc(out: &mut String, indent: &str, comment: &str) {
     if comment.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! The rules of events that the server publishes by itself.
+//! The rules for events that the server publishes automatically.
 
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 
@@ -10,7 +10,7 @@ use crate::{
     v1::Presence,
 };
 
-/// When the server publishes the event by itself, if it does.
+/// When the server publishes the event automatically, if it does.
 pub(super) fn announcement(
     message: &MessageDescriptor,
     declared: &DynamicMessage,
@@ -56,7 +56,7 @@ pub(super) fn announcement(
     Ok(Some(Announcement { on, transport, plan: fill::plan(None, message), room }))
 }
 
-/// The field that takes the event's id, if there is one.
+/// The field that receives the event's id, if there is one.
 pub(super) fn id_field(message: &MessageDescriptor) -> Option<u32> {
     message.fields().find(|f| options::fill(f) == Some(FillSource::EventId)).map(|f| f.number())
 }

@@ -1,4 +1,4 @@
-//! The rules of client methods.
+//! The rules for client methods.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::{
     json::Shape,
 };
 
-/// A problem, and the number of the option it is in.
+/// A problem, and the number of the option that causes it.
 pub(super) type Refused = (Option<u32>, String);
 
 pub(super) fn refuse(problem: String) -> Refused {
     (Some(options::CLIENT), problem)
 }
 
-/// What events are made from.
+/// The source from which events are created.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Browser(&'a MessageDescriptor),
@@ -102,7 +102,7 @@ impl Checker<'_> {
         shape.ok_or_else(|| refuse(format!("{} is not known", message.full_name())))
     }
 
-    /// The event that an option names, if it names one, and how it is made.
+    /// The event that an option names, if any, and how it is created.
     fn made_event(
         &self,
         declared: &DynamicMessage,
@@ -172,7 +172,7 @@ fn template(
     if text.is_empty() { Ok(None) } else { template_of(option, &text, shape, request).map(Some) }
 }
 
-/// A room template that an option gives.
+/// The room template that an option contains.
 pub(super) fn template_of(
     option: &str,
     text: &str,
@@ -190,7 +190,7 @@ pub(super) fn template_of(
     Ok(template)
 }
 
-/// Whether a field, or one on the way to it, is filled by the server.
+/// Whether the server fills a field, or any field on the path to it.
 fn is_stamped(message: &MessageDescriptor, path: &str) -> bool {
     let (name, rest) = path.split_once('.').unwrap_or((path, ""));
     message.get_field_by_name(name).is_some_and(|field| {
@@ -199,7 +199,7 @@ fn is_stamped(message: &MessageDescriptor, path: &str) -> bool {
     })
 }
 
-/// A template of rooms that sessions may join and leave.
+/// A template for rooms that sessions may join and leave.
 fn own_kind(
     declared: &DynamicMessage,
     option: &str,

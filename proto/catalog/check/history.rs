@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Checker<'_> {
-    /// The page that a client method answers with, if it declares one.
+    /// The page in a client method's response, if the method declares one.
     pub(super) fn history(
         &self,
         declared: &DynamicMessage,
@@ -64,7 +64,7 @@ impl Checker<'_> {
         }))
     }
 
-    /// The one repeated field of the response that takes events.
+    /// The one repeated field of the response that receives events.
     fn element(&self, output: &MessageDescriptor) -> Result<(u32, HistoryElement), Refused> {
         let mut found = Vec::new();
         for field in output.fields().filter(FieldDescriptor::is_list) {
@@ -86,7 +86,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The members of the message's oneof, if it has one whose members are all events.
+    /// The members of the message's oneof, if it has exactly one and all members are events.
     fn members(&self, message: &MessageDescriptor) -> Option<HashMap<String, u32>> {
         let mut oneofs = message.oneofs().filter(|oneof| !oneof.is_synthetic());
         let (oneof, None) = (oneofs.next()?, oneofs.next()) else { return None };
@@ -100,7 +100,7 @@ impl Checker<'_> {
     }
 }
 
-/// A field of the request that the option names, if it names one.
+/// The field of the request that the option names, if any.
 fn request_field(
     history: &DynamicMessage,
     option: &str,
@@ -124,7 +124,7 @@ fn request_field(
     })
 }
 
-/// Refuses fields that only a page can fill.
+/// Refuses fields that can only be filled within a page.
 fn check_fills(output: &MessageDescriptor) -> Result<(), Refused> {
     let of_history = |field: &FieldDescriptor| {
         matches!(options::fill(field), Some(FillSource::HistoryCursor | FillSource::HistoryMore))

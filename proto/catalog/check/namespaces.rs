@@ -1,4 +1,4 @@
-//! Which Socket.IO namespace serves which catalogs, and that each name means one thing there.
+//! Which Socket.IO namespace serves which catalogs; checks that each name is unambiguous there.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// The longest name of a namespace, in bytes.
 const NAME_BYTES_MAX: usize = 64;
-/// Where a problem with the setting is said to be.
+/// The location that problems with the setting are reported at.
 const SETTING: &str = "--default-catalogs";
 
 /// A name that browsers use, and where it is declared.
@@ -28,7 +28,7 @@ struct Use {
 }
 
 impl Checker<'_> {
-    /// Takes down the namespace that a file declares for its package.
+    /// Records the namespace that a file declares for its package.
     pub(super) fn declared_namespace(&mut self, file: &FileDescriptor) {
         let Some(name) = options::namespace(file) else { return };
         let refuse = |checker: &mut Self, problem: String| {
@@ -55,8 +55,8 @@ impl Checker<'_> {
         }
     }
 
-    /// All namespaces, "/" first. `defaults`: the catalogs of "/" (none named: all), where it is to be
-    /// checked.
+    /// All namespaces, "/" first. `defaults` are the catalogs of "/" (empty: all); `None`: "/" is
+    /// not checked.
     pub(super) fn namespaces(
         &mut self,
         files: &[FileDescriptor],
@@ -80,7 +80,7 @@ impl Checker<'_> {
         namespaces
     }
 
-    /// The catalogs of "/"; `None` where that is not to be checked.
+    /// The catalogs of "/"; `None` if it is not checked.
     fn defaults(&mut self, named: Option<&[String]>) -> Option<Vec<String>> {
         let named = named?;
         for name in named.iter().filter(|name| !self.packages.contains(*name)) {
@@ -134,7 +134,7 @@ impl Checker<'_> {
         service.methods().find(|method| method.name() == name)
     }
 
-    /// Refuses names that two catalogs of a namespace have for the same transport.
+    /// Refuses names that two catalogs of a namespace declare for the same transport.
     fn unique_names(&mut self, namespace: &Namespace, uses: &[Use]) {
         let mut seen: HashMap<(&str, &str, Transport), &Use> = HashMap::new();
         for one in uses.iter().filter(|one| namespace.serves(&one.package)) {
@@ -245,7 +245,7 @@ mod tests {
         };
         let found = ["", "/", "/a", "/b", "/messenger", "/none"].map(call);
         assert_eq!(found, [Some("a.v1"), Some("a.v1"), Some("a.v1"), Some("b.v1"), None, None]);
-        // Tools do not know what is served where.
+        // Tools do not know which catalogs a server serves in which namespace.
         load("both", &files, None).unwrap();
         let refused = load("both", &files, Some(&["a.v2"])).unwrap_err().to_string();
         assert!(
@@ -260,7 +260,7 @@ mod tests {
         let (a, b) = (catalog("a.v1", shared), catalog("b.v1", shared));
         let refused = load("shared", &[&a, &b], Some(&["a.v1"])).unwrap_err().to_string();
         assert!(refused.contains("namespace \"/talk\" serves both catalogs; give one of them"), "{refused}");
-        // Files for different transports may have the same names, in "/" too.
+        // Files for different transports may declare the same names, in "/" too.
         let b = catalog("b.v1", &format!("{shared} option (fanfare.v1.transport) = TRANSPORT_WEBSOCKET;"));
         let catalogs = load("apart", &[&a, &b], Some(&[])).unwrap();
         assert_eq!(namespace(&catalogs, "/talk"), ["a.v1", "b.v1"]);

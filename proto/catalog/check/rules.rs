@@ -1,4 +1,4 @@
-//! The rules of rooms, as files declare them.
+//! The rules for rooms that files declare.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Checker<'_> {
-    /// Takes down the rules that a file declares.
+    /// Records the rules that a file declares.
     pub(super) fn declared_rules(&mut self, file: &FileDescriptor) {
         let mut seen = HashSet::new();
         for declared in options::rooms(file) {

@@ -1,4 +1,4 @@
-//! `google.protobuf.Any`: an object with the type's URL under `@type` and the fields of that type.
+//! `google.protobuf.Any`: an object with the type's URL as `@type` and the fields of that type.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use super::{MessageSeed, put_bytes, shown};
 const TYPE: &str = "@type";
 
 impl MessageSeed<'_, '_> {
-    /// Reads an Any. `@type` may come last, so the fields are kept as text until all are there.
+    /// Reads an Any. `@type` may come last, so the fields are stored as text until all of them were
+    /// read.
     pub(super) fn any<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<u8>, A::Error> {
         let (context, depth) = (self.context, self.depth + 1);
         let mut fields: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
@@ -33,7 +34,7 @@ impl MessageSeed<'_, '_> {
             context.refuse::<A::Error>(format!("no catalog has the type {:?}", shown(name)))
         })?;
         let text = serde_json::to_string(&fields).map_err(A::Error::custom)?;
-        // One in another would be copied once per level.
+        // A nested one would be copied once per level.
         context.takes_any.set(false);
         let seed = MessageSeed { context, index, depth };
         let read = seed.deserialize(&mut serde_json::Deserializer::from_str(&text));

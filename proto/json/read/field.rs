@@ -1,4 +1,4 @@
-//! Fields: scalars of every kind, lists and maps, each from one JSON value.
+//! Fields: scalars of every kind, lists and maps, each read from one JSON value.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use super::{
     Context, MessageSeed, Step, base64, put_bytes, put_varint,
 };
 
-/// Reads a field's value into its bytes, key included; nothing for `null`.
+/// Converts a field's JSON value to its bytes, including the key; `null` yields no bytes.
 pub(super) struct FieldSeed<'c, 't> {
     pub(super) context: &'c Context<'t>,
     pub(super) field: &'t FieldShape,
-    /// How deep a message in the field is.
+    /// The depth of a message in the field.
     pub(super) depth: usize,
-    /// One value of a list or map, which is never `null`.
+    /// Whether this is a single value of a list or map, which is never `null`.
     pub(super) is_element: bool,
 }
 
@@ -101,7 +101,7 @@ impl FieldSeed<'_, '_> {
         }
     }
 
-    /// Whether one value is wanted, not a list or map.
+    /// Whether a single value is expected, not a list or map.
     fn is_single(&self) -> bool {
         self.is_element || matches!(self.field.repetition, Repetition::Singular { .. })
     }
@@ -198,7 +198,7 @@ impl FieldSeed<'_, '_> {
         Ok(i64::from(number) as u64)
     }
 
-    /// Checks the range of the kind, and of JavaScript where that matters.
+    /// Checks the range of the kind and, where it applies, of JavaScript numbers.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn integer<E: serde::de::Error>(
         &self,
@@ -245,7 +245,7 @@ impl FieldSeed<'_, '_> {
         Ok(())
     }
 
-    /// Bytes that came as an attachment: `{ "$bytes": base64 }`, as bridges write it.
+    /// Bytes that arrived as an attachment: `{ "$bytes": base64 }`, as written by bridges.
     fn attachment<'de, A: MapAccess<'de>>(&self, mut map: A) -> Result<Vec<u8>, A::Error> {
         let is_alone = map.next_key::<String>()?.as_deref() == Some(ATTACHMENT_KEY);
         let text = if is_alone { map.next_value::<String>()? } else { return Err(self.wrong("an object")) };
@@ -256,7 +256,7 @@ impl FieldSeed<'_, '_> {
         Ok(out)
     }
 
-    /// The map's key from its text.
+    /// The map's key, parsed from its text.
     fn key<E: serde::de::Error>(&self, entry: &FieldShape, text: &str, out: &mut Vec<u8>) -> Result<(), E> {
         let seed = FieldSeed { context: self.context, field: entry, depth: self.depth, is_element: true };
         match (entry.kind, text) {
@@ -340,7 +340,7 @@ impl<'de> Visitor<'de> for FieldSeed<'_, '_> {
                 if !seen.insert(pair.clone()) {
                     return Err(self.context.refuse("the key is there twice"));
                 }
-                // For protobuf, a map's entry is a message too.
+                // In protobuf, a map entry is a message too.
                 let (field, depth) = (&entry.fields[1], self.depth + 1);
                 let value = FieldSeed { context: self.context, field, depth, is_element: true };
                 pair.extend_from_slice(&map.next_value_seed(value)?);

@@ -1,5 +1,5 @@
-//! JSON of those who call over gRPC otherwise: what generated code writes is read, and what is written
-//! it can read.
+//! The JSON of clients that may also call over gRPC: JSON from generated code can be read, and
+//! generated code can read the JSON written here.
 
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage};
@@ -7,7 +7,7 @@ use prost_reflect::{DeserializeOptions, DynamicMessage};
 use super::{pool, shape};
 use crate::json::PayloadError;
 
-/// The bytes that prost-reflect makes of canonical JSON.
+/// The bytes that prost-reflect creates from canonical JSON.
 fn theirs(name: &str, json: &str) -> Vec<u8> {
     let descriptor = pool().get_message_by_name(name).unwrap();
     let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -16,7 +16,7 @@ fn theirs(name: &str, json: &str) -> Vec<u8> {
     message.unwrap().encode_to_vec()
 }
 
-/// The bytes that we make, fields in the order of their numbers.
+/// The bytes that our code creates, with fields in the order of their numbers.
 fn ours(name: &str, json: &str) -> Result<Vec<u8>, PayloadError> {
     let bytes = shape(name).read_canonical(json.as_bytes())?;
     let descriptor = pool().get_message_by_name(name).unwrap();
@@ -32,7 +32,7 @@ fn what_is_written_is_what_others_read() {
     let written = String::from_utf8(shape("t.Ours").write_canonical(&read).unwrap()).unwrap();
     assert_eq!(theirs("t.Ours", &written), theirs("t.Ours", OURS));
     assert!(written.contains(r#""color":"COLOR_RED""#) && written.contains(r#""secret":"s""#), "{written}");
-    // An enum that is unset has no browser JSON.
+    // An unset enum has no browser JSON.
     let unset = String::from_utf8(shape("t.Ours").write_canonical(&[]).unwrap()).unwrap();
     assert_eq!(theirs("t.Ours", &unset), theirs("t.Ours", "{}"));
     assert!(shape("t.Ours").read_json(br#"{"secret":"s"}"#).is_err(), "browsers do not set it");
@@ -61,7 +61,7 @@ fn a_wrong_any_is_refused_where_it_is_wrong() {
     assert_eq!(refusal(twice), r#"any: the field "id" is there twice"#);
     let nested = r#"{"any":{"@type":"a/t.Holds","any":{"@type":"a/t.Ours"}}}"#;
     assert!(refusal(nested).starts_with("any.any: "), "{}", refusal(nested));
-    // The bound of one holds for what follows it.
+    // The restriction inside an Any does not apply to the fields after it.
     let two = r#"{"any":{"@type":"type.googleapis.com/t.Ours"},"null":null}"#;
     assert!(ours("t.Holds", two).is_ok());
     assert!(shape("t.Holds").read_json(br#"{"any":{}}"#).is_err(), "browsers send none");

@@ -1,4 +1,4 @@
-//! Messages that prost-reflect made, so that the bytes do not come from the reader under test.
+//! Messages created by prost-reflect, so that the bytes do not come from the code under test.
 
 use prost_reflect::{
     EnumValueDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
@@ -7,7 +7,7 @@ use serde::Serialize as _;
 
 use super::*;
 
-/// Random choices; when they run out, everything is zero, and so the messages end.
+/// Random choices. When they run out, every choice is zero, so that messages end.
 pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
 
 impl Choices<'_> {
@@ -18,7 +18,7 @@ impl Choices<'_> {
     }
 
     fn word(&mut self) -> u64 {
-        // Small numbers, the ends of ranges, and everything between.
+        // Small numbers, the ends of ranges, and values between.
         let shift = u32::from(self.byte()) % 64;
         let word = u64::from_le_bytes(std::array::from_fn(|_| self.byte())) >> shift;
         if self.byte() & 1 == 0 { word } else { word.wrapping_neg() }
@@ -40,7 +40,7 @@ impl Choices<'_> {
     }
 }
 
-/// Whether times keep their nanoseconds or only what browsers see.
+/// Whether times have nanoseconds or only the precision that browsers see.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Times {
     Exact,
@@ -78,7 +78,7 @@ fn special(message: &mut DynamicMessage, choices: &mut Choices<'_>, times: Times
             };
             message.set_field(&kind, value);
         }
-        // prost-reflect writes an infinite one as null.
+        // prost-reflect writes infinity as null.
         "google.protobuf.DoubleValue" => {
             let value = Some(choices.double()).filter(|v| v.is_finite());
             message.set_field_by_name("value", Value::F64(value.unwrap_or(1e300)));
@@ -100,7 +100,7 @@ pub(crate) fn random(
     }
     for field in descriptor.fields() {
         let is_deep = depth > 6 && matches!(field.kind(), Kind::Message(_));
-        // An enum whose zero says "unset" has no default that browsers could see.
+        // An enum whose zero means "unset" has no default that browsers can see.
         let has_default = field.supports_presence() || field.is_list() || unset(&field).is_none();
         if has_default && (choices.byte() % 3 != 1 || is_deep) {
             continue;
@@ -123,7 +123,7 @@ pub(crate) fn random(
     message
 }
 
-/// The value of an enum field that says "unset".
+/// The value of an enum field that means "unset".
 fn unset(field: &FieldDescriptor) -> Option<EnumValueDescriptor> {
     let Kind::Enum(kind) = field.kind() else { return None };
     kind.get_value(0).filter(|zero| zero.name().ends_with("_UNSPECIFIED"))
@@ -173,7 +173,7 @@ fn value(field: &FieldDescriptor, choices: &mut Choices<'_>, depth: usize, times
     }
 }
 
-/// Whether two messages are the same to protobuf: a default is not told from nothing where there is no presence.
+/// Whether two messages are equal in protobuf: without presence, a default equals an absent value.
 fn same(a: &DynamicMessage, b: &DynamicMessage) -> bool {
     let plain = |m: &DynamicMessage| m.serialize(serde_json::value::Serializer).unwrap();
     plain(a) == plain(b)
@@ -187,7 +187,7 @@ fn decode(name: &str, bytes: &[u8]) -> Result<DynamicMessage, prost::DecodeError
     DynamicMessage::decode(descriptor(name), bytes)
 }
 
-/// One edit that a hostile or broken producer may make.
+/// One modification that a hostile or faulty producer may make.
 pub(super) fn mutate(bytes: &mut Vec<u8>, (kind, at, byte): &(u8, prop::sample::Index, u8)) {
     if bytes.is_empty() {
         return bytes.push(*byte);
@@ -214,7 +214,7 @@ proptest! {
             prop_assert_eq!(shape(name).validate(&sent), Ok(()));
             let json = json_of(name, &sent).unwrap();
             let read = shape(name).read_json(json.as_bytes()).unwrap();
-            // Internal fields are never seen.
+            // Internal fields are never visible.
             let mut seen = seen;
             if name == "t.Ours" { forget_secrets(&mut seen); }
             prop_assert!(same(&decode(name, &read).unwrap(), &seen), "{}", json);
@@ -227,13 +227,13 @@ proptest! {
         for name in ["t.All", "t.Raw"] {
             let message = random(descriptor(name), &mut Choices(&choices), 0, Times::Exact);
             let ours = json_of(name, &message.encode_to_vec()).unwrap();
-            // Through text, because a serde_json::Value would widen floats.
+            // Converted through text, because a serde_json::Value would widen floats.
             let mut theirs = Vec::new();
             let options = SerializeOptions::new().skip_default_fields(false);
             message.serialize_with_options(&mut serde_json::Serializer::new(&mut theirs), &options).unwrap();
             let parsed: serde_json::Value = serde_json::from_slice(&theirs).unwrap();
             prop_assert_eq!(comparable(serde_json::from_str(&ours).unwrap()), comparable(parsed));
-            // And what the oracle writes is read as the message.
+            // The oracle's JSON is also read as the message.
             let read = shape(name).read_json(&theirs).unwrap();
             prop_assert!(same(&decode(name, &read).unwrap(), &message));
         }
@@ -245,7 +245,7 @@ proptest! {
         more in prop::collection::vec(any::<u8>(), 0..300),
         edits in prop::collection::vec((any::<u8>(), any::<prop::sample::Index>(), any::<u8>()), 0..4),
     ) {
-        // Two messages in a row merge, which overwrites and joins.
+        // Two concatenated messages merge, which overwrites and joins fields.
         for name in ["t.Raw", "t.Bare"] {
             let mut bytes = random(descriptor(name), &mut Choices(&choices), 0, Times::Exact).encode_to_vec();
             bytes.extend(random(descriptor(name), &mut Choices(&more), 0, Times::Exact).encode_to_vec());
@@ -256,7 +256,7 @@ proptest! {
                 mutate(&mut bytes, edit);
             }
             let (valid, decoded) = (shape(name).validate(&bytes), decode(name, &bytes));
-            // We refuse groups, known or not; prost-reflect takes a map of any wire type.
+            // Our code refuses groups, known or not; prost-reflect accepts a map of any wire type.
             let is_group = valid.as_ref().is_err_and(|e| e.message.contains("has wire type"));
             let is_stricter = is_group || name == "t.Raw";
             prop_assert!(decoded.is_ok() || valid.is_err(), "{:?}: {:02x?}", decoded.err(), bytes);
@@ -264,7 +264,7 @@ proptest! {
             let mut out = Vec::new();
             prop_assert_eq!(&shape(name).write_json(&bytes, &mut out), &valid);
             if valid.is_ok() {
-                // As texts, because NaN equals nothing.
+                // Compared as text, because NaN equals nothing.
                 let read = shape(name).read_json(&out).unwrap();
                 let again = json_of(name, &read).unwrap();
                 prop_assert_eq!(again.as_bytes(), out);

@@ -1,4 +1,4 @@
-//! The quick check against the walk of the JSON writer, whose answer is final.
+//! The fast check compared with the JSON writer, whose answer is authoritative.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,8 +14,8 @@ use crate::{
     room::Room,
 };
 
-/// Rooms of every kind of field, set and unset, in the message and inside others, and of more
-/// fields than one pass notes.
+/// Rooms from every kind of field, set and unset, in the message and nested, and from more fields
+/// than one pass records.
 const ROOMS: &str = r#"
 syntax = "proto3";
 package rooms.v1;
@@ -50,7 +50,7 @@ message Timed {
 }
 "#;
 
-/// A message type, and the fields whose values can be noted.
+/// A message type, and the fields whose values can be recorded.
 struct Subject {
     descriptor: MessageDescriptor,
     shape: Arc<Shape>,
@@ -77,7 +77,7 @@ fn catalogs() -> &'static [Catalogs] {
     })
 }
 
-/// Whether the message is not one of the built-in catalogs, which are the last.
+/// Whether the message is not in one of the built-in catalogs, which come last.
 fn is_own(index: usize, full_name: &str) -> bool {
     let all = catalogs();
     index + 1 == all.len() || all[all.len() - 1].pool().get_message_by_name(full_name).is_none()
@@ -123,7 +123,7 @@ fn paths(shape: &Shape) -> Vec<FieldPath> {
     texts.iter().filter_map(|text| shape.path(text).ok()).collect()
 }
 
-/// Sets one field, however deep, to a value at the edge of what is valid, or clears it.
+/// Sets one field, at any depth, to a value at the limit of validity, or clears it.
 fn spoil(message: &mut DynamicMessage, choices: &mut Choices<'_>, depth: usize) {
     let fields: Vec<_> = message.descriptor().fields().collect();
     if fields.is_empty() {
@@ -168,7 +168,7 @@ fn spoil(message: &mut DynamicMessage, choices: &mut Choices<'_>, depth: usize) 
 
 fn edge(kind: &Kind, choice: usize) -> Reflected {
     const SAFE: i64 = SAFE_INTEGER_MAX;
-    // The ends of safe integers, times and durations, and one beyond.
+    // The limits of safe integers, times and durations, and the values one beyond them.
     const LONG: [i64; 12] = [
         i64::MIN,
         -SAFE - 1,
@@ -208,8 +208,8 @@ fn edits() -> impl Strategy<Value = Edits> {
     prop::collection::vec((any::<u8>(), any::<prop::sample::Index>(), any::<u8>()), 1..4)
 }
 
-/// A valid payload first, unless the type has none; then one with a value at the edge, one message
-/// after another, and edited bytes.
+/// First a valid payload, unless the type has none; then one with a value at a limit, two
+/// concatenated messages, and modified bytes.
 fn payloads(descriptor: &MessageDescriptor, choices: &[u8], more: &[u8], edits: &Edits) -> Vec<Vec<u8>> {
     let made = |choices| random(descriptor.clone(), &mut Choices(choices), 0, Times::Exact);
     let valid = made(choices);
@@ -227,7 +227,7 @@ fn payloads(descriptor: &MessageDescriptor, choices: &[u8], more: &[u8], edits: 
     payloads
 }
 
-/// Checks that both give the same answer. Returns whether the quick check accepts the bytes.
+/// Checks that both checks agree. Returns whether the fast check accepts the bytes.
 fn agree(subject: &Subject, bytes: &[u8]) -> Result<bool, TestCaseError> {
     let Subject { shape, paths, .. } = subject;
     let walked = shape.walk(bytes);
@@ -263,7 +263,7 @@ proptest! {
         for subject in subjects() {
             let payloads = payloads(&subject.descriptor, &choices, &more, &edits);
             let is_accepted = agree(subject, &payloads[0])?;
-            // A check that leaves everything to the walk is right, but not quick.
+            // A fast check that leaves every payload to the writer would be correct, but useless.
             prop_assert!(
                 is_accepted || subject.shape.walk(&payloads[0]).is_err(),
                 "{:?} does not accept {:02x?}", subject.shape, payloads[0]

@@ -1,14 +1,15 @@
 //! The names of the generated types.
 //!
-//! A message or enum has its own name, one in another message `Outer_Inner`. A name that two packages have, or that the file
-//! or TypeScript uses itself, has its package in front, in all of them: `ChatV1NewMessage`. A message that browsers send with
-//! fewer fields than the server does is `NewMessageInput` there, and one with attachments `NewMessageBinary`.
+//! A message or enum has its own name; one that is nested in a message is `Outer_Inner`. A name
+//! that two packages share, or that the file or TypeScript uses itself, is prefixed with its
+//! package wherever it occurs: `ChatV1NewMessage`. A message that browsers send with fewer fields
+//! than the server is named `NewMessageInput`, and one with attachments `NewMessageBinary`.
 
 use std::collections::{HashMap, HashSet};
 
 use super::super::model::{Key, Model, Side, is_input};
 
-/// Names that are taken: what the file declares or uses, and words of the language.
+/// Reserved names: those that the file declares or uses, and words of the language.
 const TAKEN: [&str; 72] = [
     "Acknowledged",
     "Answer",
@@ -84,7 +85,7 @@ const TAKEN: [&str; 72] = [
     "yield",
 ];
 
-/// What has a name.
+/// An item that has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Item {
     Message(Key),
@@ -99,7 +100,7 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(model: &Model<'_>) -> Self {
-        // By package, name and origin, so that the outcome depends on nothing else.
+        // Ordered by package, name and origin, so that the result depends on nothing else.
         let mut items: Vec<(String, String, String, Item)> = Vec::new();
         for key @ (index, side) in &model.messages {
             let Some(message) = model.message(*index) else { continue };
@@ -132,7 +133,7 @@ impl Names {
         for (package, name, _, item) in &items {
             let is_shared = taken[name.as_str()] > 1;
             let mut chosen = if is_shared { format!("{}{name}", pascal(package)) } else { name.clone() };
-            // Somebody may have declared just that name.
+            // Another declaration may have exactly that name.
             while used.contains(&chosen) || (is_shared && taken.contains_key(chosen.as_str())) {
                 chosen.push('_');
             }
