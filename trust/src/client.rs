@@ -1,4 +1,4 @@
-//! TLS towards servers and upstreams: which authorities are trusted, and what is presented.
+//! TLS to servers and upstreams: trusted authorities, and the client's certificate.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,8 +10,8 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::{TlsError, fetch::client_config, files};
 
-/// The files of a client, all PEM. Without any, the authorities of the system are trusted and nothing
-/// is presented.
+/// The files of a client, all PEM. Without any files, the system's authorities are trusted and no
+/// certificate is presented.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
     /// The authorities that are trusted instead of the system's.
@@ -21,7 +21,7 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// The files of three settings, the names of the last two for the error.
+    /// The files of three settings; the names of the last two are for the error.
     pub fn new(
         ca: Option<PathBuf>,
         certificate: Option<PathBuf>,
@@ -38,8 +38,8 @@ impl ClientTls {
         Ok(Self { ca, identity })
     }
 
-    /// The settings of gRPC connections. Reads and checks the files: called for each new connection,
-    /// it takes a certificate that was replaced.
+    /// The settings of gRPC connections. Reads and checks the files. It is called for each new
+    /// connection, so a replaced certificate is used from then on.
     pub fn grpc(&self) -> Result<ClientTlsConfig, TlsError> {
         let config = match &self.ca {
             Some(path) => {
@@ -57,8 +57,8 @@ impl ClientTls {
     }
 }
 
-/// The settings of TLS connections to a database: the authorities of a file, or of the system.
-/// `setting` names the file in errors.
+/// The settings of TLS connections to a database: the authorities in a file, or the system's.
+/// `setting` names the file's setting in errors.
 pub fn database_tls(setting: &'static str, ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match ca {
         Some(path) => files::roots(setting, path)?,

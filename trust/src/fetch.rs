@@ -1,5 +1,5 @@
-//! Fetches a small document by HTTP or HTTPS, within bounds. Follows no redirects: keys come from the
-//! place that was configured.
+//! Fetches a small document over HTTP or HTTPS, with limits. Follows no redirects, so that keys
+//! come from the configured place.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// How long it may take in all.
+/// How long a fetch may take in total.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest document, in bytes.
 const BYTES_MAX: usize = 256 << 10;
@@ -23,13 +23,13 @@ const BYTES_MAX: usize = 256 << 10;
 /// Why a document was not fetched; for the log.
 pub(crate) type Problem = String;
 
-/// A document, and how long it may be kept, where its server says so.
+/// A document, and how long it may be cached, if its server specifies that.
 pub(crate) struct Document {
     pub(crate) body: Bytes,
     pub(crate) age_max: Option<Duration>,
 }
 
-/// What HTTPS servers are verified with.
+/// The configuration with which HTTPS servers are verified.
 pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
@@ -81,7 +81,7 @@ where
         let body = body.map_err(|e| e.to_string())?.to_bytes();
         Ok(Document { body, age_max })
     };
-    // The connection drives the answer, which ends first.
+    // The connection drives the response, which completes first.
     tokio::pin!(answer);
     tokio::select! {
         answer = &mut answer => answer,

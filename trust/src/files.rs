@@ -12,7 +12,7 @@ use crate::TlsError;
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What tells one version of a file from another.
+/// Distinguishes versions of a file.
 pub(crate) type Stamp = Option<(SystemTime, u64)>;
 
 pub(crate) fn stamp(path: &Path) -> Stamp {
@@ -58,7 +58,7 @@ pub(crate) fn key(setting: &'static str, path: &Path) -> Result<PrivateKeyDer<'s
     })
 }
 
-/// The certificates of a file, as authorities.
+/// The certificates in a file, as authorities.
 pub(crate) fn roots(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(setting, path)? {

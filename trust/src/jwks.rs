@@ -1,6 +1,6 @@
-//! Keeps keys that are behind URLs fresh: fetched at the start and again before they are too old, at
-//! once when a token asks for a key that is not known, and after a failure again and again with longer
-//! and longer pauses. What was fetched stays until there is something newer.
+//! Keeps keys that are fetched from URLs up to date. Keys are fetched at the start, again before
+//! they are too old, immediately when a token has an unknown key, and after a failure with
+//! increasing pauses. Fetched keys are used until newer ones are available.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,16 +15,17 @@ use crate::{
     files,
 };
 
-/// How old keys may be where their server says nothing, and what it may say.
+/// The maximum age of keys if their server does not specify one, and the bounds for a specified
+/// one.
 const AGE_DEFAULT: Duration = Duration::from_secs(300);
 const AGE_MIN: Duration = Duration::from_secs(60);
 const AGE_MAX: Duration = Duration::from_secs(3600);
-/// How soon keys may be fetched again because a token asks for it.
+/// The minimum time between two fetches that tokens cause.
 const PAUSE_MIN: Duration = Duration::from_secs(10);
-/// Pauses after failures.
+/// Pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// How often it is looked whether a token has asked.
+/// How often it checks whether a token has requested newer keys.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Fetches keys for a verifier.
@@ -35,7 +36,7 @@ pub struct Jwks {
 }
 
 impl Jwks {
-    /// `ca` is a file with the authorities that HTTPS servers are trusted by, instead of the system's.
+    /// `ca` is a file with the authorities for HTTPS servers, instead of the system's.
     pub fn new(verifier: Arc<Verifier>, ca: Option<&Path>) -> Result<Self, TlsError> {
         let roots = match ca {
             Some(path) => files::roots("jwt-jwks-ca", path)?,
@@ -45,15 +46,15 @@ impl Jwks {
         Ok(Self { verifier, tls })
     }
 
-    /// Fetches all keys and keeps them fresh, for ever. Until they are there, tokens that need them are
-    /// refused with a reason to try again.
+    /// Fetches all keys and keeps them up to date, forever. Until they are available, tokens that
+    /// need them are refused with a reason to retry.
     pub async fn run(self: Arc<Self>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (number, url) in self.verifier.urls() {
             let (jwks, url) = (self.clone(), url.to_owned());
             tasks.spawn(async move { jwks.keep(number, &url).await });
         }
-        // They do not end.
+        // The tasks never end.
         while tasks.join_next().await.is_some() {}
     }
 
@@ -79,7 +80,7 @@ impl Jwks {
         }
     }
 
-    /// Waits until keys are too old, or a token asks for newer ones.
+    /// Waits until keys are too old, or a token requests newer ones.
     async fn wait(&self, number: usize, due: Instant, asked_from: Instant) {
         loop {
             let now = Instant::now();
@@ -93,7 +94,7 @@ impl Jwks {
         }
     }
 
-    /// Fetches keys; returns how old they may become, `None` when that failed.
+    /// Fetches keys; returns their maximum age, or `None` if that failed.
     async fn refresh(&self, number: usize, url: &str) -> Option<Duration> {
         let fetched = fetch(url, &self.tls).await;
         let set = fetched.and_then(|document| {
@@ -115,7 +116,7 @@ impl Jwks {
     }
 }
 
-/// The authorities of the system, if a URL needs them.
+/// The system's authorities, if any URL needs them.
 fn system_roots(verifier: &Verifier) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     if verifier.urls().any(|(_, url)| url.starts_with("https:")) {

@@ -1,7 +1,7 @@
-//! What server and bridge trust, and how they prove who they are: certificates of TLS that are
-//! reloaded when their files change, and keys of tokens that are fetched by URL.
+//! What server and bridge trust, and how they identify themselves: TLS certificates that are
+//! reloaded when their files change, and token keys that are fetched by URL.
 //!
-//! Knows no method and no settings: callers bring paths and URLs.
+//! Knows no methods and no settings: callers pass paths and URLs.
 
 mod client;
 mod error;

@@ -1,5 +1,5 @@
-//! TLS of a listener. Its certificate, key and authorities are read again when their files change;
-//! connections that are open keep what they began with.
+//! TLS of a listener. Its certificate, key and authorities are reloaded when their files change;
+//! open connections keep the configuration that they started with.
 
 use std::{
     path::PathBuf,
@@ -15,32 +15,32 @@ use crate::{
     files::{self, Stamp},
 };
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The files of a listener, all PEM.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
-    /// The certificate, with intermediate ones after it.
+    /// The certificate, followed by intermediate ones.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities of client certificates; `None`: clients need none.
+    /// The authorities of client certificates; `None`: no client certificates are required.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What a listener presents and demands now.
+/// The listener's current TLS configuration.
 #[derive(Debug)]
 pub struct ServerTls {
     files: TlsFiles,
     protocols: Vec<Vec<u8>>,
     current: RwLock<Arc<ServerConfig>>,
-    /// The versions of the files that were read last, whether or not they could be used.
+    /// The versions of the files that were read last, even if they could not be used.
     seen: Mutex<Vec<Stamp>>,
 }
 
 impl ServerTls {
-    /// Reads the files. `protocols` are those of ALPN, the preferred one first.
+    /// Reads the files. `protocols` are the ALPN protocols, the preferred one first.
     pub fn load(files: TlsFiles, protocols: &[&str]) -> Result<Self, TlsError> {
         let protocols: Vec<Vec<u8>> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let seen = Mutex::new(files.stamps());
@@ -48,13 +48,13 @@ impl ServerTls {
         Ok(Self { files, protocols, current, seen })
     }
 
-    /// What new connections begin with.
+    /// The configuration for new connections.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the files again if they have changed. What cannot be used is logged, and what was used
-    /// before stays.
+    /// Reloads the files if they have changed. If they cannot be used, that is logged and the
+    /// previous configuration remains.
     fn refresh(&self) {
         let stamps = self.files.stamps();
         {
@@ -77,7 +77,7 @@ impl ServerTls {
         }
     }
 
-    /// Keeps up with the files, for ever.
+    /// Watches the files, forever.
     pub async fn watch(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Who a client certificate stands for: names in certificates, and what their bearers may do.
+//! The identities of client certificates: the names in certificates, and what their bearers may do.
 
 use std::{collections::HashMap, str::FromStr, sync::Arc};
 
@@ -8,11 +8,11 @@ use fanfare_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
-/// The longest name, in bytes: that of a SPIFFE ID.
+/// The longest name, in bytes: the maximum length of a SPIFFE ID.
 const NAME_BYTES_MAX: usize = 2048;
 
-/// A name in certificates and what its bearer may do, written `NAME=SCOPE+SCOPE@TENANT`, e.g.
-/// `spiffe://example.org/orders=notify@acme`. Without a tenant it is all tenants.
+/// A certificate name and what its bearer may do, written `NAME=SCOPE+SCOPE@TENANT`, e.g.
+/// `spiffe://example.org/orders=notify@acme`. Without a tenant it applies to all tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
     name: String,
@@ -20,7 +20,7 @@ pub struct Workload {
     tenant: TenantScope,
 }
 
-/// Why a text is no workload.
+/// Why a text is not a workload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0}: want a name in certificates, scopes and perhaps a tenant, e.g. spiffe://example.org/orders=notify+subscribe@acme"
@@ -52,12 +52,12 @@ impl FromStr for Workload {
     }
 }
 
-/// All names that are known.
+/// All known names.
 #[derive(Debug, Default)]
 pub struct Workloads(HashMap<String, Arc<Identity>>);
 
 impl Workloads {
-    /// Those of a configuration.
+    /// The workloads of a configuration.
     pub fn new(workloads: Vec<Workload>) -> Self {
         let identities = workloads.into_iter().map(|workload| {
             let identity = Identity {
@@ -74,7 +74,8 @@ impl Workloads {
         Self(identities.collect())
     }
 
-    /// Whom a verified certificate stands for: the first of its URIs, then of its DNS names, that is known.
+    /// The identity of a verified certificate: that of the first known name among its URIs, then
+    /// among its DNS names.
     pub fn identify(&self, certificate: &CertificateDer<'_>) -> Option<Arc<Identity>> {
         if self.0.is_empty() {
             return None;
