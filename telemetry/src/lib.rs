@@ -1,11 +1,11 @@
-//! How the processes are observed. Knows neither server nor bridge: each gives its values as a
-//! [`Source`] when somebody asks.
+//! Metrics of the processes. Knows neither server nor bridge: each provides its values as a
+//! [`Source`] on request.
 //!
-//! 1. `page`: the values of one moment.
-//! 2. `tally`, `refusals`: counts that are told apart, and what was said with refusals.
-//! 3. `process`: what the system says of the process.
+//! 1. `page`: the values at one moment.
+//! 2. `tally`, `refusals`: counts by key, and the last message of each refusal.
+//! 3. `process`: values of the process from the system.
 //! 4. `metrics`: all sources of a process, in the formats that Prometheus reads.
-//! 5. `listener`: serves them on an address of their own.
+//! 5. `listener`: serves them on a separate address.
 
 mod listener;
 mod metrics;

@@ -1,5 +1,5 @@
-//! Serves `/metrics` on an address of its own, so that scrapes neither need a token nor share limits
-//! with clients.
+//! Serves `/metrics` on a separate address, so that scrapes need no token and share no limits with
+//! clients.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ use tokio::{
 
 use crate::metrics::{Exposition, Health, Metrics};
 
-/// Connections at once; more wait.
+/// Connections that are served at once; others wait.
 const CONNECTIONS_MAX: usize = 16;
-/// How long a connection may take for the head of its request, also the first.
+/// How long a connection may take to send the head of a request, including the first.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is served; scrapers connect again.
+/// How long a connection is served; after that scrapers reconnect.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
-/// The pause after an accept that failed, e.g. because there are no file descriptors.
+/// The pause after a failed accept, for example because there are no file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener for scrapes.
@@ -36,19 +36,19 @@ pub struct MetricsListener {
 }
 
 impl MetricsListener {
-    /// Listens. Port 0 chooses one.
+    /// Binds the listener. Port 0 chooses a free port.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves for ever. Dropping the future ends all connections.
+    /// Serves forever. Dropping the future ends all connections.
     pub async fn run(self, metrics: Arc<Metrics>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();

@@ -13,15 +13,15 @@ use crate::{page::Page, process::Process};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 
-/// What has values to publish.
+/// A component that publishes values.
 pub trait Source: fmt::Debug + Send + Sync + 'static {
-    /// Writes the values of this moment.
+    /// Writes the current values.
     fn fill<'a>(&'a self, page: &'a mut Page) -> BoxFuture<'a, ()>;
 }
 
-/// What knows whether the process can do its work.
+/// A component that knows whether the process can do its work.
 pub trait Health: fmt::Debug + Send + Sync + 'static {
-    /// Why it cannot at this moment; `None` when it can.
+    /// Why the process currently cannot work; `None` if it can.
     fn problem(&self) -> Option<String>;
 }
 
@@ -29,13 +29,13 @@ pub trait Health: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Metrics {
     sources: Vec<Arc<dyn Source>>,
-    /// Absent for processes that answer on a port of their own.
+    /// Absent for processes that serve their health pages on another port.
     health: Option<Arc<dyn Health>>,
     /// One scrape at a time.
     turn: Mutex<()>,
 }
 
-/// The answer to a scrape.
+/// The response to a scrape.
 #[derive(Debug)]
 pub struct Exposition {
     /// The `Content-Type`.
@@ -45,13 +45,13 @@ pub struct Exposition {
 }
 
 impl Metrics {
-    /// The metrics of these sources, and of the process itself.
+    /// The metrics of these sources and of the process itself.
     pub fn new(mut sources: Vec<Arc<dyn Source>>) -> Arc<Self> {
         sources.push(Arc::new(Process));
         Arc::new(Self { sources, health: None, turn: Mutex::default() })
     }
 
-    /// Likewise, with `/healthz` and `/readyz` beside the metrics.
+    /// The same, with `/healthz` and `/readyz` next to the metrics.
     pub fn with_health(mut sources: Vec<Arc<dyn Source>>, health: Arc<dyn Health>) -> Arc<Self> {
         sources.push(Arc::new(Process));
         Arc::new(Self { sources, health: Some(health), turn: Mutex::default() })
@@ -61,8 +61,8 @@ impl Metrics {
         self.health.as_deref()
     }
 
-    /// The values of this moment: as OpenMetrics 1.0 when `accept` names it, else in the text format
-    /// of Prometheus.
+    /// The current values: as OpenMetrics 1.0 if `accept` names it, otherwise in Prometheus's text
+    /// format.
     pub async fn expose(&self, accept: Option<&str>) -> Exposition {
         let _turn = self.turn.lock().await;
         let mut page = Page::default();
@@ -86,8 +86,8 @@ impl Metrics {
     }
 }
 
-/// Whether a header `Accept` names OpenMetrics with a weight other than 0 (RFC 9110, 12.5.1).
-/// Prometheus names it first, and what it can read besides.
+/// Whether an `Accept` header names OpenMetrics with a weight other than 0 (RFC 9110, 12.5.1).
+/// Prometheus names it first, followed by the other formats that it can read.
 fn wants_openmetrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);

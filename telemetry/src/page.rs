@@ -1,8 +1,8 @@
-//! The values of one moment, by the names under which they are published.
+//! The values at one moment, by their published names.
 //!
-//! A name ends as the conventions of Prometheus want it: `_total` for a counter, then before it or
-//! alone `_seconds` or `_bytes` for the unit. Families are made when somebody asks: between two
-//! scrapes nothing is kept.
+//! Names follow the conventions of Prometheus: a counter ends in `_total`, and a unit (`_seconds`
+//! or `_bytes`) comes last or before `_total`. Families are built on request: nothing is stored
+//! between two scrapes.
 
 use std::collections::BTreeMap;
 
@@ -17,30 +17,30 @@ use prometheus_client::{
 /// Buckets of histograms end at powers of two, in microseconds: from 64 µs to 67 s.
 const BUCKET_BITS: std::ops::RangeInclusive<u32> = 6..=26;
 
-/// The values of one moment.
+/// The values at one moment.
 #[derive(Debug, Default)]
 pub struct Page {
     families: BTreeMap<&'static str, Family>,
 }
 
-/// A limit and what is used of it.
+/// A limit and its usage.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
-    /// The name of the setting, or of a limit that is no setting.
+    /// The name of the setting, or of a limit that is not a setting.
     pub limit: &'static str,
-    /// `None` where the use is no number: of rates, and of what one request may have.
+    /// `None` if the usage is not a number: for rates, and for limits of one request.
     pub used: Option<u64>,
-    /// The most there may be.
+    /// The limit.
     pub max: u64,
 }
 
 impl Bound {
-    /// A limit with what is used of it.
+    /// A limit with its usage.
     pub fn new(limit: &'static str, used: usize, max: usize) -> Self {
         Self { limit, used: Some(used as u64), max: max as u64 }
     }
 
-    /// A limit of a rate, or of what one request may have.
+    /// A limit of a rate or of one request.
     pub fn unused(limit: &'static str, max: usize) -> Self {
         Self { limit, used: None, max: max as u64 }
     }
@@ -86,12 +86,12 @@ impl Page {
         self.add(name, help, MetricType::Counter, Vec::new(), Value::Count(count));
     }
 
-    /// A sum since the start of the process that is no whole number.
+    /// A sum since the start of the process that is not an integer.
     pub fn sum(&mut self, name: &'static str, help: &'static str, sum: f64) {
         self.add(name, help, MetricType::Counter, Vec::new(), Value::Sum(sum));
     }
 
-    /// Counts since the start of the process, told apart by a label.
+    /// Counts since the start of the process, by label.
     pub fn counters<T: Into<String>>(
         &mut self,
         name: &'static str,
@@ -104,17 +104,17 @@ impl Page {
         }
     }
 
-    /// How many there are now.
+    /// A current number.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, value: u64) {
         self.add(name, help, MetricType::Gauge, Vec::new(), Value::Gauge(value));
     }
 
-    /// A number of this moment that need not be whole.
+    /// A current number that need not be an integer.
     pub fn level(&mut self, name: &'static str, help: &'static str, value: f64) {
         self.add(name, help, MetricType::Gauge, Vec::new(), Value::Level(value));
     }
 
-    /// How many there are now, told apart by a label.
+    /// Current numbers, by label.
     pub fn gauges<T: Into<String>>(
         &mut self,
         name: &'static str,
@@ -127,7 +127,7 @@ impl Page {
         }
     }
 
-    /// Limits, and in a second family what is used of them.
+    /// Limits, and their usage in a second family.
     pub fn bounds(&mut self, limit: &'static str, usage: &'static str, bounds: &[Bound]) {
         let used = bounds.iter().filter_map(|bound| Some((bound.limit, bound.used?)));
         self.gauges(
@@ -140,7 +140,7 @@ impl Page {
         self.gauges(limit, "A limit, in the unit of its setting; of a rate per second", "limit", limits);
     }
 
-    /// How often things took how long, since the start of the process.
+    /// A histogram of durations since the start of the process.
     pub fn times(&mut self, name: &'static str, help: &'static str, times: &Snapshot) {
         let bounds = BUCKET_BITS.map(|bits| 1u64 << bits);
         let mut buckets: Vec<(f64, u64)> = Vec::new();
@@ -162,7 +162,7 @@ fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// A name without what the encoder adds: the unit, and `_total`.
+/// A name without the suffixes that the encoder adds: the unit, and `_total`.
 fn stem(name: &str) -> (&str, Option<Unit>) {
     let name = name.strip_suffix("_total").unwrap_or(name);
     match (name.strip_suffix("_seconds"), name.strip_suffix("_bytes")) {

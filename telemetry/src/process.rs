@@ -1,5 +1,5 @@
-//! What the system says of the process, by the names that client libraries of Prometheus share.
-//! Read from `/proc`; what is not there is left out.
+//! The system's values for the process, with the names that Prometheus client libraries share. Read
+//! from `/proc`; missing values are omitted.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use rustix::{
 
 use crate::{metrics::Source, page::Page};
 
-/// The process that asks.
+/// The current process.
 #[derive(Debug)]
 pub struct Process;
 
@@ -21,7 +21,7 @@ struct Stat(Vec<u64>);
 impl Stat {
     fn read() -> Option<Self> {
         let text = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name may hold anything, parentheses too.
+        // The name may contain any characters, including parentheses.
         let (_, rest) = text.rsplit_once(") ")?;
         Some(Self(rest.split_ascii_whitespace().map(|field| field.parse().unwrap_or_default()).collect()))
     }
@@ -31,7 +31,7 @@ impl Stat {
     }
 }
 
-/// When the machine has started, in Unix seconds.
+/// When the machine booted, in Unix seconds.
 fn booted_at() -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
@@ -53,7 +53,7 @@ fn fill(page: &mut Page) {
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The folder itself is open too while it is read.
+        // The folder itself is also open while it is read.
         let count = open.count().saturating_sub(1) as u64;
         page.gauge("process_open_fds", "Open file descriptors", count);
     }

@@ -1,4 +1,4 @@
-//! What was refused since the start, by reason, for operators.
+//! Refusals since the start, by reason, for operators.
 
 use std::{
     collections::HashMap,
@@ -8,16 +8,16 @@ use std::{
 
 use fanfare_proto::v1::{Reason, RefusalCount};
 
-/// The longest message that is kept, in bytes.
+/// The longest message that is stored, in bytes.
 const MESSAGE_BYTES_MAX: usize = 256;
 
-/// Counts of refusals, each with what was said last. There is one entry per reason at most, and the
-/// lock is short.
+/// Counts of refusals, each with its last message. There is at most one entry per reason, and the
+/// lock is held briefly.
 #[derive(Debug, Default)]
 pub struct Refusals(Mutex<HashMap<Reason, RefusalCount>>);
 
 impl Refusals {
-    /// Something was refused, with a message of which at most 256 bytes are kept.
+    /// Counts a refusal and stores its message, truncated to 256 bytes.
     pub fn add(&self, reason: Reason, mut message: String) {
         let end = (0..=MESSAGE_BYTES_MAX.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
         message.truncate(end.unwrap_or_default());
@@ -29,7 +29,7 @@ impl Refusals {
         of_reason.last_message = message;
     }
 
-    /// All counts, the highest first.
+    /// All counts, highest first.
     pub fn counts(&self) -> Vec<RefusalCount> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts: Vec<RefusalCount> = counts.values().cloned().collect();

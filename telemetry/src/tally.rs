@@ -1,4 +1,4 @@
-//! Counts that are told apart: by reason, by the limit that was exceeded, by tenant.
+//! Counts by reason, by exceeded limit, and by tenant.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 
 use fanfare_proto::{room::Tenant, v1::Reason};
 
-/// Reasons are numbered from these, at most so many from each.
+/// Reason numbers start at these values, with at most `BLOCK` reasons each.
 const BLOCKS: [i32; 2] = [1000, 2000];
 const BLOCK: usize = 64;
 
@@ -25,7 +25,7 @@ impl Default for ReasonTally {
 }
 
 impl ReasonTally {
-    /// Counts one. What has no reason (the peer is gone) is not counted.
+    /// Counts one reason. An unspecified reason (the peer has disconnected) is not counted.
     pub fn count(&self, reason: Reason) {
         for (at, from) in BLOCKS.into_iter().enumerate() {
             let offset = usize::try_from(i32::from(reason) - from).ok().filter(|offset| *offset < BLOCK);
@@ -58,7 +58,7 @@ impl LimitTally {
         Self { names, counts: names.iter().map(|_| AtomicU64::new(0)).collect() }
     }
 
-    /// Counts one. What is none of the limits is not counted.
+    /// Counts one. A name that is not one of the limits is not counted.
     pub fn count(&self, limit: &str) {
         if let Some(at) = self.names.iter().position(|name| *name == limit) {
             self.counts[at].fetch_add(1, Ordering::Relaxed);
@@ -71,8 +71,8 @@ impl LimitTally {
     }
 }
 
-/// Counts by tenant, for a bounded number of tenants: the first that there were. All others are one
-/// count, under an empty name, which no tenant has.
+/// Counts by tenant, for a bounded number of tenants: the first ones seen. All others share one
+/// count under an empty name, which no tenant has.
 #[derive(Debug)]
 pub struct TenantTally {
     tenants_max: usize,
@@ -81,12 +81,12 @@ pub struct TenantTally {
 }
 
 impl TenantTally {
-    /// Counts for so many tenants; 0: nothing is counted.
+    /// Counts up to `tenants_max` tenants; 0: counts nothing.
     pub fn new(tenants_max: usize) -> Self {
         Self { tenants_max, counts: Mutex::default(), others: AtomicU64::new(0) }
     }
 
-    /// Adds to the count of a tenant. The lock is short.
+    /// Adds to a tenant's count. The lock is held briefly.
     pub fn add(&self, tenant: &Tenant, count: usize) {
         if self.tenants_max == 0 {
             return;
@@ -102,7 +102,7 @@ impl TenantTally {
         }
     }
 
-    /// All counts, by name; none when nothing is counted.
+    /// All counts, by name; empty if nothing is counted.
     pub fn counts(&self) -> Vec<(String, u64)> {
         if self.tenants_max == 0 {
             return Vec::new();
