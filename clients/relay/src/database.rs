@@ -1,5 +1,4 @@
-//! Connections to PostgreSQL: each with limits on how long it waits, and with the database's
-//! notifications.
+//! Connections to PostgreSQL: each with time limits, and with the database's notifications.
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
@@ -14,8 +13,8 @@ use crate::{Error, error::chain, tls::Tls};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a statement may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// What each session begins with. The database notices within about 30 seconds that a client is
-/// lost, and frees its locks.
+/// The first statements of each session. With these settings the database detects a lost client
+/// within about 30 seconds and releases its locks.
 const SETTINGS: &str = "SET application_name = 'fanfare'; SET statement_timeout = '30s'; \
     SET idle_in_transaction_session_timeout = '30s'; SET tcp_keepalives_idle = 10; \
     SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 30000";
@@ -27,7 +26,7 @@ pub struct Database {
     tls: Tls,
 }
 
-/// A connection. It ends when this is dropped.
+/// A connection. It closes on drop.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
@@ -36,7 +35,7 @@ pub(crate) struct Session {
 }
 
 impl Database {
-    /// A database by its URL. `password` stands in for one in the URL. `ca` is a file with the
+    /// A database by its URL. `password` overrides one in the URL. `ca` is a file with the
     /// authorities (PEM) that are trusted instead of the system's.
     pub fn new(url: &str, password: Option<&str>, ca: Option<&Path>) -> Result<Self, Error> {
         let mut config: Config = url.parse().map_err(|error| Error::Url(chain(&error)))?;
@@ -71,7 +70,7 @@ impl Database {
                     }
                 }
             }
-            // So that the loss is noticed at once.
+            // Notifies waiters of the loss immediately.
             notifier.notify_one();
         });
         let session = Session { client, notified, _connection: task };
@@ -81,13 +80,14 @@ impl Database {
 }
 
 impl Session {
-    /// Resolves when the database has notified, or the connection has ended, since the last call.
+    /// Resolves when the database has sent a notification, or the connection has ended, since the
+    /// last call.
     pub(crate) async fn notified(&self) {
         self.notified.notified().await;
     }
 }
 
-/// The answer to a statement, unless it takes too long.
+/// Waits for the response to a statement, up to the time limit.
 pub(crate) async fn within<T>(
     doing: &'static str,
     answer: impl Future<Output = Result<T, tokio_postgres::Error>>,

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the relay and the sinks.
 
 use std::time::Duration;
 
@@ -9,40 +9,40 @@ use crate::sink::FileSinkError;
 /// Why the database or the server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL is not one.
+    /// The URL is invalid.
     #[error("postgres: the URL cannot be used (want postgres://USER@HOST:PORT/DATABASE): {0}")]
     Url(String),
     /// The authorities of the database cannot be used.
     #[error("{}", chain(.0))]
     Tls(#[from] TlsError),
-    /// A table's name cannot be used.
+    /// A table's name is invalid.
     #[error(
         "{0:?} is no name of a table: want at most 40 of a-z, 0-9 and _, beginning with a letter, \
          and perhaps a schema before it (app.fanfare_outbox)"
     )]
     Table(String),
-    /// The database has no such table.
+    /// The table does not exist in the database.
     #[error("the database has no table {table}: {help}")]
     NoTable {
         /// The table.
         table: String,
-        /// What makes it.
+        /// How to create it.
         help: &'static str,
     },
-    /// The database refuses, or the connection broke.
+    /// The database returned an error, or the connection broke.
     #[error("the database cannot {doing}: {}", chain(.source))]
     Database {
-        /// What was asked of it.
+        /// The operation that failed.
         doing: &'static str,
-        /// What it answers.
+        /// The database's error.
         source: tokio_postgres::Error,
     },
-    /// The database does not answer.
+    /// The database did not respond in time.
     #[error("the database did not {doing} within {limit:?}")]
     Late {
-        /// What was asked of it.
+        /// The operation that failed.
         doing: &'static str,
-        /// How long it was waited for.
+        /// The time limit.
         limit: Duration,
     },
     /// Another process stores events under the same name.
@@ -51,7 +51,7 @@ pub enum Error {
     /// A file of events cannot be used.
     #[error(transparent)]
     File(#[from] FileSinkError),
-    /// The server refuses, or cannot be reached.
+    /// The server refused, or cannot be reached.
     #[error(transparent)]
     Server(#[from] fanfare_client::Error),
     /// A batch was not answered in time.
@@ -60,11 +60,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same may succeed later.
+    /// Whether a retry may succeed later.
     pub const fn is_retry(&self) -> bool {
         match self {
             Self::Url(_) | Self::Tls(_) | Self::Table(_) | Self::NoTable { .. } | Self::File(_) => false,
-            // The database may not have noticed yet that this sink's last connection is lost.
+            // The database may not have detected the loss of this sink's last connection yet.
             Self::SinkTaken(_) => true,
             Self::Database { .. } | Self::Late { .. } | Self::Server(_) | Self::Unanswered(_) => true,
         }

@@ -1,8 +1,8 @@
-//! Between PostgreSQL and Fanfare, for back ends and analytics that speak SQL.
+//! Connects PostgreSQL with Fanfare, for back ends and analytics that use SQL.
 //!
 //! 1. `database`, `tls`: connections to PostgreSQL.
 //! 2. `outbox`: publishes the rows of an outbox table as events.
-//! 3. `sink`: keeps events in a file or a table, each once.
+//! 3. `sink`: stores events in a file or a table, exactly once.
 //!
 //! Knows neither server nor bridge: it is a producer and a consumer like any other.
 

@@ -1,9 +1,10 @@
-//! The outbox: rows that transactions insert beside their own changes are published as events.
+//! The outbox: rows that transactions insert together with their own changes are published as
+//! events.
 //!
-//! One pass: `partitions` says which rows are this relay's, `rows` reads them, `request` makes an
-//! event of each, `publish` sends them and says what became of each, and `rows` deletes what was
-//! acknowledged. Nothing is kept here: a relay that is lost leaves its rows, and the next one sends
-//! them again under the same idempotency keys.
+//! One pass: `partitions` determines which rows belong to this relay, `rows` reads them, `request`
+//! converts each to an event, `publish` sends the events and reports the outcome of each, and
+//! `rows` deletes the acknowledged ones. No state is stored here: if a relay is lost, its rows
+//! remain, and the next relay sends them again under the same idempotency keys.
 
 mod counters;
 mod partitions;

@@ -1,5 +1,6 @@
-//! Where a durable consumer keeps events: a file of JSON lines, or a table. Each place also keeps the
-//! cursor that it has reached, in the same write as the events, so that each event is in it once.
+//! Where a durable consumer stores events: a file of JSON lines, or a table. Each sink also stores
+//! the cursor that it has reached, in the same write as the events, so that each event is stored
+//! exactly once.
 
 mod file;
 mod table;
@@ -11,17 +12,17 @@ pub use table::TableSink;
 
 use crate::Error;
 
-/// An event to be kept.
+/// An event to store.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// The place just after the event.
+    /// The position just after the event.
     pub cursor: String,
     /// The event as one JSON object with `tenant`, `id`, `seq`, `type`, `name`, `rooms`, `time`,
     /// `sender`, and `payload` or `protobuf` (base64).
     pub json: String,
 }
 
-/// A place that keeps events.
+/// A place that stores events.
 #[derive(Debug)]
 pub enum Sink {
     /// A file.
@@ -30,7 +31,7 @@ pub enum Sink {
     Table(Box<TableSink>),
 }
 
-/// Where a sink is, by its setting.
+/// A sink's place, as parsed from its setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A file.
@@ -58,7 +59,7 @@ impl Sink {
         }
     }
 
-    /// Keeps events, and the cursor of the last one. When this returns, they are durable.
+    /// Stores events, and the cursor of the last one. When this returns, they are durable.
     pub async fn store(&mut self, records: &[Record]) -> Result<(), Error> {
         match self {
             Self::File(file) => Ok(file.store(records)?),
@@ -66,7 +67,7 @@ impl Sink {
         }
     }
 
-    /// Keeps a cursor that was reached without an event.
+    /// Stores a cursor that was reached without an event.
     pub async fn reach(&mut self, cursor: &str) -> Result<(), Error> {
         match self {
             Self::File(file) => Ok(file.reach(cursor)?),
@@ -74,7 +75,7 @@ impl Sink {
         }
     }
 
-    /// Keeps that events are missing before a cursor.
+    /// Records that events are missing before a cursor.
     pub async fn miss(&mut self, cursor: &str) -> Result<(), Error> {
         match self {
             Self::File(file) => Ok(file.miss(cursor)?),

@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL. The certificate is always verified: name and authority.
+//! TLS to PostgreSQL. The certificate is always verified, both its name and its authority.
 
 use std::{
     io,

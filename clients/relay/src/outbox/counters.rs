@@ -1,4 +1,4 @@
-//! What a relay has done, and whether it can go on.
+//! A relay's counters, and whether it can make progress.
 
 use std::{
     sync::{
@@ -20,9 +20,9 @@ pub struct Counters {
     pub(super) refused: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) partitions: AtomicU64,
-    /// The age of the oldest row at the last look, in milliseconds.
+    /// The age of the oldest row when rows were last read, in milliseconds.
     oldest_millis: AtomicU64,
-    /// From the beginning of a row's transaction to its acknowledgement.
+    /// From the start of a row's transaction to its acknowledgement.
     pub(super) delay: Histogram,
     problem: Mutex<Option<String>>,
 }
@@ -47,7 +47,7 @@ impl Counters {
         self.oldest_millis.store(millis, Ordering::Relaxed);
     }
 
-    /// What keeps the relay from its work, or nothing.
+    /// Sets or clears the problem that prevents the relay from working.
     pub(super) fn set_problem(&self, problem: Option<String>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }

@@ -1,6 +1,6 @@
-//! Which rows are this relay's. Rows are spread over partitions by tenant and key, and each partition
-//! has at most one relay: the one whose session holds its advisory lock. The lock ends with the
-//! session, so that another relay takes over what a lost one had.
+//! Determines which rows belong to this relay. Rows are spread over partitions by tenant and key,
+//! and each partition has at most one relay: the one whose session holds its advisory lock. The
+//! lock ends with the session, so that another relay takes over the partitions of a lost one.
 
 use std::collections::BTreeSet;
 
@@ -13,28 +13,28 @@ use crate::{
 
 use super::table::Table;
 
-/// Partitions: a power of two. The table's definition has it too.
+/// Number of partitions: a power of two. The table's definition contains it too.
 pub(super) const COUNT: i32 = 32;
-/// The lock that every relay shares, to be counted.
+/// The lock that every relay shares; its holders are counted.
 const MEMBER: i32 = 1000;
 const DOING: &str = "give partitions to this relay";
 
-/// The partitions that a session holds.
+/// The partitions that a session owns.
 #[derive(Debug)]
 pub(super) struct Partitions {
-    /// The first half of the key of all locks: the table.
+    /// The first half of the key of all locks; identifies the table.
     class: i32,
     held: BTreeSet<i16>,
 }
 
-/// The most partitions of one relay of so many.
+/// The maximum number of partitions for one of `relays` relays.
 const fn share(relays: i64) -> usize {
     let relays = if relays < 1 { 1 } else { relays };
     (COUNT as i64).unsigned_abs().div_ceil(relays.unsigned_abs()) as usize
 }
 
 impl Partitions {
-    /// Joins the relays of a table; holds no partition yet.
+    /// Joins the relays of a table; owns no partition yet.
     pub(super) async fn join(session: &Session, table: &Table) -> Result<Self, Error> {
         let name = table.to_string();
         let oid = "SELECT (to_regclass($1)::oid::bigint & 2147483647)::int";
@@ -47,12 +47,12 @@ impl Partitions {
         Ok(Self { class, held: BTreeSet::new() })
     }
 
-    /// The partitions held.
+    /// The owned partitions.
     pub(super) fn held(&self) -> Vec<i16> {
         self.held.iter().copied().collect()
     }
 
-    /// Releases what is more than this relay's share, or takes what is free. To be called while
+    /// Releases partitions beyond this relay's share, or takes free ones. Must only be called while
     /// nothing is being published.
     pub(super) async fn balance(&mut self, session: &Session) -> Result<(), Error> {
         let (relays, locked) = self.look(session).await?;
@@ -62,7 +62,7 @@ impl Partitions {
             let unlock = "SELECT pg_advisory_unlock($1, $2)";
             within(DOING, session.client.execute(unlock, &[&self.class, &i32::from(last)])).await?;
         }
-        // Relays that look at the same moment try different ones first.
+        // Relays that balance at the same moment start with different partitions.
         let first = rand::rng().random_range(0..COUNT);
         for number in (0..COUNT).map(|number| (number + first) % COUNT) {
             if self.held.len() >= share {
@@ -82,7 +82,7 @@ impl Partitions {
         row.try_get(0).map_err(|source| Error::Database { doing: DOING, source })
     }
 
-    /// How many relays there are, and which partitions have one.
+    /// The number of relays, and the partitions that are owned.
     async fn look(&self, session: &Session) -> Result<(i64, BTreeSet<i32>), Error> {
         let locks = "SELECT objid::bigint::int, count(*) FROM pg_locks \
             WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid::bigint = $1 \

@@ -1,4 +1,4 @@
-//! Publishes a batch over one stream, and says what became of each row.
+//! Publishes a batch over one stream, and reports the outcome of each row.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,22 +13,22 @@ use crate::Error;
 
 use super::{request::request, rows::Row};
 
-/// How long a batch may take. What is not acknowledged by then is read again. Less than servers
-/// remember idempotency keys.
+/// How long a batch may take. Rows that are not acknowledged by then are read again. Shorter than
+/// the time for which servers remember idempotency keys.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a batch is tried while no server takes it.
+/// How long a batch is retried while no server accepts it.
 const RETRY_FOR: Duration = Duration::from_secs(10);
 
-/// What became of a batch. Rows that are not in it wait.
+/// The outcome of a batch. Rows that are in none of the lists remain queued.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Acknowledged.
     pub(super) published: Vec<i64>,
-    /// Of these, how many had been published before.
+    /// How many of these had been published before.
     pub(super) duplicates: u64,
-    /// Refused for good, each with the reason.
+    /// Refused permanently, each with the reason.
     pub(super) refused: Vec<(i64, String)>,
-    /// Why the rest was not published.
+    /// Why the remaining rows were not published.
     pub(super) problem: Option<Error>,
 }
 
@@ -39,8 +39,8 @@ pub(super) struct Publisher {
     catalogs: Catalogs,
 }
 
-/// Whether a refusal is about the row alone, and is for good. Others are about the relay's token or
-/// the server's state: then all rows wait.
+/// Whether a refusal concerns only the row, and is permanent. Other refusals concern the relay's
+/// token or the server's state; then all rows wait.
 fn is_of_row(error: &ClientError) -> bool {
     let reasons = [Reason::InvalidArgument, Reason::UnknownEvent, Reason::TooLarge];
     matches!(error, ClientError::Refused { reason, .. } if reasons.contains(reason))
@@ -61,8 +61,8 @@ impl Publisher {
                 Err(reason) => outcome.refused.push((position, reason)),
             }
         }
-        // The server appends neighbours of one tenant together. Keys belong to a tenant, so that
-        // their order stays.
+        // The server appends consecutive events of one tenant together. Keys belong to a tenant, so
+        // the order per key is preserved.
         rest.make_contiguous().sort_by(|(_, a), (_, b)| tenant(a).cmp(tenant(b)));
         if tokio::time::timeout(BATCH_TIMEOUT, self.send(&mut rest, &mut outcome)).await.is_err() {
             outcome.problem = Some(Error::Unanswered(BATCH_TIMEOUT));

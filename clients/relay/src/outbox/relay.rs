@@ -1,4 +1,4 @@
-//! The relay: passes over the outbox until it is told to stop.
+//! The relay: passes over the outbox until it is stopped.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,26 +21,26 @@ use super::{
     table::Table,
 };
 
-/// Pauses after failures.
+/// Pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often relays look whether they have their share of the partitions.
+/// How often relays check whether they own their share of the partitions.
 const BALANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a relay works with.
+/// A relay's configuration.
 #[derive(Debug)]
 pub struct Config {
-    /// Where the outbox is.
+    /// The database of the outbox.
     pub database: Database,
-    /// The outbox.
+    /// The outbox table.
     pub table: Table,
-    /// Where events are published.
+    /// The client through which events are published.
     pub client: Client,
     /// The events that rows may name.
     pub catalogs: Catalogs,
-    /// The most rows of a batch.
+    /// Maximum number of rows in a batch.
     pub batch_rows_max: u32,
-    /// How often it looks for rows that no notification announced.
+    /// How often it looks for rows without a notification.
     pub poll_interval: Duration,
 }
 
@@ -60,7 +60,7 @@ pub struct Relay {
 struct Backoff(Duration);
 
 impl Backoff {
-    /// Waits, unless it is told to stop.
+    /// Waits, unless the relay is stopped.
     async fn wait(&mut self, stop: &CancellationToken) {
         let pause = self.0.mul_f64(rand::rng().random_range(0.5..1.0));
         self.0 = (self.0 * 2).min(BACKOFF_MAX);
@@ -73,7 +73,7 @@ impl Backoff {
 }
 
 impl Relay {
-    /// A relay; it does nothing yet.
+    /// Creates a relay; [`Self::run`] starts it.
     pub fn new(config: Config) -> Self {
         let Config { database, table, client, catalogs, batch_rows_max, poll_interval } = config;
         let (rows, publisher) = (Rows::new(&table), Publisher::new(client, catalogs));
@@ -81,13 +81,13 @@ impl Relay {
         Self { database, table, rows, publisher, batch_rows_max, poll_interval, counters }
     }
 
-    /// What it has done, and whether it can go on.
+    /// The relay's counters, and whether it can make progress.
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }
 
-    /// Publishes until it is told to stop; a batch under way is finished. Ends earlier only when trying
-    /// again is pointless.
+    /// Publishes until it is stopped; a batch in progress is completed. Returns earlier only if a
+    /// retry is pointless.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), Error> {
         let mut backoff = Backoff(BACKOFF_MIN);
         while !stop.is_cancelled() {
@@ -108,7 +108,7 @@ impl Relay {
         self.counters.set_problem(Some(problem));
     }
 
-    /// With one connection to the database, for as long as it lasts.
+    /// Works over one connection to the database, for as long as the connection lasts.
     async fn work(&self, stop: &CancellationToken, backoff: &mut Backoff) -> Result<(), Error> {
         let Some(session) = stop.run_until_cancelled(self.database.connect()).await else { return Ok(()) };
         let session = session?;
@@ -150,7 +150,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Publishes a batch and deletes what was acknowledged; gives what has kept it from the rest.
+    /// Publishes a batch and deletes the acknowledged rows; returns what prevented the remaining
+    /// rows from being published.
     async fn pass(&self, session: &Session, rows: Vec<Row>) -> Result<Option<Error>, Error> {
         let read = Instant::now();
         let ages: HashMap<i64, Duration> = rows.iter().map(|row| (row.position, row.age)).collect();

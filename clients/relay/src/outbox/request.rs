@@ -1,4 +1,4 @@
-//! From a row to an event.
+//! Converts a row to an event.
 
 use fanfare_proto::{
     catalog::{Catalogs, EventType},
@@ -9,7 +9,7 @@ use prost_types::Any;
 
 use super::rows::{ROW_BYTES_MAX, Row};
 
-/// The event of a row, or why there is none.
+/// The event of a row, or why the row is invalid.
 pub(super) fn request(catalogs: &Catalogs, row: Row) -> Result<NotifyRequest, String> {
     if row.bytes > ROW_BYTES_MAX {
         return Err(format!("the row has {} bytes; a relay takes at most {ROW_BYTES_MAX}", row.bytes));
@@ -21,7 +21,7 @@ pub(super) fn request(catalogs: &Catalogs, row: Row) -> Result<NotifyRequest, St
             let value = value.map_err(|error| format!("the payload is no {}: {error}", kind.full_name))?;
             Any { type_url: kind.type_url.clone(), value }
         }
-        // The server knows the type, the relay need not.
+        // The server knows the type, so the relay need not.
         (None, Some(value)) => {
             let name = find(catalogs, &row.kind).map_or(row.kind.as_str(), |kind| &kind.full_name);
             Any { type_url: format!("type.googleapis.com/{name}"), value }
@@ -40,7 +40,7 @@ pub(super) fn request(catalogs: &Catalogs, row: Row) -> Result<NotifyRequest, St
     Ok(NotifyRequest { target: Some(target), event: Some(event) })
 }
 
-/// The event by its full name, or by its browser name where only one catalog has it.
+/// Finds the event by its full name, or by its browser name if only one catalog has it.
 fn find<'c>(catalogs: &'c Catalogs, name: &str) -> Result<&'c EventType, String> {
     if let Some(kind) = catalogs.event(name) {
         return Ok(kind);

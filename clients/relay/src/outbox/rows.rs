@@ -1,5 +1,5 @@
-//! The rows of the outbox: reads them in order, deletes what was published, and moves aside what was
-//! refused.
+//! The rows of the outbox: reads them in order, deletes published ones, and moves refused ones to
+//! another table.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use crate::{
 
 use super::table::Table;
 
-/// The largest row that is read, in bytes. Servers accept smaller ones.
+/// The largest row that is read, in bytes. The server's limit is lower.
 pub(super) const ROW_BYTES_MAX: i64 = 1 << 20;
-/// A batch ends with the row that reaches this, in bytes.
+/// A batch ends with the row that reaches this size, in bytes.
 const BATCH_BYTES_MAX: i64 = 8 << 20;
-/// Rows of one partition in a batch, at most: reading a batch costs the same however many rows wait.
+/// Maximum number of rows of one partition in a batch, so that the cost of reading a batch does not
+/// depend on the number of queued rows.
 const PARTITION_ROWS_MAX: i64 = 250;
-/// The longest reason that is kept with a refused row, in characters.
+/// The longest reason that is stored with a refused row, in characters.
 const REASON_CHARS_MAX: usize = 1000;
 
-/// A row that waits.
+/// A queued row.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Row {
     pub(super) position: i64,
@@ -34,13 +35,13 @@ pub(super) struct Row {
     pub(super) protobuf: Option<Vec<u8>>,
     pub(super) rooms: Vec<String>,
     pub(super) except_sessions: Vec<String>,
-    /// A row that is larger than may be read has neither payload nor rooms.
+    /// The row's size. A row that is too large is read without payload and rooms.
     pub(super) bytes: i64,
-    /// Since its transaction began.
+    /// Time since its transaction began.
     pub(super) age: Duration,
 }
 
-/// The statements on one table.
+/// The statements for one table.
 #[derive(Debug)]
 pub(super) struct Rows {
     read: String,
@@ -95,7 +96,8 @@ impl Rows {
         Self { read, delete, refuse }
     }
 
-    /// Some of the first rows of some partitions, each partition's in order and without a gap.
+    /// Reads some of the first rows of the partitions; each partition's rows are in order and
+    /// without gaps.
     pub(super) async fn read(
         &self,
         session: &Session,
@@ -114,7 +116,7 @@ impl Rows {
         rows.map_err(|source| Error::Database { doing, source })
     }
 
-    /// Deletes rows that were published.
+    /// Deletes published rows.
     pub(super) async fn delete(&self, session: &Session, positions: &[i64]) -> Result<(), Error> {
         if positions.is_empty() {
             return Ok(());
@@ -124,7 +126,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Moves a row aside that was refused for good.
+    /// Moves a permanently refused row to the table of refused rows.
     pub(super) async fn refuse(&self, session: &Session, position: i64, reason: &str) -> Result<(), Error> {
         let reason: String = reason.chars().filter(|c| *c != '\0').take(REASON_CHARS_MAX).collect();
         within("move a refused row aside", session.client.execute(&self.refuse, &[&position, &reason]))

@@ -1,4 +1,4 @@
-//! The outbox table: its name, and what makes it.
+//! The outbox table: its name, and the SQL that creates it.
 
 use std::{fmt, str::FromStr};
 
@@ -6,10 +6,10 @@ use crate::Error;
 
 use super::partitions;
 
-/// The longest part of a name, in bytes. What is added to it fits into PostgreSQL's 63.
+/// The longest part of a name, in bytes. With the suffixes it fits into PostgreSQL's 63.
 const NAME_BYTES_MAX: usize = 40;
 
-/// The name of an outbox table, perhaps with its schema.
+/// The name of an outbox table, optionally with its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     schema: Option<String>,
@@ -43,23 +43,23 @@ impl fmt::Display for Table {
 }
 
 impl Table {
-    /// The name of something in the same schema.
+    /// The name of a related object in the same schema.
     fn beside(&self, suffix: &str) -> String {
         let schema = self.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
         format!("{schema}{}{suffix}", self.name)
     }
 
-    /// The table of rows that were refused.
+    /// The table for refused rows.
     pub(super) fn refused(&self) -> String {
         self.beside("_refused")
     }
 
-    /// What new rows are announced on.
+    /// The channel on which new rows are announced.
     pub(super) fn channel(&self) -> String {
         format!("{}_{}", self.schema.as_deref().unwrap_or("public"), self.name)
     }
 
-    /// The SQL that makes the table. It may be run again.
+    /// The SQL that creates the table. It may be run repeatedly.
     pub fn migration(&self) -> String {
         include_str!("migration.sql")
             .replace("{table}", &self.to_string())

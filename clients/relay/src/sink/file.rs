@@ -1,5 +1,5 @@
-//! A file of JSON lines. Its last whole line says which cursor was reached: a crash within a line
-//! loses nothing, because the line is cut off and its event is read again.
+//! A file of JSON lines. Its last complete line contains the cursor that was reached. A crash in
+//! the middle of a line loses nothing: the partial line is removed and its event is read again.
 
 use std::{
     ffi::OsString,
@@ -13,23 +13,23 @@ use serde_json::{Value, json};
 
 use super::Record;
 
-/// The longest line that is looked at, in bytes: more than the largest event has.
+/// The longest line that is read, in bytes: more than the largest event needs.
 const LINE_BYTES_MAX: u64 = 8 << 20;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileSinkError {
-    /// The system refuses.
+    /// The system returned an error.
     #[error("{path}: cannot {doing}: {source}")]
     Io {
         /// The file.
         path: String,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Another process writes it.
+    /// Another process is writing to it.
     #[error("{0}: another process writes this file")]
     Locked(String),
     /// It was not written by this program.
@@ -48,7 +48,7 @@ pub struct FileSink {
     path: PathBuf,
     file: File,
     bytes: u64,
-    /// Beyond this, a new file begins; 0: never.
+    /// Beyond this size, a new file begins; 0: never.
     rotate_bytes: u64,
     cursor: String,
 }
@@ -74,7 +74,7 @@ fn open(path: &Path) -> Result<File, FileSinkError> {
     }
 }
 
-/// The last whole line, and where it ends.
+/// The last complete line, and where it ends.
 fn last_line(file: &mut File) -> io::Result<(Vec<u8>, u64)> {
     let length = file.metadata()?.len();
     let from = length.saturating_sub(LINE_BYTES_MAX);
@@ -86,7 +86,7 @@ fn last_line(file: &mut File) -> io::Result<(Vec<u8>, u64)> {
     Ok((tail[start..end].to_vec(), from + end as u64 + 1))
 }
 
-/// The cursor that a line has reached.
+/// The cursor that a line contains.
 fn cursor(line: &[u8]) -> Result<String, &'static str> {
     if line.is_empty() {
         return Ok(String::new());
@@ -96,19 +96,19 @@ fn cursor(line: &[u8]) -> Result<String, &'static str> {
     text.map(str::to_owned).ok_or("has neither \"id\" nor \"cursor\"")
 }
 
-/// The time in Unix milliseconds, for names and marks.
+/// The time in Unix milliseconds, for file names and for marks.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 impl FileSink {
-    /// Opens a file, or makes it. A line that was cut by a crash is removed. Once it has more than
-    /// `rotate_bytes`, it is renamed to `PATH.TIME` and a new one begins; 0 never.
+    /// Opens or creates a file. A line that was cut off by a crash is removed. Once the file
+    /// exceeds `rotate_bytes`, it is renamed to `PATH.TIME` and a new one begins; 0: never.
     pub fn open(path: &Path, rotate_bytes: u64) -> Result<Self, FileSinkError> {
         let next = beside(path, ".next");
         if !path.exists() && next.exists() {
-            // A crash between the two renames of a rotation.
+            // Left by a crash between the two renames of a rotation.
             fs::rename(&next, path).map_err(failed(&next, "rename it"))?;
         }
         let mut file = open(path)?;
@@ -130,8 +130,7 @@ impl FileSink {
         &self.cursor
     }
 
-    /// Appends lines; they are on the disk when this returns. After a failure the file is to be opened
-    /// anew.
+    /// Appends lines; they are on disk when this returns. After an error the file must be reopened.
     fn append(&mut self, lines: &str, cursor: &str) -> Result<(), FileSinkError> {
         self.file.write_all(lines.as_bytes()).map_err(failed(&self.path, "write it"))?;
         self.file.sync_data().map_err(failed(&self.path, "sync it"))?;

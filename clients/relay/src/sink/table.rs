@@ -1,4 +1,4 @@
-//! Tables in PostgreSQL: events, and for each sink the cursor that it has reached. Both change in one
+//! Tables in PostgreSQL: events, and the cursor that each sink has reached. Both change in one
 //! transaction.
 
 use rand::RngExt as _;
@@ -12,20 +12,20 @@ use crate::{
 
 use super::Record;
 
-/// What the tables are made by.
+/// Creates the tables.
 const MIGRATION: &str = include_str!("migration.sql");
 const INSERT: &str = include_str!("insert.sql");
-/// Moves a cursor, if it is where this sink has left it.
+/// Advances a cursor if it still has the value that this sink stored last.
 const MOVE: &str =
     "UPDATE fanfare_cursors SET cursor = $3, updated_at = now() WHERE sink = $1 AND cursor = $2";
-/// The class of the advisory locks that sinks hold: any number that is always the same.
+/// The class of the advisory locks that sinks hold: an arbitrary constant.
 const LOCK: &str = "SELECT pg_try_advisory_lock(1181902, hashtext($1))";
-/// How long a database that fails is tried.
+/// How long to retry when the database fails.
 const RETRY_FOR: Duration = Duration::from_secs(60);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Tables that events are inserted into.
+/// Tables into which events are inserted.
 #[derive(Debug)]
 pub struct TableSink {
     database: Database,
@@ -34,7 +34,7 @@ pub struct TableSink {
     cursor: String,
 }
 
-/// JSON without `\u0000`, which PostgreSQL cannot hold: it becomes U+FFFD.
+/// JSON without `\u0000`, which PostgreSQL cannot store: it becomes U+FFFD.
 fn without_nul(json: &str) -> String {
     if !json.contains("\\u0000") {
         return json.to_owned();
@@ -47,7 +47,7 @@ fn without_nul(json: &str) -> String {
             made.push_str("\\ufffd");
             rest = after;
         } else {
-            // A backslash and what it escapes are ASCII in JSON.
+            // In JSON, a backslash and the character that it escapes are ASCII.
             let end = rest.char_indices().nth(2).map_or(rest.len(), |(end, _)| end);
             made.push_str(&rest[..end]);
             rest = &rest[end..];
@@ -58,7 +58,8 @@ fn without_nul(json: &str) -> String {
 }
 
 impl TableSink {
-    /// Opens the tables, and makes them if there are none. `name` tells sinks of one database apart.
+    /// Opens the tables, and creates them if they do not exist. `name` distinguishes the sinks of
+    /// one database.
     pub async fn open(database: Database, name: String) -> Result<Self, Error> {
         let mut sink = Self { database, name, session: None, cursor: String::new() };
         let session = sink.connect().await?;
@@ -99,7 +100,7 @@ impl TableSink {
         self.advance(None, cursor, true).await
     }
 
-    /// Tries for a while: the database may be restarted.
+    /// Retries for a while, because the database may be restarting.
     async fn advance(&mut self, events: Option<&str>, cursor: &str, is_gap: bool) -> Result<(), Error> {
         let (began, mut pause) = (Instant::now(), BACKOFF_MIN);
         loop {
@@ -130,7 +131,7 @@ impl TableSink {
         let transaction = within(doing, session.client.transaction()).await?;
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&self.name, &self.cursor, &cursor];
         if within(doing, transaction.execute(MOVE, &values)).await? == 0 {
-            // The commit before a failure may have arrived.
+            // The previous attempt may have been committed before it failed.
             let read = "SELECT cursor FROM fanfare_cursors WHERE sink = $1";
             let row = within(doing, transaction.query_one(read, &[&self.name])).await?;
             let reached: String = row.try_get(0).map_err(|source| Error::Database { doing, source })?;
