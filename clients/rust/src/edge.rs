@@ -12,7 +12,7 @@ use tonic::{Streaming, transport::Channel};
 
 use crate::{Bearer, ClientTls, Error, MESSAGE_BYTES_MAX, authorized, bearer, channel, channel_at};
 
-/// Requests that wait for the network, at most.
+/// Requests that may wait for the network.
 const REQUESTS_WAITING_MAX: usize = 64;
 
 /// A connection to one server. Cheap to clone.
@@ -21,7 +21,8 @@ pub struct EdgeClient {
     url: String,
     tls: ClientTls,
     client: edge_client::EdgeClient<Channel>,
-    /// For what others call through this client, apart from its own calls: whoever does not read their answers must not hold these up.
+    /// For forwarded calls, separate from the client's own: a caller that does not read its
+    /// responses must not delay the client's calls.
     pub(crate) passing: Channel,
     bearer: Bearer,
 }
@@ -39,14 +40,14 @@ fn over(channel: Channel) -> edge_client::EdgeClient<Channel> {
 }
 
 impl EdgeClient {
-    /// Prepares a connection; it is made when it is first used.
+    /// Prepares a connection, which is opened on first use.
     pub fn new(url: &str, token: &str, tls: ClientTls) -> Result<Self, Error> {
         let (client, passing) = (over(channel(url, &tls)?), channel(url, &tls)?);
         Ok(Self { url: url.to_owned(), tls, client, passing, bearer: bearer(token)? })
     }
 
-    /// The same over connections of its own, to this address of the host if one is given: a
-    /// connection that has died may not know it for long.
+    /// The same over new connections, to this address of the host if one is given: a dead
+    /// connection may not be detected for a long time.
     pub fn at(&self, address: Option<SocketAddr>) -> Result<Self, Error> {
         let client = over(channel_at(&self.url, &self.tls, address)?);
         Ok(Self { client, passing: channel_at(&self.url, &self.tls, address)?, ..self.clone() })
@@ -56,7 +57,7 @@ impl EdgeClient {
     pub fn host_and_port(&self) -> Option<(String, u16)> {
         let uri: http::Uri = self.url.parse().ok()?;
         let port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        // An IPv6 address stands in brackets in a URL.
+        // An IPv6 address is in brackets in a URL.
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         Some((host.to_owned(), uri.port_u16().unwrap_or(port)))
     }
@@ -69,7 +70,7 @@ impl EdgeClient {
         Ok(Link { requests, responses })
     }
 
-    /// Finds a session that was lost.
+    /// Finds a lost session.
     pub async fn recover(&self, request: RecoverRequest) -> Result<RecoverResponse, Error> {
         Ok(self.client.clone().recover(authorized(request, &self.bearer)).await?.into_inner())
     }
@@ -84,14 +85,14 @@ impl EdgeClient {
         Ok(self.client.clone().state(authorized(request, &self.bearer)).await?.into_inner())
     }
 
-    /// Runs what a browser emitted.
+    /// Runs a browser's call.
     pub async fn call(&self, request: CallRequest) -> Result<CallResponse, Error> {
         Ok(self.client.clone().call(authorized(request, &self.bearer)).await?.into_inner())
     }
 }
 
 impl Link {
-    /// The next response; `None` when the server ended the link. May be dropped while waiting.
+    /// The next response; `None` if the server ended the link. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<LinkResponse>, Error> {
         Ok(self.responses.message().await?)
     }

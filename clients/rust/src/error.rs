@@ -1,4 +1,4 @@
-//! What can go wrong for a client.
+//! Errors of the client.
 
 use fanfare_proto::v1::Reason;
 use tonic::{Code, Status};
@@ -7,10 +7,10 @@ use tonic_types::StatusExt as _;
 /// Why a call failed or a stream ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The URL is not one.
+    /// The URL is invalid.
     #[error("{0:?} is no server URL: want e.g. \"http://127.0.0.1:50051\"")]
     Url(String),
-    /// The token cannot stand in a header.
+    /// The token is not valid in a header.
     #[error("the token holds characters that cannot be sent")]
     TokenText,
     /// Certificates or keys cannot be used.
@@ -24,18 +24,18 @@ pub enum Error {
     Refused {
         /// The number of the refusal.
         reason: Reason,
-        /// For people.
+        /// A message for people.
         message: String,
-        /// With [`Reason::Reset`]: from where a fresh subscription can start.
+        /// With [`Reason::Reset`]: the cursor at which a new subscription can start.
         cursor: Option<String>,
     },
-    /// The server answered in a way that the contract does not know.
+    /// The server's response does not follow the contract.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
 }
 
 impl Error {
-    /// Whether the server shuts down.
+    /// Whether the server is shutting down.
     pub const fn is_shutdown(&self) -> bool {
         matches!(self, Self::Refused { reason: Reason::Shutdown, .. })
     }

@@ -1,6 +1,6 @@
 //! The Rust client of Fanfare: publish and subscribe, and the link that bridges use.
 //!
-//! tonic's types stop here: the public interface speaks `fanfare_proto::v1` and [`Error`].
+//! Hides tonic's types: the public interface uses `fanfare_proto::v1` and [`Error`].
 
 pub mod edge;
 mod error;
@@ -27,15 +27,16 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 flow control windows, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// The largest message that is received, in bytes: a batch of events, or one event of the largest size.
+/// The largest message that is accepted, in bytes: a batch of events, or one event of the maximum
+/// size.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// A channel that connects when it is first used, and again when it was cut.
+/// A channel that connects on first use and reconnects after a loss.
 fn channel(url: &str, tls: &ClientTls) -> Result<Channel, Error> {
     channel_at(url, tls, None)
 }
 
-/// The same to one address of the URL's host. Requests and certificates still go by the name.
+/// The same to one address of the URL's host. Requests and certificates still use the name.
 fn channel_at(url: &str, tls: &ClientTls, address: Option<SocketAddr>) -> Result<Channel, Error> {
     let wrong = || Error::Url(url.to_owned());
     let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
@@ -67,7 +68,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     format!("{error}{cause}")
 }
 
-/// The `authorization` header's value. Absent without a token: a client certificate says who calls.
+/// The `authorization` header's value. Absent without a token: then a client certificate identifies
+/// the caller.
 type Bearer = Option<MetadataValue<Ascii>>;
 
 fn bearer(token: &str) -> Result<Bearer, Error> {

@@ -1,4 +1,4 @@
-//! A stream of events that outlives its connection.
+//! A stream of events that survives the loss of its connection.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
     realtime::{BACKOFF_MAX, BACKOFF_MIN},
 };
 
-/// How long a server may take to answer something: then the connection is given up, whatever it seems to be.
+/// How long a server may take to answer; after that the connection is closed, whatever its state.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// Events that were sent and are not answered, at most.
+/// Maximum number of events that were sent but not answered.
 const UNANSWERED_MAX: usize = 1024;
 
-/// Gives a request an idempotency key if it has none.
+/// Adds an idempotency key to a request without one.
 pub(crate) fn set_key(request: &mut NotifyRequest) {
     let target = request.target.get_or_insert_default();
     if target.idempotency_key.is_empty() {
@@ -31,25 +31,26 @@ pub(crate) fn set_key(request: &mut NotifyRequest) {
 
 pub(crate) struct Publisher {
     client: Client,
-    /// What is to be published; absent when it has ended.
+    /// The requests to publish; absent once they have ended.
     source: Option<BoxStream<'static, NotifyRequest>>,
-    /// Sent, or to be sent again, and not answered.
+    /// Sent, or to be sent again, and not answered yet.
     unanswered: VecDeque<NotifyRequest>,
     connection: Option<Connection>,
     pause: Duration,
-    /// Since when nothing was answered although it was tried.
+    /// Since when attempts have failed without any answer.
     failing: Option<Instant>,
 }
 
 struct Connection {
-    /// Holds all that may be unanswered, so that sending never waits; absent when all is sent.
+    /// Large enough for all unanswered requests, so that sending never waits; absent once all are
+    /// sent.
     requests: Option<mpsc::Sender<NotifyRequest>>,
     answers: Streaming<NotifyResponse>,
-    /// Since when an answer is waited for.
+    /// Since when the current answer has been awaited.
     since: Instant,
 }
 
-/// What a step has come to.
+/// The result of a step.
 enum Step {
     Answer(NotifyResponse),
     Again,
@@ -78,7 +79,7 @@ impl Publisher {
         .boxed()
     }
 
-    /// Whether it is worth while to try again.
+    /// Whether there is time left for a retry.
     fn is_patient(&mut self) -> bool {
         let since = *self.failing.get_or_insert_with(Instant::now);
         since.elapsed() + self.pause < self.client.retry_for
@@ -132,7 +133,7 @@ impl Publisher {
                         set_key(&mut request);
                         self.unanswered.push_back(request.clone());
                         if let Some(requests) = &connection.requests {
-                            // A connection that is gone shows at the next answer.
+                            // A lost connection is detected at the next answer.
                             let _gone = requests.try_send(request).is_err();
                         }
                     }
@@ -147,7 +148,7 @@ impl Publisher {
     }
 }
 
-/// Opens a stream that begins with what was not answered.
+/// Opens a stream that begins with the unanswered requests.
 async fn connect(
     client: &Client,
     unanswered: &VecDeque<NotifyRequest>,

@@ -15,10 +15,10 @@ use crate::{
     publisher::{Publisher, set_key},
 };
 
-/// The first and the longest pause between two tries.
+/// The shortest and the longest pause between two attempts.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How long publishing is tried while no server takes it, unless told otherwise.
+/// How long publishing is retried while no server accepts it, by default.
 const RETRY_FOR: Duration = Duration::from_secs(15);
 
 /// A producer and consumer. Cheap to clone.
@@ -30,27 +30,28 @@ pub struct Client {
 }
 
 impl Client {
-    /// Prepares a connection to e.g. `http://127.0.0.1:50051`; it is made when it is first used.
+    /// Prepares a connection to e.g. `http://127.0.0.1:50051`, which is opened on first use.
     pub fn new(url: &str, token: &str) -> Result<Self, Error> {
         Self::with_tls(url, token, &ClientTls::default())
     }
 
-    /// The same with authorities and a certificate of its own, for an `https` URL. An empty token is
-    /// none: the certificate says who calls.
+    /// The same with authorities and a client certificate, for an `https` URL. An empty token means
+    /// none: the certificate identifies the caller.
     pub fn with_tls(url: &str, token: &str, tls: &ClientTls) -> Result<Self, Error> {
         let client = RealtimeClient::new(channel(url, tls)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok(Self { client, bearer: bearer(token)?, retry_for: RETRY_FOR })
     }
 
-    /// How long publishing is tried while no server takes it; 15 seconds unless told otherwise.
+    /// Sets how long publishing is retried while no server accepts it; 15 seconds by default.
     #[must_use]
     pub const fn retry_for(mut self, time: Duration) -> Self {
         self.retry_for = time;
         self
     }
 
-    /// Publishes one event. While the server cannot be reached it is tried again, for [a while](Self::retry_for), under an idempotency
-    /// key (made here when the request has none), so that the event is published once.
+    /// Publishes one event. While the server cannot be reached, it retries for [a limited
+    /// time](Self::retry_for) under an idempotency key (created here if the request has none), so
+    /// that the event is published once.
     pub async fn notify(&self, mut request: NotifyRequest) -> Result<NotifyResponse, Error> {
         set_key(&mut request);
         let deadline = Instant::now() + self.retry_for;
@@ -69,10 +70,11 @@ impl Client {
         }
     }
 
-    /// Publishes a stream of events; answers come in the order of the requests. When the connection breaks, it is made again and
-    /// what was not answered is sent again, under idempotency keys (made here for requests that have none), so that each event is
-    /// published once. At most 1,024 events are unanswered. The first refusal that trying again does not mend ends the stream, and
-    /// so does a server that takes nothing for [a while](Self::retry_for).
+    /// Publishes a stream of events; answers come in the order of the requests. When the connection
+    /// breaks, it reconnects and sends unanswered requests again under idempotency keys (created
+    /// here for requests without one), so that each event is published once. At most 1,024 events
+    /// are unanswered at a time. The stream ends at the first refusal that a retry cannot fix, or
+    /// if no server accepts anything for [a limited time](Self::retry_for).
     pub fn notify_stream(
         &self,
         requests: impl Stream<Item = NotifyRequest> + Send + 'static,
@@ -80,30 +82,31 @@ impl Client {
         Publisher::new(self.clone(), requests.boxed()).answers()
     }
 
-    /// The events of some rooms, after `after` or from now on.
+    /// Subscribes to the events of some rooms, after `after` or from now on.
     pub fn subscribe(&self, request: SubscribeRequest) -> Subscription {
         Subscription { client: self.clone(), request, stream: None, pause: BACKOFF_MIN }
     }
 }
 
-/// A subscription that resumes by itself with the cursor it has reached.
+/// A subscription that resumes automatically at the cursor it has reached.
 #[derive(Debug)]
 pub struct Subscription {
     client: Client,
-    /// `after` moves along.
+    /// `after` advances with the subscription.
     request: SubscribeRequest,
     stream: Option<Streaming<SubscribeResponse>>,
     pause: Duration,
 }
 
 impl Subscription {
-    /// The place reached: resumes there when given as `after`. Empty before the first answer.
+    /// The position that was reached: pass it as `after` to resume. Empty before the first
+    /// response.
     pub fn cursor(&self) -> &str {
         &self.request.after
     }
 
-    /// The next event. Connects and resumes as often as needed; ends only with an error that trying again does not
-    /// mend, such as [`Reason::Reset`](fanfare_proto::v1::Reason::Reset).
+    /// The next event. Connects and resumes as often as needed; fails only with an error that a
+    /// retry cannot fix, such as [`Reason::Reset`](fanfare_proto::v1::Reason::Reset).
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
             match self.step().await {
@@ -134,7 +137,7 @@ impl Subscription {
         self.pause = BACKOFF_MIN;
         match response.kind {
             Some(Kind::Event(event)) => {
-                // Ephemeral events are no places in the log.
+                // Ephemeral events are not stored in the log.
                 if event.seq > 0 {
                     self.request.after.clone_from(&event.id);
                 }
@@ -144,7 +147,7 @@ impl Subscription {
                 self.request.after = position.cursor;
                 Ok(None)
             }
-            // It is not asked for.
+            // State is not requested.
             Some(Kind::State(_)) | None => Ok(None),
         }
     }

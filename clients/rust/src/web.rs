@@ -1,4 +1,4 @@
-//! gRPC-Web, passed on to a server as browsers send it.
+//! gRPC-Web requests, forwarded to a server as browsers send them.
 
 use std::{convert::Infallible, error::Error as StdError, fmt};
 
@@ -11,7 +11,8 @@ use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 
 use crate::edge::EdgeClient;
 
-/// What is passed on of a request's headers: who calls, and how. Nothing is added.
+/// The request headers that are forwarded: they identify the caller and the protocol. None are
+/// added.
 const PASSED: [HeaderName; 5] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -23,8 +24,9 @@ const PASSED: [HeaderName; 5] = [
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl EdgeClient {
-    /// Passes a gRPC-Web request on to the server, with the caller's own token and not with this client's, and gives its answer as it
-    /// comes: streams are not gathered. A server that cannot be reached is an answer too: UNAVAILABLE.
+    /// Forwards a gRPC-Web request to the server, with the caller's token instead of this client's,
+    /// and returns the response unbuffered, so that streams work. If the server cannot be reached,
+    /// the response is UNAVAILABLE.
     pub async fn pass_on<B>(
         &self,
         request: Request<B>,
