@@ -1,4 +1,5 @@
-//! What `fanfare dev` tells: where it is, and one command for each way in and out.
+//! What `fanfare dev` prints: its addresses, and an example command for each way to publish and
+//! receive.
 
 use std::{io::Write as _, net::SocketAddr, time::Duration};
 
@@ -17,7 +18,7 @@ pub(crate) fn print(grpc: SocketAddr, http: SocketAddr, secret: &str, console: b
     let producer = json!({ "sub": "producer", "tenant": "1", "scopes": ["notify", "subscribe"] });
     let producer = identity::token(secret, AGE, producer)?;
     let fanfare = std::env::args().next().unwrap_or_else(|| "fanfare".into());
-    // Nobody may read it: that is no reason to end.
+    // Unread output is not a reason to stop.
     let _unread = writeln!(
         std::io::stdout(),
         r#"

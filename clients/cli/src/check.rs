@@ -15,7 +15,7 @@ use crate::{
     settings::CheckArgs,
 };
 
-/// Prints a line; a reader that has gone is no fault.
+/// Prints a line. If the reader has closed the pipe, that is not an error.
 macro_rules! say {
     ($($line:tt)*) => {
         if writeln!(std::io::stdout(), $($line)*).is_err() {
@@ -24,7 +24,8 @@ macro_rules! say {
     };
 }
 
-/// Server and bridge of one process, or of one machine, cannot listen at the same place.
+/// Checks that server and bridge, in one process or on one machine, do not listen on the same
+/// address.
 fn check_listeners(args: &CheckArgs) -> anyhow::Result<()> {
     let (grpc, http) = (args.server.grpc_listen, args.bridge.http_listen);
     let overlap = grpc.ip() == http.ip()
@@ -35,7 +36,7 @@ fn check_listeners(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every upstream that a catalog names needs an address, except the optional ones.
+/// Checks that every upstream that a catalog names has an address, unless it is optional.
 fn check_upstreams(args: &CheckArgs, catalogs: &Catalogs) -> anyhow::Result<()> {
     for method in catalogs.methods() {
         let Method::Client(method) = method else { continue };
@@ -48,7 +49,7 @@ fn check_upstreams(args: &CheckArgs, catalogs: &Catalogs) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// All certificates and keys that are named can be used.
+/// Checks that all configured certificates and keys can be used.
 fn check_tls(args: &CheckArgs) -> anyhow::Result<()> {
     if let Some(tls) = server_tls(&args.tls, &args.clients) {
         ServerTls::load(tls.files, &[])?;
@@ -57,7 +58,7 @@ fn check_tls(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nothing that clients of the old catalogs use has gone.
+/// Checks that nothing that clients of the old catalogs use was removed.
 fn check_against(old: &[PathBuf], new: &Catalogs) -> anyhow::Result<()> {
     let changes = breaking_changes(&Catalogs::load(Builtin::Only(&[]), old).context("--against")?, new);
     for change in &changes {

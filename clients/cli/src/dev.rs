@@ -41,7 +41,7 @@ pub(crate) async fn dev(mut args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     } else {
         args.common.cors_origin.clone()
     };
-    // Whoever may use the key that everybody knows may have tokens signed with it.
+    // The development key is public, so any client may as well get tokens that are signed with it.
     let signer = (!own_key).then(|| Signer::new(secret, &tokens));
     let mut config = server_config(&args.server, tokens.clone(), origins.clone())?;
     config.signer.clone_from(&signer);
@@ -90,7 +90,7 @@ pub(crate) async fn dev(mut args: DevArgs, logs: &Logs) -> anyhow::Result<()> {
     ended("dev", server_clean? && bridge_clean?)
 }
 
-/// The development key is public, so it must not guard anything that others can reach.
+/// The development key is public, so it must not protect anything that other machines can reach.
 fn refuse_public(address: SocketAddr, own_key: bool) -> anyhow::Result<()> {
     if own_key || address.ip().is_loopback() {
         return Ok(());

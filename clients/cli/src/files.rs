@@ -1,11 +1,11 @@
-//! Open files: each connection needs one.
+//! Open file limits: each connection needs one descriptor.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that a program needs besides those of its connections.
+/// Descriptors that a program needs in addition to those of its connections.
 const OWN_FILES: u64 = 256;
 
-/// Lets the process have as many files as it may, and warns when that is not enough for its
+/// Raises the process's limit of open files to the maximum, and warns if that is not enough for its
 /// connections.
 pub(crate) fn allow(connections_max: usize) {
     let limit = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! Keys and tokens: from settings to the verifier's configuration, and tokens that the tools make themselves.
+//! Keys and tokens: creates the verifier's configuration from settings, and the tools' own tokens.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use crate::settings::{ClientArgs, TokenSettings};
 
-/// How long a bridge's own token is good. It is as secret as the key it is made from.
+/// How long a bridge's own token is valid. It is as secret as the key that signs it.
 const BRIDGE_TOKEN_AGE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How long a tool's own token is good.
+/// How long a tool's own token is valid.
 const TOOL_TOKEN_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The verifier's configuration. `development`: without a key, the development key is taken.
+/// The verifier's configuration. `development`: if no key is given, the development key is used.
 pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Result<TokenConfig> {
     let mut keys = Vec::new();
     if let Some(secret) = &settings.jwt_secret {
@@ -70,7 +70,7 @@ pub(crate) fn config(settings: &TokenSettings, development: bool) -> anyhow::Res
     Ok(config)
 }
 
-/// Signs claims for a time from now.
+/// Signs claims that are valid for `age` from now.
 pub(crate) fn token(secret: &str, age: Duration, claims: Value) -> anyhow::Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut all: BTreeMap<String, Value> =
@@ -80,12 +80,12 @@ pub(crate) fn token(secret: &str, age: Duration, claims: Value) -> anyhow::Resul
     Ok(sign(secret, &all)?)
 }
 
-/// The first name that each kind of claim goes by.
+/// The first configured name of a claim.
 fn first(names: &[String], default: &str) -> String {
     names.first().cloned().unwrap_or_else(|| default.to_owned())
 }
 
-/// A bridge's own token, as the settings' claims and checks want it.
+/// A bridge's own token, with the configured claims, issuer and audience.
 pub(crate) fn bridge_token(settings: &TokenSettings, secret: &str) -> anyhow::Result<String> {
     let claims = json!({
         first(&settings.claim_user, "sub"): "bridge",
@@ -97,7 +97,7 @@ pub(crate) fn bridge_token(settings: &TokenSettings, secret: &str) -> anyhow::Re
     token(secret, BRIDGE_TOKEN_AGE, claims)
 }
 
-/// The token of a tool: as given, or made.
+/// A tool's token: as given, or created here.
 pub(crate) fn tool_token(args: &ClientArgs, scopes: &[&str]) -> anyhow::Result<String> {
     if let Some(token) = &args.token {
         return Ok(token.clone());
@@ -108,7 +108,7 @@ pub(crate) fn tool_token(args: &ClientArgs, scopes: &[&str]) -> anyhow::Result<S
         None if is_local(&args.server) => DEVELOPMENT_SECRET,
         None => bail!("no token for {}: give --token, or --jwt-secret to make one", args.server),
     };
-    // Without the claim, the server takes its default tenant.
+    // Without the claim, the server uses its default tenant.
     let tenant = Some(args.tenant.as_str()).filter(|tenant| !tenant.is_empty());
     token(secret, TOOL_TOKEN_AGE, json!({ "sub": "fanfare-cli", "tenant": tenant, "scopes": scopes }))
 }

@@ -1,7 +1,7 @@
-//! Logs: to standard error, and the audit log where the setting says.
+//! Logs: to standard error, and the audit log as configured.
 //!
-//! Nothing here can disturb the process. A line that cannot be written is counted and given up, and
-//! one place in the code writes no more than a number of lines per second.
+//! Logging never disturbs the process. A line that cannot be written is counted and dropped, and
+//! each place in the code writes at most a fixed number of lines per second.
 
 mod flood;
 mod json;
@@ -34,7 +34,7 @@ use self::{
 };
 use crate::settings::{LogArgs, LogFormat};
 
-/// Where security-relevant lines belong to.
+/// The target of security-relevant lines.
 const AUDIT: &str = "audit";
 /// The value of `--audit-log` that means standard error.
 const STDERR: &str = "stderr";
@@ -46,7 +46,7 @@ pub(crate) struct Logs {
     flood: Arc<Flood>,
 }
 
-/// Starts to log.
+/// Starts logging.
 pub(crate) fn start(args: &LogArgs) -> anyhow::Result<Logs> {
     let filter = EnvFilter::try_new(&args.log).with_context(|| format!("the log filter {:?}", args.log))?;
     let flood = Arc::new(Flood::new(args.log_lines_per_second));
@@ -57,7 +57,7 @@ pub(crate) fn start(args: &LogArgs) -> anyhow::Result<Logs> {
         Some(file) if file.as_os_str() == STDERR => Some(sink.clone()),
         Some(file) => Some(open(file)?),
     };
-    // What has a place of its own is not in the log too.
+    // If the audit log has its own destination, its lines are not in the general log too.
     let own = if audit.is_some() { LevelFilter::OFF } else { LevelFilter::TRACE };
     let elsewhere = Targets::new().with_default(LevelFilter::TRACE).with_target(AUDIT, own);
     let log = layer(args.log_format, &sink).with_filter(filter.and(elsewhere).and(Limited(flood.clone())));
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// Opens a file to append to, readable by its owner alone.
+/// Opens a file for appending that only its owner can read.
 fn open(file: &Path) -> anyhow::Result<Arc<Sink>> {
     let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     let opened = opened.with_context(|| format!("audit-log: cannot open {}", file.display()))?;
@@ -95,7 +95,7 @@ fn open(file: &Path) -> anyhow::Result<Arc<Sink>> {
 }
 
 impl Logs {
-    /// Writes what waits, within a second.
+    /// Writes queued lines, for at most a second.
     pub(crate) fn finish(&self) {
         self.sinks.iter().for_each(|sink| sink.flush());
     }

@@ -1,4 +1,4 @@
-//! `fanfare`: the one binary. Parses, traces, runs, and says how it ended.
+//! `fanfare`: the only binary. Parses, sets up tracing, runs, and reports how it ended.
 
 mod banner;
 mod check;
@@ -26,7 +26,7 @@ use std::{
 
 use settings::Command;
 
-/// glibc keeps what a flood of connections took; jemalloc returns it (see `.cargo/config.toml`).
+/// glibc retains the memory of a connection flood; jemalloc returns it (see `.cargo/config.toml`).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         logs.finish();
         ended
     });
-    // Not to wait for a thread that waits for standard input.
+    // Does not wait for a thread that is blocked on standard input.
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes a line to standard error, if it is there.
+/// Writes a line to standard error, if it is open.
 fn say(line: fmt::Arguments<'_>) {
     let _closed = writeln!(io::stderr(), "{line}");
 }

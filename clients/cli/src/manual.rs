@@ -1,5 +1,5 @@
-//! `fanfare completions` and `fanfare man`: what shells and `man` need, made from the settings
-//! themselves.
+//! `fanfare completions` and `fanfare man`: input for shells and `man`, generated from the
+//! settings.
 
 use std::io::Write as _;
 
@@ -33,7 +33,7 @@ fn subcommand(mut command: Command, name: &str) -> anyhow::Result<Command> {
     Ok(found.name(format!("fanfare-{name}")))
 }
 
-/// A reader that has gone is no fault.
+/// If the reader has closed the pipe, that is not an error.
 fn print(text: &[u8]) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -1,4 +1,4 @@
-//! `--metrics-listen`: the process's metrics on an address of their own.
+//! `--metrics-listen`: the process's metrics on a separate address.
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -7,12 +7,12 @@ use fanfare_telemetry::{Health, Metrics, MetricsListener, Source};
 use futures_util::future::Either;
 use tracing::info;
 
-/// Serves scrapes, if that is wanted.
+/// Serves scrapes, if configured.
 #[derive(Debug)]
 pub(crate) struct Scrapes(Option<(MetricsListener, Arc<Metrics>)>);
 
 impl Scrapes {
-    /// Listens where the setting says.
+    /// Binds the configured address.
     pub(crate) async fn bind(
         address: Option<SocketAddr>,
         sources: Vec<Arc<dyn Source>>,
@@ -20,7 +20,7 @@ impl Scrapes {
         Self::serve(address, Metrics::new(sources)).await
     }
 
-    /// Likewise, with `/healthz` and `/readyz`.
+    /// The same, with `/healthz` and `/readyz`.
     pub(crate) async fn bind_with_health(
         address: Option<SocketAddr>,
         sources: Vec<Arc<dyn Source>>,
@@ -37,7 +37,7 @@ impl Scrapes {
         Ok(Self(Some((listener, metrics))))
     }
 
-    /// Serves scrapes until the work is done.
+    /// Serves scrapes until `work` is done.
     pub(crate) async fn serve_during<T>(self, work: impl Future<Output = T>) -> T {
         let Some((listener, metrics)) = self.0 else { return work.await };
         let (serving, work) = (listener.run(metrics), std::pin::pin!(work));

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{identity, reach::Reach, run::client_tls, settings::NotifyArgs};
 
-/// Events read ahead of the network.
+/// Number of events that are read ahead of the network.
 const READ_AHEAD_MAX: usize = 1024;
 
 pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
@@ -49,7 +49,7 @@ pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The event by its full name, or by its browser name where that is unambiguous.
+/// Finds the event by its full name, or by its browser name if that is unambiguous.
 fn find<'c>(catalogs: &'c Catalogs, name: &str) -> anyhow::Result<&'c Arc<EventType>> {
     if let Some(event) = catalogs.event(name) {
         return Ok(event);
@@ -99,7 +99,7 @@ async fn stream(client: &Client, kind: &Arc<EventType>, target: &Target, reach: 
             match made {
                 Ok(None) => {}
                 Ok(Some(request)) => {
-                    // Once is enough.
+                    // One warning is enough.
                     if let Some(warning) = warning(&reach, &kind, &request).filter(|_| !is_warned) {
                         eprintln!("fanfare: warning: line {}: {warning}", number + 1);
                         is_warned = true;

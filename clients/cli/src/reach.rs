@@ -1,4 +1,4 @@
-//! Who can be in a room: what a warning about an event that nobody gets is based on.
+//! Which rooms sessions can be in; used to warn about an event that no session can receive.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use fanfare_proto::{
     room::Room,
 };
 
-/// The kinds of rooms that sessions can be in by the loaded catalogs.
+/// The kinds of rooms that sessions can be in, according to the loaded catalogs.
 #[derive(Debug)]
 pub(crate) struct Reach(BTreeSet<String>);
 
@@ -21,8 +21,8 @@ impl Reach {
         Self(own.into_iter().chain(joined).collect())
     }
 
-    /// What to say about an event that no session can get. `None`: one can, or the server will
-    /// refuse it anyway.
+    /// The warning for an event that no session can receive. `None`: a session can, or the server
+    /// will refuse the event anyway.
     pub(crate) fn warning(&self, kind: &EventType, payload: &[u8], rooms: &[String]) -> Option<String> {
         let rooms: Vec<Room> = if rooms.is_empty() {
             kind.check(payload).ok()?.rooms().ok()?

@@ -19,7 +19,7 @@ use crate::{
     settings::{DatabaseArgs, RelayArgs},
 };
 
-/// The database of some settings.
+/// The database that the settings specify.
 pub(crate) fn database(url: &str, args: &DatabaseArgs) -> anyhow::Result<Database> {
     Ok(Database::new(url, args.postgres_password.as_deref(), args.postgres_ca.as_deref())?)
 }

@@ -1,4 +1,4 @@
-//! `fanfare server` and `fanfare bridge`: from settings to running programs.
+//! `fanfare server` and `fanfare bridge`: runs the programs that the settings describe.
 
 use std::{future::Future, path::PathBuf, sync::Arc};
 
@@ -87,7 +87,7 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Where the server keeps logs and sessions.
+/// Where the server stores logs and sessions.
 fn store(args: &ServerArgs) -> anyhow::Result<Store> {
     if let Some(url) = &args.redis {
         let mut config = RedisConfig::parse(url)?;
@@ -169,15 +169,15 @@ pub(crate) fn server_tls(args: &TlsArgs, clients: &ClientCertificateArgs) -> Opt
     Some(Tls { files, workloads: clients.tls_identity.clone() })
 }
 
-/// TLS towards a server.
+/// TLS to a server.
 pub(crate) fn client_tls(args: &ServerTlsArgs) -> Result<ClientTls, TlsError> {
     let ServerTlsArgs { server_ca, server_cert, server_key } = args;
     ClientTls::new(server_ca.clone(), server_cert.clone(), server_key.clone(), ["server-cert", "server-key"])
 }
 
-/// Runs a server until it is told to stop.
+/// Runs a server until a signal stops it.
 pub(crate) async fn server(args: ServerCommand, logs: &Logs) -> anyhow::Result<()> {
-    // First, so that it is heard whenever it comes.
+    // First, so that a signal is handled whenever it arrives.
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
     let mut config = server_config(&args.server, tokens, args.common.cors_origin)?;
@@ -193,7 +193,7 @@ pub(crate) async fn server(args: ServerCommand, logs: &Logs) -> anyhow::Result<(
     ended("server", clean)
 }
 
-/// Runs a bridge until it is told to stop.
+/// Runs a bridge until a signal stops it.
 pub(crate) async fn bridge(args: PeerArgs, logs: &Logs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let tokens = identity::config(&args.common.tokens, false)?;
@@ -221,7 +221,7 @@ pub(crate) async fn bridge(args: PeerArgs, logs: &Logs) -> anyhow::Result<()> {
     ended("bridge", clean)
 }
 
-/// Says how a program ended.
+/// Reports how a program ended.
 pub(crate) fn ended(what: &str, clean: bool) -> anyhow::Result<()> {
     if clean {
         info!("{what} ended cleanly");
@@ -230,7 +230,7 @@ pub(crate) fn ended(what: &str, clean: bool) -> anyhow::Result<()> {
     bail!("{what}: the shutdown grace ran out before everything under way had ended")
 }
 
-/// Resolves at the first SIGTERM or SIGINT; the second ends the process at once.
+/// Resolves at the first SIGTERM or SIGINT; the second one ends the process immediately.
 pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;

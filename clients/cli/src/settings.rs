@@ -1,7 +1,9 @@
-//! Settings: declared once as flags, and set alike by flag, environment variable (`FANFARE_…`) or TOML file.
+//! Settings: declared once as flags, and set by flag, environment variable (`FANFARE_…`) or TOML
+//! file.
 //!
-//! A file's values become the flags' defaults before the command line is read; so a flag wins over the environment,
-//! the environment over the file, the file over the built-in default.
+//! The file's values become the flags' defaults before the command line is read. Therefore flags
+//! take precedence over the environment, the environment over the file, and the file over the
+//! built-in defaults.
 
 mod args;
 mod duration;
@@ -45,21 +47,22 @@ pub(crate) struct Cli {
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The command line is wrong, or help was asked for.
+    /// The command line is invalid, or help was requested.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// The file is wrong.
+    /// The file is invalid.
     #[error(transparent)]
     File(#[from] file::FileError),
-    /// A secret's file is wrong.
+    /// A secret's file is invalid.
     #[error(transparent)]
     Secret(#[from] secrets::SecretError),
 }
 
-/// Reads all settings; `None` when they were only to be printed.
+/// Reads all settings; `None` if they were only printed.
 pub(crate) fn read(args: impl Iterator<Item = OsString>) -> Result<Option<Cli>, Error> {
     let args = with_default_command(args.collect());
-    // Each flag's variable is its name, which the help says once instead of at each.
+    // Each flag's variable is derived from its name, which the help says once instead of for each
+    // flag.
     let mut command = Cli::command().mut_subcommands(|sub| sub.mut_args(|arg| arg.hide_env(true)));
     command = command.mut_args(|arg| arg.hide_env(true));
     let mut in_file = BTreeSet::new();

@@ -21,16 +21,17 @@ use crate::{
     subscribe::line,
 };
 
-/// Events that are stored together, at most.
+/// Maximum number of events that are stored together.
 const BATCH_EVENTS_MAX: usize = 1000;
-/// Bytes that are stored together, at most, unless a single event is larger.
+/// Maximum number of bytes that are stored together, unless a single event is larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// How often it is looked whether the subscription has moved on without events.
+/// How often it checks whether the cursor has advanced without events.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// How old the stored cursor may be while no event comes. It must stay younger than the log keeps events.
+/// The maximum age of the stored cursor while no events arrive. It must be shorter than the log's
+/// retention.
 const CURSOR_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// Stores until it is told to stop.
+/// Stores events until it is stopped.
 pub(crate) async fn store(catalogs: &Catalogs, args: SubscribeArgs, out: &str) -> anyhow::Result<()> {
     let token = identity::tool_token(&args.client, &["subscribe"])?;
     let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?;
@@ -97,7 +98,7 @@ async fn open(args: &SubscribeArgs, out: &str) -> anyhow::Result<Sink> {
     })
 }
 
-/// Keeps a place that was reached without an event.
+/// Stores a position that was reached without an event.
 async fn reach(sink: &mut Sink, subscription: &Subscription) -> anyhow::Result<()> {
     let cursor = subscription.cursor();
     if cursor.is_empty() || cursor == sink.cursor() {
@@ -109,7 +110,7 @@ async fn reach(sink: &mut Sink, subscription: &Subscription) -> anyhow::Result<(
     Ok(sink.reach(cursor).await?)
 }
 
-/// An event and those that are ready after it; and what ended the subscription, if it has ended.
+/// An event and those available after it; also the error that ended the subscription, if any.
 fn batch(
     catalogs: &Catalogs,
     first: Event,
@@ -118,7 +119,7 @@ fn batch(
     let (mut records, mut bytes, mut next) = (Vec::new(), 0, Some(Ok(first)));
     loop {
         match next {
-            // Ephemeral events are no places in the log: they are not stored.
+            // Ephemeral events are not in the log, so they are not stored.
             Some(Ok(event)) if event.seq == 0 => {}
             Some(Ok(event)) => {
                 let json = line(catalogs, &event).with_context(|| format!("event {}", event.id))?;
@@ -135,7 +136,7 @@ fn batch(
     }
 }
 
-/// After a RESET: goes on from where the server says, and keeps that events may be missing.
+/// After a RESET: continues at the cursor from the server, and records that events may be missing.
 async fn resume(
     client: &Client,
     request: &mut SubscribeRequest,

@@ -51,7 +51,7 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
     }
 }
 
-/// All rooms, for those who administer.
+/// Follows all rooms, for administrators.
 async fn tail(catalogs: &Catalogs, args: SubscribeArgs) -> anyhow::Result<()> {
     if args.rooms.len() > 1 {
         bail!("{ALL:?} is all rooms: give it alone");
@@ -79,13 +79,13 @@ async fn tail(catalogs: &Catalogs, args: SubscribeArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Whether the line was printed: a reader that has gone is no fault.
+/// Whether the line was printed; if not, the reader has closed the pipe, which is not an error.
 fn print(line: &str) -> bool {
     writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
-/// An event as one line of JSON; the payload as browsers see it, or `protobuf` as base64 when no
-/// loaded catalog can read it.
+/// An event as one line of JSON, with the payload as browsers see it, or with `protobuf` as base64
+/// if no loaded catalog can read it.
 pub(crate) fn line(catalogs: &Catalogs, event: &Event) -> anyhow::Result<String> {
     let any = event.payload.clone().unwrap_or_default();
     let type_name = any.type_url.rsplit('/').next().unwrap_or_default().to_owned();
@@ -106,12 +106,12 @@ pub(crate) fn line(catalogs: &Catalogs, event: &Event) -> anyhow::Result<String>
         kind.shape.write_json(&any.value, &mut json).is_ok()
     });
     if !is_readable {
-        // Its catalog is not given by --catalog, or is older than the event.
+        // Its catalog is missing in --catalog, or is older than the event.
         head["protobuf"] = Value::from(BASE64.encode(&any.value));
         return Ok(head.to_string());
     }
     let payload = String::from_utf8(json)?;
-    // The payload's text as it is, so that the order of its fields stays.
+    // The payload's original text, so that the order of its fields is preserved.
     let payload: &RawValue = serde_json::from_str(&payload)?;
     let head = head.to_string();
     Ok(format!("{},\"payload\":{payload}}}", head.strip_suffix('}').unwrap_or(&head)))

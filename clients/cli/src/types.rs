@@ -7,7 +7,7 @@ use fanfare_proto::{catalog::Catalogs, types};
 
 use crate::settings::{TypesArgs, TypesFormat};
 
-/// How much of a line a message repeats, in characters.
+/// Maximum length of a line that a message repeats, in characters.
 const LINE_CHARS_MAX: usize = 120;
 
 pub(crate) fn types(args: &TypesArgs) -> anyhow::Result<()> {
@@ -24,14 +24,14 @@ pub(crate) fn types(args: &TypesArgs) -> anyhow::Result<()> {
         Some(file) if args.check => check(args, file, &text),
         Some(file) => fs::write(file, text).with_context(|| format!("cannot write {}", file.display())),
         None => {
-            // A reader that has gone is no fault.
+            // If the reader has closed the pipe, that is not an error.
             let _gone = std::io::stdout().write_all(text.as_bytes());
             Ok(())
         }
     }
 }
 
-/// By package and name, the full type names of all events.
+/// The full type names of all events, by package and name.
 fn names<'c>(catalogs: &'c Catalogs, packages: &[String]) -> BTreeMap<&'c str, BTreeMap<&'c str, &'c str>> {
     let mut names = BTreeMap::<&str, BTreeMap<&str, &str>>::new();
     for event in catalogs.events() {
@@ -43,11 +43,11 @@ fn names<'c>(catalogs: &'c Catalogs, packages: &[String]) -> BTreeMap<&'c str, B
     names
 }
 
-/// Fails, saying where the file differs and what mends it.
+/// Fails with the location of the first difference and the command that rewrites the file.
 fn check(args: &TypesArgs, file: &Path, wanted: &str) -> anyhow::Result<()> {
     let remedy = command(args, file);
     let found = match fs::read_to_string(file) {
-        // Git may have changed the ends of lines.
+        // Git may have changed the line endings.
         Ok(found) => found.replace("\r\n", "\n"),
         Err(error) => bail!("cannot read {}: {error}; to write it, run: {remedy}", file.display()),
     };
@@ -94,7 +94,7 @@ fn command(args: &TypesArgs, file: &Path) -> String {
     command
 }
 
-/// As a shell reads it back.
+/// Quoted so that a shell reads back the same text.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':' | '\\');
     if value.chars().all(plain) { value.to_owned() } else { format!("'{}'", value.replace('\'', "'\\''")) }

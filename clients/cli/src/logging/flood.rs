@@ -1,5 +1,5 @@
-//! No place in the code writes more than so many lines per second. How many were left out is
-//! written once per second instead.
+//! Limits how many lines per second each place in the code writes. The number of suppressed lines
+//! is written once per second instead.
 
 use std::{
     collections::HashMap,
@@ -15,12 +15,12 @@ use tracing_subscriber::layer::{Context, Filter};
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Lets through what is not too much.
+/// Passes lines up to a limit.
 #[derive(Debug)]
 pub(crate) struct Flood {
-    /// Lines per place and second; 0: any number.
+    /// Lines per place and second; 0: no limit.
     lines_max: u32,
-    /// As many as there are places in the code.
+    /// Bounded by the number of places in the code.
     places: Mutex<HashMap<Identifier, Place>>,
     left_out: AtomicU64,
 }
@@ -42,7 +42,7 @@ impl Flood {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lines that were left out since the start.
+    /// Number of lines suppressed since the start.
     pub(crate) fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
     }
@@ -67,14 +67,14 @@ impl Flood {
         false
     }
 
-    /// The places that left out lines since the last time, and how many.
+    /// The places that suppressed lines since the last call, and the number of lines.
     fn take(&self) -> Vec<(&'static Metadata<'static>, u64)> {
         let mut places = self.lock();
         let with_some = places.values_mut().filter(|place| place.left_out > 0);
         with_some.map(|place| (place.metadata, std::mem::take(&mut place.left_out))).collect()
     }
 
-    /// Writes how many lines were left out.
+    /// Logs how many lines were suppressed.
     pub(crate) fn report(&self) {
         for (metadata, lines) in self.take() {
             let place =
@@ -94,8 +94,8 @@ impl<S: Subscriber> Filter<S> for Limited {
         true
     }
 
-    // Without it the level of the filters beside this one would not hold for the process: the trace
-    // points of every library would be looked at.
+    // Without it, the level of the other filters would not apply to the whole process, and the
+    // trace points of every library would be evaluated.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::TRACE)
     }

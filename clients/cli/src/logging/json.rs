@@ -1,5 +1,5 @@
-//! Log lines as JSON objects, with the names of OpenTelemetry: `timestamp`, `severity_text`,
-//! `severity_number`, `body` and `scope` of its log data model, and the attributes beside them.
+//! Log lines as JSON objects, with names from OpenTelemetry's log data model (`timestamp`,
+//! `severity_text`, `severity_number`, `body` and `scope`) and the attributes next to them.
 
 use std::{fmt, sync::Arc};
 

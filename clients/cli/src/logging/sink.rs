@@ -1,5 +1,5 @@
-//! Where log lines go. They wait in a bounded queue for a thread that writes them: a reader that is
-//! slow, or gone, holds up nobody.
+//! Where log lines go. They wait in a bounded queue for a writer thread, so that a slow or absent
+//! reader blocks no other thread.
 
 use std::{
     io::{self, Write},
@@ -12,14 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lines and bytes that wait.
+/// Lines and bytes that may be queued.
 const LINES_MAX: usize = 16_384;
 const BYTES_MAX: usize = 8 << 20;
-/// How often it is looked whether lines were lost or left out.
+/// How often it checks whether lines were lost or suppressed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the end waits for what waits to be written.
+/// How long the shutdown waits for queued lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before bytes are written again that the sink did not take, e.g. a terminal.
+/// The pause before a retry when the sink, e.g. a terminal, accepts no bytes.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A sink of lines.
@@ -32,7 +32,7 @@ pub(crate) struct Sink {
 #[derive(Debug, Default)]
 struct Counts {
     written: AtomicU64,
-    /// There was no room for them.
+    /// Lines dropped because the queue was full.
     dropped: AtomicU64,
     failed: AtomicU64,
     queued_bytes: AtomicUsize,
@@ -41,11 +41,11 @@ struct Counts {
 #[derive(Debug)]
 enum Message {
     Line(Vec<u8>),
-    /// Answered once everything before it is written.
+    /// Acknowledged once everything before it is written.
     Flush(SyncSender<()>),
 }
 
-/// A line that is being made: what is written at once is one line.
+/// A line that is being built: each write is one line.
 #[derive(Debug)]
 pub(crate) struct Line(Arc<Sink>);
 
@@ -61,7 +61,7 @@ impl Write for Line {
 }
 
 impl Sink {
-    /// Starts the thread that writes. `report` runs there about once a second.
+    /// Starts the writer thread, which calls `report` about once a second.
     pub(crate) fn start(
         out: Box<dyn Write + Send>,
         report: impl Fn() + Send + 'static,
@@ -73,12 +73,12 @@ impl Sink {
         Ok(Arc::new(Self { queue, counts }))
     }
 
-    /// A line that is to be written.
+    /// A new line.
     pub(crate) fn line(self: &Arc<Self>) -> Line {
         Line(self.clone())
     }
 
-    /// Hands a line over, with its line break. Never waits.
+    /// Enqueues a line, including its line break. Never waits.
     pub(crate) fn send(&self, line: Vec<u8>) {
         let bytes = line.len();
         let before = self.counts.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl Sink {
         }
     }
 
-    /// Waits until everything is written that was handed over, but not for long.
+    /// Waits until all queued lines are written, up to a limit.
     pub(crate) fn flush(&self) {
         let (done, answered) = sync_channel(1);
         if self.queue.try_send(Message::Flush(done)).is_ok() {
@@ -96,29 +96,29 @@ impl Sink {
         }
     }
 
-    /// Lines that were written.
+    /// Number of lines that were written.
     pub(crate) fn written(&self) -> u64 {
         self.counts.written.load(Ordering::Relaxed)
     }
 
-    /// Lines for which there was no room.
+    /// Number of lines for which there was no space.
     pub(crate) fn dropped(&self) -> u64 {
         self.counts.dropped.load(Ordering::Relaxed)
     }
 
-    /// Lines that could not be written.
+    /// Number of lines that could not be written.
     pub(crate) fn failed(&self) -> u64 {
         self.counts.failed.load(Ordering::Relaxed)
     }
 }
 
-/// The thread's state.
+/// The writer thread's state.
 struct Writer {
     out: Box<dyn Write + Send>,
     counts: Arc<Counts>,
-    /// Lost lines that the log tells of.
+    /// Number of lost lines that were already reported.
     told: u64,
-    /// The last line was written.
+    /// Whether the last line was written.
     works: bool,
 }
 
@@ -150,7 +150,7 @@ impl Writer {
         self.counts.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
     }
 
-    /// Tells of lost lines, once the sink works.
+    /// Reports lost lines, once the sink works.
     fn tell(&mut self) {
         let lost = self.counts.dropped.load(Ordering::Relaxed) + self.counts.failed.load(Ordering::Relaxed);
         if self.works && lost > self.told {
@@ -160,7 +160,7 @@ impl Writer {
     }
 }
 
-/// Writes all bytes; waits for a sink that takes nothing at the moment.
+/// Writes all bytes; retries while the sink accepts none.
 fn write_all(out: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes when it may, and fails when it must.
+    /// Writes when it is allowed to, and fails when it is told to.
     struct Gated {
         may: mpsc::Receiver<bool>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -212,7 +212,7 @@ mod tests {
         for number in 0..LINES_MAX + 100 {
             sink.send(format!("{number}\n").into_bytes());
         }
-        // One is with the writer, or still in the queue.
+        // One line is being written, or is still in the queue.
         assert!((99..=100).contains(&sink.dropped()), "{}", sink.dropped());
         open.send(true).unwrap();
         open.send(false).unwrap();

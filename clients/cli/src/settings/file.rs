@@ -22,10 +22,10 @@ pub(crate) enum FileError {
     Kind { path: String, line: usize, key: String, found: &'static str },
 }
 
-/// Flags that make no sense in a file.
+/// Flags that are not allowed in a file.
 const NOT_IN_FILES: [&str; 6] = ["against", "config", "print-config", "print-migration", "help", "version"];
 
-/// The file that the command line or the environment names.
+/// The file that the command line or the environment specifies.
 pub(super) fn path(args: &[OsString]) -> Option<PathBuf> {
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -40,8 +40,8 @@ pub(super) fn path(args: &[OsString]) -> Option<PathBuf> {
     std::env::var_os("FANFARE_CONFIG").map(PathBuf::from)
 }
 
-/// Makes the file's values the defaults of the flags of the same name, in all commands; returns also the
-/// keys of the file.
+/// Makes the file's values the defaults of the flags with the same names, in all commands; also
+/// returns the file's keys.
 pub(super) fn apply(command: Command, path: &Path) -> Result<(Command, BTreeSet<String>), FileError> {
     let shown = path.display().to_string();
     let text =

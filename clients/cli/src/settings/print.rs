@@ -1,13 +1,14 @@
-//! `--print-config`: what is in force and where it comes from, as a TOML file that gives the same again.
+//! `--print-config`: the effective settings and their sources, as a TOML file that yields the same
+//! settings.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::{ArgMatches, Command, parser::ValueSource};
 
-/// Settings that are shown only as present.
+/// Settings whose values are hidden; only their presence is shown.
 const SECRET: [&str; 4] = ["jwt-secret", "bridge-token", "token", "postgres"];
 
-/// Whether a setting is shown only as present: it is a secret, or a URL that may hold a password.
+/// Whether a setting's value is hidden: it is a secret, or a URL that may contain a password.
 pub(super) fn is_secret(key: &str, values: &[String]) -> bool {
     let holds_user = |text: &String| {
         let rest = text.split_once("://").map_or("", |(_, rest)| rest);

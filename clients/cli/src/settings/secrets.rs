@@ -1,11 +1,11 @@
-//! Secrets from files: they take the place of those that are given as text, so that none needs to stand
-//! in a command line or an environment.
+//! Secrets from files: they replace secrets that are given as text, so that none has to appear in a
+//! command line or an environment.
 
 use std::path::{Path, PathBuf};
 
 use super::{Cli, Command};
 
-/// The largest file of a secret, in bytes.
+/// The largest secret file, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Why a secret cannot be read.
@@ -17,7 +17,7 @@ pub(crate) struct SecretError {
     problem: String,
 }
 
-/// Reads all files of secrets that the settings name.
+/// Reads all secret files that the settings name.
 pub(super) fn read(cli: &mut Cli) -> Result<(), SecretError> {
     const JWT: &str = "jwt-secret-file";
     match &mut cli.command {
@@ -73,6 +73,6 @@ fn load(setting: &'static str, path: &Path) -> Result<String, SecretError> {
         return Err(failed(format!("it has {size} bytes; the limit is {FILE_BYTES_MAX}")));
     }
     let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-    // Editors end the last line.
+    // Editors add a line break at the end.
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
