@@ -177,6 +177,8 @@ const FILLS: Record<Fill, string> = {
   [Fill.MEMBER_ID]: "a member's user id",
   [Fill.MEMBER_NAME]: "a member's name",
   [Fill.MEMBER_ONLINE]: "whether the member is online",
+  [Fill.HISTORY_CURSOR]: "where the next page begins",
+  [Fill.HISTORY_MORE]: "whether there may be older events",
 };
 
 /** What the server writes into the field when a browser's call makes the message. */
@@ -209,9 +211,10 @@ export function effectsOf({ options }: Call): Effect[] {
   const effects: Effect[] = [];
   if (options.upstream) effects.push({ kind: "upstream", what: "asks the service", of: options.upstream });
   if (options.query) effects.push({ kind: "query", what: "lists who is in", of: options.query });
+  if (options.history) effects.push({ kind: "history", what: "gives stored events of", of: options.history.room });
   if (options.publish) effects.push({ kind: "publish", what: "publishes", of: options.publish, ...(options.exceptCaller ? { more: "except to the caller" } : {}) });
   if (options.reply) effects.push({ kind: "reply", what: "answers with", of: options.reply });
-  if (options.join) effects.push({ kind: "join", what: "enters", of: options.join });
+  if (options.join) effects.push({ kind: "join", what: "enters", of: options.join, ...(options.state ? { more: "and gets its state" } : {}) });
   if (options.leave) effects.push({ kind: "leave", what: "leaves", of: options.leave });
   return effects;
 }

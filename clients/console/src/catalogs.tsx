@@ -261,6 +261,7 @@ const RoomList = ({ rooms }: { rooms: string[] }) => (
 const Marks = ({ event: { options } }: { event: CatalogEvent }) => (
   <>
     {options.ephemeral ? <Badge tone="warn" title="Delivered to those present and never stored">ephemeral</Badge> : null}
+    {options.state ? <Badge title="The newest event of each key is kept">{options.state.delete ? "ends state" : "state"}</Badge> : null}
     {options.presence ? <Badge tone="accent" title={`Published by the server when ${PRESENCES[options.presence]}`}>presence</Badge> : null}
   </>
 );
@@ -299,6 +300,15 @@ function EventPage({ event, around }: { event: CatalogEvent; around: Around }) {
             </dd>
             <dt>Stored</dt>
             <dd>{options.ephemeral ? "no: for those present only" : "yes: who comes back gets it"}</dd>
+            {options.state ? (
+              <>
+                <dt>State</dt>
+                <dd>
+                  {options.state.delete ? "removes the entry" : "is the entry"} {options.state.key ? <code>{options.state.key}</code> : "of the room"}
+                  {options.state.ttlSeconds ? ` for ${options.state.ttlSeconds} s` : ""}
+                </dd>
+              </>
+            ) : null}
             {options.presence ? (
               <>
                 <dt>When</dt>
