@@ -20,7 +20,8 @@ import { missing as noStore, startStore } from "./lib/stores.js";
 import { producer, soon, token, user } from "./lib/tokens.js";
 
 const DEPLOY = path.join(ROOT, "deploy");
-const CLIENTS = 8;
+// Enough that a proxy, which chooses the bridge by the address, hardly gives all of them the same one.
+const CLIENTS = 24;
 
 /** Services and messages, from the protos. */
 function describeProtos() {
