@@ -2,7 +2,11 @@
 //! log still ends where this server expects. So two servers never assign the same place, and a
 //! frame whose answer was lost is not written again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -38,7 +42,10 @@ const PASSING_TIMEOUT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) waiting: Vec<Waiting>,
-    /// One slot per draft, in order.
+    /// The batches that are refused if the frame is committed, by their index. A conflict may be
+    /// with an earlier batch of the frame, so nothing is refused before.
+    pub(super) refusals: BTreeMap<usize, Refusal>,
+    /// One slot per draft of the other batches, in order.
     slots: Vec<Slot>,
     /// Has no events if there is nothing to write.
     frame: Frame,
@@ -162,6 +169,7 @@ impl Log {
         let claimed = self.claim_keys(&waiting).await;
         self.attempt = Some(Attempt {
             waiting,
+            refusals: BTreeMap::new(),
             slots: Vec::new(),
             frame: Frame::default(),
             encoded: Bytes::new(),
@@ -236,7 +244,9 @@ impl Log {
         let (mut events, mut passing, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         let (mut bytes, mut state) = (head.bytes, head.state);
         let mut repeated = HashMap::new();
-        for draft in attempt.waiting.iter().flat_map(|waiting| &waiting.drafts) {
+        let stays = |(place, _): &(usize, &Waiting)| !attempt.refusals.contains_key(place);
+        let waiting = attempt.waiting.iter().enumerate().filter(stays);
+        for draft in waiting.flat_map(|(_, waiting)| &waiting.drafts) {
             let key = draft.idempotency_key.as_str();
             if let Some(receipt) = self.keys.get(key) {
                 slots.push(Slot::Known(receipt.clone()));
@@ -277,7 +287,7 @@ impl Log {
     /// the callers.
     pub(super) fn commit(&mut self, place: u64) {
         let Some(attempt) = self.attempt.take() else { return };
-        let Attempt { waiting, slots, frame, passing, .. } = attempt;
+        let Attempt { waiting, mut refusals, slots, frame, passing, .. } = attempt;
         // Ephemeral events without a frame are published after local followers have them.
         self.passing.extend(passing);
         if !frame.events.is_empty() {
@@ -288,7 +298,11 @@ impl Log {
         }
         let (mut seq, mut slots) = (frame.first, slots.into_iter());
         let mut receipts = Vec::with_capacity(slots.len());
-        for Waiting { drafts, answer, .. } in waiting {
+        for (place, Waiting { drafts, answer, .. }) in waiting.into_iter().enumerate() {
+            if let Some(refusal) = refusals.remove(&place) {
+                let _ = answer.send(Err(refusal));
+                continue;
+            }
             let mut answers = Vec::with_capacity(drafts.len());
             for (draft, slot) in drafts.into_iter().zip(&mut slots) {
                 let appended = match slot {

@@ -1,7 +1,7 @@
 //! How a task validates state changes of drafts. The result is exact, because the server that
 //! writes the next frame of a log has read all of it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{
     super::{
@@ -20,9 +20,9 @@ use crate::{
 };
 
 impl Log {
-    /// Refuses batches of the attempt that conflict with the state at the end of the log, and
-    /// returns that end. The other batches stay. A batch is never refused based on an end that
-    /// another server may have moved.
+    /// Notes the batches of the attempt that conflict with the state at the end of the log, and
+    /// returns that end. They are refused when the frame is committed; a frame that is not is
+    /// judged again. A conflict is never based on an end that another server may have moved.
     pub(super) async fn judge_state(&mut self, head: Head, attempts: &mut Attempts) -> Result<Head, Refusal> {
         let waiting = self.attempt.iter().flat_map(|attempt| &attempt.waiting);
         if !waiting.flat_map(|one| &one.drafts).any(|draft| draft.state.is_some()) {
@@ -31,34 +31,33 @@ impl Log {
         if self.state.is_none() {
             self.state = Some(self.load_state(head, attempts).await?);
         }
-        if self.refusals(head).is_empty() {
-            return Ok(head);
-        }
-        self.is_sure = false;
-        let head = self.end(attempts, "written").await?;
-        if !self.keys.is_complete {
-            self.load_keys(attempts).await?;
-        }
-        if self.state.is_none() {
-            self.state = Some(self.load_state(head, attempts).await?);
-        }
-        let refusals = self.refusals(head);
-        if let Some(attempt) = &mut self.attempt {
-            for (place, refusal) in refusals.into_iter().rev() {
-                let refused = attempt.waiting.remove(place);
-                let _gone = refused.answer.send(Err(refusal));
+        let (mut head, mut refusals) = (head, self.refusals(head));
+        if !refusals.is_empty() {
+            self.is_sure = false;
+            head = self.end(attempts, "written").await?;
+            if !self.keys.is_complete {
+                self.load_keys(attempts).await?;
             }
+            if self.state.is_none() {
+                self.state = Some(self.load_state(head, attempts).await?);
+            }
+            refusals = self.refusals(head);
+        }
+        if let Some(attempt) = &mut self.attempt {
+            attempt.refusals = refusals;
         }
         Ok(head)
     }
 
     /// The batches of the attempt that conflict with the state, by their index.
-    fn refusals(&mut self, head: Head) -> Vec<(usize, Refusal)> {
-        let (Some(attempt), Some(state)) = (&self.attempt, &mut self.state) else { return Vec::new() };
+    fn refusals(&mut self, head: Head) -> BTreeMap<usize, Refusal> {
+        let (Some(attempt), Some(state)) = (&self.attempt, &mut self.state) else {
+            return BTreeMap::new();
+        };
         // Expired entries stay in the store for a while, but no longer count.
         while !state.end(now_millis()).is_empty() {}
         let (mut trial, mut seen, mut refusals) =
-            (state.trial(head.cursor.seq + 1), HashSet::new(), Vec::new());
+            (state.trial(head.cursor.seq + 1), HashSet::new(), BTreeMap::new());
         for (place, one) in attempt.waiting.iter().enumerate() {
             let mut own = HashSet::new();
             let is_new = |draft: &&Draft| {
@@ -68,7 +67,7 @@ impl Log {
             };
             match trial.add(one.drafts.iter().filter(is_new), &self.shared.limits) {
                 Ok(()) => seen.extend(own),
-                Err(refusal) => refusals.push((place, refusal)),
+                Err(refusal) => _ = refusals.insert(place, refusal),
             }
         }
         refusals
