@@ -22,6 +22,7 @@ use crate::{
     history::{self, History, HistoryPage, PageLimits},
     ingest::{self, Ingest},
     interest::Interest,
+    page_size::page_size,
     presence::Presence,
     rules::Rules,
     stats::Stats,
@@ -193,7 +194,8 @@ impl Calls {
             return Err(Refusal::Invalid(format!("history: {:?} names no room", declared.room.as_str())));
         };
         self.rules.check_enter(caller, &room)?;
-        let events_max = history::events_max(declared.limit(source), declared.default_limit)?;
+        let events_max =
+            page_size("limit", declared.limit(source), declared.default_limit, HistoryMethod::EVENTS_MAX)?;
         let before = history::before(&declared.before(source))?;
         let limits = PageLimits { events_max, bytes_max: PAGE_BYTES_MAX, scan_max: PageLimits::SCAN_MAX };
         let (kinds, interest) = (declared.events(), Interest::of(room));

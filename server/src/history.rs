@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use fanfare_proto::{catalog::HistoryMethod, cursor::Cursor, room::Tenant};
+use fanfare_proto::{cursor::Cursor, room::Tenant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -61,15 +61,6 @@ impl PageLimits {
     pub(crate) const BYTES_MAX: usize = 1 << 20;
     /// Events of the log that are searched per page.
     pub(crate) const SCAN_MAX: usize = 10_000;
-}
-
-/// The number of events that a caller requests; 0 means the default.
-pub(crate) fn events_max(asked: i128, default: usize) -> Result<usize, Refusal> {
-    match usize::try_from(asked) {
-        Ok(0) => Ok(default),
-        Ok(limit @ 1..=HistoryMethod::EVENTS_MAX) => Ok(limit),
-        _ => Err(Refusal::Invalid(format!("limit is {asked}: want 1 to {}", HistoryMethod::EVENTS_MAX))),
-    }
 }
 
 /// Where a page begins. Empty means at the newest event.

@@ -1,14 +1,14 @@
 //! The server of Fanfare: it takes events from producers, stores them in the tenant's log, and
 //! delivers them to subscriptions and bridges. In reading order:
 //!
-//! 1. `config`, `error`, `event`, `interest`: settings, refusals, an event, and which events a
-//!    reader wants.
+//! 1. `config`, `error`, `event`, `interest`, `page_size`: settings, refusals, an event, and which
+//!    events a reader wants, and how many.
 //! 2. `engine`: the log, the records and the signals, on memory, disk, Redis or NATS.
 //! 3. `hub`: follows the engine and delivers to subscriptions.
 //! 4. `ingest`: checks a request and appends its event.
 //! 5. `presence`: which users are connected, over all servers on one store.
-//! 6. `rules`, `history`, `call`: access to rooms, stored events in reverse order, and the calls of
-//!    browsers.
+//! 6. `rules`, `history`, `snapshot`, `call`: access to rooms, stored events in reverse order, the
+//!    current state of rooms, and the calls of browsers.
 //! 7. `auth`, `revoked`, `subscribers`, `peers`, `bridges`, `stats`, `access`, `health`, `probe`:
 //!    what callers may do, and what operators see.
 //! 8. `grpc`: the methods. Only this module knows the protocol.
@@ -32,6 +32,7 @@ mod hub;
 mod ingest;
 mod interest;
 mod metrics;
+mod page_size;
 mod peers;
 mod presence;
 mod probe;

@@ -11,7 +11,6 @@ use fanfare_proto::{
     token::{Identity, Scope},
     v1::Caller,
 };
-
 use tokio::sync::broadcast;
 
 use crate::{error::Refusal, peers::Removal, presence::Presence};

@@ -29,6 +29,7 @@ use crate::{
     auth,
     error::Refusal,
     ingest,
+    page_size::page_size,
     peers::{Description, Done, LinkInspect, Others, Question, Reply, Respond},
 };
 
@@ -175,11 +176,7 @@ impl Respond for Services {
 
 /// The number of entries to list.
 fn limit(asked: u32) -> Result<usize, Refusal> {
-    match usize::try_from(asked).unwrap_or(usize::MAX) {
-        0 => Ok(LISTED_DEFAULT),
-        limit @ 1..=LISTED_MAX => Ok(limit),
-        limit => Err(Refusal::Invalid(format!("limit is {limit}: want 1 to {LISTED_MAX}"))),
-    }
+    page_size("limit", asked.into(), LISTED_DEFAULT, LISTED_MAX)
 }
 
 /// Checks the search text.

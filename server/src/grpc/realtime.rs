@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use fanfare_proto::{
-    catalog::RoomRule,
+    catalog::{HistoryMethod, RoomRule},
     room::Room,
     token::{Identity, Scope},
     v1::{
@@ -27,9 +27,9 @@ use crate::{
     error::Refusal,
     history::{self, PageLimits},
     interest::Interest,
+    page_size::page_size,
     peers::{Question, Removal},
     presence::Whom,
-    snapshot::Snapshot,
 };
 
 /// Users per GetPresence answer.
@@ -62,11 +62,7 @@ pub(super) async fn get_presence(
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let room = if request.room.is_empty() { Room::org() } else { Room::new(&request.room)? };
     services.rules.check_read(&identity, std::slice::from_ref(&room))?;
-    let limit = match usize::try_from(request.limit).unwrap_or(usize::MAX) {
-        0 => USERS_DEFAULT,
-        limit @ 1..=USERS_MAX => limit,
-        limit => return Err(Refusal::Invalid(format!("limit is {limit}: want 1 to {USERS_MAX}"))),
-    };
+    let limit = page_size("limit", request.limit.into(), USERS_DEFAULT, USERS_MAX)?;
     let mut members = services.presence.list(&tenant, &room, &request.after_user_id, limit).await?;
     if !identity.allows(Scope::Subscribe) {
         members.users.iter_mut().for_each(|user| user.sessions.clear());
@@ -87,7 +83,7 @@ pub(super) async fn get_history(
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let room = Room::new(&request.room)?;
     services.rules.check_read(&identity, std::slice::from_ref(&room))?;
-    let events_max = history::events_max(request.limit.into(), EVENTS_DEFAULT)?;
+    let events_max = page_size("limit", request.limit.into(), EVENTS_DEFAULT, HistoryMethod::EVENTS_MAX)?;
     let before = history::before(&request.before)?;
     let limits = PageLimits { events_max, bytes_max: PageLimits::BYTES_MAX, scan_max: PageLimits::SCAN_MAX };
     let reader = (tenant.as_str().to_owned(), auth::sender(&identity));
@@ -108,16 +104,10 @@ pub(super) async fn get_state(
     let tenant = auth::tenant(&identity, &request.tenant)?;
     let rooms = super::rooms(&request.rooms, super::ROOMS_MAX)?;
     services.rules.check_read(&identity, &rooms)?;
-    let size = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
-        0 => ENTRIES_DEFAULT,
-        size @ 1..=ENTRIES_MAX => size,
-        size => return Err(Refusal::Invalid(format!("page_size is {size}: want 1 to {ENTRIES_MAX}"))),
-    };
+    let size = page_size("page_size", request.page_size.into(), ENTRIES_DEFAULT, ENTRIES_MAX)?;
     let token = request.page_token.parse()?;
     let place = services.subscribers.admit(&identity, rooms.len())?;
-    // Limits the concurrent reads of one caller. A closed semaphore does not stop the read.
-    let _turn = place.scan().await;
-    let page = Snapshot::read(&*services.engine, &tenant, &rooms, token, size).await?;
+    let page = subscribe::state_page(&services, &place, &tenant, &rooms, token, size).await?;
     Ok(GetStateResponse {
         entries: page.entries.iter().map(|(room, entry)| entry.message(room)).collect(),
         cursor: page.cursor.to_string(),

@@ -152,7 +152,8 @@ pub(super) async fn open(
     let mut subscription = if let Some(subscription) = opened {
         subscription
     } else {
-        let page = page(&services, &place, &tenant, &rooms, PageToken::default()).await?;
+        let first = PageToken::default();
+        let page = state_page(&services, &place, &tenant, &rooms, first, ENTRIES_MAX).await?;
         pending.extend(form.state(&page, &rooms, true));
         state = page.next;
         live(Some(page.cursor)).await?
@@ -189,15 +190,17 @@ pub(super) async fn open(
 }
 
 /// Reads a page of a snapshot when it is the caller's turn.
-async fn page(
+pub(super) async fn state_page(
     services: &Services,
     place: &Place,
     tenant: &Tenant,
     rooms: &[Room],
     token: PageToken,
+    entries_max: usize,
 ) -> Result<Snapshot, Refusal> {
+    // A closed semaphore does not stop the read.
     let _turn = place.scan().await;
-    Snapshot::read(&*services.engine, tenant, rooms, token, ENTRIES_MAX).await
+    Snapshot::read(&*services.engine, tenant, rooms, token, entries_max).await
 }
 
 impl Reader {
@@ -221,7 +224,8 @@ impl Reader {
         self.services.check_expiry(&self.identity)?;
         self.services.revoked.check(&self.identity)?;
         let tenant = self.subscription.tenant();
-        let page = page(&self.services, &self.place, tenant, &self.rooms, token).await?;
+        let (services, place, rooms) = (&self.services, &self.place, &self.rooms);
+        let page = state_page(services, place, tenant, rooms, token, ENTRIES_MAX).await?;
         self.pending.extend(self.form.state(&page, &self.rooms, false));
         self.state = page.next;
         if self.state.is_none() {

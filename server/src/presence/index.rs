@@ -14,7 +14,7 @@ use fanfare_proto::{
 
 use super::{
     links::Order,
-    user::{Removal, Session, State, User},
+    user::{RemovedRoom, Session, State, User},
 };
 use crate::engine::ServerId;
 
@@ -366,7 +366,7 @@ fn leaves(server: &ServerId, key: &UserKey, before: &User, after: &User) -> Vec<
     for session in after.connected().filter(|session| session.owner.server == *server) {
         let old = before.session(&session.id);
         let old = old.filter(|old| old.owner == session.owner && old.state == session.state);
-        let was_told = |removal: &&Removal| old.is_some_and(|old| old.removals.contains(removal));
+        let was_told = |removal: &&RemovedRoom| old.is_some_and(|old| old.removals.contains(removal));
         let new = session.removals.iter().filter(|removal| !was_told(removal));
         let rooms: Vec<String> = new.map(|removal| removal.room.as_str().to_owned()).collect();
         if !rooms.is_empty() {

@@ -10,7 +10,7 @@ use fanfare_proto::{
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::user::{Announced, Began, Owner, Removal, Session, State, Transition, User};
+use super::user::{Announced, Began, Owner, RemovedRoom, Session, State, Transition, User};
 
 #[derive(Clone, PartialEq, Message)]
 struct UserRecord {
@@ -154,12 +154,12 @@ fn session_record(session: &Session) -> SessionRecord {
     }
 }
 
-fn removal_record(removal: &Removal) -> RemovalRecord {
+fn removal_record(removal: &RemovedRoom) -> RemovalRecord {
     RemovalRecord { room: removal.room.as_str().to_owned(), nonce: removal.nonce }
 }
 
-fn removal(record: RemovalRecord) -> Option<Removal> {
-    Some(Removal { room: Room::new(&record.room).ok()?, nonce: record.nonce })
+fn removal(record: RemovalRecord) -> Option<RemovedRoom> {
+    Some(RemovedRoom { room: Room::new(&record.room).ok()?, nonce: record.nonce })
 }
 
 fn session(record: SessionRecord) -> Option<Session> {

@@ -51,7 +51,7 @@ pub(super) struct Session {
     /// A pending order to the bridge: end the session.
     pub(super) ending: Option<Box<EndSession>>,
     /// Pending orders to the bridge: leave these rooms. Each is stored until the bridge reports it.
-    pub(super) removals: Vec<Removal>,
+    pub(super) removals: Vec<RemovedRoom>,
     /// Whether the client has requested the session over another bridge: the previous bridge must
     /// end it.
     pub(super) is_handed_over: bool,
@@ -59,7 +59,7 @@ pub(super) struct Session {
 
 /// An order to leave a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Removal {
+pub(super) struct RemovedRoom {
     pub(super) room: Room,
     /// Distinguishes it from an earlier order.
     pub(super) nonce: u64,
@@ -502,7 +502,7 @@ impl User {
             if session.removals.len() >= REMOVALS_MAX {
                 session.removals.remove(0);
             }
-            session.removals.push(Removal { room: room.clone(), nonce: cx.nonce });
+            session.removals.push(RemovedRoom { room: room.clone(), nonce: cx.nonce });
         }
         // The user may still be a member because of the grace period of a lost session.
         if self.count_in(room) == 0 {

@@ -11,7 +11,7 @@ use super::{
     super::Services,
     streams::{along, wanted},
 };
-use crate::{auth, error::Refusal, history::PageLimits, interest::Interest};
+use crate::{auth, error::Refusal, history::PageLimits, interest::Interest, page_size::page_size};
 
 /// Events per answer.
 const LISTED_DEFAULT: usize = 50;
@@ -28,11 +28,7 @@ pub(in crate::grpc) async fn list_events(
 ) -> Result<ListEventsResponse, Refusal> {
     auth::require(&identity, Scope::Admin)?;
     let tenant = auth::tenant(&identity, &request.tenant)?;
-    let limit = match usize::try_from(request.limit).unwrap_or(usize::MAX) {
-        0 => LISTED_DEFAULT,
-        limit @ 1..=LISTED_MAX => limit,
-        limit => return Err(Refusal::Invalid(format!("limit is {limit}: want 1 to {LISTED_MAX}"))),
-    };
+    let limit = page_size("limit", request.limit.into(), LISTED_DEFAULT, LISTED_MAX)?;
     let wanted = wanted(&services, Some(tenant.clone()), request.rooms, request.names)?;
     let head = services.engine.head(&tenant).await?.seq;
     let until = if request.until == 0 { head } else { request.until.min(head) };
