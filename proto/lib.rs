@@ -4,6 +4,7 @@
 //! Knows nothing of transports, storage or processes.
 
 pub mod catalog;
+pub mod chain;
 pub mod cursor;
 pub mod json;
 pub mod latency;

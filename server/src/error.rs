@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanfare_proto::{
     catalog::RenderError,
+    chain::chain,
     cursor::{Cursor, InvalidCursor},
     json::PayloadError,
     room::AddressError,
@@ -188,16 +189,6 @@ pub(crate) enum Refusal {
     /// An upstream's message, with the reason for its status.
     #[error("{message}")]
     Upstream { reason: Reason, message: String },
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 impl Refusal {

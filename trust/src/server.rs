@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use fanfare_proto::chain::chain;
 use rustls::{ServerConfig, crypto::ring, server::WebPkiClientVerifier};
 use tokio::time::MissedTickBehavior;
 
@@ -90,11 +91,6 @@ impl ServerTls {
             }
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
-    format!("{error}{cause}")
 }
 
 impl TlsFiles {

@@ -9,11 +9,7 @@ use fanfare_proto::{
 };
 use fanfare_trust::ServerTls;
 
-use crate::{
-    identity,
-    run::{client_tls, server_tls},
-    settings::CheckArgs,
-};
+use crate::{identity, run::server_tls, settings::CheckArgs};
 
 /// Prints a line. If the reader has closed the pipe, that is not an error.
 macro_rules! say {
@@ -54,7 +50,7 @@ fn check_tls(args: &CheckArgs) -> anyhow::Result<()> {
     if let Some(tls) = server_tls(&args.tls, &args.clients) {
         ServerTls::load(tls.files, &[])?;
     }
-    client_tls(&args.server_tls)?.grpc()?;
+    identity::client_tls(&args.server_tls)?.grpc()?;
     Ok(())
 }
 

@@ -6,13 +6,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use fanfare_client::Client;
 use fanfare_proto::{
     room::Tenant,
     token::{ClaimNames, DEVELOPMENT_SECRET, Issuer, KeySource, TokenConfig, sign, trusts_development_key},
 };
+use fanfare_trust::{ClientTls, TlsError};
 use serde_json::{Value, json};
 
-use crate::settings::{ClientArgs, TokenSettings};
+use crate::settings::{ClientArgs, ServerTlsArgs, TokenSettings};
 
 /// How long a bridge's own token is valid. It is as secret as the key that signs it.
 const BRIDGE_TOKEN_AGE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -111,6 +113,18 @@ pub(crate) fn tool_token(args: &ClientArgs, scopes: &[&str]) -> anyhow::Result<S
     // Without the claim, the server uses its default tenant.
     let tenant = Some(args.tenant.as_str()).filter(|tenant| !tenant.is_empty());
     token(secret, TOOL_TOKEN_AGE, json!({ "sub": "fanfare-cli", "tenant": tenant, "scopes": scopes }))
+}
+
+/// TLS to a server.
+pub(crate) fn client_tls(args: &ServerTlsArgs) -> Result<ClientTls, TlsError> {
+    let ServerTlsArgs { server_ca, server_cert, server_key } = args;
+    ClientTls::new(server_ca.clone(), server_cert.clone(), server_key.clone(), ["server-cert", "server-key"])
+}
+
+/// A tool's client of the server, with the tool's token.
+pub(crate) fn tool_client(args: &ClientArgs, scopes: &[&str]) -> anyhow::Result<Client> {
+    let token = tool_token(args, scopes)?;
+    Ok(Client::with_tls(&args.server, &token, &client_tls(&args.server_tls)?)?)
 }
 
 fn is_local(url: &str) -> bool {

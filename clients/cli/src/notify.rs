@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{identity, reach::Reach, run::client_tls, settings::NotifyArgs};
+use crate::{identity, reach::Reach, settings::NotifyArgs};
 
 /// Number of events that are read ahead of the network.
 const READ_AHEAD_MAX: usize = 1024;
@@ -26,9 +26,7 @@ const READ_AHEAD_MAX: usize = 1024;
 pub(crate) async fn notify(args: NotifyArgs) -> anyhow::Result<()> {
     let catalogs = args.client.catalogs.clone().or_examples().load()?;
     let kind = find(&catalogs, &args.kind)?.clone();
-    let token = identity::tool_token(&args.client, &["notify"])?;
-    let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?
-        .retry_for(args.retry_for);
+    let client = identity::tool_client(&args.client, &["notify"])?.retry_for(args.retry_for);
     let target = Target {
         expected_revision: args.expected_revision,
         tenant: args.client.tenant.clone(),

@@ -3,7 +3,6 @@
 use std::{io::Write as _, sync::Arc};
 
 use anyhow::Context as _;
-use fanfare_client::Client;
 use fanfare_relay::{
     Database,
     outbox::{Config, Relay, Table},
@@ -15,7 +14,7 @@ use crate::{
     identity,
     logging::Logs,
     metrics::Scrapes,
-    run::{client_tls, ended, stop_signal},
+    run::{ended, stop_signal},
     settings::{DatabaseArgs, RelayArgs},
 };
 
@@ -31,11 +30,10 @@ pub(crate) async fn relay(args: RelayArgs, logs: &Logs) -> anyhow::Result<()> {
         return Ok(());
     }
     let stop_signal = stop_signal()?;
-    let token = identity::tool_token(&args.client, &["notify"])?;
     let relay = Relay::new(Config {
         database: database(args.postgres.as_deref().unwrap_or_default(), &args.database)?,
         table,
-        client: Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?,
+        client: identity::tool_client(&args.client, &["notify"])?,
         catalogs: args.client.catalogs.clone().or_examples().load()?,
         batch_rows_max: args.batch_rows_max,
         poll_interval: args.poll_interval,

@@ -8,7 +8,7 @@ use fanfare_proto::{rate::Rate, token::TokenConfig};
 use fanfare_server::{
     Ack, Limits, NatsConfig, PresenceConfig, RedisConfig, Retention, Server, Store, Tls, Upstreams,
 };
-use fanfare_trust::{ClientTls, TlsError, TlsFiles};
+use fanfare_trust::{ClientTls, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -18,8 +18,7 @@ use crate::{
     logging::Logs,
     metrics::Scrapes,
     settings::{
-        BridgeArgs, ClientCertificateArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, ServerTlsArgs,
-        Size, TlsArgs,
+        BridgeArgs, ClientCertificateArgs, PeerArgs, RedisAck, ServerArgs, ServerCommand, Size, TlsArgs,
     },
 };
 
@@ -169,12 +168,6 @@ pub(crate) fn server_tls(args: &TlsArgs, clients: &ClientCertificateArgs) -> Opt
     Some(Tls { files, workloads: clients.tls_identity.clone() })
 }
 
-/// TLS to a server.
-pub(crate) fn client_tls(args: &ServerTlsArgs) -> Result<ClientTls, TlsError> {
-    let ServerTlsArgs { server_ca, server_cert, server_key } = args;
-    ClientTls::new(server_ca.clone(), server_cert.clone(), server_key.clone(), ["server-cert", "server-key"])
-}
-
 /// Runs a server until a signal stops it.
 pub(crate) async fn server(args: ServerCommand, logs: &Logs) -> anyhow::Result<()> {
     // First, so that a signal is handled whenever it arrives.
@@ -210,7 +203,7 @@ pub(crate) async fn bridge(args: PeerArgs, logs: &Logs) -> anyhow::Result<()> {
     let mut config = bridge_config(&args.bridge, args.server, token, tokens, args.common.cors_origin);
     config.jwks_ca.clone_from(&args.common.tokens.jwt_jwks_ca);
     config.tls = tls_files(&args.tls, None);
-    config.server_tls = client_tls(&args.server_tls)?;
+    config.server_tls = identity::client_tls(&args.server_tls)?;
     config.metrics_tenants = args.common.metrics_tenants.into();
     files::allow(args.bridge.connections_max);
     let bridge = Bridge::bind(config)?;

@@ -14,12 +14,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::{
-    identity, relay,
-    run::{client_tls, stop_signal},
-    settings::SubscribeArgs,
-    subscribe::line,
-};
+use crate::{identity, relay, run::stop_signal, settings::SubscribeArgs, subscribe::line};
 
 /// Maximum number of events that are stored together.
 const BATCH_EVENTS_MAX: usize = 1000;
@@ -33,8 +28,7 @@ const CURSOR_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Stores events until it is stopped.
 pub(crate) async fn store(catalogs: &Catalogs, args: SubscribeArgs, out: &str) -> anyhow::Result<()> {
-    let token = identity::tool_token(&args.client, &["subscribe"])?;
-    let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?;
+    let client = identity::tool_client(&args.client, &["subscribe"])?;
     let mut sink = open(&args, out).await?;
     let mut request = SubscribeRequest {
         tenant: args.client.tenant.clone(),

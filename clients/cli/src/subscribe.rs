@@ -5,19 +5,14 @@ use std::io::Write as _;
 use anyhow::bail;
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use chrono::{DateTime, SecondsFormat};
-use fanfare_client::{Client, Tail, Tailed};
+use fanfare_client::{Tail, Tailed};
 use fanfare_proto::{
     catalog::Catalogs,
     v1::{Event, SubscribeRequest, TailRequest},
 };
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{
-    identity,
-    run::{client_tls, stop_signal},
-    settings::SubscribeArgs,
-    store,
-};
+use crate::{identity, run::stop_signal, settings::SubscribeArgs, store};
 
 /// All rooms.
 const ALL: &str = "*";
@@ -30,8 +25,7 @@ pub(crate) async fn subscribe(args: SubscribeArgs) -> anyhow::Result<()> {
     if args.rooms.iter().any(|room| room == ALL) && args.after.is_empty() {
         return tail(&catalogs, args).await;
     }
-    let token = identity::tool_token(&args.client, &["subscribe"])?;
-    let client = Client::with_tls(&args.client.server, &token, &client_tls(&args.client.server_tls)?)?;
+    let client = identity::tool_client(&args.client, &["subscribe"])?;
     let mut subscription = client.subscribe(SubscribeRequest {
         with_state: false,
         tenant: args.client.tenant,
@@ -60,7 +54,8 @@ async fn tail(catalogs: &Catalogs, args: SubscribeArgs) -> anyhow::Result<()> {
     let tenant = Some(args.client.tenant).filter(|tenant| tenant != ALL).unwrap_or_default();
     let request = TailRequest { tenant, ..TailRequest::default() };
     let mut tail =
-        Tail::open(&args.client.server, &token, &client_tls(&args.client.server_tls)?, request).await?;
+        Tail::open(&args.client.server, &token, &identity::client_tls(&args.client.server_tls)?, request)
+            .await?;
     let stop = stop_signal()?;
     tokio::pin!(stop);
     loop {

@@ -2,12 +2,13 @@
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
+use fanfare_proto::chain::chain;
 use fanfare_trust::database_tls;
 use futures_util::{StreamExt as _, stream};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Config};
 
-use crate::{Error, error::chain, tls::Tls};
+use crate::{Error, tls::Tls};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare_proto::chain::chain;
 use fanfare_trust::TlsError;
 
 use crate::sink::FileSinkError;
@@ -69,15 +70,4 @@ impl Error {
             Self::Database { .. } | Self::Late { .. } | Self::Server(_) | Self::Unanswered(_) => true,
         }
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

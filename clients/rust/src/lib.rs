@@ -11,6 +11,7 @@ mod web;
 
 use std::{net::SocketAddr, time::Duration};
 
+use fanfare_proto::chain::chain;
 use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
@@ -61,11 +62,6 @@ fn channel_at(url: &str, tls: &ClientTls, address: Option<SocketAddr>) -> Result
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_lazy())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map(|cause| format!(": {}", chain(cause))).unwrap_or_default();
-    format!("{error}{cause}")
 }
 
 /// The `authorization` header's value. Absent without a token: then a client certificate identifies
