@@ -9,7 +9,7 @@ import { Channel as Name } from "../common/gen/messenger/v1/messenger_pb.js";
 import { idempotencyKey } from "../common/ids.js";
 import { describe, log } from "../common/log.js";
 import { retries } from "../common/metrics.js";
-import { Backoff, sleep } from "../common/retry.js";
+import { aborted, Backoff, sleep } from "../common/retry.js";
 import type { ChannelModule } from "../common/run.js";
 import { type AccountValues, SettingsError } from "../common/settings.js";
 import { type ConnectionUpdate, type Events, type Library, load, type WhatsAppSocket } from "./library.js";
@@ -84,7 +84,7 @@ class Baileys implements Channel {
       if (code === LOGGED_OUT) {
         await this.#notify(desk, "whatsapp:logged_out", "WhatsApp ended the pairing. Remove the session's folder and pair again.", {});
         log.error("WhatsApp ended the pairing; remove the session's folder and start again to pair", { account: this.account.name, folder: this.#folder });
-        return await new Promise((resolve) => desk.signal.addEventListener("abort", () => resolve(), { once: true }));
+        return await aborted(desk.signal);
       }
       if (code !== RESTART) await sleep(code === REPLACED ? REPLACED_PAUSE_MS : backoff.pause(), desk.signal);
     }

@@ -36,7 +36,7 @@ interface Stored {
   at: number;
   status: Status;
   /** The last status that was published. */
-  told: Status | null;
+  publishedStatus: Status | null;
   /** It is in the log as message:new: a number that grows in the order of the log, or 0. */
   published: number;
   channelId: string;
@@ -90,7 +90,7 @@ export class Outbox {
 
   /** Goes on with what was not finished when the process ended. */
   resume(): void {
-    const open = [...this.store.all<Stored>("out")].filter(([, stored]) => stored.status === "pending" || stored.told !== stored.status || !stored.published);
+    const open = [...this.store.all<Stored>("out")].filter(([, stored]) => stored.status === "pending" || stored.publishedStatus !== stored.status || !stored.published);
     // Those of a chat are sent in the order in which operators see them.
     open.sort(([, one], [, other]) => (one.published || Infinity) - (other.published || Infinity) || one.at - other.at);
     for (const [id] of open) void this.#finish(id);
@@ -106,7 +106,7 @@ export class Outbox {
         if (this.#waiting.size >= this.limits.outboxMax) throw new OutboxFull(`${this.limits.outboxMax} messages wait to be sent already (setting outbox-max)`);
         await this.#put(id, {
           chat: draft.chat.id, chatNumber: String(draft.chat.number), content: draft.content, user: draft.user, userName: draft.userName,
-          at: Date.now(), status: "pending", told: null, published: 0, channelId: this.channel.plannedId?.(named) ?? "", error: "",
+          at: Date.now(), status: "pending", publishedStatus: null, published: 0, channelId: this.channel.plannedId?.(named) ?? "", error: "",
         });
       }
       await this.#publishInOrder(id);
@@ -126,7 +126,7 @@ export class Outbox {
 
   prune(): void {
     const old = Date.now() - KEPT_MS;
-    this.store.prune<Stored>("out", KEPT_MAX, ({ at }) => at < old, ({ status, told }) => status !== "pending" && told === status);
+    this.store.prune<Stored>("out", KEPT_MAX, ({ at }) => at < old, ({ status, publishedStatus }) => status !== "pending" && publishedStatus === status);
     for (const [channelId, id] of this.#byChannelId) if (!this.#stored(id)) this.#byChannelId.delete(channelId);
   }
 
@@ -191,7 +191,7 @@ export class Outbox {
       const stored = this.#stored(id);
       if (!stored) return;
       if (stored.status === "pending") await this.#chats.run(stored.chat, () => this.#send(id));
-      else await this.#messages.run(id, () => this.#tell(id));
+      else await this.#messages.run(id, () => this.#publishStatus(id));
     } catch (error) {
       if (error instanceof Stopped) return;
       log.error("a message to a customer stays as it is until the service is started again", { account: this.account, message: id, error: describe(error) });
@@ -200,7 +200,7 @@ export class Outbox {
 
   /** Sends a message and repeats that until it is clear how it ended. Runs in the chat's lane. */
   async #send(id: string): Promise<void> {
-    await this.#messages.run(id, () => this.#tell(id));
+    await this.#messages.run(id, () => this.#publishStatus(id));
     const backoff = new Backoff();
     for (;;) {
       const stored = this.#stored(id);
@@ -231,25 +231,25 @@ export class Outbox {
       const stored = this.#stored(id);
       if (!stored) return;
       const further = isFurther(stored.status, status);
-      if (!further && (!channelId || stored.channelId)) return this.#tell(id);
+      if (!further && (!channelId || stored.channelId)) return this.#publishStatus(id);
       await this.#put(id, { ...stored, channelId: stored.channelId || channelId, ...(further ? { status, error } : {}) });
       if (further && (stored.status === "pending" || status === "failed")) {
         sends({ account: this.account, outcome: status === "failed" ? "failed" : "sent" });
       }
       if (status === "failed") log.warn("a message failed", { account: this.account, message: id, error });
-      await this.#tell(id);
+      await this.#publishStatus(id);
     });
   }
 
   /** Publishes the present status, if it was not published. Runs in the message's lane. */
-  async #tell(id: string): Promise<void> {
+  async #publishStatus(id: string): Promise<void> {
     const stored = this.#stored(id);
-    if (!stored || stored.told === stored.status) return;
+    if (!stored || stored.publishedStatus === stored.status) return;
     const status = MessageStatus[stored.status.toUpperCase() as keyof typeof MessageStatus];
     const event = { messageId: BigInt(id), chatId: BigInt(stored.chatNumber), status, ...(stored.error ? { error: stored.error } : {}) };
     await this.journal.publish(MessageStatusChangedSchema, event, {
       tag: tags.status(BigInt(id), status),
-      record: () => this.#put(id, { ...this.#stored(id)!, told: stored.status }),
+      record: () => this.#put(id, { ...this.#stored(id)!, publishedStatus: stored.status }),
     });
   }
 }

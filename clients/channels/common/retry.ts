@@ -1,5 +1,6 @@
-/** Pauses between tries, and sleeping that a signal ends. All times in milliseconds. */
+/** Pauses between tries, and waits that a signal ends. All times in milliseconds. */
 
+import { once } from "node:events";
 import { setTimeout as sleepFor } from "node:timers/promises";
 
 /** The first pause, and the longest. */
@@ -26,6 +27,11 @@ export class Backoff {
   reset(): void {
     this.#step = this.least;
   }
+}
+
+/** Resolves when the signal is aborted. */
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
 }
 
 /** Waits; gives false when the signal ended the wait. */

@@ -4,7 +4,7 @@ import { type Channel, type Desk, type Outbound, SendError } from "../common/cha
 import { Channel as Name } from "../common/gen/messenger/v1/messenger_pb.js";
 import { describe, log } from "../common/log.js";
 import { retries } from "../common/metrics.js";
-import { Backoff, sleep } from "../common/retry.js";
+import { aborted, Backoff, sleep } from "../common/retry.js";
 import type { ChannelModule } from "../common/run.js";
 import { SettingsError, type Values } from "../common/settings.js";
 import { equalSecret, type Request } from "../common/webhooks.js";
@@ -155,7 +155,7 @@ class TelegramWebhook extends Telegram {
   async run(desk: Desk): Promise<void> {
     this.#desk = desk;
     await this.insist(desk, "setWebhook", { url: this.#url, secret_token: this.#secret, allowed_updates: ALLOWED_UPDATES });
-    await new Promise<void>((resolve) => (desk.signal.aborted ? resolve() : desk.signal.addEventListener("abort", () => resolve(), { once: true })));
+    await aborted(desk.signal);
   }
 
   async webhook({ method, header, body }: Request): Promise<{ status: number; text?: string }> {

@@ -3,6 +3,7 @@
 import { createHmac } from "node:crypto";
 import type { Channel, Desk, Outbound } from "../common/channel.js";
 import { Channel as Name } from "../common/gen/messenger/v1/messenger_pb.js";
+import { aborted } from "../common/retry.js";
 import type { ChannelModule } from "../common/run.js";
 import { type AccountValues, SettingsError } from "../common/settings.js";
 import { equalSecret, type Request } from "../common/webhooks.js";
@@ -56,7 +57,7 @@ class Waba implements Channel {
   async run(desk: Desk): Promise<void> {
     this.#desk = desk;
     desk.report(undefined);
-    await new Promise<void>((resolve) => (desk.signal.aborted ? resolve() : desk.signal.addEventListener("abort", () => resolve(), { once: true })));
+    await aborted(desk.signal);
   }
 
   send({ number, chatId, text, media, template }: Outbound): Promise<string> {
