@@ -1,10 +1,9 @@
 // A simulator of the WhatsApp Cloud API, from its public documentation: sending, signed webhooks, statuses, and faults.
 
 import { createHmac } from "node:crypto";
-import { once } from "node:events";
-import { createServer } from "node:http";
+import { Simulator } from "./simulator.js";
 
-export class CloudApi {
+export class CloudApi extends Simulator {
   token = "EAAG-a-token-of-the-tests";
   appSecret = "an-app-secret-of-the-tests";
   verifyToken = "a-verify-token-of-the-tests";
@@ -19,20 +18,7 @@ export class CloudApi {
   webhookUrl = undefined;
   #next = 1;
 
-  static async start() {
-    const api = new CloudApi();
-    api.server = createServer((request, response) => api.#answer(request, response)).listen(0, "127.0.0.1");
-    await once(api.server, "listening");
-    api.url = `http://127.0.0.1:${api.server.address().port}`;
-    return api;
-  }
-
-  stop() {
-    this.server.closeAllConnections();
-    this.server.close();
-  }
-
-  async #answer(request, response) {
+  async answer(request, response) {
     let body = "";
     for await (const part of request) body += part;
     this.calls.push(Date.now());

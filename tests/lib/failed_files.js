@@ -3,8 +3,9 @@
 export default async function* failedFiles(events) {
   const files = new Set();
   for await (const { type, data } of events) {
-    if (type !== "test:fail" || files.has(data.file ?? data.name)) continue;
-    files.add(data.file ?? data.name);
-    yield `${data.file ?? data.name}\n`;
+    const file = data?.file ?? data?.name;
+    if (type !== "test:fail" || files.has(file)) continue;
+    files.add(file);
+    yield `${file}\n`;
   }
 }

@@ -1,11 +1,10 @@
 // A simulator of Telegram's Bot API, from its public documentation: updates by polling or webhook, sending, and faults.
 
-import { once } from "node:events";
-import { createServer } from "node:http";
+import { Simulator } from "./simulator.js";
 
 const METHODS = { sendMessage: "text", sendPhoto: "photo", sendVideo: "video", sendAudio: "audio", sendDocument: "document" };
 
-export class TelegramApi {
+export class TelegramApi extends Simulator {
   token = "123456:a-token-of-the-tests";
   /** What is not confirmed yet. */
   updates = [];
@@ -19,19 +18,6 @@ export class TelegramApi {
   calls = [];
   #next = 1000;
   #waiting = new Set();
-
-  static async start() {
-    const api = new TelegramApi();
-    api.server = createServer((request, response) => api.#answer(request, response)).listen(0, "127.0.0.1");
-    await once(api.server, "listening");
-    api.url = `http://127.0.0.1:${api.server.address().port}`;
-    return api;
-  }
-
-  stop() {
-    this.server.closeAllConnections();
-    this.server.close();
-  }
 
   /** A customer's message; gives the update. */
   message(chat, id, more) {
@@ -54,7 +40,7 @@ export class TelegramApi {
     (this.faults[method] ??= []).push(...faults);
   }
 
-  async #answer(request, response) {
+  async answer(request, response) {
     const [, token, method] = /^\/bot([^/]+)\/(\w+)$/.exec(request.url) ?? [];
     let body = "";
     for await (const part of request) body += part;
